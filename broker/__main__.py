@@ -1,0 +1,57 @@
+"""The broker as a program: `python -P -m broker`, or `racepool broker`."""
+
+import sys
+import time
+
+import zmq
+
+from broker.lock import BrokerLock, LockTakenError
+from broker.server import Server, SocketLostError
+from protocol.errors import SettingsError
+from protocol.exits import Exit
+from protocol.logs import open_log
+from protocol.processes import die_with_parent, raise_file_limit
+from protocol.settings import Settings, from_command_line, is_supervised
+
+THROTTLE_S = 1.0  # a supervisor without back-off restarts at once; a broker that cannot start must not spin
+
+
+def main() -> int:
+    """Runs one broker until it is told to stop; returns its exit code."""
+    try:
+        settings = from_command_line(Settings, "racepool broker")
+        directory = settings.private_dir()
+    except SettingsError as error:
+        return _refused(error, Exit.BAD_SETTINGS)
+    if is_supervised():
+        die_with_parent()
+    log = open_log(settings, program="broker")
+    try:
+        lock = BrokerLock(directory)
+    except LockTakenError as error:
+        log.error("broker_refused", reason=str(error))
+        return _refused(error, Exit.LOCK_TAKEN)
+    raise_file_limit()
+    try:
+        Server(settings, log).run()
+    except (zmq.ZMQError, SocketLostError) as error:
+        log.error("broker_failed", reason=str(error))
+        time.sleep(THROTTLE_S)
+        return Exit.FAILURE
+    except Exception:
+        log.exception("broker_failed")
+        time.sleep(THROTTLE_S)
+        return Exit.FAILURE
+    finally:
+        lock.release()
+    return Exit.OK
+
+
+def _refused(error: Exception, code: Exit) -> int:
+    sys.stderr.write(f"racepool broker: {error}\n")
+    time.sleep(THROTTLE_S)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

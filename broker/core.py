@@ -1,0 +1,380 @@
+"""The broker's decisions: messages and time in, actions out. Knows no socket, clock, process or log.
+
+A client's task goes to the backlog, from there to an idle worker under a new lease, and its result back to the client.
+A lost worker's task goes back to its place in the backlog, or is given up after `max_attempts` deaths. Sessions are
+named by their peer (a routing id); whoever speaks without a session is told Who and opens one.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from math import inf
+from typing import assert_never
+
+from broker.actions import (
+    Action,
+    KillProcess,
+    ProbeProcess,
+    Report,
+    SendStats,
+    SendToClient,
+    SendToHeartbeat,
+    SendToWorker,
+    UnwatchProcess,
+    WatchProcess,
+)
+from broker.ledger import Ledger
+from broker.roster import Roster
+from broker.tasks import Client, Disowned, Peer, Task
+from broker.workers import LostBy, Worker
+from protocol import messages
+from protocol.errors import CrashedAttempt
+from protocol.failures import pack_crashes
+from protocol.messages import Epoch, FromClient, FromWorker, Heartbeat, Id, Outcome, Ready
+from protocol.settings import Settings
+
+MAX_CLIENTS = 4_096
+
+
+class BrokerCore:
+    """All that the broker knows and decides.
+
+    Invariants (`audit` names those that do not hold): a task is in exactly one place, the backlog or one worker's
+    hands; every task is answered exactly once, or counted as cancelled or abandoned.
+    """
+
+    def __init__(self, settings: Settings, epoch: Epoch) -> None:
+        self.settings = settings
+        self.epoch = epoch
+        self.ledger = Ledger(settings)
+        self.roster = Roster()
+        self.clients: dict[Id, Client] = {}
+        self._client_at: dict[Peer, Client] = {}
+        self._lease = 0
+        self._is_draining = False
+        self._next_check = inf
+
+    @property
+    def counters(self) -> Counter[str]:
+        """Totals of this epoch, by the names of PoolStats."""
+        return self.ledger.counters
+
+    # --- clients ------------------------------------------------------------------------------------------------------
+
+    def on_client(self, peer: Peer, message: FromClient, now: float) -> list[Action]:
+        """A client's message. A peer without a session is asked to open one."""
+        if isinstance(message, messages.Hello):
+            return self._greet(peer, message, now)
+        client = self._client_at.get(peer)
+        if client is None:
+            return [] if isinstance(message, messages.Bye) else [SendToClient(peer, messages.Who())]
+        client.last_seen = now
+        match message:
+            case messages.Submit():
+                return self._submit(client, message, now)
+            case messages.Ping(held):
+                client.held = held
+                return [SendToClient(peer, messages.Pong(self.epoch))]
+            case messages.Expire(task_id):
+                return self._expire(client.tasks.get(task_id), now)
+            case messages.Cancel(task_id, kill):
+                return self._cancel(client.tasks.get(task_id), kill=kill, now=now)
+            case messages.AskStats():
+                return [SendStats(peer)]
+            case messages.Bye():
+                return self._forget_client(client, now)
+            case _:
+                assert_never(message)
+
+    def on_client_unreachable(self, peer: Peer) -> list[Action]:
+        """A message could not be sent: this client is gone, or does not read.
+
+        It is asked for a new session when it speaks again, and submits what it still misses; until then it keeps its
+        tasks and their places.
+        """
+        self.counters["dropped"] += 1
+        self._client_at.pop(peer, None)
+        return []
+
+    def _greet(self, peer: Peer, hello: messages.Hello, now: float) -> list[Action]:
+        client = self.clients.get(hello.client_id)
+        stranger = self._client_at.get(peer)
+        if stranger is not None and stranger is not client:
+            self.counters["bad_frames"] += 1
+            return []
+        if client is None:
+            if len(self.clients) >= MAX_CLIENTS:
+                self.counters["dropped"] += 1
+                return [Report("client_refused", {"clients": len(self.clients)})]
+            client = self.clients[hello.client_id] = Client(hello.client_id, peer, now, hello.held)
+        self._client_at.pop(client.peer, None)
+        self._client_at[peer] = client
+        client.peer, client.last_seen, client.held = peer, now, hello.held
+        self._check_by(now + self.settings.liveness)
+        return [SendToClient(peer, messages.Welcome(self.epoch, self.settings.payload_limit))]
+
+    def _submit(self, client: Client, submit: messages.Submit, now: float) -> list[Action]:
+        refusal = self.ledger.submit(client, submit, now)
+        return [SendToClient(client.peer, refusal)] if refusal else self._assign(now)
+
+    def _expire(self, task: Task | None, now: float) -> list[Action]:
+        if task is None:
+            return []  # its answer is on the way
+        if not task.is_queued:
+            return [SendToClient(task.client.peer, messages.Running(task.id, round(task.waited_s * 1000)))]
+        self.ledger.withdraw(task, "timed_out", now)
+        return [SendToClient(task.client.peer, messages.Answer(task.id, Outcome.QUEUE_TIMEOUT, task.assignments, b""))]
+
+    def _cancel(self, task: Task | None, *, kill: bool, now: float) -> list[Action]:
+        if task is None:
+            return []
+        if task.is_queued:
+            self.ledger.withdraw(task, "cancelled", now)
+            return []
+        task.disowned = Disowned.CANCELLED
+        return self._lose(self.roster.holder(task), LostBy.CANCELLED, now) if kill else []
+
+    def _forget_client(self, client: Client, now: float) -> list[Action]:
+        del self.clients[client.id]
+        self._client_at.pop(client.peer, None)
+        queued, in_flight = self.ledger.abandon(client, now)
+        if not queued and not in_flight:
+            return []
+        return [Report("task_abandoned", {"queued": queued, "in_flight": in_flight})]
+
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    def on_worker(self, peer: Peer, message: FromWorker, now: float, local_pid: int | None = None) -> list[Action]:
+        """A worker's message; `local_pid` is its process as the kernel knows it, None where the kernel does not."""
+        if isinstance(message, Ready):
+            return self._welcome(peer, message, now, local_pid)
+        worker = self.roster.at(peer)
+        if worker is None:
+            if isinstance(message, messages.Bye):
+                return []
+            self.counters["stale_results"] += 1
+            return [SendToWorker(peer, messages.Who())]
+        worker.last_seen = now
+        match message:
+            case messages.Result():
+                return self._finish(worker, message, now)
+            case messages.Bye():
+                return self._lose(worker, LostBy.GOODBYE, now)
+            case _:
+                assert_never(message)
+
+    def on_heartbeat(self, peer: Peer, beat: Heartbeat, now: float, local_pid: int | None = None) -> list[Action]:
+        """A worker's heartbeat. One that is busy with an older epoch's task introduces itself by it."""
+        worker = self.roster.workers.get(beat.incarnation)
+        actions: list[Action] = []
+        if worker is None:
+            if not beat.busy or self.roster.is_full:
+                return [SendToHeartbeat(peer, messages.Who())]
+            worker, actions = self._introduce(beat, None, now, local_pid)
+        worker.last_seen = now
+        worker.is_suspect = False
+        worker.rss_bytes = beat.rss_bytes
+        return [SendToHeartbeat(peer, messages.Pong(self.epoch)), *actions]
+
+    def on_worker_unreachable(self, peer: Peer, now: float) -> list[Action]:
+        """A message could not be sent. The task that it carried never reached the worker: it costs no attempt."""
+        worker = self.roster.at(peer)
+        return [] if worker is None else self._lose(worker, LostBy.UNREACHABLE, now)
+
+    def on_process_exit(self, incarnation: Id, now: float) -> list[Action]:
+        """The kernel says that the process behind this session ended."""
+        worker = self.roster.workers.get(incarnation)
+        return [] if worker is None else self._lose(worker, LostBy.PROCESS_EXIT, now)
+
+    def on_probe(self, incarnation: Id, now: float, *, has_progress: bool) -> list[Action]:
+        """Whether a silent process used CPU since the last probe: one long C call silences a worker that is well."""
+        worker = self.roster.workers.get(incarnation)
+        if worker is None or now < worker.last_seen + self.settings.liveness:
+            return []
+        if not has_progress:
+            return self._lose(worker, LostBy.SILENCE, now)
+        worker.last_seen = now - self.settings.liveness / 2
+        return [Report("worker_silent", {"worker": worker.name, "pid": worker.pid, "reason": "it uses CPU"})]
+
+    def _welcome(self, peer: Peer, ready: Ready, now: float, local_pid: int | None) -> list[Action]:
+        if ready.incarnation in self.roster.workers or self.roster.at(peer) is not None or self.roster.is_full:
+            self.counters["bad_frames"] += 1
+            return []
+        replaced: list[Action] = []
+        for worker in self.roster.forerunners(ready):
+            by = LostBy.RENEWED if worker.pid == ready.pid else LostBy.REPLACED
+            replaced += self._lose(worker, by, now)
+        _, introduced = self._introduce(ready, peer, now, local_pid)
+        welcome = SendToWorker(peer, messages.Welcome(self.epoch, self.settings.payload_limit))
+        return [*replaced, welcome, *introduced, *self._assign(now)]
+
+    def _introduce(
+        self, who: Ready | Heartbeat, peer: Peer | None, now: float, local_pid: int | None
+    ) -> tuple[Worker, list[Action]]:
+        pid = who.pid if local_pid is None else local_pid
+        is_local = local_pid is not None
+        worker = Worker(who.incarnation, peer, who.name, pid, is_local, who.version, who.started_at_ms, now)
+        self.roster.add(worker)
+        self._check_by(now + self.settings.liveness / 2)
+        fields: dict[str, object] = {"worker": worker.name, "pid": pid, "version": worker.version}
+        actions: list[Action] = [WatchProcess(worker.incarnation, pid)] if is_local else []
+        lost_at = self.roster.take_lost_at(worker.name)
+        if lost_at is not None:
+            actions.append(Report("worker_restarted", fields | {"duration_ms": _ms(now - lost_at)}))
+        actions.append(Report("worker_ready", fields | {"state": worker.state}))
+        return worker, actions
+
+    def _finish(self, worker: Worker, result: messages.Result, now: float) -> list[Action]:
+        task = worker.task
+        if task is None or (result.epoch, result.lease, result.task_id) != (self.epoch, worker.lease, task.id):
+            self.counters["stale_results"] += 1
+            return []
+        if result.outcome not in messages.WORKER_OUTCOMES:
+            self.counters["bad_frames"] += 1
+            return []
+        is_ok = result.outcome is Outcome.OK
+        worker.tasks_completed += is_ok
+        worker.tasks_failed += not is_ok
+        fields = _attempt(worker, task) | {
+            "duration_ms": _ms(now - worker.assigned_at),
+            "outcome": result.outcome.value,
+        }
+        self.roster.release(worker)
+        answer = self._answer(task, result.outcome, result.payload, "completed" if is_ok else "failed")
+        return [*answer, Report("task_completed" if is_ok else "task_failed", fields), *self._assign(now)]
+
+    def _lose(self, worker: Worker, by: LostBy, now: float) -> list[Action]:
+        """Ends a worker's session; the task in its hands goes back to its place, or is given up."""
+        self.roster.remove(worker)
+        actions: list[Action] = []
+        if worker.is_local:
+            end = KillProcess if by in (LostBy.RUN_TIMEOUT, LostBy.CANCELLED) else UnwatchProcess
+            actions.append(end(worker.incarnation))
+        fields: dict[str, object] = {"worker": worker.name, "pid": worker.pid, "reason": by.reason}
+        if by.is_loss:
+            self.counters["worker_crashes"] += 1
+            self.roster.mark_lost(worker, now)
+            fields["silent_ms"] = _ms(now - worker.last_seen)
+        if worker.task is not None:
+            fields |= _attempt(worker, worker.task) | {"duration_ms": _ms(now - worker.assigned_at)}
+        actions.append(Report("worker_lost" if by.is_loss else "worker_stopped", fields))
+        if worker.task is not None:
+            actions += self._take_back(worker, worker.task, by, now)
+        return actions + self._assign(now)
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    def _assign(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        while self.roster.idle_count and not self._is_draining and (task := self.ledger.backlog.pop(now)) is not None:
+            self._lease += 1
+            task.assignments += 1
+            worker = self.roster.occupy(task, self._lease, now)
+            assert worker.peer is not None, "an idle worker has a peer"  # noqa: S101
+            self._check_by(now + task.run_timeout_ms / 1000)
+            assignment = messages.Task(
+                self.epoch, self._lease, task.id, task.assignments, task.run_timeout_ms, task.payload
+            )
+            fields = _attempt(worker, task) | {
+                "queued_ms": _ms(task.waited_s),
+                "queue_depth": self.ledger.backlog.depth,
+            }
+            actions += (Report("task_assigned", fields), SendToWorker(worker.peer, assignment))
+        return actions
+
+    def _take_back(self, worker: Worker, task: Task, by: LostBy, now: float) -> list[Action]:
+        fields = _attempt(worker, task)
+        worker.task = None
+        if by.costs_attempt:
+            task.deaths.append(CrashedAttempt(worker.name, None))
+        if by is LostBy.UNREACHABLE:
+            task.assignments -= 1
+        if by is LostBy.RUN_TIMEOUT or task.disowned is not None:
+            return self._answer(task, Outcome.RUN_TIMEOUT, b"", "timed_out")
+        if len(task.deaths) >= self.settings.max_attempts:
+            answer = self._answer(task, Outcome.CRASHED, pack_crashes(task.deaths), "crashed")
+            return [*answer, Report("task_given_up", fields)]
+        self.counters["requeued"] += 1
+        self.ledger.backlog.add(task, now)
+        return [Report("task_requeued", fields | {"queue_depth": self.ledger.backlog.depth})]
+
+    def _answer(self, task: Task, outcome: Outcome, payload: bytes, counter: str) -> list[Action]:
+        """Ends the task, with its one answer if somebody waits for it."""
+        if not self.ledger.end(task, counter):
+            return []
+        return [SendToClient(task.client.peer, messages.Answer(task.id, outcome, task.assignments, payload))]
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def next_check(self) -> float:
+        """When `on_tick` has something to look at, at the earliest."""
+        return self._next_check
+
+    def on_tick(self, now: float) -> list[Action]:
+        """Judges who has been silent, and what has run, for too long. To be called when all sockets are drained."""
+        if now < self._next_check:
+            return []
+        actions: list[Action] = []
+        for worker in list(self.roster.workers.values()):
+            actions += self._judge(worker, now)
+        for client in list(self.clients.values()):
+            if client.last_seen + self.settings.liveness <= now:
+                actions += self._forget_client(client, now)
+        self._next_check = min(self._checks(), default=inf)
+        return actions
+
+    def on_pause(self, now: float) -> list[Action]:
+        """The broker itself stood still, so nobody's silence tells anything."""
+        for worker in self.roster.workers.values():
+            worker.last_seen = now
+            worker.is_suspect = False
+        for client in self.clients.values():
+            client.last_seen = now
+        return [Report("broker_paused", {"workers": len(self.roster.workers), "clients": len(self.clients)})]
+
+    def on_drain(self) -> list[Action]:
+        """Assigns nothing more; what is in flight may end."""
+        self._is_draining = True
+        return [
+            Report("broker_draining", {"in_flight": self.ledger.in_flight, "queue_depth": self.ledger.backlog.depth})
+        ]
+
+    def farewell(self) -> list[Action]:
+        """Ends all sessions before the broker's own end; clients keep their tasks for the next epoch."""
+        return [SendToClient(client.peer, messages.Bye()) for client in self.clients.values()]
+
+    def _judge(self, worker: Worker, now: float) -> list[Action]:
+        if worker.deadline <= now:
+            return self._lose(worker, LostBy.RUN_TIMEOUT, now)
+        if worker.last_seen + self.settings.liveness <= now:
+            return [ProbeProcess(worker.incarnation)] if worker.is_local else self._lose(worker, LostBy.SILENCE, now)
+        if worker.is_local and not worker.is_suspect and worker.last_seen + self.settings.liveness / 2 <= now:
+            worker.is_suspect = True
+            return [ProbeProcess(worker.incarnation)]
+        return []
+
+    def _check_by(self, instant: float) -> None:
+        self._next_check = min(self._next_check, instant)
+
+    def _checks(self) -> Iterator[float]:
+        liveness = self.settings.liveness
+        for worker in self.roster.workers.values():
+            yield worker.deadline
+            yield worker.last_seen + (liveness if worker.is_suspect or not worker.is_local else liveness / 2)
+        for client in self.clients.values():
+            yield client.last_seen + liveness
+
+    def audit(self) -> list[str]:
+        """The invariants that do not hold; empty but for a bug. For tests: it looks at every task."""
+        held = [worker.task for worker in self.roster.workers.values() if worker.task is not None]
+        broken = [*self.roster.audit(), *self.ledger.audit(held)]
+        if any(self.clients.get(client.id) is not client for client in self._client_at.values()):
+            broken.append("a peer leads to a client that is forgotten")
+        return broken
+
+
+def _attempt(worker: Worker, task: Task) -> dict[str, object]:
+    return {"worker": worker.name, "task_id": task.id.hex(), "attempt": task.assignments}
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,97 @@
+"""The books: every task from its submission to its one end, and counters that add up. Knows no worker."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from broker.backlog import Backlog
+from broker.tasks import Client, Disowned, Task
+from protocol.messages import Id, Reject, Submit
+from protocol.settings import Settings
+
+ENDS = ("completed", "failed", "crashed", "cancelled", "timed_out", "abandoned")
+
+
+class Ledger:
+    """All open tasks; those that wait are in the backlog, all others in one worker's hands.
+
+    Invariant: submitted = queued + in flight + completed + failed + crashed + cancelled + timed out + abandoned.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.backlog = Backlog()
+        self.counters: Counter[str] = Counter()
+        self._settings = settings
+        self._tasks: dict[Id, Task] = {}
+        self._seq = 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many tasks are in workers' hands."""
+        return len(self._tasks) - self.backlog.depth
+
+    def submit(self, client: Client, submit: Submit, now: float) -> Reject | None:
+        """Enters a task at the end of the order, or refuses it. A task that is open already stays where it is."""
+        known = self._tasks.get(submit.task_id)
+        if known is not None:
+            self._adopt(client, known)
+            return None
+        refusal = self._refusal(submit)
+        if refusal is not None:
+            self.counters["rejected"] += 1
+            return refusal
+        self._seq += 1
+        task = Task(submit.task_id, self._seq, client, submit.payload, submit.run_timeout_ms, now)
+        self._tasks[task.id] = client.tasks[task.id] = task
+        self.counters["submitted"] += 1
+        self.backlog.add(task, now)
+        return None
+
+    def withdraw(self, task: Task, counter: str, now: float) -> None:
+        """Takes a task out of the backlog for good."""
+        self.backlog.discard(task, now)
+        self.end(task, counter)
+
+    def end(self, task: Task, counter: str) -> bool:
+        """Closes a task under this counter, or as disowned; true if somebody waits for its answer."""
+        del self._tasks[task.id]
+        task.client.tasks.pop(task.id, None)
+        self.counters[task.disowned.value if task.disowned else counter] += 1
+        return task.disowned is None
+
+    def abandon(self, client: Client, now: float) -> tuple[int, int]:
+        """The client is gone: ends its queued tasks, disowns those in flight, and counts both."""
+        queued = [task for task in client.tasks.values() if task.is_queued]
+        for task in queued:
+            self.withdraw(task, "abandoned", now)
+        for task in client.tasks.values():
+            task.disowned = task.disowned or Disowned.ABANDONED
+        return len(queued), len(client.tasks)
+
+    def _adopt(self, client: Client, task: Task) -> None:
+        """A client that lost its session submits again what it misses; the task keeps its place."""
+        if task.client.id != client.id:
+            self.counters["bad_frames"] += 1
+            return
+        task.client = client
+        task.disowned = None
+        client.tasks[task.id] = task
+
+    def _refusal(self, submit: Submit) -> Reject | None:
+        depth, held_bytes = self.backlog.depth, self.backlog.payload_bytes
+        if depth >= self._settings.backlog_limit:
+            return Reject(submit.task_id, depth, self._settings.backlog_limit)
+        if depth and held_bytes + len(submit.payload) > self._settings.backlog_bytes:
+            return Reject(submit.task_id, held_bytes, self._settings.backlog_bytes)
+        return None
+
+    def audit(self, held: list[Task]) -> Iterable[str]:
+        """The invariants that do not hold, given the tasks in workers' hands."""
+        queued = [task for task in self._tasks.values() if task.is_queued]
+        if len(queued) != self.backlog.depth or sum(len(task.payload) for task in queued) != self.backlog.payload_bytes:
+            yield "the backlog counts other tasks than those that are queued"
+        if {task.id for task in held} != {task.id for task in self._tasks.values() if not task.is_queued}:
+            yield "an open task is in nobody's hands, or a worker holds one that is closed"
+        if len(held) != self.in_flight:
+            yield "two workers hold one task"
+        if self.counters["submitted"] != len(self._tasks) + sum(self.counters[end] for end in ENDS):
+            yield "the counters do not add up"

@@ -1,0 +1,95 @@
+"""Who works here: the workers' sessions, and the list of those that are idle. Knows no client."""
+
+from collections.abc import Iterable
+
+from broker.tasks import Peer, Task
+from broker.workers import Worker
+from protocol.messages import Id, Ready
+
+MAX_WORKERS = 4_096
+MAX_LOST_NAMES = 1_024
+
+
+class Roster:
+    """All sessions by incarnation; the idle ones in the order in which they became idle.
+
+    Invariant: a worker is in the idle list if and only if it has a peer and no task.
+    """
+
+    def __init__(self) -> None:
+        self.workers: dict[Id, Worker] = {}
+        self._at: dict[Peer, Worker] = {}
+        self._idle: dict[Id, Worker] = {}
+        self._lost_at: dict[str, float] = {}
+
+    @property
+    def idle_count(self) -> int:
+        """How many workers wait for a task."""
+        return len(self._idle)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for one more session."""
+        return len(self.workers) >= MAX_WORKERS
+
+    def at(self, peer: Peer) -> Worker | None:
+        """The worker whose data socket this is."""
+        return self._at.get(peer)
+
+    def holder(self, task: Task) -> Worker:
+        """The worker that has this task in its hands."""
+        return next(worker for worker in self.workers.values() if worker.task is task)
+
+    def forerunners(self, ready: Ready) -> list[Worker]:
+        """The sessions that this one ends. A local process of another pid is left to its pidfd: it may well live."""
+        return [
+            worker
+            for worker in self.workers.values()
+            if worker.name == ready.name and (worker.pid == ready.pid or not worker.is_local)
+        ]
+
+    def add(self, worker: Worker) -> None:
+        """A new session; idle at once if it can be given work."""
+        self.workers[worker.incarnation] = worker
+        if worker.peer is not None:
+            self._at[worker.peer] = worker
+            self._idle[worker.incarnation] = worker
+
+    def remove(self, worker: Worker) -> None:
+        """The session ended."""
+        del self.workers[worker.incarnation]
+        self._idle.pop(worker.incarnation, None)
+        if worker.peer is not None:
+            del self._at[worker.peer]
+
+    def occupy(self, task: Task, lease: int, now: float) -> Worker:
+        """Puts the task into the hands of the worker that has been idle for longest. There must be one."""
+        worker = self._idle.pop(next(iter(self._idle)))
+        worker.task, worker.lease, worker.assigned_at = task, lease, now
+        return worker
+
+    def release(self, worker: Worker) -> None:
+        """The worker gave its task back, done."""
+        worker.task, worker.lease = None, 0
+        self._idle[worker.incarnation] = worker
+
+    def mark_lost(self, worker: Worker, now: float) -> None:
+        """Remembers when this name went missing, for as long as there are not too many."""
+        self._lost_at.pop(worker.name, None)
+        self._lost_at[worker.name] = now
+        if len(self._lost_at) > MAX_LOST_NAMES:
+            del self._lost_at[next(iter(self._lost_at))]
+
+    def take_lost_at(self, name: str) -> float | None:
+        """When a worker of this name was lost, if it was and nobody has taken its place yet."""
+        return self._lost_at.pop(name, None)
+
+    def audit(self) -> Iterable[str]:
+        """The invariants that do not hold."""
+        for worker in self.workers.values():
+            if (worker.incarnation in self._idle) != (worker.peer is not None and worker.task is None):
+                yield f"worker {worker.name} is {worker.state}, the idle list says otherwise"
+            if worker.peer is not None and self._at.get(worker.peer) is not worker:
+                yield f"worker {worker.name} cannot be found by its peer"
+        if len(self._at) != sum(worker.peer is not None for worker in self.workers.values()):
+            yield "a peer leads to no worker"

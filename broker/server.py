@@ -1,0 +1,267 @@
+"""The broker's life: sockets, clock and processes around the core that decides."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from math import ceil
+from pathlib import Path
+from typing import assert_never
+
+import zmq
+
+from broker.actions import (
+    Action,
+    KillProcess,
+    ProbeProcess,
+    Report,
+    SendStats,
+    SendToClient,
+    SendToHeartbeat,
+    SendToWorker,
+    UnwatchProcess,
+    WatchProcess,
+)
+from broker.core import BrokerCore
+from broker.process_watch import ProcessWatch
+from broker.statistics import Statistics
+from broker.tasks import Peer
+from protocol.logs import Log
+from protocol.messages import (
+    FROM_CLIENT,
+    FROM_HEARTBEAT,
+    FROM_WORKER,
+    BadFrameError,
+    Epoch,
+    ForeignVersionError,
+    Inlet,
+    M,
+    Ready,
+    Stats,
+    Who,
+    decode,
+    encode,
+)
+from protocol.settings import Settings
+from protocol.signals import wakeup_pipe
+from protocol.sockets import ZERO_COPY_BYTES, Context, Socket, receive_from, router, sender_pid
+
+CLIENT_SEND_LIMIT = 1_000
+WORKER_SEND_LIMIT = 16
+MESSAGES_PER_TURN = 64
+MAX_SLEEP_S = 1.0
+SOCKET_CHECK_S = 5.0
+DRAIN_S = 3.0
+FAREWELL_LINGER_MS = 1_000
+WARNINGS = frozenset({"worker_lost", "worker_silent", "task_requeued", "task_abandoned", "broker_paused"})
+ERRORS = frozenset({"task_given_up", "client_refused"})
+
+
+class SocketLostError(Exception):
+    """Somebody removed or replaced a socket's file: no new peer could ever reach this broker."""
+
+
+class Server:
+    """One life of the broker, from bind to farewell. `run` returns after SIGTERM or SIGINT."""
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        self._settings = settings
+        self._log = log
+        self._context: Context = zmq.Context()
+        self._core = BrokerCore(settings, Epoch(os.urandom(8)))
+        self._statistics = Statistics(self._core, time.monotonic, time.time() - time.monotonic())
+        self._processes = ProcessWatch()
+        limit = settings.payload_limit
+        self._frontend = router(self._context, settings.endpoint, send_limit=CLIENT_SEND_LIMIT, payload_limit=limit)
+        self._backend = router(self._context, settings.backend, send_limit=WORKER_SEND_LIMIT, payload_limit=limit)
+        self._heartbeat = router(
+            self._context, settings.heartbeat_endpoint, send_limit=WORKER_SEND_LIMIT, payload_limit=0
+        )
+        self._stats = router(self._context, settings.stats_endpoint, send_limit=WORKER_SEND_LIMIT, payload_limit=0)
+        self._bound = _inodes(
+            (settings.endpoint, settings.backend, settings.heartbeat_endpoint, settings.stats_endpoint)
+        )
+        self._signals = wakeup_pipe()
+        self._poller = zmq.Poller()
+        for source in (self._frontend, self._backend, self._heartbeat, self._stats, self._processes, self._signals):
+            self._poller.register(source, zmq.POLLIN)
+        self._woke_at = time.monotonic()
+        self._sockets_checked_at = self._woke_at
+        self._drain_until: float | None = None
+
+    def run(self) -> None:
+        """Serves until a signal, drains, says farewell.
+
+        Raises:
+            SocketLostError: the run directory was cleaned; the next broker will bind anew.
+        """
+        settings = self._settings
+        self._log.info("broker_started", pid=os.getpid(), epoch=self._core.epoch.hex(), endpoint=settings.endpoint)
+        try:
+            while not self._is_done():
+                self._turn()
+            self._perform(self._core.farewell())
+            self._log.info("broker_stopped", **self._core.counters)
+        finally:
+            linger_ms = FAREWELL_LINGER_MS if self._is_done() else 0
+            self._context.destroy(linger=linger_ms)
+
+    def _is_done(self) -> bool:
+        if self._drain_until is None:
+            return False
+        return self._core.ledger.in_flight == 0 or time.monotonic() >= self._drain_until
+
+    def _turn(self) -> None:
+        """One round: drain the sockets first, then look at processes, then judge silence."""
+        asleep_s = max(0.0, min(self._core.next_check() - time.monotonic(), MAX_SLEEP_S))
+        ready = dict(self._poller.poll(ceil(asleep_s * 1000)))
+        if self._signals in ready:
+            self._on_signal()
+        is_drained = all(
+            (
+                self._drain(self._backend, self._on_worker_frames),
+                self._drain(self._heartbeat, self._on_heartbeat_frames),
+                self._drain(self._frontend, self._on_client_frames),
+                self._drain(self._stats, self._on_stats_frames),
+            )
+        )
+        now = time.monotonic()
+        stood_still_s = now - self._woke_at - asleep_s
+        self._woke_at = now
+        if stood_still_s > self._settings.liveness / 2:
+            self._perform(self._core.on_pause(now))
+        if is_drained:
+            for incarnation in self._processes.ended():
+                self._perform(self._core.on_process_exit(incarnation, now))
+            self._perform(self._core.on_tick(now))
+        if now - self._sockets_checked_at > SOCKET_CHECK_S:
+            self._sockets_checked_at = now
+            self._check_sockets()
+
+    def _drain(self, source: Socket, handle: Callable[[Peer, list[bytes], zmq.Frame | None], None]) -> bool:
+        """Takes what is there, within a quota so that no flood starves the others; true if nothing is left."""
+        for _ in range(MESSAGES_PER_TURN):
+            received = receive_from(source)
+            if received is None:
+                return True
+            handle(*received)
+        return False
+
+    # --- what comes in ------------------------------------------------------------------------------------------------
+
+    def _on_worker_frames(self, peer: Peer, frames: list[bytes], source: zmq.Frame | None) -> None:
+        message = self._decoded(self._backend, peer, frames, FROM_WORKER)
+        if message is not None:
+            local_pid = sender_pid(source) if isinstance(message, Ready) else None
+            self._perform(self._core.on_worker(peer, message, time.monotonic(), local_pid))
+
+    def _on_heartbeat_frames(self, peer: Peer, frames: list[bytes], source: zmq.Frame | None) -> None:
+        beat = self._decoded(self._heartbeat, peer, frames, FROM_HEARTBEAT)
+        if beat is not None:
+            is_known = beat.incarnation in self._core.roster.workers
+            local_pid = None if is_known else sender_pid(source)
+            self._perform(self._core.on_heartbeat(peer, beat, time.monotonic(), local_pid))
+
+    def _on_client_frames(self, peer: Peer, frames: list[bytes], _source: zmq.Frame | None) -> None:
+        message = self._decoded(self._frontend, peer, frames, FROM_CLIENT)
+        if message is not None:
+            self._perform(self._core.on_client(peer, message, time.monotonic()))
+
+    def _on_stats_frames(self, peer: Peer, frames: list[bytes], _source: zmq.Frame | None) -> None:
+        """Any request of one frame gets the figures; a REQ peer's empty delimiter goes back with them."""
+        delimiter = [b""] if len(frames) == 2 and not frames[0] else []
+        if len(frames) != 1 + len(delimiter):
+            self._core.counters["bad_frames"] += 1
+            return
+        self._send(self._stats, [peer, *delimiter, self._figures()])
+
+    def _decoded(self, source: Socket, peer: Peer, frames: list[bytes], inlet: Inlet[M]) -> M | None:
+        try:
+            return decode(frames, inlet)
+        except ForeignVersionError:
+            self._core.counters["bad_frames"] += 1
+            self._send(source, [peer, *encode(Who())])
+        except BadFrameError as error:
+            self._core.counters["bad_frames"] += 1
+            self._log.debug("bad_frame", reason=str(error))
+        return None
+
+    # --- what goes out ------------------------------------------------------------------------------------------------
+
+    def _perform(self, actions: Iterable[Action]) -> None:
+        """Performs the actions, and those that follow from what could not be sent."""
+        todo = deque(actions)
+        while todo:
+            todo.extend(self._done(todo.popleft()))
+
+    def _done(self, action: Action) -> Iterable[Action]:  # noqa: C901, PLR0912  # one case per action
+        match action:
+            case Report():
+                self._report(action)
+            case SendToWorker(peer, message):
+                if not self._send(self._backend, [peer, *encode(message)]):
+                    return self._core.on_worker_unreachable(peer, time.monotonic())
+            case SendToClient(peer, message):
+                if not self._send(self._frontend, [peer, *encode(message)]):
+                    return self._core.on_client_unreachable(peer)
+            case SendToHeartbeat(peer, message):
+                self._send(self._heartbeat, [peer, *encode(message)])
+            case SendStats(peer):
+                self._send(self._frontend, [peer, *encode(Stats(self._figures()))])
+            case WatchProcess(incarnation, pid):
+                if not self._processes.watch(incarnation, pid):
+                    return self._core.on_process_exit(incarnation, time.monotonic())
+            case UnwatchProcess(incarnation):
+                self._processes.unwatch(incarnation)
+            case KillProcess(incarnation):
+                self._processes.kill(incarnation)
+            case ProbeProcess(incarnation):
+                has_progress = self._processes.has_progress(incarnation)
+                return self._core.on_probe(incarnation, time.monotonic(), has_progress=has_progress)
+            case _:
+                assert_never(action)
+        return ()
+
+    def _send(self, sink: Socket, frames: list[bytes]) -> bool:
+        """Sends without waiting; false if the peer is gone or reads nothing."""
+        try:
+            sink.send_multipart(frames, zmq.NOBLOCK, copy=len(frames[-1]) < ZERO_COPY_BYTES)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            return False
+        return True
+
+    def _report(self, report: Report) -> None:
+        self._statistics.on_report(report)
+        if report.event in ERRORS:
+            self._log.error(report.event, **report.fields)
+        elif report.event in WARNINGS:
+            self._log.warning(report.event, **report.fields)
+        else:
+            self._log.info(report.event, **report.fields)
+
+    def _figures(self) -> bytes:
+        return self._statistics.snapshot().model_dump_json().encode()
+
+    # --- the process --------------------------------------------------------------------------------------------------
+
+    def _on_signal(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._signals, 64)
+        if self._drain_until is None:
+            self._drain_until = time.monotonic() + DRAIN_S
+            self._perform(self._core.on_drain())
+
+    def _check_sockets(self) -> None:
+        for path, inode in self._bound.items():
+            with suppress(FileNotFoundError):
+                if path.stat().st_ino == inode:
+                    continue
+            raise SocketLostError(f"{path} was removed or replaced by somebody; was the run directory cleaned?")
+
+
+def _inodes(endpoints: Iterable[str]) -> dict[Path, int]:
+    paths = [Path(endpoint.removeprefix("ipc://")) for endpoint in endpoints if endpoint.startswith("ipc://")]
+    return {path: path.stat().st_ino for path in paths}

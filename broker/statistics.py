@@ -1,0 +1,155 @@
+"""The broker's figures: histograms, the last events, and the snapshot that monitoring gets."""
+
+import os
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import accumulate
+
+from broker.actions import Report
+from broker.core import BrokerCore
+from broker.workers import Worker
+from protocol import VERSION
+from protocol.messages import PROTOCOL_VERSION
+from protocol.processes import resident_bytes
+from protocol.stats import BrokerStats, Counters, Distribution, Event, PoolStats, WorkerStats
+
+BOUNDS_MS = tuple(base * 10.0**power for power in range(-1, 5) for base in (1.0, 2.5, 5.0))
+RECENT_EVENTS = 100
+REMEMBERED = frozenset({"worker_lost", "worker_restarted", "task_requeued", "task_given_up", "task_abandoned"})
+DETECTED = frozenset({"process_exit", "silence", "unreachable", "replaced"})
+
+
+class Histogram:
+    """Counts of durations, in milliseconds, by bucket; O(1) memory."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BOUNDS_MS) + 1)
+        self._sum = 0.0
+        self._max = 0.0
+
+    def observe(self, duration_ms: float) -> None:
+        """Counts one duration."""
+        self._counts[bisect_left(BOUNDS_MS, duration_ms)] += 1
+        self._sum += duration_ms
+        self._max = max(self._max, duration_ms)
+
+    def distribution(self) -> Distribution:
+        """The figures of this moment."""
+        cumulative = list(accumulate(self._counts))
+        count = cumulative[-1]
+        return Distribution(
+            p50=self._percentile(0.50, cumulative),
+            p90=self._percentile(0.90, cumulative),
+            p99=self._percentile(0.99, cumulative),
+            max=self._max if count else None,
+            count=count,
+            sum=round(self._sum, 3),
+            buckets=list(zip((*BOUNDS_MS, None), cumulative, strict=True)),
+        )
+
+    def _percentile(self, part: float, cumulative: list[int]) -> float | None:
+        if not cumulative[-1]:
+            return None
+        rank = part * cumulative[-1]
+        index = bisect_left(cumulative, rank)
+        lower = BOUNDS_MS[index - 1] if index else 0.0
+        upper = min(BOUNDS_MS[index], self._max) if index < len(BOUNDS_MS) else self._max
+        below = cumulative[index - 1] if index else 0
+        return round(lower + (upper - lower) * (rank - below) / self._counts[index], 3)
+
+
+class Statistics:
+    """What the core's reports add up to, and the whole as PoolStats.
+
+    Args:
+        core: the broker's state.
+        clock: the broker's monotonic clock, in seconds.
+        wall_offset_s: what to add to it for seconds since 1970.
+    """
+
+    def __init__(self, core: BrokerCore, clock: Callable[[], float], wall_offset_s: float) -> None:
+        self._core = core
+        self._clock = clock
+        self._wall_offset_s = wall_offset_s
+        self._started_at = clock()
+        self._queue_wait = Histogram()
+        self._run = Histogram()
+        self._crash_detection = Histogram()
+        self._events: deque[Event] = deque(maxlen=RECENT_EVENTS)
+
+    def on_report(self, report: Report) -> None:
+        """Counts what this report tells."""
+        fields = report.fields
+        match report.event:
+            case "task_assigned":
+                self._queue_wait.observe(float(str(fields["queued_ms"])))
+            case "task_completed" | "task_failed":
+                self._run.observe(float(str(fields["duration_ms"])))
+            case "worker_lost" if fields["reason"] in DETECTED:
+                self._crash_detection.observe(float(str(fields["silent_ms"])))
+        if report.event in REMEMBERED:
+            self._events.append(self._event(report))
+
+    def snapshot(self) -> PoolStats:
+        """The figures of this moment."""
+        core, now = self._core, self._clock()
+        workers = [self._worker(worker, now) for worker in core.roster.workers.values()]
+        held = sum(client.held for client in core.clients.values())
+        backlog = core.ledger.backlog
+        oldest = backlog.oldest()
+        return PoolStats(
+            total_workers=len(workers),
+            active_workers=sum(worker.state == "busy" for worker in workers),
+            idle_workers=core.roster.idle_count,
+            expected_workers=core.settings.workers,
+            degraded=len(workers) < core.settings.workers,
+            queue_depth=backlog.depth + held,
+            held_by_clients=held,
+            in_flight=core.ledger.in_flight,
+            oldest_queued_s=None if oldest is None else round(now - oldest.submitted_at, 3),
+            backlog_limit=core.settings.backlog_limit,
+            workers=sorted(workers, key=lambda worker: worker.name),
+            counters=Counters(**core.counters),
+            queue_wait_ms=self._queue_wait.distribution(),
+            run_ms=self._run.distribution(),
+            crash_detection_ms=self._crash_detection.distribution(),
+            clients=len(core.clients),
+            recent_events=list(self._events),
+            broker=BrokerStats(
+                pid=os.getpid(),
+                epoch=core.epoch.hex(),
+                version=VERSION,
+                protocol_version=PROTOCOL_VERSION,
+                uptime_s=round(now - self._started_at, 3),
+                rss_bytes=resident_bytes(),
+            ),
+        )
+
+    def _worker(self, worker: Worker, now: float) -> WorkerStats:
+        task = worker.task
+        return WorkerStats(
+            name=worker.name,
+            pid=worker.pid,
+            state=worker.state,
+            task_id=task.id.hex() if task else None,
+            busy_for_s=round(now - worker.assigned_at, 3) if task else None,
+            tasks_completed=worker.tasks_completed,
+            tasks_failed=worker.tasks_failed,
+            last_heartbeat_age_s=round(now - worker.last_seen, 3),
+            started_at=datetime.fromtimestamp(worker.started_at_ms / 1000, UTC),
+            version=worker.version,
+            rss_bytes=worker.rss_bytes,
+        )
+
+    def _event(self, report: Report) -> Event:
+        values = {name: str(report.fields[name]) for name in ("worker", "task_id", "reason") if report.fields.get(name)}
+        at = datetime.fromtimestamp(self._clock() + self._wall_offset_s, UTC)
+        return Event(
+            at=at,
+            event=report.event,
+            worker=values.get("worker"),
+            task_id=values.get("task_id"),
+            reason=values.get("reason"),
+        )

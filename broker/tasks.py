@@ -1,0 +1,53 @@
+"""A task, and the client that waits for it, as the broker sees them."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from protocol.errors import CrashedAttempt
+from protocol.messages import Id
+
+Peer = bytes
+"""A routing id of one of the broker's sockets: names one session, is never shown to anyone."""
+
+
+class Disowned(Enum):
+    """Why nobody waits for a task in flight any more."""
+
+    CANCELLED = "cancelled"
+    ABANDONED = "abandoned"
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """A client; `id` outlives its sessions, `peer` is the latest."""
+
+    id: Id
+    peer: Peer
+    last_seen: float
+    held: int
+    tasks: dict[Id, "Task"] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One task. It is in exactly one place: the backlog (`is_queued`) or one worker's hands (`lease` is that worker's).
+
+    Instants and durations are in seconds. `waited_s` sums the time in the backlog over all attempts.
+    """
+
+    id: Id
+    seq: int
+    client: Client
+    payload: bytes
+    run_timeout_ms: int
+    submitted_at: float
+    queued_since: float | None = None
+    waited_s: float = 0.0
+    assignments: int = 0
+    deaths: list[CrashedAttempt] = field(default_factory=list)
+    disowned: Disowned | None = None
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether it waits in the backlog."""
+        return self.queued_since is not None

@@ -1,0 +1,63 @@
+"""A worker's session as the broker sees it."""
+
+from dataclasses import dataclass
+from enum import Enum
+from math import inf
+from typing import Literal
+
+from broker.tasks import Peer, Task
+from protocol.messages import Id
+
+
+class LostBy(Enum):
+    """Why a session ended: what is logged, whether that is a loss, and whether it costs the task in hand an attempt."""
+
+    PROCESS_EXIT = ("process_exit", True, True)
+    SILENCE = ("silence", True, True)
+    REPLACED = ("replaced", True, True)
+    RUN_TIMEOUT = ("run_timeout", True, True)
+    CANCELLED = ("cancelled", True, True)
+    UNREACHABLE = ("unreachable", True, False)
+    RENEWED = ("renewed", False, False)
+    GOODBYE = ("goodbye", False, False)
+
+    def __init__(self, reason: str, is_loss: bool, costs_attempt: bool) -> None:  # noqa: FBT001  # the table above
+        self.reason = reason
+        self.is_loss = is_loss
+        self.costs_attempt = costs_attempt
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One session of a worker process.
+
+    `peer` is None while only heartbeats told of it: it introduced itself while busy with an older epoch's task, and can
+    be given nothing before its READY. `lease` is that of `task`, 0 without one. `pid` is the kernel's word where the
+    socket is local (`is_local`), else the worker's own. Instants are the broker's clock, in seconds.
+    """
+
+    incarnation: Id
+    peer: Peer | None
+    name: str
+    pid: int
+    is_local: bool
+    version: str
+    started_at_ms: int
+    last_seen: float
+    task: Task | None = None
+    lease: int = 0
+    assigned_at: float = 0.0
+    is_suspect: bool = False
+    tasks_completed: int = 0
+    tasks_failed: int = 0
+    rss_bytes: int | None = None
+
+    @property
+    def state(self) -> Literal["idle", "busy"]:
+        """Idle, or busy with our task or an older epoch's."""
+        return "idle" if self.task is None and self.peer is not None else "busy"
+
+    @property
+    def deadline(self) -> float:
+        """When the run timeout of the task in hand ends."""
+        return self.assigned_at + self.task.run_timeout_ms / 1000 if self.task else inf

@@ -1,0 +1,62 @@
+"""What an answer means to its caller: a result, or one clear error that names the task and its race."""
+
+from typing import Any
+
+from pydantic_core import from_json
+
+from client.core import Pending
+from protocol.errors import (
+    InvalidRaceError,
+    PayloadTooLargeError,
+    PoolError,
+    TaskTimeoutError,
+    TransformError,
+    WorkerCrashedError,
+)
+from protocol.failures import unpack_crashes, unpack_field_errors, unpack_raised, unpack_size
+from protocol.messages import Answer, Outcome
+from protocol.payloads import unpack_request, unpack_result
+
+
+def result_of(answer: Answer, task: Pending) -> tuple[Any, PoolError | None]:
+    """The task's result, or its error."""
+    if answer.outcome is Outcome.OK:
+        return unpack_result(answer.payload), None
+    return None, _error(answer, task, label(task))
+
+
+def _error(answer: Answer, task: Pending, about: str) -> PoolError:
+    match answer.outcome:
+        case Outcome.INVALID_RACE:
+            return InvalidRaceError(unpack_field_errors(answer.payload), about=about)
+        case Outcome.RAISED:
+            return TransformError(about, *unpack_raised(answer.payload))
+        case Outcome.CRASHED:
+            return WorkerCrashedError(about, unpack_crashes(answer.payload))
+        case Outcome.TOO_LARGE:
+            size_bytes = unpack_size(answer.payload)
+            return PayloadTooLargeError(f"the result of {about}", size_bytes)
+        case Outcome.RUN_TIMEOUT:
+            return TaskTimeoutError(about, state="running", timeout_s=task.run_timeout_ms / 1000)
+        case Outcome.QUEUE_TIMEOUT:
+            return TaskTimeoutError(about, state="queued", timeout_s=task.queue_timeout_s, reason="no worker was free")
+        case Outcome.OK:
+            raise AssertionError("a result is no error")
+
+
+def label(task: Pending) -> str:
+    """How messages name a task: its id, as in the logs, and its race where that can be told."""
+    race_id = _race_id(task.payload)
+    return f"task {task.id.hex()}" + (f" (race {race_id})" if race_id else "")
+
+
+def _race_id(payload: bytes) -> str | None:
+    """Looks into a payload that failed; one that worked is never opened here."""
+    try:
+        race: Any = unpack_request(payload).race
+        if isinstance(race, bytes):
+            race = from_json(race)
+        race_id = race["data"]["race"]["event_id"] if "data" in race else race["id"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return str(race_id)[:64]

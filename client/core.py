@@ -1,0 +1,357 @@
+"""The client's decisions: which tasks are unresolved, who is the broker, what to send. Knows no socket, thread, future.
+
+A session is one HELLO on one fresh socket, confirmed by WELCOME, which names the broker's epoch. It is lost when the
+broker does not know it (WHO), is another (a new epoch), says goodbye or is silent for the liveness; the next session
+submits all that is unresolved again, in the order of submission. Of two brokers' answers the first one counts.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import TypeAlias, assert_never
+
+from protocol import messages
+from protocol.errors import (
+    BacklogFullError,
+    BrokerUnavailableError,
+    PayloadTooLargeError,
+    PoolError,
+    ProtocolMismatchError,
+    TaskTimeoutError,
+)
+from protocol.messages import PROTOCOL_VERSION, Answer, Epoch, FromClient, Hello, Id, Submit, ToClient
+
+UNIT_BYTES = 16_384
+WINDOW_UNITS = (
+    256  # 4 MiB; a task counts at least one unit. More in the broker's hands gains nothing, see performance.md
+)
+
+ROUNDING_S = 1e-6  # more than sums of instants lose
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """An unresolved task. Instants are the client's clock, in seconds.
+
+    `waited_s` is the waiting that is settled, `waiting_since` the start of what is not (None while the broker is known
+    to have it in flight); `waited_before_s` is what was settled when this session's broker got it.
+    """
+
+    id: Id
+    payload: bytes
+    run_timeout_ms: int
+    queue_timeout_s: float
+    submitted_at: float
+    waiting_since: float | None
+    waited_s: float = 0.0
+    waited_before_s: float = 0.0
+    check_at: float = inf
+    is_sent: bool = False
+
+    @property
+    def units(self) -> int:
+        """Its share of the window."""
+        return 1 + len(self.payload) // UNIT_BYTES
+
+    def settled_s(self, now: float) -> float:
+        """The waiting up to now."""
+        return self.waited_s + (now - self.waiting_since if self.waiting_since is not None else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """Close the socket, open a fresh one and send this HELLO through it."""
+
+    hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this through the session's socket."""
+
+    message: FromClient
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """The task's answer."""
+
+    task: Pending
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The task ended without an answer; `error` takes the words for the task."""
+
+    task: Pending
+    error: Callable[[str], PoolError]
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverStats:
+    """The broker's figures, to all who asked."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FailStats:
+    """No figures, to all who asked."""
+
+    error: PoolError
+
+
+Action: TypeAlias = OpenSession | Send | Deliver | Fail | DeliverStats | FailStats
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The client's limits, in seconds."""
+
+    heartbeat_interval_s: float
+    liveness_s: float
+    connect_timeout_s: float
+
+    @property
+    def hello_retry_s(self) -> float:
+        """A HELLO may have gone to a broker that is no more."""
+        return self.liveness_s / 4
+
+
+class ClientCore:
+    """All unresolved tasks of one client, and its session.
+
+    Invariant: `pending` holds each task from `on_submit` to its one Deliver, Fail or cancellation, in the order of
+    submission; the units of those that are sent make up `outstanding`.
+    """
+
+    def __init__(self, client_id: Id, pid: int, endpoint: str, timing: Timing) -> None:
+        self.pending: dict[Id, Pending] = {}
+        self.outstanding = 0
+        self._client_id = client_id
+        self._pid = pid
+        self._endpoint = endpoint
+        self._timing = timing
+        self._held: deque[Id] = deque()
+        self._sent = 0
+        self._epoch: Epoch | None = None
+        self._payload_limit = 0
+        self._was_ever_welcome = False
+        self._lost_at: float | None = None
+        self._heard_at = 0.0
+        self._ping_at = inf
+        self._hello_at = inf
+        self._check_at = inf
+        self._stats_by = inf
+
+    # --- the caller ---------------------------------------------------------------------------------------------------
+
+    def start(self, now: float) -> list[Action]:
+        """The first session."""
+        self._lost_at = now
+        return self._open(now)
+
+    def on_submit(self, task: Pending, now: float) -> list[Action]:
+        """A new task, at the end of the order."""
+        self.pending[task.id] = task
+        self._held.append(task.id)
+        self._recheck(task, self._due(task))
+        return self._submit_held(now)
+
+    def on_cancel(self, task_id: Id, now: float, *, kill: bool) -> list[Action]:
+        """The caller wants no answer any more; may be repeated, to kill the worker after all."""
+        task = self._take(task_id)
+        if self._epoch is None or (task is not None and not task.is_sent):
+            return []
+        return [Send(messages.Cancel(task_id, kill)), *self._submit_held(now)]
+
+    def on_ask_stats(self, now: float) -> list[Action]:
+        """Somebody wants the broker's figures."""
+        if self._stats_by < inf and self._epoch is not None:
+            return []  # asked already
+        self._stats_by = min(self._stats_by, now + self._timing.connect_timeout_s)
+        return [Send(messages.AskStats())] if self._epoch is not None else []
+
+    def farewell(self) -> list[Action]:
+        """The last words of a client that has nothing unresolved, or wants nothing more."""
+        return [Send(messages.Bye())] if self._epoch is not None else []
+
+    # --- the broker ---------------------------------------------------------------------------------------------------
+
+    def on_message(self, message: ToClient, now: float) -> list[Action]:
+        """What the broker sent into this session."""
+        self._heard_at = now
+        match message:
+            case Answer(task_id):
+                task = self._take(task_id)
+                return [Deliver(task, message), *self._submit_held(now)] if task else []
+            case messages.Pong(epoch):
+                return [] if epoch == self._epoch else self._open(now)
+            case messages.Welcome():
+                return self._on_welcome(message, now)
+            case messages.Reject(task_id, depth, limit):
+                return self._fail(
+                    task_id, lambda about: BacklogFullError(f"{about}: the broker's backlog is full", depth, limit)
+                )
+            case messages.Running(task_id, waited_ms):
+                self._on_running(task_id, waited_ms, now)
+                return []
+            case messages.Stats(payload):
+                self._stats_by = inf
+                return [DeliverStats(payload)]
+            case messages.Who() | messages.Bye():
+                return self._open(now)
+            case _:
+                assert_never(message)
+
+    def on_foreign_version(self, version: int) -> list[Action]:
+        """The broker speaks another protocol: nothing that waits can ever be answered."""
+        failed = [
+            action
+            for task_id in list(self.pending)
+            for action in self._fail(task_id, lambda _about: ProtocolMismatchError(PROTOCOL_VERSION, version))
+        ]
+        return [*failed, *self._fail_stats(ProtocolMismatchError(PROTOCOL_VERSION, version))]
+
+    def _on_welcome(self, welcome: messages.Welcome, now: float) -> list[Action]:
+        self._epoch, self._payload_limit = welcome.epoch, welcome.payload_limit
+        self._was_ever_welcome = True
+        self._lost_at = None
+        self._hello_at = inf
+        self._ping_at = now + self._timing.heartbeat_interval_s
+        asked: list[Action] = [Send(messages.AskStats())] if self._stats_by < inf else []
+        return [*asked, *self._submit_held(now)]
+
+    def _on_running(self, task_id: Id, waited_ms: int, now: float) -> None:
+        task = self.pending.get(task_id)
+        if task is not None:
+            task.waited_s = task.waited_before_s + waited_ms / 1000
+            task.waiting_since = None
+            left_s = task.queue_timeout_s - task.waited_s
+            self._recheck(task, now + max(left_s, self._timing.heartbeat_interval_s))
+
+    def _open(self, now: float) -> list[Action]:
+        """A fresh session; all unresolved tasks wait for it, in their order."""
+        if self._epoch is not None:
+            self._lost_at = now
+        self._epoch = None
+        self._heard_at = now
+        self._ping_at = inf
+        self._hello_at = now + self._timing.hello_retry_s
+        self._held = deque(self.pending)
+        self._sent = self.outstanding = 0
+        for task in self.pending.values():
+            task.is_sent = False
+            if task.waiting_since is None:
+                task.waiting_since = now
+            self._recheck(task, self._due(task))
+        return [OpenSession(Hello(self._client_id, self._pid, len(self._held)))]
+
+    def _submit_held(self, now: float) -> list[Action]:
+        """Sends what fits into the window; one task always does."""
+        actions: list[Action] = []
+        while self._held and self._epoch is not None:
+            task = self.pending.get(self._held[0])
+            if task is None:
+                self._held.popleft()
+                continue
+            if self.outstanding and self.outstanding + task.units > WINDOW_UNITS:
+                break
+            self._held.popleft()
+            if len(task.payload) > self._payload_limit:
+                actions += self._refuse(task)
+                continue
+            task.is_sent = True
+            task.waited_before_s = task.settled_s(now)
+            self._sent += 1
+            self.outstanding += task.units
+            actions.append(Send(Submit(task.id, task.run_timeout_ms, task.payload)))
+        return actions
+
+    def _refuse(self, task: Pending) -> list[Action]:
+        limit, size = self._payload_limit, len(task.payload)
+        return self._fail(task.id, lambda about: PayloadTooLargeError(about, size, limit))
+
+    def _take(self, task_id: Id) -> Pending | None:
+        """Ends a task here; an answer to it that still comes is not its first, and changes nothing."""
+        task = self.pending.pop(task_id, None)
+        if task is not None and task.is_sent:
+            self._sent -= 1
+            self.outstanding -= task.units
+        return task
+
+    def _fail(self, task_id: Id, error: Callable[[str], PoolError]) -> list[Action]:
+        task = self._take(task_id)
+        return [Fail(task, error)] if task else []
+
+    def _fail_stats(self, error: PoolError) -> list[Action]:
+        if self._stats_by == inf:
+            return []
+        self._stats_by = inf
+        return [FailStats(error)]
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def next_check(self) -> float:
+        """When `on_tick` has something to do, at the earliest."""
+        silent_at = self._heard_at + self._timing.liveness_s if self._epoch is not None else inf
+        return min(self._ping_at, self._hello_at, self._check_at, self._stats_by, silent_at)
+
+    def on_pause(self, now: float) -> None:
+        """The client itself stood still, so the broker's silence tells nothing."""
+        self._heard_at = now
+
+    def on_tick(self, now: float) -> list[Action]:
+        """Heartbeats, the judgement of a silent broker, and timeouts. To be called when the socket is drained."""
+        actions: list[Action] = []
+        if now >= self._hello_at or (self._epoch is not None and now >= self._heard_at + self._timing.liveness_s):
+            actions += self._open(now)
+        if now >= self._ping_at:
+            self._ping_at = now + self._timing.heartbeat_interval_s
+            actions.append(Send(messages.Ping(len(self.pending) - self._sent)))
+        if now >= self._check_at:
+            actions += self._check_timeouts(now)
+        if now >= self._stats_by:
+            actions += self._fail_stats(self._unavailable("the broker's figures"))
+        return actions
+
+    def _check_timeouts(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for task in list(self.pending.values()):
+            if now >= task.check_at:
+                actions += self._check(task, now)
+        self._check_at = min((task.check_at for task in self.pending.values()), default=inf)
+        return [*actions, *self._submit_held(now)]
+
+    def _check(self, task: Pending, now: float) -> list[Action]:
+        if not self._was_ever_welcome and now >= task.submitted_at + self._timing.connect_timeout_s:
+            return self._fail(task.id, self._unavailable)
+        if task.waiting_since is not None and task.settled_s(now) + ROUNDING_S < task.queue_timeout_s:
+            task.check_at = self._due(task)
+            return []
+        if task.is_sent:  # only the broker knows whether it still waits
+            task.check_at = now + self._timing.heartbeat_interval_s
+            return [Send(messages.Expire(task.id))]
+        reason = f"no broker for {now - self._lost_at:.1f} s" if self._lost_at is not None else "held by the client"
+        return self._fail(
+            task.id,
+            lambda about: TaskTimeoutError(about, state="queued", timeout_s=task.queue_timeout_s, reason=reason),
+        )
+
+    def _due(self, task: Pending) -> float:
+        """When its queue timeout ends if it waits on, or its connect timeout."""
+        since = task.submitted_at if task.waiting_since is None else task.waiting_since
+        due = since + task.queue_timeout_s - task.waited_s
+        return due if self._was_ever_welcome else min(due, task.submitted_at + self._timing.connect_timeout_s)
+
+    def _recheck(self, task: Pending, at: float) -> None:
+        task.check_at = at
+        self._check_at = min(self._check_at, at)
+
+    def _unavailable(self, about: str) -> BrokerUnavailableError:
+        return BrokerUnavailableError(
+            f"{about}: no broker answered at {self._endpoint} within {self._timing.connect_timeout_s:g} s; "
+            "is `racepool up` running, with the same RACEPOOL_DIR?"
+        )

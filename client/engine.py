@@ -1,0 +1,246 @@
+"""The pool's I/O thread: the socket, the clock and the futures around the core that decides."""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from math import ceil
+from typing import Any, assert_never
+
+import zmq
+
+from client.answers import label, result_of
+from client.core import (
+    Action,
+    ClientCore,
+    Deliver,
+    DeliverStats,
+    Fail,
+    FailStats,
+    OpenSession,
+    Pending,
+    Send,
+    Timing,
+)
+from client.pool_future import PoolFuture
+from protocol.errors import PoolBrokenError, PoolClosedError, PoolError
+from protocol.messages import TO_CLIENT, BadFrameError, ForeignVersionError, Id, decode, encode
+from protocol.settings import Settings
+from protocol.sockets import ZERO_COPY_BYTES, Context, Socket, dealer, receive
+from protocol.stats import PoolStats
+
+MESSAGES_PER_TURN = 64
+MAX_SLEEP_S = 1.0
+FAREWELL_LINGER_MS = 100
+
+
+class Engine:
+    """One client of the broker: a thread that owns the socket, and the futures of all unresolved tasks.
+
+    Everything but the thread itself only appends to `_inbox` and wakes it. The thread ends when it was told to close
+    and nothing is unresolved, or when told to stop; if it dies, all futures fail with PoolBrokenError.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.pid = os.getpid()
+        self.cause_of_death: BaseException | None = None
+        timing = Timing(settings.heartbeat_interval, settings.liveness, settings.connect_timeout)
+        self._core = ClientCore(Id(os.urandom(16)), self.pid, settings.endpoint, timing)
+        self._futures: dict[Id, PoolFuture[Any]] = {}
+        self._asking: list[PoolFuture[PoolStats]] = []
+        self._inbox: deque[Callable[[float], list[Action]]] = deque()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._is_awake = False
+        self._is_closing = False
+        self._is_stopping = False
+        self._socket: Socket | None = None
+        self._context: Context = zmq.Context()
+        self._poller = zmq.Poller()
+        self._poller.register(self._wake, zmq.POLLIN)
+        self._thread = threading.Thread(target=self._run, name="racepool-client", daemon=True)
+        self._thread.start()
+
+    # --- from any thread ----------------------------------------------------------------------------------------------
+
+    @property
+    def unresolved(self) -> int:
+        """How many tasks have no answer yet."""
+        return len(self._futures)
+
+    def submit(self, payload: bytes, queue_timeout_s: float, run_timeout_s: float) -> PoolFuture[Any]:
+        """Hands a packed race to the thread."""
+        task_id = Id(os.urandom(16))
+        now = time.monotonic()
+        task = Pending(task_id, payload, max(1, round(run_timeout_s * 1000)), queue_timeout_s, now, now)
+        future: PoolFuture[Any] = PoolFuture(lambda kill: self._withdraw(task_id, kill=kill))
+        self._futures[task_id] = future
+        self._post(lambda now: self._core.on_submit(task, now))
+        if self.cause_of_death is not None:  # it died between the caller's look and this line
+            self._fail_all()
+        return future
+
+    def ask_stats(self) -> PoolFuture[PoolStats]:
+        """The broker's figures, to come."""
+        future: PoolFuture[PoolStats] = PoolFuture()
+        self._post(lambda now: self._ask_stats(future, now))
+        if self.cause_of_death is not None:
+            self._fail_all()
+        return future
+
+    def cancel_all(self) -> None:
+        """Cancels every unresolved future."""
+        for future in list(self._futures.values()):
+            future.cancel()
+
+    def close(self) -> None:
+        """Ends the thread when nothing is unresolved any more."""
+        self._is_closing = True
+        self._post(lambda _now: [])
+
+    def stop(self, timeout_s: float) -> None:
+        """Ends the thread now; what is unresolved fails with PoolClosedError."""
+        self._is_stopping = True
+        self._post(lambda _now: [])
+        self.join(timeout_s)
+
+    def join(self, timeout_s: float | None = None) -> None:
+        """Waits for the thread's end."""
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+
+    def disown(self) -> None:
+        """In a forked child: the thread, socket and answers are the parent's."""
+        for future in self._futures.values():
+            future.disown()
+        self._futures = {}
+
+    def _withdraw(self, task_id: Id, *, kill: bool) -> None:
+        self._post(lambda now: self._cancel(task_id, now, kill=kill))
+
+    def _post(self, event: Callable[[float], list[Action]]) -> None:
+        self._inbox.append(event)
+        if not self._is_awake:
+            self._is_awake = True
+            os.eventfd_write(self._wake, 1)
+
+    # --- the thread ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._perform(self._core.start(time.monotonic()))
+            self._serve()
+            self._perform(self._core.farewell())
+            self._fail_all()
+        except BaseException as error:  # noqa: BLE001  # whatever ends this thread, nobody may wait for it for ever
+            self.cause_of_death = error
+            self._fail_all()
+        finally:
+            self._context.destroy(linger=FAREWELL_LINGER_MS)
+
+    def _serve(self) -> None:
+        woke_at = time.monotonic()
+        while not self._is_over():
+            asleep_s = max(0.0, min(self._core.next_check() - time.monotonic(), MAX_SLEEP_S))
+            if dict(self._poller.poll(ceil(asleep_s * 1000))).get(self._wake):
+                os.eventfd_read(self._wake)
+            self._is_awake = False
+            while self._inbox:
+                self._perform(self._inbox.popleft()(time.monotonic()))
+            is_drained = self._receive()
+            now = time.monotonic()
+            if now - woke_at - asleep_s > self.settings.liveness / 2:
+                self._core.on_pause(now)
+            woke_at = now
+            if is_drained:
+                self._perform(self._core.on_tick(now))
+
+    def _is_over(self) -> bool:
+        return self._is_stopping or (self._is_closing and not self._futures and not self._inbox)
+
+    def _receive(self) -> bool:
+        """Takes what is there, within a quota so that submissions get their turn; true if nothing is left."""
+        for _ in range(MESSAGES_PER_TURN):
+            frames = receive(self._socket) if self._socket is not None else None
+            if frames is None:
+                return True
+            try:
+                message = decode(frames, TO_CLIENT)
+            except ForeignVersionError as error:
+                self._perform(self._core.on_foreign_version(error.version))
+            except BadFrameError:
+                continue  # no broker of ours sends such a thing
+            else:
+                self._perform(self._core.on_message(message, time.monotonic()))
+        return False
+
+    def _perform(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(message):
+                    self._send(encode(message))
+                case Deliver(task, answer):
+                    self._resolve(task, *result_of(answer, task))
+                case Fail(task, error):
+                    self._resolve(task, None, error(label(task)))
+                case OpenSession(hello):
+                    self._replace_socket()
+                    self._send(encode(hello))
+                case DeliverStats(payload):
+                    self._answer_stats(PoolStats.model_validate_json(payload), None)
+                case FailStats(failure):
+                    self._answer_stats(None, failure)
+                case _:
+                    assert_never(action)
+
+    def _send(self, frames: list[bytes]) -> None:
+        if self._socket is not None:
+            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=len(frames[-1]) < ZERO_COPY_BYTES)
+
+    def _replace_socket(self) -> None:
+        if self._socket is not None:
+            self._poller.unregister(self._socket)
+            self._socket.close(linger=0)
+        self._socket = dealer(self._context, self.settings.endpoint)
+        self._poller.register(self._socket, zmq.POLLIN)
+
+    def _resolve(self, task: Pending, result: object, error: BaseException | None) -> None:
+        future = self._futures.pop(task.id, None)
+        if future is not None:
+            future.resolve(result, error)
+
+    def _cancel(self, task_id: Id, now: float, *, kill: bool) -> list[Action]:
+        future = self._futures.pop(task_id, None)
+        if future is not None:
+            future.resolve(None, None)
+        return self._core.on_cancel(task_id, now, kill=kill)
+
+    def _ask_stats(self, future: PoolFuture[PoolStats], now: float) -> list[Action]:
+        self._asking.append(future)
+        return self._core.on_ask_stats(now)
+
+    def _answer_stats(self, figures: PoolStats | None, error: PoolError | None) -> None:
+        asking, self._asking = self._asking, []
+        for future in asking:
+            future.resolve(figures, error)
+
+    def _fail_all(self) -> None:
+        """Nobody may wait for a thread that is no more."""
+        while self._futures:
+            with suppress(KeyError):
+                self._futures.popitem()[1].resolve(None, self._end())
+        self._answer_stats(None, self._end())
+
+    def _end(self) -> PoolError:
+        if self.cause_of_death is None:
+            return PoolClosedError("the pool was shut down before the answer came; make a new pool and exec() again")
+        return broken(self.cause_of_death)
+
+
+def broken(cause: BaseException) -> PoolBrokenError:
+    """The error of a pool whose I/O thread died."""
+    error = PoolBrokenError(f"the pool's I/O thread died of {cause!r}; make a new pool")
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,105 @@
+"""A pool for one machine: supervisord, broker and workers of its own, in a private directory."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+from client.supervision import child_environment, supervisord_command, write_configuration
+from client.zmq_pool import ZmqPool
+from protocol.errors import BrokerUnavailableError
+from protocol.settings import Settings, sockets_in
+
+STOP_S = 40.0  # longer than a worker may take to finish its task, see supervisord.conf
+LOG_TAIL_LINES = 5
+
+
+class LocalPool:
+    """A context manager, also asynchronous, whose value is a ZmqPool that is ready for work.
+
+    The processes end with the block; and with this process, however that ends.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pool: ZmqPool | None = None
+
+    def __enter__(self) -> ZmqPool:
+        configuration = write_configuration(self._settings, owner_pid=os.getpid())
+        self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and file
+            supervisord_command(configuration),
+            env=child_environment(self._settings),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the caller, who ends us
+        )
+        self._pool = ZmqPool.of(self._settings)
+        try:
+            self._pool.wait_for_workers(self._settings.workers)
+        except BaseException as error:
+            tail = self._log_tail()
+            self._stop()
+            if isinstance(error, BrokerUnavailableError):
+                raise BrokerUnavailableError(f"the local pool did not start: {error}\n{tail}") from None
+            raise
+        return self._pool
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop(cancel_futures=error is not None)
+
+    async def __aenter__(self) -> ZmqPool:
+        return await asyncio.to_thread(self.__enter__)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.__exit__, kind, error, traceback)
+
+    def _stop(self, *, cancel_futures: bool = True) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=cancel_futures)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()  # its children die with it
+                self._process.wait()
+        shutil.rmtree(self._settings.dir, ignore_errors=True)
+
+    def _log_tail(self) -> str:
+        logs = sorted((self._settings.dir / "log").glob("*.log"))
+        tails = (path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:] for path in logs)
+        return "\n".join(line for tail in tails for line in tail)
+
+
+def local_pool(workers: int = 3, **settings: Any) -> LocalPool:  # noqa: ANN401  # any setting's value
+    """A private broker and workers under a private supervisord, for one machine.
+
+    Args:
+        workers: how many worker processes.
+        settings: any other setting by its name in lower case, such as `max_attempts=5`.
+
+    Returns:
+        A context manager (`with` or `async with`) whose value is a ZmqPool with all its workers ready.
+
+    Raises:
+        SettingsError: a setting breaks its rule.
+        BrokerUnavailableError: on entry, when the workers were not ready in time; with the last lines of their logs.
+
+    Example:
+        >>> with local_pool(workers=3) as p:  # doctest: +SKIP
+        ...     result = p.exec(body).result()
+    """
+    directory = Path(tempfile.gettempdir()) / f"racepool-{os.getpid()}-{uuid4().hex[:8]}"
+    return LocalPool(Settings.load(**settings, dir=directory, workers=workers, **sockets_in(directory)))

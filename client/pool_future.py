@@ -1,0 +1,112 @@
+"""The future of one exec(): a concurrent.futures.Future that can also be awaited."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from protocol.errors import PoolForkedError
+
+T = TypeVar("T")
+
+
+class PoolFuture(Future[T]):
+    """The result of a task to come.
+
+    A `concurrent.futures.Future`, so `result(timeout)`, `concurrent.futures.wait` and `asyncio.wrap_future` work; and
+    it can be awaited in any event loop, any number of times. Cancelling an asyncio task that awaits it cancels it too;
+    `asyncio.shield` keeps it. `running()` is False until the answer is there.
+    """
+
+    def __init__(self, withdraw: Callable[[bool], None] | None = None) -> None:
+        """Args: `withdraw(kill)` tells the pool that nobody wants the result any more."""
+        super().__init__()
+        self._withdraw = withdraw
+
+    def cancel(self, *, kill: bool = False) -> bool:
+        """Takes the task back if it is queued, and discards its result if it is running.
+
+        Args:
+            kill: also end the worker process that runs it; supervisord starts another.
+
+        Returns:
+            True, unless the task is answered already.
+        """
+        was_cancelled = self.cancelled()
+        if not super().cancel():
+            return False
+        if self._withdraw is not None and (kill or not was_cancelled):
+            self._withdraw(kill)
+        return True
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self.done():
+            loop = asyncio.get_running_loop()
+            waiter: asyncio.Future[None] = loop.create_future()
+            self.add_done_callback(lambda _: _mailbox(loop).put(waiter))
+            try:
+                yield from waiter
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+        if self.cancelled():
+            raise asyncio.CancelledError
+        return self.result()
+
+    def resolve(self, result: T | None, error: BaseException | None) -> None:
+        """Sets the outcome, unless it was cancelled. For the pool's I/O thread."""
+        if self.set_running_or_notify_cancel():
+            if error is None:
+                self.set_result(result)  # type: ignore[arg-type]  # without an error the result is one
+            else:
+                self.set_exception(error)
+
+    def disown(self) -> None:
+        """In a forked child: fails, without a word to the parent's event loops. Its locks may be held by no one."""
+        self._condition = threading.Condition()
+        self._done_callbacks.clear()  # type: ignore[attr-defined]
+        if not self.done():
+            self.set_exception(PoolForkedError("this future belongs to the parent process; call exec() again here"))
+
+
+class _Mailbox:
+    """Wakes the waiters of one event loop, many at a time: one call into the loop serves all that came since."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._call = loop.call_soon_threadsafe
+        self._waiters: list[asyncio.Future[None]] = []
+        self._is_called = False
+        self._lock = threading.Lock()
+
+    def put(self, waiter: asyncio.Future[None]) -> None:
+        with self._lock:
+            self._waiters.append(waiter)
+            if self._is_called:
+                return
+            self._is_called = True
+        try:
+            self._call(self._deliver)
+        except RuntimeError:  # the loop is closed: nobody waits there any more
+            return
+
+    def _deliver(self) -> None:
+        with self._lock:
+            waiters, self._waiters = self._waiters, []
+            self._is_called = False
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+_mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = WeakKeyDictionary()
+_mailboxes_lock = threading.Lock()
+
+
+def _mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
+    with _mailboxes_lock:
+        mailbox = _mailboxes.get(loop)
+        if mailbox is None:
+            mailbox = _mailboxes[loop] = _Mailbox(loop)
+        return mailbox

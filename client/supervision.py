@@ -1,0 +1,76 @@
+"""supervisord from the shipped configuration: for `racepool up`, and for a pool of one's own."""
+
+import os
+import shlex
+import sys
+from configparser import RawConfigParser
+from pathlib import Path
+
+from protocol.settings import Settings, variable
+
+LOG_MAX_BYTES = "10MB"
+LOG_BACKUPS = "5"
+PROGRAMS = ("broker", "worker")
+
+
+def supervisord_command(configuration: Path) -> list[str]:
+    """The command line of a supervisord in the foreground."""
+    return [sys.executable, "-P", "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(configuration)]
+
+
+def write_configuration(settings: Settings, *, owner_pid: int | None = None) -> Path:
+    """Derives supervisord's file from the shipped one and writes it into the run directory.
+
+    Args:
+        settings: of the pool; `workers` processes are configured.
+        owner_pid: end everything when this process ends.
+    """
+    directory = settings.private_dir()
+    logs = directory / "log"
+    logs.mkdir(mode=0o700, exist_ok=True)
+    parser = RawConfigParser(inline_comment_prefixes=(";",))
+    parser.read_string(_shipped_configuration().read_text(encoding="utf-8"))
+    parser["unix_http_server"]["file"] = _literal(directory / "supervisor.sock")
+    parser["supervisorctl"]["serverurl"] = f"unix://{_literal(directory / 'supervisor.sock')}"
+    parser["supervisord"]["pidfile"] = _literal(directory / "supervisord.pid")
+    parser["supervisord"]["logfile"] = _literal(logs / "supervisord.log")
+    parser["supervisord"]["logfile_maxbytes"] = LOG_MAX_BYTES
+    if os.getuid() == 0:
+        parser["supervisord"]["user"] = "root"  # as we are; without it supervisord warns
+    for name in PROGRAMS:
+        program = parser[f"program:{name}"]
+        program["command"] = _command(name)
+        program["stdout_logfile"] = _literal(logs / program.get("process_name", name)).replace("%%(", "%(") + ".log"
+        program["stdout_logfile_maxbytes"] = LOG_MAX_BYTES
+        program["stdout_logfile_backups"] = LOG_BACKUPS
+    parser["program:worker"]["numprocs"] = str(settings.workers)
+    if owner_pid is not None:
+        parser["program:owner"] = dict(parser["program:broker"]) | {
+            "command": _command("client.owner", str(owner_pid)),
+            "stdout_logfile": _literal(logs / "owner.log"),
+        }
+    path = directory / "supervisord.conf"
+    with path.open("w", encoding="utf-8") as file:
+        parser.write(file)
+    return path
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """The environment in which supervisord's children find these very settings."""
+    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    return os.environ | {variable(name): str(value) for name, value in values.items() if value is not None}
+
+
+def _shipped_configuration() -> Path:
+    """In an installation it lies beside this module, in a clone at the top."""
+    here = Path(__file__).parent
+    installed = here / "supervisord.conf"
+    return installed if installed.exists() else here.parent / "supervisord.conf"
+
+
+def _command(module: str, *arguments: str) -> str:
+    return shlex.join([sys.executable, "-P", "-m", module, *arguments]).replace("%", "%%")
+
+
+def _literal(path: Path) -> str:
+    return str(path).replace("%", "%%")

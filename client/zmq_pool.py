@@ -1,0 +1,281 @@
+"""The pool as a service sees it: `ZmqPool`, and `pool`, the one instance of an application."""
+
+import asyncio
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import wait
+from datetime import UTC, datetime
+from functools import partial
+from math import isfinite
+from types import TracebackType
+from typing import Any, Self
+
+from client.engine import Engine, broken
+from client.pool_future import PoolFuture
+from protocol.errors import (
+    BacklogFullError,
+    BrokerUnavailableError,
+    PayloadTooLargeError,
+    PoolClosedError,
+    SettingsError,
+)
+from protocol.payloads import RaceInput, pack_request
+from protocol.settings import Settings
+from protocol.stats import PoolStats
+from protocol.transformed_race import Previous, PreviousAmounts, TransformedRace
+
+POLL_S = 0.05
+EXIT_S = 2.0
+
+_pools: "weakref.WeakSet[ZmqPool]" = weakref.WeakSet()
+
+
+class ZmqPool:
+    """A client of the racepool broker. Thread-safe, usable from any event loop and from none, and after a fork.
+
+    It connects at the first call, with one I/O thread of its own. Used as a temporary, `ZmqPool().exec(race)`, it lives
+    until its future resolves. `with ZmqPool() as p:` and `async with` shut it down at the end.
+
+    Args:
+        endpoint: the broker's address for clients, None = RACEPOOL_ENDPOINT.
+        connect_timeout_s: how long to try to reach a first broker, in seconds, None = RACEPOOL_CONNECT_TIMEOUT.
+        max_in_flight: unresolved tasks that this pool holds at most, None = RACEPOOL_MAX_IN_FLIGHT.
+
+    Example:
+        >>> result = await ZmqPool().exec(body)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, endpoint: str | None = None, *, connect_timeout_s: float | None = None, max_in_flight: int | None = None
+    ) -> None:
+        given = {"endpoint": endpoint, "connect_timeout": connect_timeout_s, "max_in_flight": max_in_flight}
+        self._settings: Callable[[], Settings] = partial(
+            Settings.load, **{name: value for name, value in given.items() if value is not None}
+        )
+        self._engine: Engine | None = None
+        self._is_shut_down = False
+        self._lock = threading.Lock()
+        _pools.add(self)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """A pool with these very settings, whatever the environment says."""
+        made = cls()
+        made._settings = lambda: settings
+        return made
+
+    def __repr__(self) -> str:
+        if self._is_shut_down:
+            return "<ZmqPool shut down>"
+        if self._engine is None:
+            return "<ZmqPool not connected yet>"
+        return f"<ZmqPool {self._engine.settings.endpoint} unresolved={self._engine.unresolved}>"
+
+    def exec(
+        self,
+        race: RaceInput,
+        *,
+        polled_at: datetime | None = None,
+        previous: Previous = None,
+        queue_timeout_s: float | None = None,
+        run_timeout_s: float | None = None,
+    ) -> PoolFuture[TransformedRace]:
+        """Has a worker transform one poll of a race. Returns at once.
+
+        Args:
+            race: the HTTP body as `bytes` or `str` exactly as fetched (then nothing is parsed in this process), a
+                mapping, or `RaceData`.
+            polled_at: when the race was polled, timezone-aware; None = now.
+            previous: the last poll's TransformedRace of the same race, or its records, for the increments.
+            queue_timeout_s: total time of waiting over all attempts, in seconds; None = RACEPOOL_QUEUE_TIMEOUT.
+            run_timeout_s: time of one attempt in the worker, in seconds; None = RACEPOOL_RUN_TIMEOUT.
+
+        Returns:
+            A future of the TransformedRace (with `--transform`: of whatever that returns). It fails with a PoolError.
+
+        Raises:
+            InvalidRaceError: the race cannot be packed, or `polled_at` or `previous` breaks its rule.
+            PayloadTooLargeError: it is larger than RACEPOOL_PAYLOAD_LIMIT.
+            BacklogFullError: this pool already holds `max_in_flight` unresolved tasks.
+            PoolClosedError: the pool was shut down.
+            PoolBrokenError: the pool's I/O thread died.
+            ValueError: a timeout is not a positive number.
+        """
+        try:
+            engine = self._connected()
+        except SettingsError as error:
+            return _failed(error)
+        settings = engine.settings
+        queue_timeout_s = _checked("queue_timeout_s", queue_timeout_s, settings.queue_timeout)
+        run_timeout_s = _checked("run_timeout_s", run_timeout_s, settings.run_timeout)
+        if engine.unresolved >= settings.max_in_flight:
+            raise BacklogFullError("this pool holds too many tasks", engine.unresolved, settings.max_in_flight)
+        amounts = None if previous is None else PreviousAmounts.of(previous)
+        payload = pack_request(race, polled_at or datetime.now(UTC), amounts)
+        if len(payload) > settings.payload_limit:
+            raise PayloadTooLargeError("the packed race", len(payload), settings.payload_limit)
+        return engine.submit(payload, queue_timeout_s, run_timeout_s)
+
+    def stats(self) -> PoolStats:
+        """The broker's figures of this moment.
+
+        Raises:
+            BrokerUnavailableError: no broker answered within the connect timeout.
+            SettingsError, PoolClosedError, PoolBrokenError: as for `exec`.
+        """
+        return self._connected().ask_stats().result()
+
+    async def stats_async(self) -> PoolStats:
+        """As `stats`, for an event loop."""
+        return await self._connected().ask_stats()
+
+    def wait_for_workers(self, n: int | None = None, timeout_s: float | None = None) -> None:
+        """Returns when workers are ready; an `exec` right after it finds one. For application start-up.
+
+        Args:
+            n: how many workers; None = as many as the broker expects (RACEPOOL_WORKERS).
+            timeout_s: how long to wait, in seconds; None = the connect timeout.
+
+        Raises:
+            BrokerUnavailableError: there was no broker, or too few workers, when the time was up.
+        """
+        deadline = self._deadline(timeout_s)
+        while (missing := _missing(self._stats_by(deadline), n)) is not None:
+            if time.monotonic() >= deadline:
+                raise BrokerUnavailableError(missing)
+            time.sleep(POLL_S)
+
+    async def wait_for_workers_async(self, n: int | None = None, timeout_s: float | None = None) -> None:
+        """As `wait_for_workers`, for an event loop."""
+        deadline = self._deadline(timeout_s)
+        while (missing := _missing(await self._stats_by_async(deadline), n)) is not None:
+            if time.monotonic() >= deadline:
+                raise BrokerUnavailableError(missing)
+            await asyncio.sleep(POLL_S)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # as Executor
+        """Takes no more tasks, and ends the I/O thread when all are resolved. May be called again.
+
+        Args:
+            wait: return only when all futures are resolved and the thread has ended.
+            cancel_futures: cancel all that are unresolved.
+        """
+        with self._lock:
+            self._is_shut_down = True
+            engine = self._engine
+        if engine is None or engine.pid != os.getpid():
+            return
+        if cancel_futures:
+            engine.cancel_all()
+        engine.close()
+        if wait:
+            engine.join()
+
+    async def aclose(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # twin
+        """As `shutdown`, for an event loop."""
+        await asyncio.to_thread(self.shutdown, wait, cancel_futures=cancel_futures)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.shutdown(cancel_futures=error is not None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose(cancel_futures=error is not None)
+
+    # --- the engine ---------------------------------------------------------------------------------------------------
+
+    def _connected(self) -> Engine:
+        engine = self._engine
+        if engine is None or engine.pid != os.getpid() or self._is_shut_down:
+            engine = self._connect()
+        if engine.cause_of_death is not None:
+            raise broken(engine.cause_of_death)
+        return engine
+
+    def _connect(self) -> Engine:
+        with self._lock:
+            if self._is_shut_down:
+                raise PoolClosedError("this pool was shut down; make a new one")
+            if self._engine is None or self._engine.pid != os.getpid():
+                settings = self._settings()
+                if settings.endpoint.startswith("ipc://"):
+                    settings.refuse_foreign_dir()
+                self._engine = Engine(settings)
+                weakref.finalize(self, self._engine.close).atexit = False
+            return self._engine
+
+    def _after_fork(self) -> None:
+        """In the child: the parent's thread and socket are not ours, and its lock may be held by no one."""
+        self._lock = threading.Lock()
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.disown()
+
+    def _at_exit(self) -> None:
+        if self._engine is not None and self._engine.pid == os.getpid():
+            self._engine.stop(EXIT_S)
+
+    # --- waiting for workers ------------------------------------------------------------------------------------------
+
+    def _deadline(self, timeout_s: float | None) -> float:
+        return time.monotonic() + (self._connected().settings.connect_timeout if timeout_s is None else timeout_s)
+
+    def _stats_by(self, deadline: float) -> PoolStats | None:
+        asked = self._connected().ask_stats()
+        wait([asked], max(0.0, deadline - time.monotonic()))
+        return asked.result() if asked.done() else None
+
+    async def _stats_by_async(self, deadline: float) -> PoolStats | None:
+        asked = asyncio.wrap_future(self._connected().ask_stats())
+        await asyncio.wait([asked], timeout=max(0.0, deadline - time.monotonic()))
+        return asked.result() if asked.done() else None
+
+
+pool = ZmqPool()
+"""The application-wide instance. It connects at its first use, anew after a fork."""
+
+
+def _missing(stats: PoolStats | None, n: int | None) -> str | None:
+    """What is still missing, in words; None when the workers are ready."""
+    if stats is None:
+        return "no broker answered in time; is `racepool up` running, with the same RACEPOOL_DIR?"
+    wanted = stats.expected_workers if n is None else n
+    if stats.total_workers >= wanted:
+        return None
+    return f"only {stats.total_workers} of {wanted} workers are ready; look at the workers' logs"
+
+
+def _checked(name: str, timeout_s: float | None, default_s: float) -> float:
+    if timeout_s is None:
+        return default_s
+    if not (isfinite(timeout_s) and timeout_s > 0):
+        raise ValueError(f"{name} must be a positive number of seconds, not {timeout_s!r}")
+    return timeout_s
+
+
+def _failed(error: Exception) -> PoolFuture[Any]:
+    future: PoolFuture[Any] = PoolFuture()
+    future.set_exception(error)
+    return future
+
+
+def _each(call: Callable[[ZmqPool], None]) -> None:
+    for one in list(_pools):
+        call(one)
+
+
+os.register_at_fork(after_in_child=lambda: _each(ZmqPool._after_fork))  # noqa: SLF001
+atexit.register(_each, ZmqPool._at_exit)  # noqa: SLF001

@@ -1,0 +1,14 @@
+"""The exit codes of every program."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """sysexits(3) where it has a word for it."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    NO_BROKER = 69
+    LOCK_TAKEN = 75
+    BAD_SETTINGS = 78

@@ -1,0 +1,73 @@
+"""What travels in the payload frame of an answer that is not `ok`. Knows no race."""
+
+from typing import Any
+
+import msgpack
+
+from protocol.errors import CrashedAttempt, FieldError
+
+
+class BadPayloadError(ValueError):
+    """The payload frame is not what its message promised; the text says why."""
+
+
+def pack_field_errors(errors: list[FieldError]) -> bytes:
+    """The payload of an `invalid_race` answer."""
+    return _packed([[error.path, error.message] for error in errors[:1000]])
+
+
+def unpack_field_errors(payload: bytes) -> list[FieldError]:
+    """The broken rules that the worker found."""
+    return [FieldError(str(path), str(message)) for path, message in unpack_array(payload)]
+
+
+def pack_raised(type_: str, message: str, traceback: str) -> bytes:
+    """The payload of a `raised` answer."""
+    return _packed([type_, message, traceback])
+
+
+def unpack_raised(payload: bytes) -> tuple[str, str, str]:
+    """Type, message and traceback of what the transform raised."""
+    type_, message, traceback = unpack_array(payload, 3)
+    return str(type_), str(message), str(traceback)
+
+
+def pack_crashes(attempts: list[CrashedAttempt]) -> bytes:
+    """The payload of a `crashed` answer."""
+    return _packed([[attempt.worker, attempt.signal] for attempt in attempts])
+
+
+def unpack_crashes(payload: bytes) -> list[CrashedAttempt]:
+    """The workers that died of the task."""
+    return [CrashedAttempt(str(worker), signal) for worker, signal in unpack_array(payload)]
+
+
+def pack_size(size_bytes: int) -> bytes:
+    """The payload of a `too_large` answer."""
+    return _packed([size_bytes])
+
+
+def unpack_size(payload: bytes) -> int:
+    """The size of the result that was too large to send, in bytes."""
+    (size_bytes,) = unpack_array(payload, 1)
+    return int(size_bytes)
+
+
+def unpack_array(payload: bytes, length: int | None = None) -> list[Any]:
+    """The msgpack array in a payload.
+
+    Raises:
+        BadPayloadError: it is no array, or not of that length.
+    """
+    try:
+        value = msgpack.unpackb(payload, max_ext_len=0)
+    except Exception as error:  # noqa: BLE001  # msgpack's errors have no common base
+        raise BadPayloadError(f"is no msgpack: {error}") from None
+    if type(value) is not list or length not in (None, len(value)):
+        raise BadPayloadError("is no array of the right length")
+    return value
+
+
+def _packed(value: object) -> bytes:
+    packed: bytes = msgpack.packb(value, unicode_errors="backslashreplace")
+    return packed

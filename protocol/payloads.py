@@ -1,0 +1,127 @@
+"""What travels in payload frames: a race to its worker and a result back. The broker never opens them.
+
+A request is the msgpack array `[encoding, polled_at, previous, body]`: `json` bodies are one bin of JSON text, taken as
+they were fetched; `msgpack` bodies are the race itself. `polled_at` is in microseconds since 1970, UTC; `previous` is
+null or `[race id, {entrant id: [win cents, place cents]}]`. A result is `[encoding, body]`: `transformed_race` with the
+JSON of a TransformedRace, or `msgpack` with whatever another transform returned.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
+
+import msgpack
+from pydantic import BaseModel
+
+from protocol.errors import InvalidRaceError
+from protocol.failures import BadPayloadError, unpack_array
+from protocol.race import RaceData
+from protocol.transformed_race import PreviousAmounts, TransformedRace
+
+RaceInput: TypeAlias = RaceData | Mapping[str, Any] | bytes | bytearray | memoryview | str
+
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A race on its way to the transform, its body not yet validated."""
+
+    race: RaceInput
+    polled_at: datetime
+    previous: PreviousAmounts | None
+
+
+def pack_request(race: RaceInput, polled_at: datetime, previous: PreviousAmounts | None) -> bytes:
+    """The payload of a task. A body given as text is not parsed here.
+
+    Raises:
+        InvalidRaceError: the race cannot be packed, or `polled_at` has no time zone.
+    """
+    if polled_at.tzinfo is None:
+        raise InvalidRaceError([("polled_at", "must be timezone-aware, such as datetime.now(UTC)")])
+    encoding, body = _encoded(race)
+    request = [encoding, (polled_at - _UNIX_EPOCH) // _MICROSECOND, previous and previous.to_wire(), body]
+    try:
+        packed: bytes = msgpack.packb(request)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidRaceError([("", f"cannot be packed: {error}")]) from None
+    return packed
+
+
+def _encoded(race: RaceInput) -> tuple[str, Any]:
+    match race:
+        case bytes() | bytearray():
+            return "json", race
+        case memoryview():
+            return "json", bytes(race)
+        case str():
+            return "json", _utf8(race)
+        case RaceData():
+            return "json", race.model_dump_json().encode()
+        case Mapping():
+            return "msgpack", dict(race)
+        case _:
+            raise InvalidRaceError(
+                [("", f"is a {type(race).__name__}; give RaceData, a mapping, or JSON as bytes or str")]
+            )
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRaceError([("", f"is no Unicode text: {error}")]) from None
+
+
+def unpack_request(payload: bytes) -> Request:
+    """The request in a task's payload.
+
+    Raises:
+        BadPayloadError: it is no request.
+        InvalidRaceError: `previous` breaks its rule.
+    """
+    encoding, polled_at_us, previous, body = unpack_array(payload, 4)
+    if encoding not in ("json", "msgpack") or type(body) is not (bytes if encoding == "json" else dict):
+        raise BadPayloadError(f"a body of encoding {encoding!r} cannot be a {type(body).__name__}")
+    if type(polled_at_us) is not int:
+        raise BadPayloadError("polled_at is no number of microseconds")
+    try:
+        polled_at = _UNIX_EPOCH + timedelta(microseconds=polled_at_us)
+    except OverflowError:
+        raise BadPayloadError("polled_at is beyond the calendar") from None
+    return Request(body, polled_at, None if previous is None else PreviousAmounts.from_wire(previous))
+
+
+def pack_result(result: object) -> bytes:
+    """The payload of a result.
+
+    Raises:
+        TypeError, ValueError, OverflowError: msgpack cannot hold what the transform returned.
+    """
+    match result:
+        case TransformedRace():
+            packed: bytes = msgpack.packb(["transformed_race", result.model_dump_json().encode()])
+        case BaseModel():
+            packed = msgpack.packb(["msgpack", result.model_dump(mode="json")])
+        case _:
+            packed = msgpack.packb(["msgpack", result])
+    return packed
+
+
+def unpack_result(payload: bytes) -> Any:  # noqa: ANN401  # another transform may return anything that msgpack holds
+    """The TransformedRace, or what another transform returned.
+
+    Raises:
+        BadPayloadError: it is no result.
+    """
+    encoding, body = unpack_array(payload, 2)
+    match encoding:
+        case "transformed_race":
+            return TransformedRace.model_validate_json(body)
+        case "msgpack":
+            return body
+        case _:
+            raise BadPayloadError(f"unknown encoding of a result: {encoding!r}")

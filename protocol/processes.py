@@ -1,0 +1,46 @@
+"""What Linux tells of processes. Knows no message."""
+
+import ctypes
+import os
+import resource
+import signal
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+_PAGE_BYTES = resource.getpagesize()
+
+
+def resident_bytes() -> int:
+    """The resident memory of this process."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
+
+
+def cpu_ticks(pid: int) -> int | None:
+    """The CPU time that a process has used, in clock ticks; None if it is gone or stopped."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = status.rpartition(")")[2].split()
+    if fields[0] in "TtZX":
+        return None
+    return int(fields[11]) + int(fields[12])
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends: no orphan beside the next supervisord's set.
+
+    Raises:
+        SystemExit: the parent has ended already.
+    """
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit(1)
+
+
+def raise_file_limit() -> None:
+    """As many open files as this user may have: each peer of a broker is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

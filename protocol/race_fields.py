@@ -1,0 +1,124 @@
+"""The field types of a race: what a known key may hold, and how a broken rule is told to a human.
+
+Knows single values only, no shape of a race. Checks run in pydantic's compiled core wherever it can say the rule,
+since a value handed to a Python function costs more than the check.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import date
+from typing import Annotated, Final, Literal, TypeAlias, TypeVar, cast
+
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetPydanticSchema, PlainValidator, Strict
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
+
+T = TypeVar("T")
+
+RaceStatus: TypeAlias = Literal["open", "closed", "interim", "final", "abandoned"]
+
+STATUSES: Final = ("open", "closed", "interim", "final", "abandoned")
+LARGEST_NUMBER: Final = (
+    1_000_000_000_000  # dollars, percent or odds; a sum of them is exact and stays far from infinity
+)
+LARGEST_WHOLE: Final = 1_000_000_000
+LARGEST_INSTANT: Final = 253_402_300_799  # seconds; the end of the year 9999, where datetime ends
+
+_DATE = re.compile(r"(?:19|[2-9][0-9])[0-9]{2}-[0-9]{2}-[0-9]{2}")
+_START_TIME = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9])?(?: *(?:NZST|NZDT))?")
+_DIGITS = re.compile(r"[0-9]+")
+
+
+def _status(text: str) -> str:
+    status = text.casefold()
+    if status not in STATUSES:
+        raise PydanticCustomError("race_status", "must be one of open, closed, interim, final, abandoned, in any case")
+    return status
+
+
+def _race_date(text: str) -> str:
+    if _DATE.fullmatch(text):
+        try:
+            date.fromisoformat(text)
+        except ValueError:
+            pass
+        else:
+            return text
+    raise PydanticCustomError("race_date", "must be a calendar date as YYYY-MM-DD, from the year 1900 on")
+
+
+def _start_time(text: str) -> str:
+    if not _START_TIME.fullmatch(text):
+        raise PydanticCustomError(
+            "start_time", "must be a time of day as HH:MM or HH:MM:SS, optionally followed by NZST or NZDT"
+        )
+    return text
+
+
+def _barrier(value: object) -> int | None:
+    """Reads a barrier; a text counts as its first number, 0 and a text without a number as none."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        digits = _DIGITS.search(value)
+        value = (digits[0].lstrip("0")[:11] or 0) if digits else 0
+    elif isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        value = -1
+    barrier = int(cast("int | float | str", value))
+    if not 0 <= barrier <= LARGEST_WHOLE:
+        raise PydanticCustomError(
+            "barrier",
+            "must be a whole number from 0 to {largest}, or text with one in it such as Fr1",
+            {"largest": LARGEST_WHOLE},
+        )
+    return barrier or None
+
+
+def _whole(smallest: int, largest: int) -> GetPydanticSchema:
+    """A JSON number without a fraction: 5 and 5.0 alike, but no text and no boolean."""
+    number = core_schema.float_schema(strict=True, allow_inf_nan=False, ge=smallest, le=largest)
+    return GetPydanticSchema(lambda _type, _handler: core_schema.chain_schema([number, core_schema.int_schema()]))
+
+
+def _null_as_empty(source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+    return core_schema.no_info_after_validator_function(
+        lambda items: () if items is None else items, core_schema.nullable_schema(handler(source))
+    )
+
+
+# Any constraint, even an empty one, makes pydantic look into a text and refuse what JSON cannot hold: lone surrogates.
+Text: TypeAlias = Annotated[str, Strict(), Field(min_length=0)]
+Identifier: TypeAlias = Annotated[str, Strict(), Field(min_length=1)]
+Flag: TypeAlias = Annotated[bool, Strict()]
+Number: TypeAlias = Annotated[float, Strict(), Field(ge=0, le=LARGEST_NUMBER, allow_inf_nan=False)]
+Count: TypeAlias = Annotated[int, _whole(0, LARGEST_WHOLE)]
+RunnerNumber: TypeAlias = Annotated[int, _whole(1, LARGEST_WHOLE)]
+EpochSeconds: TypeAlias = Annotated[int, _whole(0, LARGEST_INSTANT)]
+Barrier: TypeAlias = Annotated[int | None, PlainValidator(_barrier)]
+Status: TypeAlias = Annotated[RaceStatus, GetPydanticSchema(lambda _type, handler: handler(_StatusText))]
+RaceDate: TypeAlias = Annotated[str, Strict(), AfterValidator(_race_date)]
+StartTime: TypeAlias = Annotated[str, Strict(), AfterValidator(_start_time)]
+Listed: TypeAlias = Annotated[tuple[T, ...], GetPydanticSchema(_null_as_empty)]
+
+_StatusText: TypeAlias = Annotated[str, Strict(), AfterValidator(_status)]
+
+_NUMBER_RULE: Final = "must be a finite JSON number, not text or a boolean"
+_RULES: Final[Mapping[str, str]] = {
+    "missing": "is required",
+    "model_type": "must be an object",
+    "tuple_type": "must be a list",
+    "string_type": "must be text",
+    "string_unicode": "must be valid Unicode text",
+    "string_too_short": "must not be empty",
+    "bool_type": "must be true or false",
+    "float_type": _NUMBER_RULE,
+    "finite_number": _NUMBER_RULE,
+    "int_from_float": "must be a whole number",
+    "greater_than_equal": "must be {ge:.0f} or more",
+    "less_than_equal": "must be {le:.0f} or less",
+}
+
+
+def told(error: ErrorDetails) -> str:
+    """Says the broken rule in the words of this package, else in pydantic's."""
+    rule = _RULES.get(error["type"])
+    return error["msg"] if rule is None else rule.format(**error.get("ctx", {}))

@@ -1,0 +1,171 @@
+"""Every setting, once: `RACEPOOL_` + the name in the environment, `--name` as a flag, the same name in the docs."""
+
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from protocol.errors import SettingsError
+
+PREFIX = "RACEPOOL_"
+MAX_IPC_PATH_BYTES = 107  # sizeof(sockaddr_un.sun_path) - 1
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+
+
+def _checked_endpoint(endpoint: str) -> str:
+    scheme, _, address = endpoint.partition("://")
+    if scheme == "ipc" and address:
+        if len(os.fsencode(address)) > MAX_IPC_PATH_BYTES:
+            raise ValueError(f"a socket's path has at most {MAX_IPC_PATH_BYTES} bytes; choose a shorter RACEPOOL_DIR")
+        return endpoint
+    if scheme == "tcp":
+        parts = urlsplit(endpoint)
+        if parts.hostname not in LOOPBACK_HOSTS or parts.port is None:
+            raise ValueError("a tcp endpoint is tcp://127.0.0.1:PORT; other hosts would be open to anyone")
+        return endpoint
+    raise ValueError("an endpoint is ipc:///absolute/path or tcp://127.0.0.1:PORT")
+
+
+Endpoint = Annotated[str, AfterValidator(_checked_endpoint)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+
+def _default_dir() -> Path:
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return Path(runtime) / "racepool"
+    return Path(tempfile.gettempdir()) / f"racepool-{os.getuid()}"
+
+
+SOCKETS = {"endpoint": "frontend", "backend": "backend", "heartbeat_endpoint": "heartbeat", "stats_endpoint": "stats"}
+
+
+def sockets_in(directory: Path) -> dict[str, str]:
+    """The default endpoints of a run directory, by setting."""
+    return {setting: f"ipc://{directory}/{name}.ipc" for setting, name in SOCKETS.items()}
+
+
+def _socket(setting: str) -> Callable[[dict[str, Any]], str]:
+    return lambda validated: sockets_in(validated["dir"])[setting]
+
+
+class Settings(BaseSettings):
+    """The settings of all programs. Durations are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    dir: Path = Field(default_factory=_default_dir, description="run directory: sockets, lock; 0700 and ours")
+    endpoint: Endpoint = Field(default_factory=_socket("endpoint"), description="where clients meet the broker")
+    backend: Endpoint = Field(default_factory=_socket("backend"), description="where workers meet the broker")
+    heartbeat_endpoint: Endpoint = Field(
+        default_factory=_socket("heartbeat_endpoint"), description="where workers' heartbeats meet the broker"
+    )
+    stats_endpoint: Endpoint = Field(
+        default_factory=_socket("stats_endpoint"), description="where monitoring asks the broker"
+    )
+    workers: int = Field(3, ge=1, le=4096, description="how many workers the broker expects, and `up` starts")
+    heartbeat_interval: Seconds = Field(0.25, description="seconds between heartbeats, both ways")
+    liveness: Seconds = Field(2.0, description="seconds of silence after which a peer is judged")
+    max_attempts: int = Field(3, ge=1, le=1000, description="worker deaths after which a task is given up")
+    queue_timeout: Seconds = Field(60.0, description="a client's default for the total time of waiting")
+    run_timeout: Seconds = Field(30.0, description="a client's default for the time of one attempt")
+    connect_timeout: Seconds = Field(30.0, description="how long a client tries to reach its first broker")
+    max_in_flight: int = Field(10_000, ge=1, description="unresolved tasks that a client holds at most")
+    backlog_limit: int = Field(100_000, ge=1, description="tasks that the broker's backlog holds at most")
+    backlog_bytes: int = Field(2**30, ge=1, description="payload bytes that the broker's backlog holds at most")
+    payload_limit: int = Field(16 * 2**20, ge=1024, le=2**30, description="bytes of one payload at most")
+    max_tasks_per_worker: int = Field(0, ge=0, description="tasks after which a worker is recycled, 0 = never")
+    worker_memory_limit: int = Field(0, ge=0, description="resident bytes above which a worker is recycled, 0 = never")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    log_format: Literal["console", "json"] | None = Field(None, description="default: console on a terminal, else json")
+
+    @model_validator(mode="after")
+    def _silence_outlasts_heartbeats(self) -> Self:
+        if self.liveness < 2 * self.heartbeat_interval:
+            raise ValueError(f"LIVENESS ({self.liveness:g}) must be at least twice HEARTBEAT_INTERVAL")
+        return self
+
+    @classmethod
+    def load(cls, **values: Any) -> Self:  # noqa: ANN401  # any setting's value
+        """The settings: `values` (flags) first, then the environment, then the defaults.
+
+        Raises:
+            SettingsError: names the variable, the value and the rule.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            own = [details for details in error.errors() if details["type"] != "default_factory_not_called"]
+            raise SettingsError("; ".join(_broken_rule(details) for details in own)) from None
+
+    def origin(self, name: str) -> str:
+        """Where the value of setting `name` came from: "flag", "environment" or "default"."""
+        if name not in self.model_fields_set:
+            return "default"
+        return "environment" if os.environ.get(variable(name)) else "flag"
+
+    def private_dir(self) -> Path:
+        """The run directory, made if need be.
+
+        Raises:
+            SettingsError: it cannot be made, is not ours, or others may enter it.
+        """
+        try:
+            self.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"{variable('dir')}={self.dir}: cannot be made: {error.strerror}") from None
+        self.refuse_foreign_dir()
+        return self.dir
+
+    def refuse_foreign_dir(self) -> None:
+        """Refuse a run directory in which others could have put their sockets.
+
+        Raises:
+            SettingsError: it is not a directory, not ours, or others may enter it.
+        """
+        try:
+            status = self.dir.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return  # no broker was ever here
+        if not stat.S_ISDIR(status.st_mode):
+            raise SettingsError(f"{variable('dir')}={self.dir}: is no directory")
+        if status.st_uid != os.getuid():
+            raise SettingsError(f"{variable('dir')}={self.dir}: belongs to user {status.st_uid}, we are {os.getuid()}")
+        if status.st_mode & 0o077:
+            raise SettingsError(f"{variable('dir')}={self.dir}: others may enter it; chmod 700 it or choose another")
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def from_command_line(kind: type[S], program: str) -> S:
+    """A program's settings: its flags first (`--run-timeout 5`), then the environment, then the defaults.
+
+    Raises:
+        SettingsError: names the variable, the value and the rule.
+        SystemExit: after --help, or with code 2 for an unknown flag.
+    """
+    return kind.load(_cli_parse_args=True, _cli_kebab_case=True, _cli_prog_name=program, _cli_avoid_json=True)
+
+
+def is_supervised() -> bool:
+    """Whether supervisord started this process."""
+    return "SUPERVISOR_ENABLED" in os.environ
+
+
+def variable(name: str) -> str:
+    """The environment variable of setting `name`."""
+    return PREFIX + name.upper()
+
+
+def _broken_rule(details: Any) -> str:  # noqa: ANN401  # pydantic's ErrorDetails
+    message = str(details["msg"]).removeprefix("Value error, ")
+    if not details["loc"]:
+        return f"{PREFIX}{message}"
+    return f"{variable(str(details['loc'][0]))}={details['input']}: {message}"

@@ -1,0 +1,48 @@
+"""A worker as a program: `python -P -m worker`, or `racepool worker`."""
+
+import gc
+import sys
+import time
+
+from protocol.errors import SettingsError
+from protocol.exits import Exit
+from protocol.logs import open_log
+from protocol.processes import die_with_parent
+from protocol.settings import from_command_line, is_supervised
+from worker.execution import load_transform
+from worker.runner import Runner
+from worker.settings import WorkerSettings
+
+THROTTLE_S = 1.0  # a supervisor without back-off restarts at once; a worker that cannot start must not spin
+
+
+def main() -> int:
+    """Runs one worker until it is told to stop; returns its exit code."""
+    try:
+        settings = from_command_line(WorkerSettings, "racepool worker")
+        settings.private_dir()
+    except SettingsError as error:
+        sys.stderr.write(f"racepool worker: {error}\n")
+        time.sleep(THROTTLE_S)
+        return Exit.BAD_SETTINGS
+    if is_supervised():
+        die_with_parent()
+    log = open_log(settings, program="worker", worker=settings.name)
+    try:
+        transform = load_transform(settings.transform)
+    except SettingsError as error:
+        log.error("worker_refused", reason=str(error))
+        time.sleep(THROTTLE_S)
+        return Exit.BAD_SETTINGS
+    gc.freeze()  # all that start-up made stays; the collector need not look at it again
+    try:
+        Runner(settings, transform, log).run()
+    except BaseException:
+        log.exception("worker_failed")
+        time.sleep(THROTTLE_S)
+        return Exit.FAILURE
+    return Exit.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""One task from payload to payload: unpack, validate, transform, pack. Every failure becomes an outcome."""
+
+import importlib
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from protocol.errors import FieldError, InvalidRaceError, SettingsError
+from protocol.failures import BadPayloadError, pack_field_errors, pack_raised, pack_size
+from protocol.messages import Outcome
+from protocol.payloads import pack_result, unpack_request
+from protocol.race import RaceData
+
+Transform: TypeAlias = Callable[..., Any]
+"""Called as `worker.transform.transform_race`: `transform(race, polled_at=..., previous=...)`."""
+
+MAX_MESSAGE_CHARS = 4_096
+MAX_TRACEBACK_CHARS = 16_384
+
+
+class Execution:
+    """Runs a transform on payloads; `race_id` is that of the last race, for the log."""
+
+    def __init__(self, transform: Transform, payload_limit: int) -> None:
+        self._transform = transform
+        self._payload_limit = payload_limit
+        self.race_id: str | None = None
+
+    def run(self, payload: bytes) -> tuple[Outcome, bytes]:
+        """The outcome and its payload. Never raises, whatever the payload or the transform does short of dying."""
+        self.race_id = None
+        try:
+            request = unpack_request(payload)
+            race = RaceData.parse(request.race)
+            self.race_id = race.id
+            result = self._transform(race, polled_at=request.polled_at, previous=request.previous)
+            packed = pack_result(result)
+        except InvalidRaceError as error:
+            return Outcome.INVALID_RACE, pack_field_errors(error.errors)
+        except BadPayloadError as error:
+            return Outcome.INVALID_RACE, pack_field_errors([FieldError("", f"the payload {error}")])
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a transform raises goes to its caller
+            return Outcome.RAISED, _raised(error)
+        if len(packed) > self._payload_limit:
+            return Outcome.TOO_LARGE, pack_size(len(packed))
+        return Outcome.OK, packed
+
+
+def load_transform(path: str) -> Transform:
+    """The function that `package.module:function` names.
+
+    Raises:
+        SettingsError: names the path, and what is wrong with it.
+    """
+    module_name, _, function_name = path.partition(":")
+    if not module_name or not function_name:
+        raise SettingsError(f"RACEPOOL_TRANSFORM={path}: is not of the form package.module:function")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"RACEPOOL_TRANSFORM={path}: {error}; install it, or set PYTHONPATH for the workers"
+        ) from error
+    except AttributeError as error:
+        raise SettingsError(f"RACEPOOL_TRANSFORM={path}: {error}") from error
+    if not callable(function):
+        raise SettingsError(f"RACEPOOL_TRANSFORM={path}: is not callable")
+    transform: Transform = function
+    return transform
+
+
+def _raised(error: BaseException) -> bytes:
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        text = "".join(traceback.format_exception(error))
+        message = str(error)
+    except Exception as second:  # noqa: BLE001  # an exception whose own text raises
+        text, message = f"(its traceback cannot be shown: {second!r})", "(its text cannot be shown)"
+    return pack_raised(name, message[:MAX_MESSAGE_CHARS], text[-MAX_TRACEBACK_CHARS:])

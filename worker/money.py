@@ -1,0 +1,51 @@
+"""Exact money: decimals and integers only, rounded half up, independent of the ambient decimal context.
+
+A number counts as its shortest decimal text, so that 33333.33 dollars are 3333333 cents.
+"""
+
+from collections.abc import Iterable, Sequence
+from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation
+from functools import reduce
+from typing import Final
+
+# A double has at most 1 + 324 + 16 decimal places and a race's numbers 13 digits before the point: 500 digits hold any
+# sum. Inexact is trapped to prove it.
+_EXACT: Final = Context(prec=500, traps=[DivisionByZero, Inexact, InvalidOperation])
+_ZERO: Final = Decimal(0)
+_WHOLE_FLOATS: Final = 2**53  # below it, floats without a fraction add up exactly
+
+
+def exact_sum(numbers: Sequence[float]) -> Decimal:
+    """The sum of finite numbers from 0 on, each taken as its shortest decimal text."""
+    if len(numbers) == 1:
+        return Decimal(repr(numbers[0]))
+    total = sum(numbers)
+    if total < _WHOLE_FLOATS and all(map(float.is_integer, numbers)):
+        return Decimal(int(total))
+    return add_up(map(Decimal, map(repr, numbers)))
+
+
+def add_up(numbers: Iterable[Decimal]) -> Decimal:
+    """The exact sum, whatever the current decimal context."""
+    return reduce(_EXACT.add, numbers, _ZERO)
+
+
+def cents(dollars: Decimal) -> int:
+    """Dollars in whole cents, rounded half up."""
+    numerator, denominator = dollars.as_integer_ratio()
+    return _round_half_up(100 * numerator, denominator)
+
+
+def shares_of(pools_cents: Iterable[int], percentage: Decimal) -> list[int]:
+    """`percentage` percent of each pool, in whole cents, rounded half up."""
+    numerator, denominator = percentage.as_integer_ratio()
+    return [_round_half_up(pool_cents * numerator, 100 * denominator) for pool_cents in pools_cents]
+
+
+def percentage_of(pool_cents: int, amount_cents: int) -> float | None:
+    """What part of the pool the amount is, unrounded; None of an empty pool."""
+    return 100 * amount_cents / pool_cents if pool_cents else None
+
+
+def _round_half_up(numerator: int, denominator: int) -> int:
+    return (2 * numerator + denominator) // (2 * denominator)

@@ -1,0 +1,134 @@
+"""The worker's life: the data socket, the clock and the transform around the core that decides."""
+
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from math import ceil
+from typing import assert_never
+
+import zmq
+
+from protocol import VERSION
+from protocol.logs import Log
+from protocol.messages import TO_WORKER, BadFrameError, Id, Name, Task, decode, encode
+from protocol.processes import resident_bytes
+from protocol.signals import wakeup_pipe
+from protocol.sockets import Context, Socket, dealer, receive
+from worker.core import Action, Execute, Exit, Identity, OpenSession, Report, Send, WorkerCore
+from worker.execution import Execution, Transform
+from worker.pulse import Pulse
+from worker.settings import WorkerSettings
+
+LINGER_MS = 1_000
+MAX_SLEEP_S = 1.0
+
+
+class Runner:
+    """One life of a worker, from its first READY to its goodbye. `run` returns after SIGTERM, SIGINT or recycling."""
+
+    def __init__(self, settings: WorkerSettings, transform: Transform, log: Log) -> None:
+        self._settings = settings
+        self._log = log
+        self._context: Context = zmq.Context()
+        identity = Identity(Name(settings.name), os.getpid(), Name(VERSION), round(time.time() * 1000))
+        self._core = WorkerCore(
+            identity, lambda: Id(os.urandom(16)), liveness_s=settings.liveness, max_tasks=settings.max_tasks_per_worker
+        )
+        self._execution = Execution(transform, settings.payload_limit)
+        self._socket: Socket | None = None
+        self._signals = wakeup_pipe()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._pulse = Pulse(self._context, settings, self._core, lambda: os.eventfd_write(self._wake, 1))
+        self._has_left = False
+
+    def run(self) -> None:
+        """Works until told to stop, or until it is time to be recycled."""
+        settings = self._settings
+        self._log.info("worker_started", pid=os.getpid(), backend=settings.backend, transform=settings.transform)
+        self._perform(self._core.start(time.monotonic()))
+        self._pulse.start()
+        while not self._has_left:
+            self._turn()
+        self._pulse.stop()
+        self._context.term()
+        self._log.info("worker_stopped", pid=os.getpid(), tasks_done=self._core.tasks_done)
+
+    def _turn(self) -> None:
+        socket = self._socket
+        if socket is None:
+            raise RuntimeError("a worker that has not left has a socket")
+        poller = zmq.Poller()
+        for source in (socket, self._signals, self._wake):
+            poller.register(source, zmq.POLLIN)
+        asleep_s = max(0.0, min(self._core.next_check() - time.monotonic(), MAX_SLEEP_S))
+        ready = dict(poller.poll(ceil(asleep_s * 1000)))
+        if socket in ready:
+            self._receive(socket)
+        if self._wake in ready:
+            os.eventfd_read(self._wake)
+            if self._pulse.lost is not None:
+                self._perform(self._core.on_session_lost(self._pulse.lost, time.monotonic()))
+        if self._signals in ready:
+            with suppress(BlockingIOError):
+                os.read(self._signals, 64)
+            self._perform(self._core.on_terminate())
+        self._perform(self._core.on_tick(time.monotonic()))
+
+    def _receive(self, socket: Socket) -> None:
+        frames = receive(socket)
+        if frames is None:
+            return
+        try:
+            message = decode(frames, TO_WORKER)
+        except BadFrameError as error:
+            self._log.warning("bad_frame", reason=str(error))
+            return
+        self._perform(self._core.on_message(message, time.monotonic()))
+
+    def _perform(self, actions: Iterable[Action]) -> None:
+        todo = deque(actions)
+        while todo and not self._has_left:
+            match todo.popleft():
+                case OpenSession(ready):
+                    if self._socket is not None:
+                        self._socket.close(linger=0)
+                    self._socket = dealer(self._context, self._settings.backend)
+                    self._socket.send_multipart(encode(ready))
+                case Send(message):
+                    if self._socket is not None:
+                        self._socket.send_multipart(encode(message), copy=False)
+                case Execute(task):
+                    todo.extend(self._execute(task))
+                case Exit():
+                    self._leave()
+                case Report(event):
+                    self._log.info(event)
+                case action:
+                    assert_never(action)
+
+    def _execute(self, task: Task) -> list[Action]:
+        """Runs the transform under a kernel timer: no thread could end a C call that holds the GIL."""
+        started_at = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, task.run_timeout_ms / 1000 + self._settings.liveness)
+        outcome, payload = self._execution.run(task.payload)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        now = time.monotonic()
+        self._log.info(
+            "task_executed",
+            task_id=task.task_id.hex(),
+            attempt=task.attempt,
+            race_id=self._execution.race_id,
+            outcome=outcome.value,
+            duration_ms=round((now - started_at) * 1000, 3),
+        )
+        limit = self._settings.worker_memory_limit
+        wants_recycling = bool(limit) and resident_bytes() > limit
+        return self._core.on_finished(outcome, payload, now, wants_recycling=wants_recycling)
+
+    def _leave(self) -> None:
+        self._has_left = True
+        if self._socket is not None:
+            self._socket.close(linger=LINGER_MS)
