@@ -15,6 +15,7 @@ from protocol.errors import SettingsError
 
 PREFIX = "RACEPOOL_"
 MAX_IPC_PATH_BYTES = 107  # sizeof(sockaddr_un.sun_path) - 1
+WORKER_SETTINGS = ("name", "transform")  # of worker processes alone, see worker.settings
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
@@ -109,6 +110,12 @@ class Settings(BaseSettings):
         if name not in self.model_fields_set:
             return "default"
         return "environment" if os.environ.get(variable(name)) else "flag"
+
+    @staticmethod
+    def unknown_variables() -> list[str]:
+        """Variables with our prefix that no program reads: most likely misspelt."""
+        known = {variable(name) for name in (*Settings.model_fields, *WORKER_SETTINGS)}
+        return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
 
     def private_dir(self) -> Path:
         """The run directory, made if need be.

@@ -1,0 +1,341 @@
+"""The command `racepool`: races from files, the pool itself, and a look at it."""
+
+import fcntl
+import json
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from client.display import race_table, stats_table
+from client.local import local_pool
+from client.monitoring import fetch_stats, wait_for_workers
+from client.pool_future import PoolFuture
+from client.supervision import child_environment, supervisord_command, write_configuration
+from client.zmq_pool import ZmqPool
+from protocol import VERSION
+from protocol.errors import BrokerUnavailableError, PoolError, SettingsError
+from protocol.exits import Exit
+from protocol.settings import Settings, variable
+from protocol.transformed_race import TransformedRace
+
+ASK_S = 1.0
+OUTSTANDING_FILES = 64  # what is read ahead; more gains nothing, and a day of polls would not fit into memory
+WATCH_S = 1.0
+PLAIN_WIDTH = 240
+PROGRAM_CONTEXT = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+class _Group(click.Group):
+    """Turns the pool's errors into one line and the documented exit code."""
+
+    def invoke(self, context: click.Context) -> Any:  # noqa: ANN401  # as click has it
+        try:
+            return super().invoke(context)
+        except PoolError as error:
+            click.echo(f"racepool: {error}", err=True)
+            context.exit(_exit_code(error))
+
+
+def _exit_code(error: PoolError) -> int:
+    match error:
+        case SettingsError():
+            return Exit.BAD_SETTINGS
+        case BrokerUnavailableError():
+            return Exit.NO_BROKER
+        case _:
+            return Exit.FAILURE
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, "-V", "--version", prog_name="racepool")
+def main() -> None:
+    """A worker pool that turns polls of the NZ tote into money-flow records, off your event loop.
+
+    Settings come from RACEPOOL_... variables; `racepool config` shows them all.
+    """
+
+
+# --- races ------------------------------------------------------------------------------------------------------------
+
+
+class _Instant(click.ParamType[datetime]):
+    name = "instant"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> datetime:  # noqa: ANN401  # as click has it
+        try:
+            instant = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no instant such as 2025-07-17T00:45:00Z", param, context)
+        if instant.tzinfo is None:
+            self.fail(f"{value!r} has no time zone; append Z or +12:00", param, context)
+        return instant
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write each result there, as NAME.json.")
+@click.option(
+    "--format", "shape", type=click.Choice(["table", "json", "ndjson"]), default="table", show_default=True,
+    help="What to print: a table, or a TransformedRace each as indented JSON or as one line.",
+)  # fmt: skip
+@click.option(
+    "--polled-at", type=_Instant(), help="When the races were polled; default: the response's generated_time."
+)
+@click.pass_context
+def transform(
+    context: click.Context, files: tuple[str, ...], out: Path | None, shape: str, polled_at: datetime | None
+) -> None:
+    """Transform polls of races: NZ TAB responses or normalised races, as JSON files (- is standard input).
+
+    Uses the running broker, else a local pool of its own. Exits with 1 if any file failed.
+    """
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    failures = 0
+    screen = _screen()
+    with _any_pool(Settings.load()) as pool, _progress(len(files)) as advance:
+        for name, outcome in _results(pool, files, polled_at):
+            advance()
+            if isinstance(outcome, TransformedRace):
+                _show(outcome, shape, screen)
+                if out is not None:
+                    _write(outcome, out, name, shape)
+            else:
+                failures += 1
+                click.echo(f"racepool: {name}: {outcome}", err=True)
+    if failures:
+        click.echo(f"racepool: {failures} of {len(files)} files failed", err=True)
+        context.exit(Exit.FAILURE)
+
+
+def _results(
+    pool: ZmqPool, files: Iterable[str], polled_at: datetime | None
+) -> Iterator[tuple[str, TransformedRace | Exception]]:
+    """Each file's result or error, in the order of the files."""
+    outstanding: deque[tuple[str, PoolFuture[TransformedRace] | Exception]] = deque()
+    for name in files:
+        outstanding.append((name, _submitted(pool, name, polled_at)))
+        if len(outstanding) >= OUTSTANDING_FILES:
+            yield _settled(*outstanding.popleft())
+    while outstanding:
+        yield _settled(*outstanding.popleft())
+
+
+def _submitted(pool: ZmqPool, name: str, polled_at: datetime | None) -> PoolFuture[TransformedRace] | Exception:
+    try:
+        body = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return pool.exec(body, polled_at=polled_at or _generated_time(body, name))
+    except (OSError, PoolError) as error:
+        return OSError(error.strerror) if isinstance(error, OSError) and error.strerror else error
+
+
+def _settled(name: str, outcome: PoolFuture[TransformedRace] | Exception) -> tuple[str, TransformedRace | Exception]:
+    if isinstance(outcome, Exception):
+        return name, outcome
+    try:
+        return name, outcome.result()
+    except PoolError as error:
+        return name, error
+
+
+def _generated_time(body: bytes, name: str) -> datetime:
+    """When the tote made this response; now, with a warning, where it does not say."""
+    try:
+        instant = datetime.fromisoformat(json.loads(body)["header"]["generated_time"])
+    except (ValueError, TypeError, KeyError):
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        click.echo(f"racepool: {name}: has no header.generated_time; taking now (or give --polled-at)", err=True)
+        return datetime.now(UTC)
+    return instant
+
+
+def _show(race: TransformedRace, shape: str, screen: Console) -> None:
+    if shape == "table":
+        screen.print(race_table(race, plain=not screen.is_terminal))
+    else:
+        click.echo(race.model_dump_json(indent=2 if shape == "json" else None))
+
+
+def _write(race: TransformedRace, out: Path, name: str, shape: str) -> None:
+    suffix = ".ndjson" if shape == "ndjson" else ".json"
+    stem = "stdin" if name == "-" else Path(name).stem
+    text = race.model_dump_json(indent=None if shape == "ndjson" else 2)
+    (out / f"{stem}{suffix}").write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _any_pool(settings: Settings) -> Iterator[ZmqPool]:
+    """The running broker's pool, else one of our own for as long as it takes."""
+    settings.refuse_foreign_dir()
+    try:
+        fetch_stats(settings.stats_endpoint, ASK_S)
+    except BrokerUnavailableError:
+        click.echo(f"racepool: no broker is running; starting a local pool of {settings.workers} workers", err=True)
+        with local_pool(settings.workers) as pool:
+            yield pool
+    else:
+        with ZmqPool.of(settings) as pool:
+            yield pool
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """A bar on a terminal, nothing off it."""
+    columns = (TextColumn("races"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, transient=True, disable=total == 1 or not console.is_terminal)
+    with bar:
+        task = bar.add_task("races", total=total)
+        yield lambda: bar.advance(task)
+
+
+# --- the pool ---------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--workers", type=int, help="How many worker processes. [default: RACEPOOL_WORKERS, else 3]")
+@click.option("--dir", "directory", type=click.Path(path_type=Path), help="The run directory. [default: RACEPOOL_DIR]")
+@click.pass_context
+def up(context: click.Context, workers: int | None, directory: Path | None) -> None:
+    """Run broker and workers under supervisord, in the foreground; Ctrl-C stops them all."""
+    given = {"workers": workers, "dir": directory and directory.absolute()}
+    settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
+    configuration = write_configuration(settings)
+    holder = _lock_holder(settings.dir / "broker.lock")
+    if holder is not None:
+        click.echo(f"racepool: another broker (pid {holder}) runs in {settings.dir}; stop it, or set --dir", err=True)
+        context.exit(Exit.LOCK_TAKEN)
+    click.echo(f"racepool: a broker and {settings.workers} workers in {settings.dir}, logs in {settings.dir}/log")
+    click.echo("racepool: Ctrl-C stops them; `racepool stats --watch` in another terminal shows them at work")
+    sys.stdout.flush()
+    command = supervisord_command(configuration)
+    os.execve(command[0], command, child_environment(settings))  # noqa: S606  # our own interpreter and file
+
+
+def _lock_holder(path: Path) -> str | None:
+    """Who holds the broker's lock, None if nobody does."""
+    try:
+        with path.open("r+", encoding="utf-8") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except (BlockingIOError, PermissionError):
+        return path.read_text(encoding="utf-8").strip() or "unknown"
+    return None
+
+
+def _program(name: str) -> click.Command:
+    @click.pass_context
+    def run(context: click.Context) -> None:
+        command = [sys.executable, "-P", "-m", name, *context.args]
+        os.execv(command[0], command)  # noqa: S606  # our own interpreter
+
+    return click.Command(
+        name, callback=run, context_settings=dict(PROGRAM_CONTEXT), add_help_option=False,
+        help=f"Run one {name} in the foreground; `racepool {name} --help` lists its flags.",
+    )  # fmt: skip
+
+
+main.add_command(_program("broker"))
+main.add_command(_program("worker"))
+
+
+# --- a look at it -----------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--watch", is_flag=True, help="Show them anew every second, until Ctrl-C.")
+def stats(*, as_json: bool, watch: bool) -> None:
+    """Show worker states, queue depth and counters, from the stats socket."""
+    endpoint = _stats_endpoint()
+    screen = _screen()
+    figures = fetch_stats(endpoint, ASK_S)
+    live = (
+        Live(console=screen, auto_refresh=False, screen=True) if watch and screen.is_terminal and not as_json else None
+    )
+    with live or nullcontext():
+        while True:
+            if as_json:
+                click.echo(figures.model_dump_json(indent=None if watch else 2))
+            elif live is not None:
+                live.update(stats_table(figures), refresh=True)
+            else:
+                screen.print(stats_table(figures, plain=not screen.is_terminal))
+            if not watch:
+                return
+            time.sleep(WATCH_S)
+            figures = fetch_stats(endpoint, ASK_S)
+
+
+@main.command()
+@click.option("--workers", type=click.IntRange(min=0), help="How many. [default: as many as the broker expects]")
+@click.option("--timeout", "timeout_s", type=float, default=30.0, show_default=True, help="Seconds to wait.")
+@click.pass_context
+def wait(context: click.Context, workers: int | None, timeout_s: float) -> None:
+    """Return as soon as the workers are ready: for start-up scripts."""
+    try:
+        figures = wait_for_workers(_stats_endpoint(), workers, timeout_s)
+    except TimeoutError as error:
+        click.echo(f"racepool: {error}; look at the workers' logs", err=True)
+        context.exit(Exit.FAILURE)
+    click.echo(f"{figures.total_workers} workers are ready")
+
+
+@main.command()
+def ping() -> None:
+    """Ask the broker for a sign of life."""
+    asked_at = time.perf_counter()
+    broker = fetch_stats(_stats_endpoint(), ASK_S).broker
+    took_ms = (time.perf_counter() - asked_at) * 1000
+    click.echo(f"broker {broker.version} (pid {broker.pid}, up {broker.uptime_s:.0f} s) answered in {took_ms:.1f} ms")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the settings as JSON.")
+def config(*, as_json: bool) -> None:
+    """Show every setting, its value, and where that came from."""
+    settings = Settings.load()
+    rows = [
+        (variable(name), getattr(settings, name), settings.origin(name), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+    if as_json:
+        click.echo(
+            json.dumps({name: {"value": value, "origin": origin} for name, value, origin, _ in rows}, default=str)
+        )
+    else:
+        screen = _screen()
+        table = Table("Variable", "Value", "From", "Meaning", box=None)
+        for name, value, origin, meaning in rows:
+            table.add_row(
+                name, "" if value is None else str(value), origin, meaning, style="bold" if origin != "default" else ""
+            )
+        screen.print(table)
+    for name in Settings.unknown_variables():
+        click.echo(f"racepool: {name} is set but is no setting", err=True)
+
+
+def _stats_endpoint() -> str:
+    settings = Settings.load()
+    settings.refuse_foreign_dir()
+    return settings.stats_endpoint
+
+
+def _screen() -> Console:
+    """Standard output: as wide as the terminal, and as wide as it takes where there is none."""
+    screen = Console()
+    return screen if screen.is_terminal else Console(width=PLAIN_WIDTH)

@@ -1,0 +1,151 @@
+"""What a person sees: results and figures as tables. Knows no socket."""
+
+from datetime import timedelta
+
+from rich.box import ROUNDED, Box
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from protocol.stats import Distribution, PoolStats
+from protocol.transformed_race import MoneyFlowRecord, RacePools, TransformedEntrant, TransformedRace
+
+STATE_STYLES = {"idle": "green", "busy": "yellow", "draining": "cyan"}
+MINUTES_A_DAY = 24 * 60
+POOL_NAMES = ("win", "place", "quinella", "trifecta", "exacta", "first4", "multi_leg", "other")
+
+
+def race_table(race: TransformedRace, *, plain: bool = False) -> RenderableType:
+    """One poll of one race: an entrant a line, its money, what moved since the last poll; `plain` without lines."""
+    records = {record.entrant_id: record for record in race.money_flow_records}
+    table = Table(title=_title(race, records), title_justify="left", title_style="", box=_box(plain))
+    table.add_column("No", justify="right")
+    table.add_column("Runner", no_wrap=True)
+    for heading in ("Hold %", "Bet %", "Win $", "Place $", "Δ win $", "Δ place $", "Fixed win", "Tote win"):
+        table.add_column(heading, justify="right")
+    for entrant in race.entrants:
+        table.add_row(
+            *_entrant_cells(entrant, records.get(entrant.entrant_id)), style="dim" if entrant.is_scratched else ""
+        )
+    notes = [Text(_pools(race.race_pools), style="dim")] if race.race_pools else []
+    warnings = [Text(f"warning: {warning}", style="yellow") for warning in race.warnings]
+    return Group(table, *notes, *warnings, Text())
+
+
+def _title(race: TransformedRace, records: dict[str, MoneyFlowRecord]) -> str:
+    where = f"{escape(race.meeting.name)}, " if race.meeting and race.meeting.name else ""
+    number = f"R{race.race.race_number} " if race.race.race_number else ""
+    first = next(iter(records.values()), None)
+    clock = f", {_to_start(first)}" if first else ""
+    return f"[bold]{number}{escape(race.race_name)}[/]  {where}{race.race.start_time_nz}, {race.status}{clock}"
+
+
+def _to_start(record: MoneyFlowRecord) -> str:
+    minutes = record.time_to_start
+    far = abs(minutes) > MINUTES_A_DAY
+    span = f"{abs(minutes) / MINUTES_A_DAY:,.0f} days" if far else f"{abs(minutes):g} min"
+    return f"{span} {'to' if minutes >= 0 else 'after'} the start (bucket {record.time_interval:g})"
+
+
+def _entrant_cells(entrant: TransformedEntrant, record: MoneyFlowRecord | None) -> list[str]:
+    scratched = " (scratched)" if entrant.is_scratched else ""
+    return [
+        str(entrant.runner_number),
+        escape(entrant.name) + scratched,
+        _number(entrant.hold_percentage),
+        _number(entrant.bet_percentage),
+        *_money(record),
+        _number(entrant.fixed_win_odds),
+        _number(entrant.pool_win_odds),
+    ]
+
+
+def _money(record: MoneyFlowRecord | None) -> list[str]:
+    if record is None:
+        return [""] * 4
+    amounts = (record.win_pool_amount, record.place_pool_amount)
+    return [_dollars(cents) for cents in (*amounts, record.incremental_win_amount, record.incremental_place_amount)]
+
+
+def _pools(pools: RacePools) -> str:
+    totals = ((name, int(getattr(pools, f"{name}_pool_total"))) for name in POOL_NAMES)
+    shown = ", ".join(f"{name.replace('_', ' ')} {_dollars(cents)}" for name, cents in totals if cents)
+    return f"pools: {shown}; total {_dollars(pools.total_race_pool)} {pools.currency}"
+
+
+def stats_table(stats: PoolStats, *, plain: bool = False) -> RenderableType:
+    """The broker's figures at a glance; `plain` without lines."""
+    state = Text("DEGRADED", style="bold red") if stats.degraded else Text("ok", style="green")
+    head = Text.assemble(
+        "pool ",
+        state,
+        f": {stats.total_workers} of {stats.expected_workers} workers, {stats.active_workers} busy, "
+        f"{stats.in_flight} in flight, {stats.queue_depth} waiting ({stats.held_by_clients} held by clients), "
+        f"oldest {_seconds(stats.oldest_queued_s)}, {stats.clients} clients",
+    )
+    workers = Table(
+        "Worker", "Pid", "State", "Task", "Busy for", "Done", "Failed", "Heartbeat", "Memory", box=_box(plain)
+    )
+    for worker in stats.workers:
+        workers.add_row(
+            escape(worker.name),
+            str(worker.pid),
+            Text(worker.state, style=STATE_STYLES[worker.state]),
+            worker.task_id or "",
+            _seconds(worker.busy_for_s),
+            str(worker.tasks_completed),
+            str(worker.tasks_failed),
+            f"{_seconds(worker.last_heartbeat_age_s)} ago",
+            _mebibytes(worker.rss_bytes),
+        )
+    times = Table("Milliseconds", "p50", "p90", "p99", "max", "count", box=_box(plain))
+    for name, distribution in (
+        ("queue wait", stats.queue_wait_ms),
+        ("run", stats.run_ms),
+        ("crash detection", stats.crash_detection_ms),
+    ):
+        times.add_row(name, *_percentiles(distribution))
+    counters = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in stats.counters if count) or "none yet"
+    broker = stats.broker
+    foot = Text(
+        f"counters: {counters}\nbroker: pid {broker.pid}, version {broker.version}, "
+        f"protocol {broker.protocol_version}, up {timedelta(seconds=round(broker.uptime_s))}, "
+        f"{_mebibytes(broker.rss_bytes)}",
+        style="dim",
+    )
+    events = Text(
+        "\n".join(_event_line(stats, index) for index in range(len(stats.recent_events))[-5:]), style="yellow"
+    )
+    return Group(head, workers, times, foot, events)
+
+
+def _event_line(stats: PoolStats, index: int) -> str:
+    event = stats.recent_events[index]
+    details = " ".join(part for part in (event.worker, event.task_id, event.reason) if part)
+    return f"{event.at.astimezone():%H:%M:%S} {event.event} {details}"
+
+
+def _percentiles(distribution: Distribution) -> list[str]:
+    figures = (distribution.p50, distribution.p90, distribution.p99, distribution.max)
+    return [*("" if figure is None else f"{figure:.1f}" for figure in figures), str(distribution.count)]
+
+
+def _box(plain: bool) -> Box | None:  # noqa: FBT001  # as rich has it
+    return None if plain else ROUNDED
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def _dollars(cents: int) -> str:
+    return f"{cents / 100:,.2f}"
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} s"
+
+
+def _mebibytes(value: int | None) -> str:
+    return "" if value is None else f"{value / 2**20:.0f} MiB"
