@@ -9,17 +9,15 @@ JSON of a TransformedRace, or `msgpack` with whatever another transform returned
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgpack
 from pydantic import BaseModel
 
 from protocol.errors import InvalidRaceError
 from protocol.failures import BadPayloadError, unpack_array
-from protocol.race import RaceData
+from protocol.race import RaceData, RaceInput
 from protocol.transformed_race import PreviousAmounts, TransformedRace
-
-RaceInput: TypeAlias = RaceData | Mapping[str, Any] | bytes | bytearray | memoryview | str
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -88,7 +88,7 @@ def _validated(race: object) -> RaceData | EventResponse:
         case memoryview():
             return _SHAPES.validate_json(race.tobytes())
         case Mapping():
-            return _SHAPES.validate_python(race if isinstance(race, dict) else dict(race))
+            return _SHAPES.validate_python(race)
         case _:
             rule = f"must be a RaceData, a mapping, or JSON as bytes or str, but is a {type(race).__name__}"
             raise InvalidRaceError([("", rule)])

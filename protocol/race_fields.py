@@ -7,7 +7,7 @@ since a value handed to a Python function costs more than the check.
 import re
 from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Final, Literal, TypeAlias, TypeVar, cast
+from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetPydanticSchema, PlainValidator, Strict
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
@@ -63,7 +63,7 @@ def _barrier(value: object) -> int | None:
         value = (digits[0].lstrip("0")[:11] or 0) if digits else 0
     elif isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
         value = -1
-    barrier = int(cast("int | float | str", value))
+    barrier = int(value)
     if not 0 <= barrier <= LARGEST_WHOLE:
         raise PydanticCustomError(
             "barrier",

@@ -46,7 +46,7 @@ class EntrantPoll(NamedTuple):
     def row(self, poll: Poll) -> dict[str, Any]:
         """The fields of a TransformedEntrant."""
         return {
-            **vars(self.entrant),
+            **vars(self.entrant),  # its names are the result's
             "race_id": poll.race_id,
             "is_scratched": bool(self.entrant.is_scratched),
             "is_late_scratched": bool(self.entrant.is_late_scratched),

@@ -97,7 +97,7 @@ def _of_tote_pools(pools: Iterable[TotePool]) -> PoolReport:
             field = _FIELD_OF_TYPE.get(kind, _OTHER)
             dollars.setdefault(field, []).append(pool.total)
             if field is _OTHER:
-                unrecognised.setdefault(kind, str(pool.product_type))
+                unrecognised.setdefault(kind, pool.product_type or "")
     totals = {field: cents(exact_sum(numbers)) for field, numbers in dollars.items()}
     return PoolReport({**_NOTHING, **totals}, sum(map(len, dollars.values())), tuple(unrecognised.values()))
 

@@ -1,4 +1,5 @@
 import json
+from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -68,6 +69,12 @@ def test_every_input_form_gives_the_same_race(race: dict[str, Any]) -> None:
     for form in (text, text.encode(), bytearray(text.encode()), memoryview(text.encode()), MappingProxyType(race)):
         assert RaceData.parse(form) == parsed
     assert RaceData.parse(msgpack.unpackb(msgpack.packb(race))) == parsed
+
+
+def test_mappings_need_not_be_dictionaries() -> None:
+    nested = ChainMap({"pools": MappingProxyType({"winPool": 5})}, normalised())
+
+    assert RaceData.parse(nested) == RaceData.parse(normalised(pools={"winPool": 5}))
 
 
 def test_both_shapes_of_one_race_are_equal_but_for_what_only_one_of_them_tells() -> None:
@@ -200,6 +207,8 @@ def test_barrier_is_a_number_or_the_first_number_of_a_text(barrier: object, read
         ({"advertised_start": -1}, "advertised_start", "must be 0 or more"),
         ({"advertised_start": 1.5}, "advertised_start", "must be a whole number"),
         ({"race_number": "1"}, "race_number", NUMBER),
+        ({"race_number": float("nan")}, "race_number", NUMBER),
+        ({"race_number": float("inf")}, "race_number", NUMBER),
         ({"entrants": {}}, "entrants", "must be a list"),
         ({"entrants": {"e1": entrant()}}, "entrants", "must be a list"),
         ({"entrants": "ab"}, "entrants", "must be a list"),
@@ -297,6 +306,7 @@ def test_duplicate_entrant_id_is_told_at_the_second(race: dict[str, Any], path: 
         ({"data": None}, "data", "must be an object"),
         ({"data": {}}, "data.race", "is required"),
         ({"data": {}, "id": "r1"}, "data.race", "is required"),
+        ({**normalised(race_number=-1), "data": {}}, "race_number", "must be 0 or more"),
         ({"id": "r1", "name": "Cup", "status": "open", "race_date_nz": "2025-07-17"}, "start_time_nz", "is required"),
     ],
 )

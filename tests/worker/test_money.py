@@ -52,7 +52,7 @@ def test_share_is_rounded_half_up() -> None:
         ([0.1] * 10, "1"),
         ([5.0, 6.0], "11"),
         ([2.0**53, 1.0], "9007199254740993"),
-        ([LARGEST_NUMBER, 5e-324], f"{LARGEST_NUMBER}.{'0' * 323}5"),
+        ([float(LARGEST_NUMBER), 5e-324], f"{LARGEST_NUMBER}.{'0' * 323}5"),
     ],
 )
 def test_sums_are_exact(parts: list[float], total: str) -> None:

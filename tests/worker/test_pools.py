@@ -71,7 +71,13 @@ def test_unrecognised_types_are_named_once_as_first_written() -> None:
     report = report_pools(race([("Big Duet", 1), ("bigduet", 2), ("Win", 1), (None, 3)]))
 
     assert report is not None
-    assert report.unrecognised == ("Big Duet", "None")
+    assert report.unrecognised == ("Big Duet", "")
+
+
+def test_pool_of_zero_was_read() -> None:
+    pools = pools_of([("Win", 5), ("Place", 5), ("Exacta", 0), ("Duet", 0)])
+
+    assert (pools["extracted_pools"], pools["data_quality_score"]) == (4, 95)
 
 
 def test_pool_without_a_total_was_not_read() -> None:
@@ -93,7 +99,8 @@ def test_pool_without_a_total_was_not_read() -> None:
 def test_without_tote_pools_win_and_place_come_from_the_held_pools(
     held: dict[str, Any], win: int, place: int, score: int, extracted: int
 ) -> None:
-    for tote in (None, []):
+    neither: tuple[Any, ...] = (None, [])
+    for tote in neither:
         pools = pools_of(tote, held)
 
         assert (pools["win_pool_total"], pools["place_pool_total"], pools["total_race_pool"]) == (
