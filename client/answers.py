@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic_core import from_json
 
 from client.core import Pending
@@ -16,13 +17,17 @@ from protocol.errors import (
 from protocol.failures import unpack_crashes, unpack_field_errors, unpack_raised, unpack_size
 from protocol.messages import Answer, Outcome
 from protocol.payloads import unpack_request, unpack_result
+from protocol.stats import PoolStats
 
 
 def result_of(answer: Answer, task: Pending) -> tuple[Any, PoolError | None]:
     """The task's result, or its error."""
-    if answer.outcome is Outcome.OK:
-        return unpack_result(answer.payload), None
-    return None, _error(answer, task, label(task))
+    try:
+        if answer.outcome is Outcome.OK:
+            return unpack_result(answer.payload), None
+        return None, _error(answer, task, label(task))
+    except Exception as error:  # noqa: BLE001  # what a worker packed concerns one task, never the I/O thread
+        return None, TransformError(label(task), type(error).__name__, f"its answer cannot be read: {error}", "")
 
 
 def _error(answer: Answer, task: Pending, about: str) -> PoolError:
@@ -42,6 +47,14 @@ def _error(answer: Answer, task: Pending, about: str) -> PoolError:
             return TaskTimeoutError(about, state="queued", timeout_s=task.queue_timeout_s, reason="no worker was free")
         case Outcome.OK:
             raise AssertionError("a result is no error")
+
+
+def stats_of(payload: bytes) -> tuple[PoolStats | None, PoolError | None]:
+    """The broker's figures, or why they cannot be read."""
+    try:
+        return PoolStats.model_validate_json(payload), None
+    except ValidationError as error:
+        return None, PoolError(f"the broker's figures cannot be read; install the same racepool for both: {error}")
 
 
 def label(task: Pending) -> str:

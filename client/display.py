@@ -82,7 +82,8 @@ def stats_table(stats: PoolStats, *, plain: bool = False) -> RenderableType:
         state,
         f": {stats.total_workers} of {stats.expected_workers} workers, {stats.active_workers} busy, "
         f"{stats.in_flight} in flight, {stats.queue_depth} waiting ({stats.held_by_clients} held by clients), "
-        f"oldest {_seconds(stats.oldest_queued_s)}, {stats.clients} clients",
+        f"{stats.clients} clients",
+        f", the oldest task waits for {_seconds(stats.oldest_queued_s)}" if stats.oldest_queued_s is not None else "",
     )
     workers = Table(
         "Worker", "Pid", "State", "Task", "Busy for", "Done", "Failed", "Heartbeat", "Memory", box=_box(plain)

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -11,7 +12,7 @@ from typing import Any, assert_never
 
 import zmq
 
-from client.answers import label, result_of
+from client.answers import label, result_of, stats_of
 from client.core import (
     Action,
     ClientCore,
@@ -35,6 +36,9 @@ MESSAGES_PER_TURN = 64
 MAX_SLEEP_S = 1.0
 FAREWELL_LINGER_MS = 100
 
+engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+"""Those of pools that nobody holds any more, too: their futures live on."""
+
 
 class Engine:
     """One client of the broker: a thread that owns the socket, and the futures of all unresolved tasks.
@@ -53,15 +57,19 @@ class Engine:
         self._asking: list[PoolFuture[PoolStats]] = []
         self._inbox: deque[Callable[[float], list[Action]]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        weakref.finalize(self, os.close, self._wake).atexit = False  # not sooner: anybody may still write to it
         self._is_awake = False
         self._is_closing = False
         self._is_stopping = False
+        self._has_ended = False
+        self._resolving: PoolFuture[Any] | None = None
         self._socket: Socket | None = None
         self._context: Context = zmq.Context()
         self._poller = zmq.Poller()
         self._poller.register(self._wake, zmq.POLLIN)
         self._thread = threading.Thread(target=self._run, name="racepool-client", daemon=True)
         self._thread.start()
+        engines.add(self)
 
     # --- from any thread ----------------------------------------------------------------------------------------------
 
@@ -75,10 +83,10 @@ class Engine:
         task_id = Id(os.urandom(16))
         now = time.monotonic()
         task = Pending(task_id, payload, max(1, round(run_timeout_s * 1000)), queue_timeout_s, now, now)
-        future: PoolFuture[Any] = PoolFuture(lambda kill: self._withdraw(task_id, kill=kill))
+        future: PoolFuture[Any] = PoolFuture(lambda kill: self._withdraw(task_id, kill=kill), task_id=task_id.hex())
         self._futures[task_id] = future
         self._post(lambda now: self._core.on_submit(task, now))
-        if self.cause_of_death is not None:  # it died between the caller's look and this line
+        if self._has_ended:  # between the caller's look and this line
             self._fail_all()
         return future
 
@@ -86,7 +94,7 @@ class Engine:
         """The broker's figures, to come."""
         future: PoolFuture[PoolStats] = PoolFuture()
         self._post(lambda now: self._ask_stats(future, now))
-        if self.cause_of_death is not None:
+        if self._has_ended:
             self._fail_all()
         return future
 
@@ -113,7 +121,7 @@ class Engine:
 
     def disown(self) -> None:
         """In a forked child: the thread, socket and answers are the parent's."""
-        for future in self._futures.values():
+        for future in [*self._futures.values(), *filter(None, [self._resolving])]:
             future.disown()
         self._futures = {}
 
@@ -133,11 +141,11 @@ class Engine:
             self._perform(self._core.start(time.monotonic()))
             self._serve()
             self._perform(self._core.farewell())
-            self._fail_all()
         except BaseException as error:  # noqa: BLE001  # whatever ends this thread, nobody may wait for it for ever
             self.cause_of_death = error
-            self._fail_all()
         finally:
+            self._has_ended = True
+            self._fail_all()
             self._context.destroy(linger=FAREWELL_LINGER_MS)
 
     def _serve(self) -> None:
@@ -189,7 +197,7 @@ class Engine:
                     self._replace_socket()
                     self._send(encode(hello))
                 case DeliverStats(payload):
-                    self._answer_stats(PoolStats.model_validate_json(payload), None)
+                    self._answer_stats(*stats_of(payload))
                 case FailStats(failure):
                     self._answer_stats(None, failure)
                 case _:
@@ -207,9 +215,11 @@ class Engine:
         self._poller.register(self._socket, zmq.POLLIN)
 
     def _resolve(self, task: Pending, result: object, error: BaseException | None) -> None:
+        self._resolving = self._futures.get(task.id)  # for a fork in between
         future = self._futures.pop(task.id, None)
         if future is not None:
             future.resolve(result, error)
+        self._resolving = None
 
     def _cancel(self, task_id: Id, now: float, *, kill: bool) -> list[Action]:
         future = self._futures.pop(task_id, None)

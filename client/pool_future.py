@@ -1,11 +1,13 @@
 """The future of one exec(): a concurrent.futures.Future that can also be awaited."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from protocol.errors import PoolForkedError
 
@@ -20,9 +22,15 @@ class PoolFuture(Future[T]):
     `asyncio.shield` keeps it. `running()` is False until the answer is there.
     """
 
-    def __init__(self, withdraw: Callable[[bool], None] | None = None) -> None:
-        """Args: `withdraw(kill)` tells the pool that nobody wants the result any more."""
+    def __init__(self, withdraw: Callable[[bool], None] | None = None, *, task_id: str | None = None) -> None:
+        """Made by the pool.
+
+        Args:
+            withdraw: `withdraw(kill)` tells the pool that nobody wants the result any more.
+            task_id: the task's name in logs, stats and errors.
+        """
         super().__init__()
+        self.task_id = task_id
         self._withdraw = withdraw
 
     def cancel(self, *, kill: bool = False) -> bool:
@@ -58,6 +66,7 @@ class PoolFuture(Future[T]):
     def resolve(self, result: T | None, error: BaseException | None) -> None:
         """Sets the outcome, unless it was cancelled. For the pool's I/O thread."""
         if self.set_running_or_notify_cancel():
+            self._withdraw = None  # holds the engine, which holds descriptors
             if error is None:
                 self.set_result(result)  # type: ignore[arg-type]  # without an error the result is one
             else:
@@ -67,6 +76,7 @@ class PoolFuture(Future[T]):
         """In a forked child: fails, without a word to the parent's event loops. Its locks may be held by no one."""
         self._condition = threading.Condition()
         self._done_callbacks.clear()  # type: ignore[attr-defined]
+        self._waiters.clear()  # type: ignore[attr-defined]
         if not self.done():
             self.set_exception(PoolForkedError("this future belongs to the parent process; call exec() again here"))
 
@@ -75,7 +85,7 @@ class _Mailbox:
     """Wakes the waiters of one event loop, many at a time: one call into the loop serves all that came since."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._call = loop.call_soon_threadsafe
+        self._loop = ref(loop)  # a strong one would keep the loop, its own key, alive for ever
         self._waiters: list[asyncio.Future[None]] = []
         self._is_called = False
         self._lock = threading.Lock()
@@ -86,10 +96,10 @@ class _Mailbox:
             if self._is_called:
                 return
             self._is_called = True
-        try:
-            self._call(self._deliver)
-        except RuntimeError:  # the loop is closed: nobody waits there any more
-            return
+        loop = self._loop()
+        if loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+                loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
         with self._lock:
@@ -110,3 +120,12 @@ def _mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
         if mailbox is None:
             mailbox = _mailboxes[loop] = _Mailbox(loop)
         return mailbox
+
+
+def _after_fork() -> None:
+    """In the child: these locks may be held by no one, and no loop of the parent's runs here."""
+    global _mailboxes, _mailboxes_lock  # noqa: PLW0603
+    _mailboxes, _mailboxes_lock = WeakKeyDictionary(), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -23,7 +23,8 @@ from protocol.errors import (
     PoolClosedError,
     SettingsError,
 )
-from protocol.payloads import RaceInput, pack_request
+from protocol.payloads import pack_request
+from protocol.race import RaceInput
 from protocol.settings import Settings
 from protocol.stats import PoolStats
 from protocol.transformed_race import Previous, PreviousAmounts, TransformedRace

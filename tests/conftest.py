@@ -1,0 +1,39 @@
+"""What all tests share: a bounded wait, and races to submit."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+POLL_S = 0.01
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """Waits for a condition, with a bound: `wait_until(lambda: ..., timeout=5)`."""
+
+    def wait(predicate: Callable[[], object], timeout: float = 5.0) -> None:
+        deadline = time.monotonic() + timeout
+        while not predicate():
+            assert time.monotonic() < deadline, f"this did not come true within {timeout} s"
+            time.sleep(POLL_S)
+
+    return wait
+
+
+@pytest.fixture
+def race() -> Callable[..., dict[str, Any]]:
+    """A normalised race with this name, which tells tests/transforms.py what to do."""
+
+    def build(name: str = "echo", race_id: str = "race-1") -> dict[str, Any]:
+        return {
+            "id": race_id,
+            "name": name,
+            "status": "open",
+            "race_date_nz": "2026-01-31",
+            "start_time_nz": "12:50",
+            "entrants": [{"entrantId": "a", "name": "Paper Kettle", "runnerNumber": 1}],
+        }
+
+    return build
