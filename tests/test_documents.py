@@ -26,8 +26,6 @@ def test_every_message_stands_in_the_protocol_document_with_its_fields(message: 
     command = message.__name__.upper()
     header = [field for field in fields(message) if field.name != "payload"]
     expected = ", ".join(f"{field.name} {_type_name(field.type)}" for field in header)
-        f"{field.name} {TYPES.get(field.type, getattr(field.type, '__name__', ''))}" for field in header
-    )
 
     rows = re.findall(rf"^\| {command} \|(?: to \w+ \|)? ([^|]*) \|", PROTOCOL, re.MULTILINE)
 
