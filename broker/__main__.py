@@ -10,7 +10,7 @@ from broker.server import Server, SocketLostError
 from protocol.errors import SettingsError
 from protocol.exits import Exit
 from protocol.logs import open_log
-from protocol.processes import die_with_parent, raise_file_limit
+from protocol.processes import calm_collector, die_with_parent, raise_file_limit
 from protocol.settings import Settings, from_command_line, is_supervised
 
 THROTTLE_S = 1.0  # a supervisor without back-off restarts at once; a broker that cannot start must not spin
@@ -32,6 +32,7 @@ def main() -> int:
         log.error("broker_refused", reason=str(error))
         return _refused(error, Exit.LOCK_TAKEN)
     raise_file_limit()
+    calm_collector()
     try:
         Server(settings, log).run()
     except (zmq.ZMQError, SocketLostError) as error:

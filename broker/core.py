@@ -6,7 +6,7 @@ named by their peer (a routing id); whoever speaks without a session is told Who
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import inf
 from typing import assert_never
 
@@ -158,7 +158,7 @@ class BrokerCore:
             case messages.Result():
                 return self._finish(worker, message, now)
             case messages.Bye():
-                return self._lose(worker, LostBy.GOODBYE, now)
+                return self._lose(worker, LostBy.GOODBYE, now) + self._assign(now)
             case _:
                 assert_never(message)
 
@@ -167,8 +167,9 @@ class BrokerCore:
         worker = self.roster.workers.get(beat.incarnation)
         actions: list[Action] = []
         if worker is None:
-            if not beat.busy or self.roster.is_full:
-                return [SendToHeartbeat(peer, messages.Who())]
+            pid = beat.pid if local_pid is None else local_pid
+            if not beat.busy or self.roster.is_full or self.roster.sessions_of(beat.name, pid):
+                return [SendToHeartbeat(peer, messages.Who())]  # a known process beats here for a session that is over
             worker, actions = self._introduce(beat, None, now, local_pid)
         worker.last_seen = now
         worker.is_suspect = False
@@ -178,12 +179,13 @@ class BrokerCore:
     def on_worker_unreachable(self, peer: Peer, now: float) -> list[Action]:
         """A message could not be sent. The task that it carried never reached the worker: it costs no attempt."""
         worker = self.roster.at(peer)
-        return [] if worker is None else self._lose(worker, LostBy.UNREACHABLE, now)
+        return [] if worker is None else self._lose(worker, LostBy.UNREACHABLE, now) + self._assign(now)
 
-    def on_process_exit(self, incarnation: Id, now: float) -> list[Action]:
-        """The kernel says that the process behind this session ended."""
-        worker = self.roster.workers.get(incarnation)
-        return [] if worker is None else self._lose(worker, LostBy.PROCESS_EXIT, now)
+    def on_process_exit(self, incarnations: Iterable[Id], now: float) -> list[Action]:
+        """The kernel says that the processes behind these sessions ended."""
+        lost = [self.roster.workers[incarnation] for incarnation in incarnations if incarnation in self.roster.workers]
+        actions = [action for worker in lost for action in self._lose(worker, LostBy.PROCESS_EXIT, now)]
+        return actions + self._assign(now)
 
     def on_probe(self, incarnation: Id, now: float, *, has_progress: bool) -> list[Action]:
         """Whether a silent process used CPU since the last probe: one long C call silences a worker that is well."""
@@ -191,6 +193,7 @@ class BrokerCore:
         if worker is None or now < worker.last_seen + self.settings.liveness:
             return []
         if not has_progress:
+            self._check_by(now)  # which assigns its task, when all who are silent have been looked at
             return self._lose(worker, LostBy.SILENCE, now)
         worker.last_seen = now - self.settings.liveness / 2
         return [Report("worker_silent", {"worker": worker.name, "pid": worker.pid, "reason": "it uses CPU"})]
@@ -200,8 +203,9 @@ class BrokerCore:
             self.counters["bad_frames"] += 1
             return []
         replaced: list[Action] = []
-        for worker in self.roster.forerunners(ready):
-            by = LostBy.RENEWED if worker.pid == ready.pid else LostBy.REPLACED
+        pid = ready.pid if local_pid is None else local_pid
+        for worker in self.roster.forerunners(ready.name, pid):
+            by = LostBy.RENEWED if worker.pid == pid else LostBy.REPLACED
             replaced += self._lose(worker, by, now)
         _, introduced = self._introduce(ready, peer, now, local_pid)
         welcome = SendToWorker(peer, messages.Welcome(self.epoch, self.settings.payload_limit))
@@ -243,7 +247,11 @@ class BrokerCore:
         return [*answer, Report("task_completed" if is_ok else "task_failed", fields), *self._assign(now)]
 
     def _lose(self, worker: Worker, by: LostBy, now: float) -> list[Action]:
-        """Ends a worker's session; the task in its hands goes back to its place, or is given up."""
+        """Ends a worker's session; the task in its hands goes back to its place, or is given up.
+
+        Assigns nothing: it may be one of several that are lost at once, and a task must not go from hand to hand of
+        workers that are all dead, an attempt each.
+        """
         self.roster.remove(worker)
         actions: list[Action] = []
         if worker.is_local:
@@ -259,7 +267,7 @@ class BrokerCore:
         actions.append(Report("worker_lost" if by.is_loss else "worker_stopped", fields))
         if worker.task is not None:
             actions += self._take_back(worker, worker.task, by, now)
-        return actions + self._assign(now)
+        return actions
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -319,13 +327,15 @@ class BrokerCore:
         for client in list(self.clients.values()):
             if client.last_seen + self.settings.liveness <= now:
                 actions += self._forget_client(client, now)
+        actions += self._assign(now)
         self._next_check = min(self._checks(), default=inf)
         return actions
 
     def on_pause(self, now: float) -> list[Action]:
-        """The broker itself stood still, so nobody's silence tells anything."""
+        """The broker itself stood still, so nobody's silence tells anything, and results may wait unread."""
         for worker in self.roster.workers.values():
             worker.last_seen = now
+            worker.deadline = max(worker.deadline, now + self.settings.liveness / 2)
             worker.is_suspect = False
         for client in self.clients.values():
             client.last_seen = now

@@ -1,10 +1,11 @@
 """Who works here: the workers' sessions, and the list of those that are idle. Knows no client."""
 
 from collections.abc import Iterable
+from math import inf
 
 from broker.tasks import Peer, Task
 from broker.workers import Worker
-from protocol.messages import Id, Ready
+from protocol.messages import Id
 
 MAX_WORKERS = 4_096
 MAX_LOST_NAMES = 1_024
@@ -40,12 +41,16 @@ class Roster:
         """The worker that has this task in its hands."""
         return next(worker for worker in self.workers.values() if worker.task is task)
 
-    def forerunners(self, ready: Ready) -> list[Worker]:
-        """The sessions that this one ends. A local process of another pid is left to its pidfd: it may well live."""
+    def sessions_of(self, name: str, pid: int) -> list[Worker]:
+        """The sessions of this very process; more than one only while a new one opens."""
+        return [worker for worker in self.workers.values() if (worker.name, worker.pid) == (name, pid)]
+
+    def forerunners(self, name: str, pid: int) -> list[Worker]:
+        """The sessions that a new one ends. A local process of another pid is left to its pidfd: it may well live."""
         return [
             worker
             for worker in self.workers.values()
-            if worker.name == ready.name and (worker.pid == ready.pid or not worker.is_local)
+            if worker.name == name and (worker.pid == pid or not worker.is_local)
         ]
 
     def add(self, worker: Worker) -> None:
@@ -66,11 +71,12 @@ class Roster:
         """Puts the task into the hands of the worker that has been idle for longest. There must be one."""
         worker = self._idle.pop(next(iter(self._idle)))
         worker.task, worker.lease, worker.assigned_at = task, lease, now
+        worker.deadline = now + task.run_timeout_ms / 1000
         return worker
 
     def release(self, worker: Worker) -> None:
         """The worker gave its task back, done."""
-        worker.task, worker.lease = None, 0
+        worker.task, worker.lease, worker.deadline = None, 0, inf
         self._idle[worker.incarnation] = worker
 
     def mark_lost(self, worker: Worker, now: float) -> None:

@@ -44,7 +44,7 @@ from protocol.messages import (
     encode,
 )
 from protocol.settings import Settings
-from protocol.signals import wakeup_pipe
+from protocol.signals import Termination
 from protocol.sockets import ZERO_COPY_BYTES, Context, Socket, receive_from, router, sender_pid
 
 CLIENT_SEND_LIMIT = 1_000
@@ -82,11 +82,19 @@ class Server:
         self._bound = _inodes(
             (settings.endpoint, settings.backend, settings.heartbeat_endpoint, settings.stats_endpoint)
         )
-        self._signals = wakeup_pipe()
+        self._termination = Termination()
         self._poller = zmq.Poller()
-        for source in (self._frontend, self._backend, self._heartbeat, self._stats, self._processes, self._signals):
+        for source in (self._frontend, self._backend, self._heartbeat, self._stats, self._processes, self._termination):
             self._poller.register(source, zmq.POLLIN)
+        self._inlets = (  # in the order of a turn: results free workers, heartbeats prove life, then new work
+            (self._backend, self._on_worker_frames),
+            (self._heartbeat, self._on_heartbeat_frames),
+            (self._frontend, self._on_client_frames),
+            (self._stats, self._on_stats_frames),
+        )
+        self._patience_s = settings.liveness / 4
         self._woke_at = time.monotonic()
+        self._judged_at = self._woke_at
         self._sockets_checked_at = self._woke_at
         self._drain_until: float | None = None
 
@@ -113,27 +121,26 @@ class Server:
         return self._core.ledger.in_flight == 0 or time.monotonic() >= self._drain_until
 
     def _turn(self) -> None:
-        """One round: drain the sockets first, then look at processes, then judge silence."""
-        asleep_s = max(0.0, min(self._core.next_check() - time.monotonic(), MAX_SLEEP_S))
+        """One round: drain the sockets first, then look at processes, then judge silence.
+
+        A flood that leaves a socket undrained may not put that off for ever: libzmq takes its peers in turns, so after
+        `_patience_s` all others have been heard. A pause can hide in a sleep, hence no sleep is longer than that.
+        """
+        asleep_s = max(0.0, min(self._core.next_check() - time.monotonic(), MAX_SLEEP_S, self._patience_s))
         ready = dict(self._poller.poll(ceil(asleep_s * 1000)))
-        if self._signals in ready:
-            self._on_signal()
-        is_drained = all(
-            (
-                self._drain(self._backend, self._on_worker_frames),
-                self._drain(self._heartbeat, self._on_heartbeat_frames),
-                self._drain(self._frontend, self._on_client_frames),
-                self._drain(self._stats, self._on_stats_frames),
-            )
-        )
+        if self._termination.fileno() in ready:
+            self._on_termination()
+        undrained = [inlet for inlet, handle in self._inlets if inlet in ready and not self._drain(inlet, handle)]
         now = time.monotonic()
         stood_still_s = now - self._woke_at - asleep_s
         self._woke_at = now
-        if stood_still_s > self._settings.liveness / 2:
+        if stood_still_s > self._patience_s:
             self._perform(self._core.on_pause(now))
-        if is_drained:
-            for incarnation in self._processes.ended():
-                self._perform(self._core.on_process_exit(incarnation, now))
+        is_due = now > self._judged_at + self._patience_s
+        if self._processes.fileno() in ready and (self._backend not in undrained or is_due):
+            self._perform(self._core.on_process_exit(self._processes.ended(), now))
+        if not undrained or is_due:
+            self._judged_at = now
             self._perform(self._core.on_tick(now))
         if now - self._sockets_checked_at > SOCKET_CHECK_S:
             self._sockets_checked_at = now
@@ -211,7 +218,7 @@ class Server:
                 self._send(self._frontend, [peer, *encode(Stats(self._figures()))])
             case WatchProcess(incarnation, pid):
                 if not self._processes.watch(incarnation, pid):
-                    return self._core.on_process_exit(incarnation, time.monotonic())
+                    return self._core.on_process_exit([incarnation], time.monotonic())
             case UnwatchProcess(incarnation):
                 self._processes.unwatch(incarnation)
             case KillProcess(incarnation):
@@ -247,9 +254,8 @@ class Server:
 
     # --- the process --------------------------------------------------------------------------------------------------
 
-    def _on_signal(self) -> None:
-        with suppress(BlockingIOError):
-            os.read(self._signals, 64)
+    def _on_termination(self) -> None:
+        self._termination.drain()
         if self._drain_until is None:
             self._drain_until = time.monotonic() + DRAIN_S
             self._perform(self._core.on_drain())

@@ -4,7 +4,7 @@ import os
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 
 from broker.actions import Report
@@ -19,6 +19,9 @@ BOUNDS_MS = tuple(base * 10.0**power for power in range(-1, 5) for base in (1.0,
 RECENT_EVENTS = 100
 REMEMBERED = frozenset({"worker_lost", "worker_restarted", "task_requeued", "task_given_up", "task_abandoned"})
 DETECTED = frozenset({"process_exit", "silence", "unreachable", "replaced"})
+
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST_MS = 253_402_300_799_000  # the end of 9999: a worker's own word must not break the figures
 
 
 class Histogram:
@@ -138,7 +141,7 @@ class Statistics:
             tasks_completed=worker.tasks_completed,
             tasks_failed=worker.tasks_failed,
             last_heartbeat_age_s=round(now - worker.last_seen, 3),
-            started_at=datetime.fromtimestamp(worker.started_at_ms / 1000, UTC),
+            started_at=_UNIX_EPOCH + timedelta(milliseconds=min(worker.started_at_ms, _LATEST_MS)),
             version=worker.version,
             rss_bytes=worker.rss_bytes,
         )

@@ -32,8 +32,9 @@ class Worker:
     """One session of a worker process.
 
     `peer` is None while only heartbeats told of it: it introduced itself while busy with an older epoch's task, and can
-    be given nothing before its READY. `lease` is that of `task`, 0 without one. `pid` is the kernel's word where the
-    socket is local (`is_local`), else the worker's own. Instants are the broker's clock, in seconds.
+    be given nothing before its READY. `lease` is that of `task`, 0 without one; `deadline` is the end of its run
+    timeout, infinity without one. `pid` is the kernel's word where the socket is local (`is_local`), else the worker's
+    own. Instants are the broker's clock, in seconds.
     """
 
     incarnation: Id
@@ -47,6 +48,7 @@ class Worker:
     task: Task | None = None
     lease: int = 0
     assigned_at: float = 0.0
+    deadline: float = inf
     is_suspect: bool = False
     tasks_completed: int = 0
     tasks_failed: int = 0
@@ -56,8 +58,3 @@ class Worker:
     def state(self) -> Literal["idle", "busy"]:
         """Idle, or busy with our task or an older epoch's."""
         return "idle" if self.task is None and self.peer is not None else "busy"
-
-    @property
-    def deadline(self) -> float:
-        """When the run timeout of the task in hand ends."""
-        return self.assigned_at + self.task.run_timeout_ms / 1000 if self.task else inf

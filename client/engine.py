@@ -1,5 +1,6 @@
 """The pool's I/O thread: the socket, the clock and the futures around the core that decides."""
 
+import atexit
 import os
 import threading
 import time
@@ -35,8 +36,9 @@ from protocol.stats import PoolStats
 MESSAGES_PER_TURN = 64
 MAX_SLEEP_S = 1.0
 FAREWELL_LINGER_MS = 100
+EXIT_S = 2.0
 
-engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+_engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 """Those of pools that nobody holds any more, too: their futures live on."""
 
 
@@ -54,7 +56,7 @@ class Engine:
         timing = Timing(settings.heartbeat_interval, settings.liveness, settings.connect_timeout)
         self._core = ClientCore(Id(os.urandom(16)), self.pid, settings.endpoint, timing)
         self._futures: dict[Id, PoolFuture[Any]] = {}
-        self._asking: list[PoolFuture[PoolStats]] = []
+        self._asking: deque[PoolFuture[PoolStats]] = deque()
         self._inbox: deque[Callable[[float], list[Action]]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         weakref.finalize(self, os.close, self._wake).atexit = False  # not sooner: anybody may still write to it
@@ -69,7 +71,7 @@ class Engine:
         self._poller.register(self._wake, zmq.POLLIN)
         self._thread = threading.Thread(target=self._run, name="racepool-client", daemon=True)
         self._thread.start()
-        engines.add(self)
+        _engines.add(self)
 
     # --- from any thread ----------------------------------------------------------------------------------------------
 
@@ -93,7 +95,8 @@ class Engine:
     def ask_stats(self) -> PoolFuture[PoolStats]:
         """The broker's figures, to come."""
         future: PoolFuture[PoolStats] = PoolFuture()
-        self._post(lambda now: self._ask_stats(future, now))
+        self._asking.append(future)
+        self._post(self._core.on_ask_stats)
         if self._has_ended:
             self._fail_all()
         return future
@@ -108,11 +111,10 @@ class Engine:
         self._is_closing = True
         self._post(lambda _now: [])
 
-    def stop(self, timeout_s: float) -> None:
+    def stop(self) -> None:
         """Ends the thread now; what is unresolved fails with PoolClosedError."""
         self._is_stopping = True
         self._post(lambda _now: [])
-        self.join(timeout_s)
 
     def join(self, timeout_s: float | None = None) -> None:
         """Waits for the thread's end."""
@@ -227,14 +229,10 @@ class Engine:
             future.resolve(None, None)
         return self._core.on_cancel(task_id, now, kill=kill)
 
-    def _ask_stats(self, future: PoolFuture[PoolStats], now: float) -> list[Action]:
-        self._asking.append(future)
-        return self._core.on_ask_stats(now)
-
     def _answer_stats(self, figures: PoolStats | None, error: PoolError | None) -> None:
-        asking, self._asking = self._asking, []
-        for future in asking:
-            future.resolve(figures, error)
+        while self._asking:
+            with suppress(IndexError):  # another thread took it
+                self._asking.popleft().resolve(figures, error)
 
     def _fail_all(self) -> None:
         """Nobody may wait for a thread that is no more."""
@@ -254,3 +252,22 @@ def broken(cause: BaseException) -> PoolBrokenError:
     error = PoolBrokenError(f"the pool's I/O thread died of {cause!r}; make a new pool")
     error.__cause__ = cause
     return error
+
+
+def _disown_all() -> None:
+    for engine in list(_engines):
+        engine.disown()
+    _engines.clear()
+
+
+def _stop_all() -> None:
+    deadline = time.monotonic() + EXIT_S
+    alive = list(_engines)
+    for engine in alive:
+        engine.stop()
+    for engine in alive:
+        engine.join(max(0.0, deadline - time.monotonic()))
+
+
+os.register_at_fork(after_in_child=_disown_all)
+atexit.register(_stop_all)

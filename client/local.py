@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -16,7 +15,7 @@ from client.zmq_pool import ZmqPool
 from protocol.errors import BrokerUnavailableError
 from protocol.settings import Settings, sockets_in
 
-STOP_S = 40.0  # longer than a worker may take to finish its task, see supervisord.conf
+STOP_S = 5.0  # all futures are resolved or cancelled by then: nobody waits for what still runs
 LOG_TAIL_LINES = 5
 
 
@@ -32,17 +31,17 @@ class LocalPool:
         self._pool: ZmqPool | None = None
 
     def __enter__(self) -> ZmqPool:
-        configuration = write_configuration(self._settings, owner_pid=os.getpid())
-        self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and file
-            supervisord_command(configuration),
-            env=child_environment(self._settings),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the caller, who ends us
-        )
-        self._pool = ZmqPool.of(self._settings)
         try:
+            configuration = write_configuration(self._settings, owner_pid=os.getpid())
+            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and file
+                supervisord_command(configuration),
+                env=child_environment(self._settings),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the caller, who ends us
+            )
+            self._pool = ZmqPool.of(self._settings)
             self._pool.wait_for_workers(self._settings.workers)
         except BaseException as error:
             tail = self._log_tail()
@@ -66,16 +65,24 @@ class LocalPool:
         await asyncio.to_thread(self.__exit__, kind, error, traceback)
 
     def _stop(self, *, cancel_futures: bool = True) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=cancel_futures)
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()  # its children die with it
-                self._process.wait()
-        shutil.rmtree(self._settings.dir, ignore_errors=True)
+        try:
+            if self._pool is not None:
+                self._pool.shutdown(cancel_futures=cancel_futures)
+        finally:
+            if self._process is not None:
+                self._end(self._process)
+            shutil.rmtree(self._settings.dir, ignore_errors=True)
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except BaseException as error:
+            process.kill()  # its children die with it
+            process.wait()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
 
     def _log_tail(self) -> str:
         logs = sorted((self._settings.dir / "log").glob("*.log"))

@@ -76,7 +76,7 @@ class PoolFuture(Future[T]):
         """In a forked child: fails, without a word to the parent's event loops. Its locks may be held by no one."""
         self._condition = threading.Condition()
         self._done_callbacks.clear()  # type: ignore[attr-defined]
-        self._waiters.clear()  # type: ignore[attr-defined]
+        self._waiters.clear()
         if not self.done():
             self.set_exception(PoolForkedError("this future belongs to the parent process; call exec() again here"))
 
@@ -124,7 +124,7 @@ def _mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
 
 def _after_fork() -> None:
     """In the child: these locks may be held by no one, and no loop of the parent's runs here."""
-    global _mailboxes, _mailboxes_lock  # noqa: PLW0603
+    global _mailboxes, _mailboxes_lock
     _mailboxes, _mailboxes_lock = WeakKeyDictionary(), threading.Lock()
 
 

@@ -40,14 +40,14 @@ def write_configuration(settings: Settings, *, owner_pid: int | None = None) -> 
     for name in PROGRAMS:
         program = parser[f"program:{name}"]
         program["command"] = _command(name)
-        program["stdout_logfile"] = _literal(logs / program.get("process_name", name)).replace("%%(", "%(") + ".log"
+        program["stdout_logfile"] = _logfile(logs, program.get("process_name", name))
         program["stdout_logfile_maxbytes"] = LOG_MAX_BYTES
         program["stdout_logfile_backups"] = LOG_BACKUPS
     parser["program:worker"]["numprocs"] = str(settings.workers)
     if owner_pid is not None:
         parser["program:owner"] = dict(parser["program:broker"]) | {
             "command": _command("client.owner", str(owner_pid)),
-            "stdout_logfile": _literal(logs / "owner.log"),
+            "stdout_logfile": _logfile(logs, "owner"),
         }
     path = directory / "supervisord.conf"
     with path.open("w", encoding="utf-8") as file:
@@ -70,6 +70,10 @@ def _shipped_configuration() -> Path:
 
 def _command(module: str, *arguments: str) -> str:
     return shlex.join([sys.executable, "-P", "-m", module, *arguments]).replace("%", "%%")
+
+
+def _logfile(logs: Path, name: str) -> str:
+    return f"{_literal(logs).replace('%', '%%')}/{name}.log"  # supervisord expands this option twice
 
 
 def _literal(path: Path) -> str:

@@ -1,7 +1,6 @@
 """The pool as a service sees it: `ZmqPool`, and `pool`, the one instance of an application."""
 
 import asyncio
-import atexit
 import os
 import threading
 import time
@@ -30,7 +29,6 @@ from protocol.stats import PoolStats
 from protocol.transformed_race import Previous, PreviousAmounts, TransformedRace
 
 POLL_S = 0.05
-EXIT_S = 2.0
 
 _pools: "weakref.WeakSet[ZmqPool]" = weakref.WeakSet()
 
@@ -145,7 +143,8 @@ class ZmqPool:
             BrokerUnavailableError: there was no broker, or too few workers, when the time was up.
         """
         deadline = self._deadline(timeout_s)
-        while (missing := _missing(self._stats_by(deadline), n)) is not None:
+        stats = None
+        while (missing := _missing(stats := self._stats_by(deadline) or stats, n)) is not None:
             if time.monotonic() >= deadline:
                 raise BrokerUnavailableError(missing)
             time.sleep(POLL_S)
@@ -153,7 +152,8 @@ class ZmqPool:
     async def wait_for_workers_async(self, n: int | None = None, timeout_s: float | None = None) -> None:
         """As `wait_for_workers`, for an event loop."""
         deadline = self._deadline(timeout_s)
-        while (missing := _missing(await self._stats_by_async(deadline), n)) is not None:
+        stats = None
+        while (missing := _missing(stats := await self._stats_by_async(deadline) or stats, n)) is not None:
             if time.monotonic() >= deadline:
                 raise BrokerUnavailableError(missing)
             await asyncio.sleep(POLL_S)
@@ -221,13 +221,7 @@ class ZmqPool:
     def _after_fork(self) -> None:
         """In the child: the parent's thread and socket are not ours, and its lock may be held by no one."""
         self._lock = threading.Lock()
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.disown()
-
-    def _at_exit(self) -> None:
-        if self._engine is not None and self._engine.pid == os.getpid():
-            self._engine.stop(EXIT_S)
+        self._engine = None
 
     # --- waiting for workers ------------------------------------------------------------------------------------------
 
@@ -240,9 +234,10 @@ class ZmqPool:
         return asked.result() if asked.done() else None
 
     async def _stats_by_async(self, deadline: float) -> PoolStats | None:
-        asked = asyncio.wrap_future(self._connected().ask_stats())
-        await asyncio.wait([asked], timeout=max(0.0, deadline - time.monotonic()))
-        return asked.result() if asked.done() else None
+        try:
+            return await asyncio.wait_for(self._connected().ask_stats(), deadline - time.monotonic())
+        except TimeoutError:
+            return None
 
 
 pool = ZmqPool()
@@ -273,10 +268,9 @@ def _failed(error: Exception) -> PoolFuture[Any]:
     return future
 
 
-def _each(call: Callable[[ZmqPool], None]) -> None:
+def _after_fork() -> None:
     for one in list(_pools):
-        call(one)
+        one._after_fork()  # noqa: SLF001
 
 
-os.register_at_fork(after_in_child=lambda: _each(ZmqPool._after_fork))  # noqa: SLF001
-atexit.register(_each, ZmqPool._at_exit)  # noqa: SLF001
+os.register_at_fork(after_in_child=_after_fork)

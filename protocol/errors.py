@@ -16,11 +16,20 @@ PoolError
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class PoolError(Exception):
-    """Base of all errors that racepool raises or sets on a future."""
+    """Base of all errors that racepool raises or sets on a future. A copy, or a pickle, of one is whole."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unfilled, (type(self), self.args), self.__dict__ or None
+
+
+def _unfilled(kind: type[PoolError], args: tuple[object, ...]) -> PoolError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class FieldError(NamedTuple):

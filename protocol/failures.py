@@ -18,7 +18,7 @@ def pack_field_errors(errors: list[FieldError]) -> bytes:
 
 def unpack_field_errors(payload: bytes) -> list[FieldError]:
     """The broken rules that the worker found."""
-    return [FieldError(str(path), str(message)) for path, message in unpack_array(payload)]
+    return [FieldError(str(path), str(message)) for path, message in _unpack_pairs(payload)]
 
 
 def pack_raised(type_: str, message: str, traceback: str) -> bytes:
@@ -39,7 +39,8 @@ def pack_crashes(attempts: list[CrashedAttempt]) -> bytes:
 
 def unpack_crashes(payload: bytes) -> list[CrashedAttempt]:
     """The workers that died of the task."""
-    return [CrashedAttempt(str(worker), signal) for worker, signal in unpack_array(payload)]
+    pairs = _unpack_pairs(payload)
+    return [CrashedAttempt(str(worker), signal if type(signal) is int else None) for worker, signal in pairs]
 
 
 def pack_size(size_bytes: int) -> bytes:
@@ -50,7 +51,9 @@ def pack_size(size_bytes: int) -> bytes:
 def unpack_size(payload: bytes) -> int:
     """The size of the result that was too large to send, in bytes."""
     (size_bytes,) = unpack_array(payload, 1)
-    return int(size_bytes)
+    if type(size_bytes) is not int:
+        raise BadPayloadError("is no number of bytes")
+    return size_bytes
 
 
 def unpack_array(payload: bytes, length: int | None = None) -> list[Any]:
@@ -66,6 +69,13 @@ def unpack_array(payload: bytes, length: int | None = None) -> list[Any]:
     if type(value) is not list or length not in (None, len(value)):
         raise BadPayloadError("is no array of the right length")
     return value
+
+
+def _unpack_pairs(payload: bytes) -> list[Any]:
+    pairs = unpack_array(payload)
+    if not all(type(pair) is list and len(pair) == 2 for pair in pairs):
+        raise BadPayloadError("is no array of pairs")
+    return pairs
 
 
 def _packed(value: object) -> bytes:

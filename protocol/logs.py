@@ -35,6 +35,7 @@ class Outlet:
 
     def msg(self, line: bytes) -> None:
         """Writes one line, or keeps it until the next call."""
+        self.flush()
         if self._waiting_bytes + len(line) > BACKLOG_BYTES:
             self._dropped += 1
             return
@@ -102,4 +103,7 @@ def _encoded(_logger: object, _method: str, line: str | MutableMapping[str, Any]
 
 
 def _dumps(event: Mapping[str, object], **_options: object) -> bytes:
-    return orjson.dumps(event, default=repr)
+    try:
+        return orjson.dumps(event, default=repr)
+    except TypeError:  # an integer over 64 bits, a lone surrogate: a log line never ends a program
+        return orjson.dumps({name: ascii(value) for name, value in event.items()})

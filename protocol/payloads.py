@@ -118,7 +118,10 @@ def unpack_result(payload: bytes) -> Any:  # noqa: ANN401  # another transform m
     encoding, body = unpack_array(payload, 2)
     match encoding:
         case "transformed_race":
-            return TransformedRace.model_validate_json(body)
+            try:
+                return TransformedRace.model_validate_json(body)
+            except (TypeError, ValueError) as error:
+                raise BadPayloadError(f"is no TransformedRace: {error}") from None
         case "msgpack":
             return body
         case _:

@@ -6,9 +6,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from protocol.errors import SettingsError
@@ -16,18 +15,18 @@ from protocol.errors import SettingsError
 PREFIX = "RACEPOOL_"
 MAX_IPC_PATH_BYTES = 107  # sizeof(sockaddr_un.sun_path) - 1
 WORKER_SETTINGS = ("name", "transform")  # of worker processes alone, see worker.settings
-LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
 
 
 def _checked_endpoint(endpoint: str) -> str:
     scheme, _, address = endpoint.partition("://")
-    if scheme == "ipc" and address:
+    if scheme == "ipc" and address.startswith("/"):  # not "@name": an abstract socket has no owner
         if len(os.fsencode(address)) > MAX_IPC_PATH_BYTES:
             raise ValueError(f"a socket's path has at most {MAX_IPC_PATH_BYTES} bytes; choose a shorter RACEPOOL_DIR")
         return endpoint
     if scheme == "tcp":
-        parts = urlsplit(endpoint)
-        if parts.hostname not in LOOPBACK_HOSTS or parts.port is None:
+        host, _, port = address.rpartition(":")
+        if host not in LOOPBACK_HOSTS or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
             raise ValueError("a tcp endpoint is tcp://127.0.0.1:PORT; other hosts would be open to anyone")
         return endpoint
     raise ValueError("an endpoint is ipc:///absolute/path or tcp://127.0.0.1:PORT")
@@ -61,7 +60,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
-    dir: Path = Field(default_factory=_default_dir, description="run directory: sockets, lock; 0700 and ours")
+    dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
+        default_factory=_default_dir, description="run directory: sockets, lock; 0700 and ours"
+    )
     endpoint: Endpoint = Field(default_factory=_socket("endpoint"), description="where clients meet the broker")
     backend: Endpoint = Field(default_factory=_socket("backend"), description="where workers meet the broker")
     heartbeat_endpoint: Endpoint = Field(
@@ -109,7 +110,12 @@ class Settings(BaseSettings):
         """Where the value of setting `name` came from: "flag", "environment" or "default"."""
         if name not in self.model_fields_set:
             return "default"
-        return "environment" if os.environ.get(variable(name)) else "flag"
+        rule: TypeAdapter[Any] = TypeAdapter(type(self).model_fields[name].rebuild_annotation())
+        try:
+            given = rule.validate_python(os.environ.get(variable(name)))
+        except ValidationError:  # it is not there, or a flag goes before it
+            return "flag"
+        return "environment" if given == getattr(self, name) else "flag"
 
     @staticmethod
     def unknown_variables() -> list[str]:

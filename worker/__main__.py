@@ -1,13 +1,12 @@
 """A worker as a program: `python -P -m worker`, or `racepool worker`."""
 
-import gc
 import sys
 import time
 
 from protocol.errors import SettingsError
 from protocol.exits import Exit
 from protocol.logs import open_log
-from protocol.processes import die_with_parent
+from protocol.processes import calm_collector, die_with_parent
 from protocol.settings import from_command_line, is_supervised
 from worker.execution import load_transform
 from worker.runner import Runner
@@ -34,7 +33,7 @@ def main() -> int:
         log.error("worker_refused", reason=str(error))
         time.sleep(THROTTLE_S)
         return Exit.BAD_SETTINGS
-    gc.freeze()  # all that start-up made stays; the collector need not look at it again
+    calm_collector()
     try:
         Runner(settings, transform, log).run()
     except BaseException:

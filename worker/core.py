@@ -84,7 +84,7 @@ class WorkerCore:
         self._max_tasks = max_tasks
         self._welcome_by = inf
         self._is_session_lost = False
-        self._is_leaving = False
+        self.is_leaving = False
 
     def start(self, now: float) -> list[Action]:
         """The first session."""
@@ -111,7 +111,7 @@ class WorkerCore:
 
     def on_session_lost(self, incarnation: Id, now: float) -> list[Action]:
         """The broker does not know this incarnation, or is another than it was."""
-        if incarnation != self.session.incarnation or self._is_leaving:
+        if incarnation != self.session.incarnation or self.is_leaving:
             return []
         if self.task is not None:
             self._is_session_lost = True
@@ -129,7 +129,7 @@ class WorkerCore:
         actions: list[Action] = []
         if not self._is_session_lost:
             actions.append(Send(Result(task.epoch, task.lease, task.task_id, outcome, payload)))
-        if self._is_leaving or wants_recycling or self.tasks_done == self._max_tasks:
+        if self.is_leaving or wants_recycling or self.tasks_done == self._max_tasks:
             return actions + self._leave()
         if self._is_session_lost:
             actions += [Report("session_lost"), *self._open(now)]
@@ -139,7 +139,7 @@ class WorkerCore:
         """Asked to end: at once when idle, after the reply when busy."""
         if self.task is None:
             return self._leave()
-        self._is_leaving = True
+        self.is_leaving = True
         return [Report("worker_draining")]
 
     def on_tick(self, now: float) -> list[Action]:
@@ -158,5 +158,5 @@ class WorkerCore:
         return [OpenSession(Ready(self.session.incarnation, me.name, me.pid, me.version, me.started_at_ms))]
 
     def _leave(self) -> list[Action]:
-        self._is_leaving = True
+        self.is_leaving = True
         return [Send(Bye()), Exit()]

@@ -39,7 +39,7 @@ class Execution:
             return Outcome.INVALID_RACE, pack_field_errors(error.errors)
         except BadPayloadError as error:
             return Outcome.INVALID_RACE, pack_field_errors([FieldError("", f"the payload {error}")])
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a transform raises goes to its caller
+        except BaseException as error:  # noqa: BLE001  # whatever a transform raises goes to its caller
             return Outcome.RAISED, _raised(error)
         if len(packed) > self._payload_limit:
             return Outcome.TOO_LARGE, pack_size(len(packed))
@@ -63,6 +63,8 @@ def load_transform(path: str) -> Transform:
         ) from error
     except AttributeError as error:
         raise SettingsError(f"RACEPOOL_TRANSFORM={path}: {error}") from error
+    except (Exception, SystemExit) as error:  # a module runs at its import
+        raise SettingsError(f"RACEPOOL_TRANSFORM={path}: cannot be imported: {error!r}") from error
     if not callable(function):
         raise SettingsError(f"RACEPOOL_TRANSFORM={path}: is not callable")
     transform: Transform = function
@@ -75,6 +77,6 @@ def _raised(error: BaseException) -> bytes:
     try:
         text = "".join(traceback.format_exception(error))
         message = str(error)
-    except Exception as second:  # noqa: BLE001  # an exception whose own text raises
-        text, message = f"(its traceback cannot be shown: {second!r})", "(its text cannot be shown)"
+    except BaseException as second:  # noqa: BLE001  # an exception whose own text raises
+        text, message = f"(its traceback cannot be shown: {type(second).__name__})", "(its text cannot be shown)"
     return pack_raised(name, message[:MAX_MESSAGE_CHARS], text[-MAX_TRACEBACK_CHARS:])

@@ -5,7 +5,6 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
 from math import ceil
 from typing import assert_never
 
@@ -15,7 +14,7 @@ from protocol import VERSION
 from protocol.logs import Log
 from protocol.messages import TO_WORKER, BadFrameError, Id, Name, Task, decode, encode
 from protocol.processes import resident_bytes
-from protocol.signals import wakeup_pipe
+from protocol.signals import Termination
 from protocol.sockets import Context, Socket, dealer, receive
 from worker.core import Action, Execute, Exit, Identity, OpenSession, Report, Send, WorkerCore
 from worker.execution import Execution, Transform
@@ -39,9 +38,12 @@ class Runner:
         )
         self._execution = Execution(transform, settings.payload_limit)
         self._socket: Socket | None = None
-        self._signals = wakeup_pipe()
+        self._termination = Termination()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._pulse = Pulse(self._context, settings, self._core, lambda: os.eventfd_write(self._wake, 1))
+        self._poller = zmq.Poller()
+        self._poller.register(self._termination, zmq.POLLIN)
+        self._poller.register(self._wake, zmq.POLLIN)
         self._has_left = False
 
     def run(self) -> None:
@@ -57,28 +59,26 @@ class Runner:
         self._log.info("worker_stopped", pid=os.getpid(), tasks_done=self._core.tasks_done)
 
     def _turn(self) -> None:
-        socket = self._socket
-        if socket is None:
-            raise RuntimeError("a worker that has not left has a socket")
-        poller = zmq.Poller()
-        for source in (socket, self._signals, self._wake):
-            poller.register(source, zmq.POLLIN)
         asleep_s = max(0.0, min(self._core.next_check() - time.monotonic(), MAX_SLEEP_S))
-        ready = dict(poller.poll(ceil(asleep_s * 1000)))
-        if socket in ready:
-            self._receive(socket)
+        ready = dict(self._poller.poll(ceil(asleep_s * 1000)))
         if self._wake in ready:
             os.eventfd_read(self._wake)
-            if self._pulse.lost is not None:
-                self._perform(self._core.on_session_lost(self._pulse.lost, time.monotonic()))
-        if self._signals in ready:
-            with suppress(BlockingIOError):
-                os.read(self._signals, 64)
-            self._perform(self._core.on_terminate())
+        if self._termination.fileno() in ready:
+            self._termination.drain()
+        self._look_up()
+        if self._socket in ready and not self._has_left:
+            self._receive()
         self._perform(self._core.on_tick(time.monotonic()))
 
-    def _receive(self, socket: Socket) -> None:
-        frames = receive(socket)
+    def _look_up(self) -> None:
+        """Whether the session was lost, or somebody asked for the end."""
+        if self._pulse.lost == self._core.session.incarnation:
+            self._perform(self._core.on_session_lost(self._core.session.incarnation, time.monotonic()))
+        if self._termination.is_asked and not self._core.is_leaving:
+            self._perform(self._core.on_terminate())
+
+    def _receive(self) -> None:
+        frames = receive(self._socket) if self._socket is not None else None
         if frames is None:
             return
         try:
@@ -93,10 +93,7 @@ class Runner:
         while todo and not self._has_left:
             match todo.popleft():
                 case OpenSession(ready):
-                    if self._socket is not None:
-                        self._socket.close(linger=0)
-                    self._socket = dealer(self._context, self._settings.backend)
-                    self._socket.send_multipart(encode(ready))
+                    self._replace_socket().send_multipart(encode(ready))
                 case Send(message):
                     if self._socket is not None:
                         self._socket.send_multipart(encode(message), copy=False)
@@ -115,6 +112,7 @@ class Runner:
         signal.setitimer(signal.ITIMER_REAL, task.run_timeout_ms / 1000 + self._settings.liveness)
         outcome, payload = self._execution.run(task.payload)
         signal.setitimer(signal.ITIMER_REAL, 0)
+        self._look_up()  # before the reply: it may be stale, or the last
         now = time.monotonic()
         self._log.info(
             "task_executed",
@@ -127,6 +125,14 @@ class Runner:
         limit = self._settings.worker_memory_limit
         wants_recycling = bool(limit) and resident_bytes() > limit
         return self._core.on_finished(outcome, payload, now, wants_recycling=wants_recycling)
+
+    def _replace_socket(self) -> Socket:
+        if self._socket is not None:
+            self._poller.unregister(self._socket)
+            self._socket.close(linger=0)
+        self._socket = dealer(self._context, self._settings.backend)
+        self._poller.register(self._socket, zmq.POLLIN)
+        return self._socket
 
     def _leave(self) -> None:
         self._has_left = True
