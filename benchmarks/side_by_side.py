@@ -4,6 +4,7 @@ Absolute figures belong to the machine and the moment; read the ratios. Each cel
 """
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import Callable, Coroutine
@@ -26,6 +27,7 @@ from worker.transform import transform_race
 POLLED_AT = datetime(2025, 7, 17, 0, 12, tzinfo=UTC)
 BURST = 5
 TICK_S = 0.001
+SETTLE_S = 0.05
 RAW_BYTES = 410_000
 SAMPLES = Path(__file__).parents[1] / "samples"
 
@@ -124,6 +126,8 @@ async def _measure(contenders: list[Contender], loads: list[Load], rounds: int) 
         for load in loads:
             for name, measure, _ in MEASURES:
                 for contender in contenders if index % 2 else contenders[::-1]:
+                    gc.collect()
+                    await asyncio.sleep(SETTLE_S)  # what the last one left behind is freed by the loop's next turn
                     figure = await measure(contender, load)
                     if index:  # the first round warms up
                         cells.setdefault((load.name, name, contender.name), []).append(figure)

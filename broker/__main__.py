@@ -9,7 +9,7 @@ from broker.lock import BrokerLock, LockTakenError
 from broker.server import Server, SocketLostError
 from protocol.errors import SettingsError
 from protocol.exits import Exit
-from protocol.logs import open_log
+from protocol.logs import LOG_HOLD_S, Outlet, open_log
 from protocol.processes import calm_collector, die_with_parent, raise_file_limit
 from protocol.settings import Settings, from_command_line, is_supervised
 
@@ -25,7 +25,8 @@ def main() -> int:
         return _refused(error, Exit.BAD_SETTINGS)
     if is_supervised():
         die_with_parent()
-    log = open_log(settings, program="broker")
+    outlet = Outlet(sys.stdout.fileno(), LOG_HOLD_S)
+    log = open_log(settings, outlet=outlet, program="broker")
     try:
         lock = BrokerLock(directory)
     except LockTakenError as error:
@@ -34,7 +35,7 @@ def main() -> int:
     raise_file_limit()
     calm_collector()
     try:
-        Server(settings, log).run()
+        Server(settings, log, outlet).run()
     except (zmq.ZMQError, SocketLostError) as error:
         log.error("broker_failed", reason=str(error))
         time.sleep(THROTTLE_S)
@@ -45,6 +46,7 @@ def main() -> int:
         return Exit.FAILURE
     finally:
         lock.release()
+        outlet.flush()
     return Exit.OK
 
 

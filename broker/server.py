@@ -27,7 +27,7 @@ from broker.core import BrokerCore
 from broker.process_watch import ProcessWatch
 from broker.statistics import Statistics
 from broker.tasks import Peer
-from protocol.logs import Log
+from protocol.logs import Log, Outlet
 from protocol.messages import (
     FROM_CLIENT,
     FROM_HEARTBEAT,
@@ -65,9 +65,10 @@ class SocketLostError(Exception):
 class Server:
     """One life of the broker, from bind to farewell. `run` returns after SIGTERM or SIGINT."""
 
-    def __init__(self, settings: Settings, log: Log) -> None:
+    def __init__(self, settings: Settings, log: Log, outlet: Outlet) -> None:
         self._settings = settings
         self._log = log
+        self._outlet = outlet
         self._context: Context = zmq.Context()
         self._core = BrokerCore(settings, Epoch(os.urandom(8)))
         self._statistics = Statistics(self._core, time.monotonic, time.time() - time.monotonic())
@@ -126,8 +127,11 @@ class Server:
         A flood that leaves a socket undrained may not put that off for ever: libzmq takes its peers in turns, so after
         `_patience_s` all others have been heard. A pause can hide in a sleep, hence no sleep is longer than that.
         """
-        asleep_s = max(0.0, min(self._core.next_check() - time.monotonic(), MAX_SLEEP_S, self._patience_s))
+        until_check_s = self._core.next_check() - time.monotonic()
+        asleep_s = max(0.0, min(until_check_s, self._outlet.patience_s, MAX_SLEEP_S, self._patience_s))
         ready = dict(self._poller.poll(ceil(asleep_s * 1000)))
+        if not ready:
+            self._outlet.flush()
         if self._termination.fileno() in ready:
             self._on_termination()
         undrained = [inlet for inlet, handle in self._inlets if inlet in ready and not self._drain(inlet, handle)]

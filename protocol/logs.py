@@ -5,6 +5,8 @@ import select
 import sys
 from collections import deque
 from collections.abc import Mapping, MutableMapping
+from math import inf
+from time import monotonic
 from typing import IO, Any
 
 import orjson
@@ -13,6 +15,7 @@ import structlog
 from protocol.settings import Settings
 
 BACKLOG_BYTES = 1 << 20
+LOG_HOLD_S = 0.05  # supervisord reads each write: three a task would cost it a tenth of all CPU
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 Log = structlog.typing.FilteringBoundLogger
@@ -23,64 +26,86 @@ class Outlet:
 
     A pipe whose reader sleeps (a frozen supervisord) takes no more; lines then wait in memory, up to `BACKLOG_BYTES`,
     and beyond that are dropped and counted. A pipe that polls as writable takes PIPE_BUF bytes without blocking.
+
+    Args:
+        fd: where to write.
+        hold_s: how long a line may be held back to be written together with others, in seconds; its reader pays for
+            each write. Warnings and errors are written at once. The owner calls `flush` when it has nothing else to do.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, hold_s: float = 0.0) -> None:
+        self.hold_s = hold_s
         self._fd = fd
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
+        self._flushed_at = -inf
         self._dropped = 0
 
+    @property
+    def patience_s(self) -> float:
+        """How long its owner may sleep before it calls `flush`."""
+        return self.hold_s if self._waiting else inf
+
     def msg(self, line: bytes) -> None:
-        """Writes one line, or keeps it until the next call."""
-        self.flush()
+        """Writes one line, soon."""
+        if self._waiting_bytes + len(line) > BACKLOG_BYTES:
+            self.flush()
         if self._waiting_bytes + len(line) > BACKLOG_BYTES:
             self._dropped += 1
             return
         self._put(line + b"\n")
+        if self._waiting_bytes >= select.PIPE_BUF or monotonic() >= self._flushed_at + self.hold_s:
+            self.flush()
+
+    def urgent(self, line: bytes) -> None:
+        """Writes one line, and all that were held back."""
+        self.msg(line)
         self.flush()
 
-    debug = info = warning = error = critical = exception = log = fatal = msg
+    debug = info = log = msg
+    warning = error = critical = exception = fatal = urgent
 
     def flush(self) -> None:
         """Writes what waits, as far as the reader takes it."""
-        while self._waiting and self._is_writable():
-            line = self._waiting.popleft()
-            self._waiting_bytes -= len(line)
-            chunk, rest = line[: select.PIPE_BUF], line[select.PIPE_BUF :]
+        self._flushed_at = monotonic()
+        while self._waiting and self._poll.poll(0):
             try:
-                os.write(self._fd, chunk)
+                os.write(self._fd, self._take())
             except OSError:  # the reader is gone: nobody is left to tell
                 self._dropped += 1
                 continue
-            if rest:
-                self._put(rest, first=True)
-            elif self._dropped and not self._waiting:
-                self._put(
-                    orjson.dumps({"event": "log_lines_dropped", "level": "warning", "count": self._dropped}) + b"\n"
-                )
+            if self._dropped and not self._waiting:
+                notice = {"event": "log_lines_dropped", "level": "warning", "count": self._dropped}
+                self._put(orjson.dumps(notice) + b"\n")
                 self._dropped = 0
 
-    def _put(self, line: bytes, *, first: bool = False) -> None:
-        if first:
-            self._waiting.appendleft(line)
-        else:
-            self._waiting.append(line)
+    def _take(self) -> bytes:
+        """What a writable pipe takes at once: as many lines as fit, or the next part of a long one."""
+        chunk = self._waiting.popleft()
+        while self._waiting and len(chunk) + len(self._waiting[0]) <= select.PIPE_BUF:
+            chunk += self._waiting.popleft()
+        if len(chunk) > select.PIPE_BUF:
+            self._waiting.appendleft(chunk[select.PIPE_BUF :])
+            chunk = chunk[: select.PIPE_BUF]
+        self._waiting_bytes -= len(chunk)
+        return chunk
+
+    def _put(self, line: bytes) -> None:
+        self._waiting.append(line)
         self._waiting_bytes += len(line)
 
-    def _is_writable(self) -> bool:
-        return bool(self._poll.poll(0))
 
-
-def open_log(settings: Settings, stream: IO[str] | None = None, **bound: object) -> Log:
+def open_log(
+    settings: Settings, stream: IO[str] | None = None, *, outlet: Outlet | None = None, **bound: object
+) -> Log:
     """A program's log: JSON lines, or readable ones on a terminal; `bound` goes into every line."""
     stream = stream or sys.stdout
     console = settings.log_format == "console" or (settings.log_format is None and stream.isatty())
     renderer = _console() if console else structlog.processors.JSONRenderer(serializer=_dumps)
     log: Log = structlog.wrap_logger(
-        Outlet(stream.fileno()),
+        outlet or Outlet(stream.fileno()),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

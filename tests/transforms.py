@@ -5,6 +5,7 @@
 
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -97,7 +98,7 @@ def spin(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | Non
 
 
 def hold_gil(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | None) -> dict[str, Any]:
-    """One C call that never lets another thread run: `hold-gil:N` doubles with N (27: about a second), or for ever."""
+    """One C call that never lets another thread run: `hold-gil:N` doubles with N (25: about a second), or for ever."""
     re.match(r"(?:a|a)*b", "a" * int(_argument(race) or 100))
     return echo(race, polled_at=polled_at, previous=previous)
 
@@ -133,6 +134,13 @@ def unpackable(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts
     return object()
 
 
+def no_descriptors(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | None) -> dict[str, Any]:
+    """Leaves its process without a free file descriptor, and sleeps: `no-descriptors:SECONDS`."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))  # with 0 poll(2) itself would fail, and libzmq abort
+    time.sleep(float(_argument(race) or 0))
+    return echo(race, polled_at=polled_at, previous=previous)
+
+
 _hoarded: list[bytes] = []
 _SCRIPT = {
     "echo": echo,
@@ -152,6 +160,7 @@ _SCRIPT = {
     "large": large,
     "hoard": hoard,
     "unpackable": unpackable,
+    "no-descriptors": no_descriptors,
 }
 
 

@@ -5,7 +5,7 @@ import time
 
 from protocol.errors import SettingsError
 from protocol.exits import Exit
-from protocol.logs import open_log
+from protocol.logs import LOG_HOLD_S, Outlet, open_log
 from protocol.processes import calm_collector, die_with_parent
 from protocol.settings import from_command_line, is_supervised
 from worker.execution import load_transform
@@ -26,7 +26,8 @@ def main() -> int:
         return Exit.BAD_SETTINGS
     if is_supervised():
         die_with_parent()
-    log = open_log(settings, program="worker", worker=settings.name)
+    outlet = Outlet(sys.stdout.fileno(), LOG_HOLD_S)
+    log = open_log(settings, outlet=outlet, program="worker", worker=settings.name)
     try:
         transform = load_transform(settings.transform)
     except SettingsError as error:
@@ -35,11 +36,12 @@ def main() -> int:
         return Exit.BAD_SETTINGS
     calm_collector()
     try:
-        Runner(settings, transform, log).run()
+        Runner(settings, transform, log, outlet).run()
     except BaseException:
         log.exception("worker_failed")
         time.sleep(THROTTLE_S)
         return Exit.FAILURE
+    outlet.flush()
     return Exit.OK
 
 

@@ -11,7 +11,7 @@ from typing import assert_never
 import zmq
 
 from protocol import VERSION
-from protocol.logs import Log
+from protocol.logs import Log, Outlet
 from protocol.messages import TO_WORKER, BadFrameError, Id, Name, Task, decode, encode
 from protocol.processes import resident_bytes
 from protocol.signals import Termination
@@ -28,9 +28,10 @@ MAX_SLEEP_S = 1.0
 class Runner:
     """One life of a worker, from its first READY to its goodbye. `run` returns after SIGTERM, SIGINT or recycling."""
 
-    def __init__(self, settings: WorkerSettings, transform: Transform, log: Log) -> None:
+    def __init__(self, settings: WorkerSettings, transform: Transform, log: Log, outlet: Outlet) -> None:
         self._settings = settings
         self._log = log
+        self._outlet = outlet
         self._context: Context = zmq.Context()
         identity = Identity(Name(settings.name), os.getpid(), Name(VERSION), round(time.time() * 1000))
         self._core = WorkerCore(
@@ -59,8 +60,11 @@ class Runner:
         self._log.info("worker_stopped", pid=os.getpid(), tasks_done=self._core.tasks_done)
 
     def _turn(self) -> None:
-        asleep_s = max(0.0, min(self._core.next_check() - time.monotonic(), MAX_SLEEP_S))
+        until_check_s = self._core.next_check() - time.monotonic()
+        asleep_s = max(0.0, min(until_check_s, self._outlet.patience_s, MAX_SLEEP_S))
         ready = dict(self._poller.poll(ceil(asleep_s * 1000)))
+        if not ready:
+            self._outlet.flush()
         if self._wake in ready:
             os.eventfd_read(self._wake)
         if self._termination.fileno() in ready:

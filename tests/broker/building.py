@@ -1,0 +1,136 @@
+"""Short words for the broker's tests: peers, ids, messages, and the actions that they call for."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from broker.actions import Action, Report, SendToClient, SendToWorker
+from broker.core import BrokerCore
+from protocol.errors import CrashedAttempt
+from protocol.failures import pack_crashes
+from protocol.messages import (
+    Answer,
+    Epoch,
+    Heartbeat,
+    Hello,
+    Id,
+    Name,
+    Outcome,
+    Ready,
+    Result,
+    Submit,
+    Task,
+    Welcome,
+)
+from protocol.settings import Settings
+
+EPOCH = Epoch(b"epoch-01")
+ALICE, ALICE_AGAIN, BOB = b"peer-alice", b"peer-alice-again", b"peer-bob"
+W1, W2, W3, W1_AGAIN = b"peer-w1", b"peer-w2", b"peer-w3", b"peer-w1-again"
+H1 = b"peer-heartbeat-1"
+WELCOME = Welcome(EPOCH, Settings.model_fields["payload_limit"].default)
+LIVENESS_S: float = Settings.model_fields["liveness"].default
+
+
+def an_id(name: str) -> Id:
+    return Id(name.encode().ljust(16, b"."))
+
+
+def hello(name: str = "alice", held: int = 0) -> Hello:
+    return Hello(an_id(name), 1, held)
+
+
+def submit(name: str, run_timeout_ms: int = 30_000, payload: bytes = b"race") -> Submit:
+    return Submit(an_id(name), run_timeout_ms, payload)
+
+
+def ready(name: str = "worker-1", pid: int = 101, session: str = "") -> Ready:
+    return Ready(an_id(session or name), Name(name), pid, Name("0.1.0"), 1_700_000_000_000)
+
+
+def beat(name: str = "worker-1", pid: int = 101, session: str = "", *, busy: bool = False) -> Heartbeat:
+    return Heartbeat(an_id(session or name), Name(name), pid, Name("0.1.0"), 1_700_000_000_000, busy, 50_000_000)
+
+
+def task(
+    name: str,
+    lease: int,
+    attempt: int = 1,
+    *,
+    run_timeout_ms: int = 30_000,
+    payload: bytes = b"race",
+    epoch: Epoch = EPOCH,
+) -> Task:
+    return Task(epoch, lease, an_id(name), attempt, run_timeout_ms, payload)
+
+
+def result(
+    name: str, lease: int, outcome: Outcome = Outcome.OK, payload: bytes = b"done", epoch: Epoch = EPOCH
+) -> Result:
+    return Result(epoch, lease, an_id(name), outcome, payload)
+
+
+def answer(name: str, outcome: Outcome = Outcome.OK, attempts: int = 1, payload: bytes = b"done") -> Answer:
+    return Answer(an_id(name), outcome, attempts, payload)
+
+
+def crashed(name: str, *workers: str) -> Answer:
+    return answer(
+        name, Outcome.CRASHED, len(workers), pack_crashes([CrashedAttempt(worker, None) for worker in workers])
+    )
+
+
+def deeds(actions: Iterable[Action]) -> list[Action]:
+    """What is done; what is only told is left out."""
+    return [action for action in actions if not isinstance(action, Report)]
+
+
+def told(actions: Iterable[Action]) -> list[str]:
+    """The events that are reported."""
+    return [action.event for action in actions if isinstance(action, Report)]
+
+
+def report(actions: Iterable[Action], event: str) -> dict[str, object]:
+    """The fields of the one report of this event."""
+    (fields,) = [dict(action.fields) for action in actions if isinstance(action, Report) and action.event == event]
+    return fields
+
+
+def assigned(actions: Iterable[Action]) -> list[tuple[bytes, str]]:
+    """Who was given which task, in order."""
+    return [
+        (action.peer, action.message.task_id.rstrip(b".").decode())
+        for action in actions
+        if isinstance(action, SendToWorker) and isinstance(action.message, Task)
+    ]
+
+
+def answered(actions: Iterable[Action]) -> list[tuple[bytes, str, Outcome]]:
+    """Who got which answer, in order."""
+    return [
+        (action.peer, action.message.task_id.rstrip(b".").decode(), action.message.outcome)
+        for action in actions
+        if isinstance(action, SendToClient) and isinstance(action.message, Answer)
+    ]
+
+
+def state_of(broker: BrokerCore) -> dict[str, Any]:
+    """All that the broker knows but its counters, to compare before and after."""
+    return {
+        "tasks": {id_: _slots(task) for id_, task in broker.ledger._tasks.items()},
+        "backlog": [seq for seq, task in sorted(broker.ledger.backlog._heap) if task.is_queued],
+        "workers": {id_: _slots(worker) for id_, worker in broker.roster.workers.items()},
+        "idle": list(broker.roster._idle),
+        "clients": {id_: _slots(client) for id_, client in broker.clients.items()},
+        "peers": {peer: client.id for peer, client in broker._client_at.items()},
+        "lease": broker._lease,
+    }
+
+
+def _slots(thing: Any) -> dict[str, Any]:  # noqa: ANN401  # a task, worker or client
+    values = {name: getattr(thing, name) for name in thing.__slots__}
+    values |= {"task": values["task"] and values["task"].id} if "task" in values else {}
+    values |= {"client": values["client"].id} if "client" in values else {}
+    values |= {"tasks": sorted(values["tasks"])} if "tasks" in values else {}
+    values |= {"deaths": list(values["deaths"])} if "deaths" in values else {}
+    values.pop("last_seen", None)
+    return values

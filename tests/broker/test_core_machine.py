@@ -1,0 +1,282 @@
+"""Random schedules against a model of the promise: FIFO, one answer per task, counters that add up."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from broker.actions import Action, KillProcess, SendToClient, SendToWorker
+from broker.core import BrokerCore
+from protocol.messages import Answer, Bye, Cancel, Expire, Outcome, Ping, Running, Task
+from protocol.settings import Settings
+from tests.broker.building import EPOCH, an_id, beat, hello, ready, result, submit
+
+MAX_ATTEMPTS = 2
+RUN_TIMEOUT_MS = 3_000
+
+
+@dataclass
+class Wanted:
+    """A task as its client sees it."""
+
+    name: str
+    number: int
+    client: str
+    deaths: int = 0
+    is_disowned: bool = False
+
+
+@dataclass
+class Model:
+    """What must be true, however the broker brings it about."""
+
+    queued: dict[str, Wanted] = field(default_factory=dict)
+    held: dict[bytes, tuple[Wanted, int, float]] = field(default_factory=dict)
+    idle: set[bytes] = field(default_factory=set)
+    peers: dict[str, bytes] = field(default_factory=dict)
+    due: list[tuple[str, Outcome]] = field(default_factory=list)
+    ends: Counter[str] = field(default_factory=Counter)
+
+    def owned_by(self, client: str) -> list[Wanted]:
+        return [
+            task for task in (*self.queued.values(), *(held[0] for held in self.held.values())) if task.client == client
+        ]
+
+    def end(self, task: Wanted, counter: str, outcome: Outcome) -> None:
+        if task.is_disowned:
+            return
+        self.ends[counter] += 1
+        self.due.append((task.name, outcome))
+
+    def lose(self, peer: bytes, *, costs_attempt: bool, outcome: Outcome | None = None) -> None:
+        self.idle.discard(peer)
+        task, _, _ = self.held.pop(peer, (None, 0, 0.0))
+        if task is None:
+            return
+        task.deaths += costs_attempt
+        if outcome is not None:
+            self.end(task, "timed_out", outcome)
+        elif task.deaths >= MAX_ATTEMPTS:
+            self.end(task, "crashed", Outcome.CRASHED)
+        elif not task.is_disowned:
+            self.queued[task.name] = task
+
+
+class BrokerMachine(RuleBasedStateMachine):
+    """The broker under random events; each message that goes out is checked against the model."""
+
+    workers: Bundle[bytes] = Bundle("workers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broker = BrokerCore(Settings.load(max_attempts=MAX_ATTEMPTS, backlog_limit=12), EPOCH)
+        self.model = Model()
+        self.now = 0.0
+        self.made = 0
+
+    # --- what goes out ------------------------------------------------------------------------------------------------
+
+    def check(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case SendToWorker(peer, Task(lease=lease, task_id=task_id, attempt=attempt)):
+                    name = task_id.rstrip(b".").decode()
+                    first = min(self.model.queued.values(), key=lambda task: task.number)
+                    assert name == first.name, "not the oldest that waits"
+                    assert peer in self.model.idle, "this worker is gone, or has its hands full"
+                    assert attempt > first.deaths
+                    self.model.idle.remove(peer)
+                    self.model.held[peer] = (self.model.queued.pop(name), lease, self.now + RUN_TIMEOUT_MS / 1000)
+                case SendToClient(peer, Answer(task_id=task_id, outcome=outcome)):
+                    name = task_id.rstrip(b".").decode()
+                    assert (name, outcome) in self.model.due, "nobody waits for this answer"
+                    self.model.due.remove((name, outcome))
+                    assert peer in self.model.peers.values()
+                case _:
+                    pass
+        assert self.model.due == [], "an answer is missing"
+
+    # --- clients ------------------------------------------------------------------------------------------------------
+
+    @initialize()
+    def greet(self) -> None:
+        for client in ("alice", "bob"):
+            self.open_session(client)
+
+    @rule(client=st.sampled_from(["alice", "bob"]))
+    def open_session(self, client: str) -> None:
+        self.made += 1
+        peer = f"peer-{self.made}".encode()
+        self.model.peers[client] = peer
+        self.check(self.broker.on_client(peer, hello(client), self.now))
+
+    @rule(client=st.sampled_from(["alice", "bob"]))
+    def submit_new(self, client: str) -> None:
+        self.made += 1
+        name = f"t{self.made}"
+        if len(self.model.queued) < 12:
+            self.model.queued[name] = Wanted(name, self.made, client)
+        self.check(self.broker.on_client(self.model.peers[client], submit(name, RUN_TIMEOUT_MS), self.now))
+
+    @precondition(lambda self: self.model.queued or self.model.held)
+    @rule(data=st.data())
+    def submit_again(self, data: st.DataObject) -> None:
+        task = self.any_task(data)
+        if task.is_disowned:
+            self.model.ends["cancelled"] -= 1
+        task.is_disowned = False
+        self.check(self.broker.on_client(self.model.peers[task.client], submit(task.name), self.now))
+
+    @precondition(lambda self: self.model.queued or self.model.held)
+    @rule(data=st.data(), kill=st.booleans())
+    def cancel(self, data: st.DataObject, *, kill: bool) -> None:
+        task = self.any_task(data)
+        self.model.ends["cancelled"] += not task.is_disowned
+        task.is_disowned = True
+        holder = next((peer for peer, held in self.model.held.items() if held[0] is task), None)
+        if holder is None:
+            del self.model.queued[task.name]
+        elif kill:
+            self.model.lose(holder, costs_attempt=True)
+        actions = self.broker.on_client(self.model.peers[task.client], Cancel(an_id(task.name), kill), self.now)
+        self.check(actions)
+        assert any(isinstance(action, KillProcess) for action in actions) == (holder is not None and kill)
+
+    @precondition(lambda self: self.model.queued or self.model.held)
+    @rule(data=st.data())
+    def expire(self, data: st.DataObject) -> None:
+        task = self.any_task(data)
+        is_queued = self.model.queued.pop(task.name, None) is not None
+        if is_queued:
+            self.model.end(task, "timed_out", Outcome.QUEUE_TIMEOUT)
+        actions = self.broker.on_client(self.model.peers[task.client], Expire(an_id(task.name)), self.now)
+        self.check(actions)
+        assert is_queued != any(
+            isinstance(each, SendToClient) and isinstance(each.message, Running) for each in actions
+        )
+
+    @rule(client=st.sampled_from(["alice", "bob"]))
+    def say_goodbye_and_return(self, client: str) -> None:
+        for task in self.model.owned_by(client):
+            if not task.is_disowned:
+                self.model.ends["abandoned"] += 1
+        self.model.queued = {name: task for name, task in self.model.queued.items() if task.client != client}
+        self.check(self.broker.on_client(self.model.peers[client], Bye(), self.now))
+        for peer, (task, lease, deadline) in list(self.model.held.items()):
+            if task.client == client:  # nobody will ask for it again under this name
+                self.model.held[peer] = (
+                    Wanted(task.name, task.number, "nobody", task.deaths, is_disowned=True),
+                    lease,
+                    deadline,
+                )
+        self.open_session(client)
+
+    @rule(client=st.sampled_from(["alice", "bob"]))
+    def become_unreachable_and_return(self, client: str) -> None:
+        self.check(self.broker.on_client_unreachable(self.model.peers[client]))
+        self.open_session(client)
+
+    def any_task(self, data: st.DataObject) -> Wanted:
+        """One that its client may still speak of."""
+        tasks = [task for client in ("alice", "bob") for task in self.model.owned_by(client)]
+        if not tasks:
+            self.made += 1
+            task = Wanted(f"t{self.made}", self.made, "alice")
+            self.model.queued[task.name] = task
+            self.check(self.broker.on_client(self.model.peers["alice"], submit(task.name, RUN_TIMEOUT_MS), self.now))
+            return task
+        return data.draw(st.sampled_from(tasks))
+
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    @rule(target=workers, count=st.integers(1, 3))
+    def start_workers(self, count: int) -> MultipleResults[bytes]:
+        peers = []
+        for _ in range(count):
+            self.made += 1
+            peer = f"w{self.made}".encode()
+            peers.append(peer)
+            self.model.idle.add(peer)
+            self.check(self.broker.on_worker(peer, ready(peer.decode(), self.made), self.now, self.made))
+        return multiple(*peers)
+
+    @rule(peer=workers, outcome=st.sampled_from([Outcome.OK, Outcome.RAISED]))
+    def finish(self, peer: bytes, outcome: Outcome) -> None:
+        if peer not in self.model.held:
+            return
+        task, lease, _ = self.model.held.pop(peer)
+        self.model.idle.add(peer)
+        self.model.end(task, "completed" if outcome is Outcome.OK else "failed", outcome)
+        self.check(self.broker.on_worker(peer, result(task.name, lease, outcome), self.now))
+
+    @rule(peer=workers, lease_offset=st.sampled_from([-2, -1, 1, 2]), data=st.data())
+    def send_a_stale_result(self, peer: bytes, lease_offset: int, data: st.DataObject) -> None:
+        names = [*self.model.queued, *(held[0].name for held in self.model.held.values()), "unknown"]
+        lease = max(0, self.model.held.get(peer, (None, 5, 0.0))[1] + lease_offset)
+        actions = self.broker.on_worker(peer, result(data.draw(st.sampled_from(names)), lease), self.now)
+        self.check(actions)
+        assert not any(isinstance(action, SendToClient) for action in actions)
+
+    @rule(peers=st.lists(consumes(workers), min_size=1, max_size=4, unique=True))
+    def kill_some_at_once(self, peers: list[bytes]) -> None:
+        for peer in peers:
+            self.model.lose(peer, costs_attempt=True)
+        self.check(self.broker.on_process_exit([an_id(peer.decode()) for peer in peers], self.now))
+
+    @rule(peer=consumes(workers))
+    def say_goodbye(self, peer: bytes) -> None:
+        self.model.lose(peer, costs_attempt=False)
+        self.check(self.broker.on_worker(peer, Bye(), self.now))
+
+    @rule(peer=consumes(workers))
+    def cannot_be_reached(self, peer: bytes) -> None:
+        self.model.lose(peer, costs_attempt=False)
+        self.check(self.broker.on_worker_unreachable(peer, self.now))
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.1, 0.5, 1.5]))
+    def time_passes(self, seconds: float) -> None:
+        """Everybody beats; only run timeouts end."""
+        self.now += seconds
+        for client, peer in self.model.peers.items():
+            assert client
+            self.broker.on_client(peer, Ping(0), self.now)
+        for peer in (*self.model.idle, *self.model.held):
+            self.broker.on_heartbeat(b"h", beat(peer.decode()), self.now)
+        for peer, (_, _, deadline) in list(self.model.held.items()):
+            if deadline <= self.now:
+                self.model.lose(peer, costs_attempt=True, outcome=Outcome.RUN_TIMEOUT)
+        self.check(self.broker.on_tick(self.now))
+
+    # --- always -------------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_books_are_in_order(self) -> None:
+        assert self.broker.audit() == []
+
+    @invariant()
+    def nobody_idles_while_a_task_waits(self) -> None:
+        assert not (self.model.idle and self.model.queued)
+
+    @invariant()
+    def broker_and_model_hold_the_same(self) -> None:
+        assert self.broker.ledger.backlog.depth == len(self.model.queued)
+        assert self.broker.ledger.in_flight == len(self.model.held)
+        assert self.broker.roster.idle_count == len(self.model.idle)
+
+
+TestBroker = BrokerMachine.TestCase
+TestBroker.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)

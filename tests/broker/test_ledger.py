@@ -1,0 +1,129 @@
+import pytest
+
+from broker.ledger import ENDS, Ledger
+from broker.tasks import Client, Disowned, Task
+from protocol.messages import Reject
+from protocol.settings import Settings
+from protocol.stats import Counters
+from tests.broker.building import ALICE, BOB, an_id, submit
+
+
+@pytest.fixture
+def alice() -> Client:
+    return Client(an_id("alice"), ALICE, 0.0, 0)
+
+
+def make_ledger(**settings: int) -> Ledger:
+    return Ledger(Settings.load(**settings))
+
+
+def enter(ledger: Ledger, client: Client, name: str) -> Task:
+    assert ledger.submit(client, submit(name), now=0.0) is None
+    return client.tasks[an_id(name)]
+
+
+def take(ledger: Ledger) -> Task:
+    task = ledger.backlog.pop(now=0.0)
+    assert task
+    return task
+
+
+def test_tasks_are_numbered_in_arrival_order(alice: Client) -> None:
+    ledger = make_ledger()
+
+    assert [enter(ledger, alice, name).seq for name in ("t1", "t2", "t3")] == [1, 2, 3]
+
+
+def test_refused_task_takes_no_number(alice: Client) -> None:
+    ledger = make_ledger(backlog_limit=1)
+    enter(ledger, alice, "t1")
+
+    assert ledger.submit(alice, submit("t2"), now=0.0) == Reject(an_id("t2"), 1, 1)
+    take(ledger)
+    assert enter(ledger, alice, "t2").seq == 2
+
+
+def test_tasks_in_flight_take_no_room_in_the_backlog(alice: Client) -> None:
+    ledger = make_ledger(backlog_limit=1, backlog_bytes=4)
+    for name in ("t1", "t2", "t3"):
+        enter(ledger, alice, name)
+        take(ledger)
+
+    assert (ledger.in_flight, ledger.backlog.depth) == (3, 0)
+
+
+@pytest.mark.parametrize("counter", ENDS)
+def test_every_end_is_counted_once(alice: Client, counter: str) -> None:
+    ledger = make_ledger()
+    enter(ledger, alice, "t1")
+    task = take(ledger)
+
+    assert ledger.end(task, counter)
+    assert {end: ledger.counters[end] for end in ENDS if ledger.counters[end]} == {counter: 1}
+    assert (ledger.in_flight, alice.tasks) == (0, {})
+    assert list(ledger.audit([])) == []
+
+
+@pytest.mark.parametrize("disowned", Disowned)
+def test_disowned_task_is_counted_as_such_whatever_its_end(alice: Client, disowned: Disowned) -> None:
+    ledger = make_ledger()
+    enter(ledger, alice, "t1")
+    task = take(ledger)
+    task.disowned = disowned
+
+    assert not ledger.end(task, "completed")
+    assert (ledger.counters[disowned.value], ledger.counters["completed"]) == (1, 0)
+
+
+def test_ends_are_counters_of_the_figures() -> None:
+    assert set(ENDS) < set(Counters.model_fields)
+
+
+def test_abandoning_tells_how_many_waited_and_how_many_were_in_flight(alice: Client) -> None:
+    ledger = make_ledger()
+    for name in ("t1", "t2", "t3"):
+        enter(ledger, alice, name)
+    held = [take(ledger)]
+
+    assert ledger.abandon(alice, now=0.0) == (2, 1)
+    assert held[0].disowned is Disowned.ABANDONED
+    assert list(ledger.audit(held)) == []
+
+
+def test_abandoning_leaves_a_cancelled_task_cancelled(alice: Client) -> None:
+    ledger = make_ledger()
+    enter(ledger, alice, "t1")
+    task = take(ledger)
+    task.disowned = Disowned.CANCELLED
+
+    ledger.abandon(alice, now=0.0)
+
+    assert task.disowned is Disowned.CANCELLED
+
+
+def test_task_belongs_to_the_client_that_submitted_it(alice: Client) -> None:
+    ledger = make_ledger()
+    task = enter(ledger, alice, "t1")
+    bob = Client(an_id("bob"), BOB, 0.0, 0)
+
+    assert ledger.submit(bob, submit("t1"), now=0.0) is None
+    assert (task.client, bob.tasks, ledger.counters["bad_frames"]) == (alice, {}, 1)
+
+
+def test_audit_finds_what_is_wrong(alice: Client) -> None:
+    ledger = make_ledger()
+    enter(ledger, alice, "t1")
+    enter(ledger, alice, "t2")
+    task = take(ledger)
+    assert list(ledger.audit([task])) == []
+
+    assert list(ledger.audit([])) == [
+        "an open task is in nobody's hands, or a worker holds one that is closed",
+        "two workers hold one task",
+    ]
+    assert list(ledger.audit([task, task])) == ["two workers hold one task"]
+    ledger.counters["completed"] += 1
+    assert list(ledger.audit([task])) == ["the counters do not add up"]
+    ledger.counters["completed"] -= 1
+    ledger.backlog.payload_bytes += 1
+    assert list(ledger.audit([task])) == ["the backlog counts other tasks than those that are queued"]

@@ -1,0 +1,66 @@
+"""A run directory of the test's own, a broker that the test plays, and pools that end with the test."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client import ZmqPool
+from protocol.settings import Settings
+from tests.client.fake_broker import FakeBroker, OnSubmit, echo
+
+
+@pytest.fixture
+def run_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Short enough for sockets; RACEPOOL_DIR of this process while the test runs."""
+    made = Path(tempfile.mkdtemp(dir="/tmp"))
+    monkeypatch.setenv("RACEPOOL_DIR", str(made))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def endpoint(run_dir: Path) -> str:
+    return f"ipc://{run_dir}/frontend.ipc"
+
+
+@pytest.fixture
+def start_broker(endpoint: str) -> Iterator[Callable[..., FakeBroker]]:
+    """Starts brokers at `endpoint`, one after the other."""
+    started: list[FakeBroker] = []
+
+    def start(on_submit: OnSubmit = echo) -> FakeBroker:
+        started.append(FakeBroker(endpoint, on_submit))
+        return started[-1]
+
+    yield start
+    for broker in started:
+        broker.close()
+
+
+@pytest.fixture
+def broker(start_broker: Callable[..., FakeBroker]) -> FakeBroker:
+    return start_broker()
+
+
+@pytest.fixture
+def make_pool(run_dir: Path) -> Iterator[Callable[..., ZmqPool]]:
+    """Makes pools with settings of their own; whatever they hold at the end of the test is cancelled."""
+    made: list[ZmqPool] = []
+
+    def make(**settings: object) -> ZmqPool:
+        quick: dict[str, Any] = {"heartbeat_interval": 0.05, "liveness": 1.0, "connect_timeout": 5.0}
+        made.append(ZmqPool.of(Settings.load(**(quick | {"dir": run_dir} | settings))))
+        return made[-1]
+
+    yield make
+    for pool in made:
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def pool(make_pool: Callable[..., ZmqPool]) -> ZmqPool:
+    return make_pool()

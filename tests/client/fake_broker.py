@@ -1,0 +1,130 @@
+"""A broker played by the test: a real ROUTER in a thread that welcomes and answers as the test wants."""
+
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+import zmq
+
+from protocol.messages import (
+    FROM_CLIENT,
+    Answer,
+    Epoch,
+    FromClient,
+    Hello,
+    Id,
+    Outcome,
+    Ping,
+    Pong,
+    Submit,
+    ToClient,
+    Welcome,
+    Who,
+    decode,
+    encode,
+)
+from protocol.payloads import pack_result, unpack_request
+from protocol.sockets import Context, receive_from, router
+
+POLL_MS = 5
+M = TypeVar("M")
+OnSubmit: TypeAlias = Callable[[Submit], list[ToClient]]
+PAYLOAD_LIMIT = 1 << 20
+
+
+def echo(submit: Submit) -> list[ToClient]:
+    """Answers with the race's id."""
+    return [Answer(submit.task_id, Outcome.OK, 1, pack_result(race_of(submit).get("id")))]
+
+
+def race_of(submit: Submit) -> dict[str, Any]:
+    """The race that came in."""
+    race: Any = unpack_request(submit.payload).race
+    parsed: dict[str, Any] = json.loads(race) if isinstance(race, bytes) else race
+    return parsed
+
+
+def nothing(_submit: Submit) -> list[ToClient]:
+    """Keeps the task for ever."""
+    return []
+
+
+class FakeBroker:
+    """Welcomes whoever says HELLO, answers pings; `on_submit` makes the answers to a task."""
+
+    def __init__(self, endpoint: str, on_submit: OnSubmit = echo) -> None:
+        self.endpoint = endpoint
+        self.epoch = Epoch(os.urandom(8))
+        self.on_submit = on_submit
+        self.is_mute = False
+        self.heard: list[FromClient] = []
+        self._peers: list[bytes] = []
+        self._submitter: dict[Id, bytes] = {}
+        self._outbox: deque[list[bytes]] = deque()
+        self._is_over = False
+        self._context: Context = zmq.Context()
+        self._socket = router(self._context, endpoint, send_limit=1000, payload_limit=PAYLOAD_LIMIT)
+        self._thread = threading.Thread(target=self._run, name="fake-broker", daemon=True)
+        self._thread.start()
+
+    def of(self, kind: type[M]) -> list[M]:
+        """What was heard of this kind."""
+        return [message for message in list(self.heard) if isinstance(message, kind)]
+
+    def say(self, *messages: ToClient) -> None:
+        """Sends to the peer that opened the last session."""
+        for message in messages:
+            self.say_frames(encode(message))
+
+    def say_frames(self, frames: list[bytes]) -> None:
+        """As `say`, with any frames."""
+        self._outbox.append([self._peers[-1], *frames])
+
+    def say_to(self, task_id: Id, message: ToClient) -> None:
+        """Sends to the peer that submitted this task last."""
+        self._outbox.append([self._submitter[task_id], *encode(message)])
+
+    def close(self) -> None:
+        """Ends without a word, as if killed."""
+        self._is_over = True
+        self._thread.join()
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        while not self._is_over:
+            poller.poll(POLL_MS)
+            while (received := receive_from(self._socket)) is not None:
+                peer, frames, _ = received
+                self._hear(peer, decode(frames, FROM_CLIENT))
+            while self._outbox:
+                self._send(self._outbox.popleft())
+        self._context.destroy(linger=0)
+
+    def _hear(self, peer: bytes, message: FromClient) -> None:
+        self.heard.append(message)
+        if self.is_mute:
+            return
+        replies: list[ToClient] = []
+        if isinstance(message, Hello):
+            self._peers.append(peer)
+            replies = [Welcome(self.epoch, PAYLOAD_LIMIT)]
+        elif peer not in self._peers:
+            replies = [Who()]
+        elif isinstance(message, Ping):
+            replies = [Pong(self.epoch)]
+        elif isinstance(message, Submit):
+            self._submitter[message.task_id] = peer
+            replies = self.on_submit(message)
+        for reply in replies:
+            self._send([peer, *encode(reply)])
+
+    def _send(self, frames: list[bytes]) -> None:
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise

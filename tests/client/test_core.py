@@ -1,0 +1,565 @@
+from collections.abc import Callable
+from math import inf
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from client.core import (
+    UNIT_BYTES,
+    WINDOW_UNITS,
+    Action,
+    ClientCore,
+    Deliver,
+    DeliverStats,
+    Fail,
+    FailStats,
+    OpenSession,
+    Pending,
+    Send,
+    Timing,
+)
+from protocol.errors import (
+    BacklogFullError,
+    BrokerUnavailableError,
+    PayloadTooLargeError,
+    PoolError,
+    ProtocolMismatchError,
+    TaskTimeoutError,
+)
+from protocol.messages import (
+    Answer,
+    AskStats,
+    Bye,
+    Cancel,
+    Epoch,
+    Expire,
+    Hello,
+    Id,
+    Outcome,
+    Ping,
+    Pong,
+    Reject,
+    Running,
+    Stats,
+    Submit,
+    Welcome,
+    Who,
+)
+
+ME = Id(b"c" * 16)
+EPOCH = Epoch(b"epoch--1")
+LATER_EPOCH = Epoch(b"epoch--2")
+TIMING = Timing(heartbeat_interval_s=0.25, liveness_s=2.0, connect_timeout_s=30.0)
+LARGE = WINDOW_UNITS * UNIT_BYTES
+LIMIT = LARGE
+
+
+def task(number: int, *, at: float = 0.0, size: int = 10, queue_timeout_s: float = 60.0) -> Pending:
+    return Pending(Id(bytes([number]) * 16), bytes(size), 30_000, queue_timeout_s, at, at)
+
+
+def submit(pending: Pending) -> Send:
+    return Send(Submit(pending.id, pending.run_timeout_ms, pending.payload))
+
+
+def answer(pending: Pending, outcome: Outcome = Outcome.OK) -> Answer:
+    return Answer(pending.id, outcome, 1, b"payload")
+
+
+def hello(held: int = 0) -> OpenSession:
+    return OpenSession(Hello(ME, 7, held))
+
+
+def welcome(epoch: Epoch = EPOCH, limit: int = LIMIT) -> Welcome:
+    return Welcome(epoch, limit)
+
+
+def error_of(action: Action) -> PoolError:
+    assert isinstance(action, Fail)
+    return action.error("task t (race r)")
+
+
+@pytest.fixture
+def core() -> ClientCore:
+    """Started at 0, not welcome yet."""
+    core = ClientCore(ME, 7, "ipc:///x/frontend.ipc", TIMING)
+    core.start(0.0)
+    return core
+
+
+@pytest.fixture
+def up(core: ClientCore) -> ClientCore:
+    """Welcome since 0."""
+    core.on_message(welcome(), 0.0)
+    return core
+
+
+def test_first_action_is_a_session() -> None:
+    core = ClientCore(ME, 7, "ipc:///x/frontend.ipc", TIMING)
+
+    assert core.start(0.0) == [hello()]
+
+
+def test_task_goes_out_at_once_in_a_session(up: ClientCore) -> None:
+    one = task(1)
+
+    assert up.on_submit(one, 0.0) == [submit(one)]
+    assert up.outstanding == 1
+
+
+def test_tasks_before_the_welcome_go_out_after_it_in_order(core: ClientCore) -> None:
+    tasks = [task(number) for number in (3, 1, 2)]
+    assert [action for one in tasks for action in core.on_submit(one, 0.0)] == []
+
+    assert core.on_message(welcome(), 0.1) == [submit(one) for one in tasks]
+
+
+def test_window_counts_bytes_in_units_and_an_answer_lets_the_next_out(up: ClientCore) -> None:
+    first = task(1, size=LARGE - UNIT_BYTES)
+    last = task(2)
+    held = task(3)
+    assert first.units == WINDOW_UNITS
+    assert up.on_submit(first, 0.0) == [submit(first)]
+    assert up.on_submit(last, 0.0) == []
+    assert up.on_submit(held, 0.0) == []
+
+    assert up.on_message(answer(first), 0.1) == [Deliver(first, answer(first)), submit(last), submit(held)]
+    assert up.outstanding == last.units + held.units
+
+
+def test_window_holds_small_tasks_by_number(up: ClientCore) -> None:
+    tasks = [Pending(Id(number.to_bytes(16)), b"", 1, 60.0, 0.0, 0.0) for number in range(WINDOW_UNITS + 2)]
+
+    sent = [action for one in tasks for action in up.on_submit(one, 0.0)]
+
+    assert sent == [submit(one) for one in tasks[:WINDOW_UNITS]]
+    assert up.on_tick(0.25) == [Send(Ping(2))]
+
+
+def test_one_task_larger_than_the_window_goes_alone(core: ClientCore) -> None:
+    core.on_message(welcome(limit=LARGE * 2), 0.0)
+    huge, small = task(1, size=LARGE * 2), task(2)
+
+    assert core.on_submit(huge, 0.0) == [submit(huge)]
+    assert core.on_submit(small, 0.0) == []
+
+
+def test_no_small_task_overtakes_a_large_one_that_waits(up: ClientCore) -> None:
+    first, large, small = task(1), task(2, size=20 * UNIT_BYTES), task(3)
+    for number in range(4):
+        up.on_submit(task(10 + number, size=60 * UNIT_BYTES), 0.0)
+    assert up.on_submit(first, 0.0) == [submit(first)]
+
+    assert up.on_submit(large, 0.0) == []
+    assert up.on_submit(small, 0.0) == []
+    assert list(up.pending)[-3:] == [first.id, large.id, small.id]
+
+
+def test_task_beyond_the_brokers_limit_fails_when_its_turn_comes(core: ClientCore) -> None:
+    large, small = task(1, size=2000), task(2)
+    core.on_submit(large, 0.0)
+    core.on_submit(small, 0.0)
+
+    refused, sent = core.on_message(welcome(limit=1999), 0.1)
+
+    assert sent == submit(small)
+    error = error_of(refused)
+    assert isinstance(error, PayloadTooLargeError)
+    assert (error.size_bytes, error.limit_bytes) == (2000, 1999)
+    assert "task t (race r)" in str(error)
+
+
+@pytest.mark.parametrize("lost", [Who(), Bye(), Pong(LATER_EPOCH)])
+def test_new_session_submits_all_unresolved_again_in_order(up: ClientCore, lost: Who | Bye | Pong) -> None:
+    tasks = [task(number) for number in (1, 2, 3, 4)]
+    for one in tasks:
+        up.on_submit(one, 0.0)
+    up.on_message(answer(tasks[1]), 0.1)
+
+    assert up.on_message(lost, 1.0) == [hello(held=3)]
+    later = task(5, at=1.0)
+    assert up.on_submit(later, 1.0) == []
+    assert up.on_message(welcome(LATER_EPOCH), 1.1) == [
+        submit(tasks[0]),
+        submit(tasks[2]),
+        submit(tasks[3]),
+        submit(later),
+    ]
+
+
+def test_pong_of_this_epoch_changes_nothing(up: ClientCore) -> None:
+    assert up.on_message(Pong(EPOCH), 0.3) == []
+
+
+def test_silent_broker_is_left_after_the_liveness(up: ClientCore) -> None:
+    one = task(1)
+    up.on_submit(one, 0.0)
+    up.on_message(Pong(EPOCH), 1.0)
+
+    assert hello(1) not in up.on_tick(2.999)
+    assert up.on_tick(3.0) == [hello(1)]
+    assert up.on_message(welcome(), 3.1) == [submit(one)]
+
+
+def test_own_pause_gives_the_broker_another_liveness(up: ClientCore) -> None:
+    up.on_pause(10.0)
+
+    assert up.on_tick(10.0) == [Send(Ping(0))]
+    assert up.on_tick(11.999) == [Send(Ping(0))]
+    assert up.on_tick(12.0) == [hello()]
+
+
+def test_hello_is_repeated_until_the_welcome(core: ClientCore) -> None:
+    assert core.next_check() == TIMING.hello_retry_s
+
+    assert core.on_tick(TIMING.hello_retry_s - 0.001) == []
+    assert core.on_tick(TIMING.hello_retry_s) == [hello()]
+    core.on_message(welcome(), 1.0)
+    assert core.on_tick(1.0 + TIMING.hello_retry_s) == [Send(Ping(0))]
+
+
+def test_pings_keep_their_interval_and_tell_what_is_held(up: ClientCore) -> None:
+    up.on_submit(task(1, size=LARGE - UNIT_BYTES), 0.0)
+    up.on_submit(task(2), 0.0)
+
+    assert up.on_tick(0.2) == []
+    assert up.on_tick(0.25) == [Send(Ping(1))]
+    assert up.on_tick(0.3) == []
+    assert up.next_check() == 0.5
+
+
+def test_unreached_broker_fails_tasks_after_the_connect_timeout(core: ClientCore) -> None:
+    core.on_submit(task(1), 0.0)
+    core.on_submit(task(2, at=5.0), 5.0)
+
+    assert [action for action in core.on_tick(29.9) if isinstance(action, Fail)] == []
+    (failed,) = [action for action in core.on_tick(30.0) if isinstance(action, Fail)]
+
+    error = error_of(failed)
+    assert isinstance(error, BrokerUnavailableError)
+    for words in ("task t (race r)", "ipc:///x/frontend.ipc", "30 s", "racepool up"):
+        assert words in str(error)
+    assert len(core.pending) == 1
+
+
+def test_broker_that_was_reached_once_is_waited_for_within_the_queue_timeout(up: ClientCore) -> None:
+    up.on_submit(task(1), 0.0)
+    up.on_message(Who(), 1.0)
+
+    assert [action for action in up.on_tick(59.9) if isinstance(action, Fail)] == []
+    (failed,) = [action for action in up.on_tick(60.0) if isinstance(action, Fail)]
+
+    error = error_of(failed)
+    assert isinstance(error, TaskTimeoutError)
+    assert (error.state, error.timeout_s) == ("queued", 60.0)
+    assert "no broker for 59.0 s" in str(error)
+
+
+def test_connect_timeout_after_the_queue_timeout_does_not_prolong_it(core: ClientCore) -> None:
+    core.on_submit(task(1, queue_timeout_s=3.0), 0.0)
+
+    (failed,) = [action for action in core.on_tick(3.0) if isinstance(action, Fail)]
+
+    assert isinstance(error_of(failed), TaskTimeoutError)
+    assert "no broker for 3.0 s" in str(error_of(failed))
+
+
+def test_held_task_times_out_by_the_clients_clock(up: ClientCore) -> None:
+    up.on_submit(task(1, size=LARGE - UNIT_BYTES), 0.0)
+    up.on_submit(task(2, queue_timeout_s=1.0), 0.0)
+    up.on_message(Pong(EPOCH), 0.9)
+
+    (failed,) = [action for action in up.on_tick(1.0) if isinstance(action, Fail)]
+
+    assert isinstance(error_of(failed), TaskTimeoutError)
+    assert "held by the client" in str(error_of(failed))
+
+
+def test_sent_task_is_expired_by_the_broker_and_fails_with_its_answer(up: ClientCore) -> None:
+    one = task(1, queue_timeout_s=1.0)
+    up.on_submit(one, 0.0)
+
+    assert Send(Expire(one.id)) in up.on_tick(1.0)
+    assert Send(Expire(one.id)) not in up.on_tick(1.1)
+    assert Send(Expire(one.id)) in up.on_tick(1.25)  # the first one, or its answer, may be lost with a session
+    expired = answer(one, Outcome.QUEUE_TIMEOUT)
+    assert up.on_message(expired, 1.3) == [Deliver(one, expired)]
+    assert up.next_check() > 1.3
+
+
+def test_running_task_is_left_in_peace_while_it_has_waiting_left(up: ClientCore) -> None:
+    one = task(1, queue_timeout_s=1.0)
+    up.on_submit(one, 0.0)
+    up.on_tick(1.0)
+
+    up.on_message(Running(one.id, waited_ms=300), 1.0)
+
+    assert Send(Expire(one.id)) not in up.on_tick(1.69)
+    assert Send(Expire(one.id)) in up.on_tick(1.71)
+
+
+def test_waiting_of_a_running_task_goes_on_when_its_session_is_lost(up: ClientCore) -> None:
+    one = task(1, queue_timeout_s=1.0)
+    up.on_submit(one, 0.0)
+    up.on_tick(1.0)
+    up.on_message(Running(one.id, waited_ms=300), 1.0)
+    up.on_message(Who(), 1.2)
+
+    assert [action for action in up.on_tick(1.89) if isinstance(action, Fail)] == []
+    assert [type(action) for action in up.on_tick(1.91) if isinstance(action, Fail)] == [Fail]
+
+
+def test_waiting_of_an_earlier_epoch_counts(up: ClientCore) -> None:
+    one = task(1, queue_timeout_s=1.0)
+    up.on_submit(one, 0.0)
+    up.on_message(Pong(LATER_EPOCH), 0.6)
+    up.on_message(welcome(LATER_EPOCH), 0.6)
+    up.on_tick(1.0)
+
+    up.on_message(Running(one.id, waited_ms=200), 1.0)
+
+    assert Send(Expire(one.id)) not in up.on_tick(1.19)
+    assert Send(Expire(one.id)) in up.on_tick(1.26)  # 0.8 s of waiting, 0.2 s are left, but a heartbeat at least
+
+
+def test_running_of_an_unknown_task_changes_nothing(up: ClientCore) -> None:
+    assert up.on_message(Running(Id(b"x" * 16), 5), 0.1) == []
+
+
+def test_rejected_task_fails_and_lets_the_next_out(up: ClientCore) -> None:
+    one = task(1)
+    up.on_submit(one, 0.0)
+
+    (failed,) = up.on_message(Reject(one.id, 9, 8), 0.1)
+
+    error = error_of(failed)
+    assert isinstance(error, BacklogFullError)
+    assert (error.depth, error.limit) == (9, 8)
+    assert "task t (race r)" in str(error)
+    assert up.outstanding == 0
+    assert up.on_message(Reject(one.id, 9, 8), 0.2) == []
+
+
+@pytest.mark.parametrize("late", [Outcome.OK, Outcome.CRASHED])
+def test_second_answer_is_ignored(up: ClientCore, late: Outcome) -> None:
+    one = task(1)
+    up.on_submit(one, 0.0)
+    assert up.on_message(answer(one), 0.1) == [Deliver(one, answer(one))]
+
+    assert up.on_message(answer(one, late), 0.2) == []
+    assert up.outstanding == 0
+
+
+def test_answer_before_the_resubmission_saves_it(up: ClientCore) -> None:
+    """The broker still had it: its answer comes with the welcome, before the window lets the task out again."""
+    first, second = task(1, size=LARGE - UNIT_BYTES), task(2)
+    up.on_submit(first, 0.0)
+    up.on_submit(second, 0.0)
+    up.on_message(Who(), 0.1)
+    up.on_message(welcome(), 0.2)
+
+    assert up.on_message(answer(second), 0.3) == [Deliver(second, answer(second))]
+    assert up.on_message(answer(first), 0.3) == [Deliver(first, answer(first))]
+    assert up.outstanding == 0
+
+
+def test_cancelled_task_is_taken_back_and_its_place_given_away(up: ClientCore) -> None:
+    first, second = task(1, size=LARGE - UNIT_BYTES), task(2)
+    up.on_submit(first, 0.0)
+    up.on_submit(second, 0.0)
+
+    assert up.on_cancel(first.id, 0.1, kill=False) == [Send(Cancel(first.id, kill=False)), submit(second)]
+    assert up.on_cancel(first.id, 0.2, kill=True) == [Send(Cancel(first.id, kill=True))]
+    assert up.on_message(answer(first), 0.3) == []
+
+
+def test_cancelled_held_task_never_reaches_the_broker(up: ClientCore) -> None:
+    first, second, third = task(1, size=LARGE - UNIT_BYTES), task(2), task(3)
+    for one in (first, second, third):
+        up.on_submit(one, 0.0)
+
+    assert up.on_cancel(second.id, 0.1, kill=False) == []
+    assert up.on_message(answer(first), 0.2) == [Deliver(first, answer(first)), submit(third)]
+
+
+def test_task_cancelled_without_a_broker_is_not_submitted(core: ClientCore) -> None:
+    one, two = task(1), task(2)
+    core.on_submit(one, 0.0)
+    core.on_submit(two, 0.0)
+
+    assert core.on_cancel(one.id, 0.1, kill=True) == []
+    assert core.on_message(welcome(), 0.2) == [submit(two)]
+
+
+def test_foreign_version_fails_all_that_waits(core: ClientCore) -> None:
+    core.on_submit(task(1), 0.0)
+    core.on_submit(task(2), 0.0)
+    core.on_ask_stats(0.0)
+
+    *failed, stats = core.on_foreign_version(9)
+
+    assert [type(error_of(action)) for action in failed] == [ProtocolMismatchError] * 2
+    assert isinstance(stats, FailStats)
+    assert isinstance(stats.error, ProtocolMismatchError)
+    assert (stats.error.ours, stats.error.theirs) == (1, 9)
+    assert core.pending == {}
+    assert core.on_foreign_version(9) == []
+
+
+def test_stats_are_asked_for_once_and_again_in_a_new_session(up: ClientCore) -> None:
+    assert up.on_ask_stats(0.0) == [Send(AskStats())]
+    assert up.on_ask_stats(0.1) == []
+    assert up.on_message(Who(), 0.2) == [hello()]
+    assert up.on_message(welcome(), 0.3) == [Send(AskStats())]
+
+    assert up.on_message(Stats(b"figures"), 0.4) == [DeliverStats(b"figures")]
+    assert up.on_ask_stats(0.5) == [Send(AskStats())]
+
+
+def test_stats_asked_without_a_broker_wait_for_one(core: ClientCore) -> None:
+    assert core.on_ask_stats(0.0) == []
+
+    assert core.on_message(welcome(), 0.1) == [Send(AskStats())]
+
+
+def test_stats_without_a_broker_fail_after_the_connect_timeout(core: ClientCore) -> None:
+    core.on_ask_stats(1.0)
+
+    assert [action for action in core.on_tick(30.9) if isinstance(action, FailStats)] == []
+    (failed,) = [action for action in core.on_tick(31.0) if isinstance(action, FailStats)]
+    assert isinstance(failed.error, BrokerUnavailableError)
+    assert [action for action in core.on_tick(62.0) if isinstance(action, FailStats)] == []
+
+
+def test_farewell_is_said_to_a_broker_only(core: ClientCore) -> None:
+    assert core.farewell() == []
+
+    core.on_message(welcome(), 0.0)
+    assert core.farewell() == [Send(Bye())]
+
+
+@pytest.mark.parametrize("settle", [lambda core: core.on_tick(1000.0), lambda core: core.on_message(Who(), 1000.0)])
+def test_every_deadline_lies_ahead_after_its_tick(up: ClientCore, settle: Callable[[ClientCore], object]) -> None:
+    up.on_submit(task(1), 0.0)
+    up.on_ask_stats(0.0)
+
+    settle(up)
+    up.on_tick(1000.0)
+
+    assert up.next_check() > 1000.0, "the thread would spin"
+
+
+class AnyHistory(RuleBasedStateMachine):
+    """A broker of any behaviour, callers of any kind, any clock: the promises hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.core = ClientCore(ME, 7, "ipc:///x", Timing(0.25, 2.0, 5.0))
+        self.submitted: list[Pending] = []
+        self.ended: set[Id] = set()
+        self.cancelled: set[Id] = set()
+        self.in_session: list[Id] = []
+        self.has_socket = False
+        self.is_welcome = False
+        self.observe(self.core.start(0.0))
+
+    def observe(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case OpenSession():
+                    self.in_session, self.is_welcome = [], False
+                case Send(Submit(task_id)):
+                    assert self.is_welcome, "submitted without a session"
+                    assert task_id not in self.in_session, "submitted twice in one session"
+                    assert task_id not in self.ended | self.cancelled, "submitted though it is over"
+                    self.in_session.append(task_id)
+                case Send():
+                    assert self.is_welcome, "sent without a session"
+                case Deliver(pending) | Fail(pending):
+                    assert pending.id not in self.ended | self.cancelled, "resolved twice"
+                    self.ended.add(pending.id)
+                case _:
+                    pass
+
+    @rule(size=st.sampled_from([0, 10, UNIT_BYTES, LARGE // 2, LARGE * 2]), timeout_s=st.sampled_from([0.5, 3.0, 60.0]))
+    def submit(self, size: int, timeout_s: float) -> None:
+        number = len(self.submitted)
+        one = Pending(Id(number.to_bytes(16)), bytes(size), 100, timeout_s, self.now, self.now)
+        self.submitted.append(one)
+        self.observe(self.core.on_submit(one, self.now))
+
+    @rule(epoch=st.sampled_from([EPOCH, LATER_EPOCH]), limit=st.sampled_from([LARGE, LARGE * 4]))
+    def greet(self, epoch: Epoch, limit: int) -> None:
+        if not self.is_welcome:
+            self.is_welcome = True
+            self.observe(self.core.on_message(Welcome(epoch, limit), self.now))
+
+    @rule(message=st.sampled_from([Who(), Bye(), Pong(EPOCH), Pong(LATER_EPOCH), Stats(b"")]))
+    def hear(self, message: Who | Bye | Pong | Stats) -> None:
+        self.observe(self.core.on_message(message, self.now))
+
+    @precondition(lambda self: self.submitted)
+    @rule(data=st.data(), kind=st.sampled_from(["answer", "reject", "running"]))
+    def settle(self, data: st.DataObject, kind: str) -> None:
+        one = data.draw(st.sampled_from(self.submitted))
+        match kind:
+            case "answer":
+                self.observe(self.core.on_message(answer(one), self.now))
+            case "reject":
+                self.observe(self.core.on_message(Reject(one.id, 1, 1), self.now))
+            case _:
+                self.observe(self.core.on_message(Running(one.id, data.draw(st.integers(0, 5000))), self.now))
+
+    @precondition(lambda self: self.submitted)
+    @rule(data=st.data(), kill=st.booleans())
+    def cancel(self, data: st.DataObject, *, kill: bool) -> None:
+        one = data.draw(st.sampled_from(self.submitted))
+        if one.id not in self.ended:
+            self.cancelled.add(one.id)
+            self.observe(self.core.on_cancel(one.id, self.now, kill=kill))
+
+    @rule()
+    def ask_stats(self) -> None:
+        self.observe(self.core.on_ask_stats(self.now))
+
+    @rule(passed_s=st.sampled_from([0.0, 0.1, 0.25, 1.0, 2.0, 10.0]))
+    def time_passes(self, passed_s: float) -> None:
+        self.now += passed_s
+        self.observe(self.core.on_tick(self.now))
+        assert self.core.next_check() > self.now, "the thread would spin"
+
+    @rule()
+    def pause(self) -> None:
+        self.core.on_pause(self.now)
+
+    @invariant()
+    def all_is_accounted_for(self) -> None:
+        unresolved = [one.id for one in self.submitted if one.id not in self.ended | self.cancelled]
+        assert list(self.core.pending) == unresolved
+        sent = [one for one in self.core.pending.values() if one.is_sent]
+        assert self.core.outstanding == sum(one.units for one in sent)
+        assert self.core.outstanding <= WINDOW_UNITS or len(sent) == 1
+        assert self.core._sent == len(sent)
+        assert [task_id for task_id in self.in_session if task_id in self.core.pending] == [one.id for one in sent]
+        held = [task_id for task_id in self.core._held if task_id in self.core.pending]
+        assert sorted([*held, *(one.id for one in sent)]) == sorted(unresolved)
+
+    @invariant()
+    def every_unresolved_task_is_looked_at_in_time(self) -> None:
+        for one in self.core.pending.values():
+            assert self.core._check_at <= one.check_at < inf
+
+    def teardown(self) -> None:
+        """Without a broker all end by themselves."""
+        self.observe(self.core.on_message(Who(), self.now))
+        for _ in range(40):
+            self.now += 5.0
+            self.observe(self.core.on_tick(self.now))
+        assert self.core.pending == {}
+
+
+TestAnyHistory = AnyHistory.TestCase
+TestAnyHistory.settings = hypothesis_settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -1,0 +1,395 @@
+"""The I/O thread against a broker that the test plays: sessions, answers that nobody can read, and its own end."""
+
+import gc
+import resource
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import wait
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import zmq
+
+from client import PoolFuture, ZmqPool
+from client.engine import Engine
+from protocol.errors import PoolBrokenError, PoolClosedError, PoolError, ProtocolMismatchError
+from protocol.messages import (
+    Answer,
+    AskStats,
+    Bye,
+    Cancel,
+    Epoch,
+    Hello,
+    Outcome,
+    Ping,
+    Pong,
+    Stats,
+    Submit,
+    ToClient,
+    Who,
+)
+from protocol.payloads import pack_result
+from protocol.settings import Settings
+from tests.client.fake_broker import FakeBroker, echo, nothing
+
+BOUND_S = 5.0
+Race = Callable[..., dict[str, Any]]
+WaitUntil = Callable[..., None]
+MakePool = Callable[..., ZmqPool]
+
+
+def io_threads() -> int:
+    return sum(thread.name == "racepool-client" for thread in threading.enumerate())
+
+
+def descriptors() -> int:
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def submit(pool: ZmqPool, race: dict[str, Any]) -> PoolFuture[Any]:
+    """As `exec`, for a broker that answers other things than races."""
+    return pool.exec(race)
+
+
+def execute(pool: ZmqPool, race: dict[str, Any]) -> object:
+    return submit(pool, race).result(BOUND_S)
+
+
+def test_tasks_are_submitted_in_order_and_answered(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
+    futures = [submit(pool, race(race_id=f"r{number}")) for number in range(600)]
+
+    assert [future.result(BOUND_S) for future in futures] == [f"r{number}" for number in range(600)]
+    submits = broker.of(Submit)
+    assert len(submits) == 600
+    assert [echo(submit)[0] for submit in submits] == [
+        Answer(submit.task_id, Outcome.OK, 1, pack_result(f"r{number}")) for number, submit in enumerate(submits)
+    ]
+
+
+@pytest.mark.parametrize("lost", [Who(), Bye(), Pong(Epoch(b"another!"))])
+def test_unresolved_tasks_come_again_in_the_next_session(
+    broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil, lost: ToClient
+) -> None:
+    broker.on_submit = nothing
+    futures = [submit(pool, race(race_id=f"r{number}")) for number in range(3)]
+    wait_until(lambda: len(broker.of(Submit)) == 3)
+    broker.on_submit = echo
+
+    broker.say(lost)
+
+    assert [future.result(BOUND_S) for future in futures] == ["r0", "r1", "r2"]
+    first, second = broker.of(Submit)[:3], broker.of(Submit)[3:]
+    assert first == second
+    assert len({hello.client_id for hello in broker.of(Hello)}) == 1
+
+
+def test_broker_that_died_is_found_again(
+    start_broker: Callable[..., FakeBroker], pool: ZmqPool, race: Race, wait_until: WaitUntil
+) -> None:
+    dying = start_broker(nothing)
+    future = submit(pool, race(race_id="r1"))
+    wait_until(lambda: dying.of(Submit))
+    dying.close()
+
+    start_broker()
+
+    assert future.result(BOUND_S) == "r1"
+
+
+def test_broker_that_falls_silent_is_left(
+    broker: FakeBroker, make_pool: MakePool, race: Race, wait_until: WaitUntil
+) -> None:
+    pool = make_pool(liveness=0.2)
+    broker.on_submit = nothing
+    future = submit(pool, race(race_id="r1"))
+    wait_until(lambda: broker.of(Submit))
+    broker.is_mute = True
+    wait_until(lambda: len(broker.of(Hello)) > 1)
+
+    broker.is_mute, broker.on_submit = False, echo
+
+    assert future.result(BOUND_S) == "r1"
+
+
+def test_second_answer_and_unknown_answers_change_nothing(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
+    def twice(submit: Submit) -> list[ToClient]:
+        return [*echo(submit), Answer(submit.task_id, Outcome.RAISED, 1, msgpack.packb(["X", "x", ""]))]
+
+    broker.on_submit = twice
+    seen: list[object] = []
+    future = submit(pool, race(race_id="r1"))
+    future.add_done_callback(seen.append)
+
+    assert future.result(BOUND_S) == "r1"
+    assert execute(pool, race(race_id="r2")) == "r2"
+    assert seen == [future]
+
+
+def test_client_is_heard_while_it_waits(broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil) -> None:
+    broker.on_submit = nothing
+    submit(pool, race())
+
+    wait_until(lambda: len(broker.of(Ping)) >= 5)
+    assert len(broker.of(Hello)) == 1
+
+
+def test_cancelled_task_is_taken_back(broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil) -> None:
+    broker.on_submit = nothing
+    future = submit(pool, race())
+    wait_until(lambda: broker.of(Submit))
+    task_id = broker.of(Submit)[0].task_id
+
+    assert future.cancel()
+    assert future.cancel(kill=True)
+
+    wait_until(lambda: len(broker.of(Cancel)) == 2)
+    assert broker.of(Cancel) == [Cancel(task_id, kill=False), Cancel(task_id, kill=True)]
+    assert wait([future], BOUND_S).done == {future}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "payload"),
+    [
+        (Outcome.OK, b"\xc1 no msgpack"),
+        (Outcome.OK, msgpack.packb(["msgpack", {1: 2}])),
+        (Outcome.OK, msgpack.packb(["transformed_race", b"{}"])),
+        (Outcome.OK, msgpack.packb(["pickle", b""])),
+        (Outcome.RAISED, b""),
+        (Outcome.CRASHED, msgpack.packb([1, 2])),
+        (Outcome.TOO_LARGE, msgpack.packb([None])),
+        (Outcome.INVALID_RACE, msgpack.packb({})),
+    ],
+)
+def test_unreadable_answer_fails_its_own_task_only(
+    broker: FakeBroker, pool: ZmqPool, race: Race, outcome: Outcome, payload: bytes
+) -> None:
+    broker.on_submit = lambda submit: [Answer(submit.task_id, outcome, 1, payload)]
+
+    with pytest.raises(PoolError, match=r"task [0-9a-f]{32} \(race r1\)"):
+        submit(pool, race(race_id="r1")).result(BOUND_S)
+
+    broker.on_submit = echo
+    assert execute(pool, race(race_id="r2")) == "r2"
+
+
+def test_unreadable_figures_fail_the_question_only(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
+    def figures(_submit: Submit) -> list[ToClient]:
+        return [Stats(b"{}")]
+
+    broker.on_submit = figures
+    submit(pool, race()).cancel()
+    asked = pool._connected().ask_stats()
+    wait([asked], 0.2)
+    broker.say(Stats(b'{"another": "version"}'))
+
+    with pytest.raises(PoolError, match="install the same racepool"):
+        asked.result(BOUND_S)
+    broker.on_submit = echo
+    assert execute(pool, race(race_id="r2")) == "r2"
+
+
+@pytest.mark.parametrize("frames", [[b""], [b"\x00"], [b"junk", b"junk"], [msgpack.packb([1, "SUBMIT"])]])
+def test_garbage_from_the_broker_is_ignored(broker: FakeBroker, pool: ZmqPool, race: Race, frames: list[bytes]) -> None:
+    assert execute(pool, race(race_id="r1")) == "r1"
+
+    broker.say_frames(frames)
+
+    assert execute(pool, race(race_id="r2")) == "r2"
+
+
+def test_broker_of_another_version_fails_what_waits(
+    broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil
+) -> None:
+    broker.on_submit = nothing
+    future = submit(pool, race())
+    wait_until(lambda: broker.of(Submit))
+
+    broker.say_frames([msgpack.packb([2, "WHO"])])
+
+    with pytest.raises(ProtocolMismatchError, match="install the same racepool"):
+        future.result(BOUND_S)
+
+
+def test_callback_that_raises_harms_nobody(
+    broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_future: object) -> None:
+        raise ValueError("the caller's own bug")
+
+    broker.on_submit = nothing
+    future = submit(pool, race())
+    future.add_done_callback(fail)
+    wait_until(lambda: broker.of(Submit))
+    broker.on_submit = echo
+    broker.say(*echo(broker.of(Submit)[0]))
+
+    assert future.result(BOUND_S) == "race-1"
+    assert execute(pool, race(race_id="r2")) == "r2"
+    assert "the caller's own bug" in caplog.text
+
+
+def test_callback_may_submit_again(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
+    chained: list[Any] = []
+    has_chained = threading.Event()
+
+    def again(_future: object) -> None:
+        chained.append(submit(pool, race(race_id="r2")))
+        has_chained.set()
+
+    submit(pool, race(race_id="r1")).add_done_callback(again)
+
+    assert has_chained.wait(BOUND_S)
+    assert chained[0].result(BOUND_S) == "r2"
+    assert len(broker.of(Submit)) == 2
+
+
+def test_threads_share_one_pool(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
+    wrong: list[object] = []
+
+    def work(name: str) -> None:
+        futures = {f"{name}-{number}": submit(pool, race(race_id=f"{name}-{number}")) for number in range(50)}
+        wrong.extend(race_id for race_id, future in futures.items() if future.result(BOUND_S) != race_id)
+
+    threads = [threading.Thread(target=work, args=(f"t{number}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(BOUND_S)
+
+    assert wrong == []
+    assert len({submit.task_id for submit in broker.of(Submit)}) == len(broker.of(Submit)) == 400
+    assert len(broker.of(Hello)) == 1
+
+
+def test_temporary_pool_lives_until_its_answer_and_leaves_nothing(
+    broker: FakeBroker, race: Race, wait_until: WaitUntil
+) -> None:
+    before, threads = descriptors(), io_threads()
+    broker.on_submit = nothing
+
+    future = submit(ZmqPool(broker.endpoint), race(race_id="r1"))
+    gc.collect()
+    wait_until(lambda: broker.of(Submit))
+    assert io_threads() == threads + 1
+    broker.say(*echo(broker.of(Submit)[0]))
+
+    assert future.result(BOUND_S) == "r1"
+    wait_until(lambda: io_threads() == threads)
+    wait_until(lambda: broker.of(Bye))
+    wait_until(lambda: descriptors() <= before + 1)  # the broker closes its end when it has heard of it
+
+
+def test_many_temporary_pools_leak_no_descriptor(broker: FakeBroker, race: Race, wait_until: WaitUntil) -> None:
+    threads, before = io_threads(), descriptors()
+
+    futures = [submit(ZmqPool(broker.endpoint), race(race_id=f"r{number}")) for number in range(20)]
+
+    assert [future.result(BOUND_S) for future in futures] == [f"r{number}" for number in range(20)]
+    wait_until(lambda: io_threads() == threads)
+    wait_until(lambda: descriptors() < before + 10)
+
+
+def test_pool_that_nobody_holds_frees_its_thread(broker: FakeBroker, race: Race) -> None:
+    threads = io_threads()
+    pool = ZmqPool(broker.endpoint)
+    assert execute(pool, race(race_id="r1")) == "r1"
+    thread = pool._connected()._thread
+
+    del pool
+    gc.collect()
+    thread.join(BOUND_S)
+
+    assert io_threads() == threads
+
+
+def settings(run_dir: Path) -> Settings:
+    return Settings.load(dir=run_dir, connect_timeout=0.5)
+
+
+def test_submission_to_an_engine_that_has_just_ended_fails(run_dir: Path) -> None:
+    """exec() in one thread, shutdown() in another: the task that comes between must not wait for ever."""
+    engine = Engine(settings(run_dir))
+    engine.close()
+    engine.join(BOUND_S)
+
+    with pytest.raises(PoolClosedError, match="make a new pool"):
+        engine.submit(b"", 60.0, 30.0).result(BOUND_S)
+    with pytest.raises(PoolClosedError):
+        engine.ask_stats().result(BOUND_S)
+    assert engine.unresolved == 0
+
+
+def test_exec_and_shutdown_race_and_nothing_is_left_unresolved(
+    broker: FakeBroker, make_pool: MakePool, race: Race
+) -> None:
+    for _ in range(20):
+        pool = make_pool()
+        futures: list[Any] = []
+
+        def submit_until_closed(pool: ZmqPool = pool, futures: list[Any] = futures) -> None:
+            with suppress(PoolClosedError):
+                while True:
+                    futures.append(submit(pool, race()))
+
+        thread = threading.Thread(target=submit_until_closed)
+        thread.start()
+        pool.shutdown()
+        thread.join(BOUND_S)
+
+        assert not wait(futures, BOUND_S).not_done
+    assert len(broker.of(Hello)) <= 20
+
+
+def test_stop_fails_what_is_unresolved_and_says_farewell(
+    broker: FakeBroker, run_dir: Path, wait_until: WaitUntil
+) -> None:
+    broker.on_submit = nothing
+    engine = Engine(settings(run_dir))
+    future = engine.submit(b"", 60.0, 30.0)
+    asked = engine.ask_stats()
+    wait_until(lambda: broker.of(Submit))
+    wait_until(lambda: broker.of(AskStats))
+
+    started_at = time.monotonic()
+    engine.stop()
+    engine.join(BOUND_S)
+
+    with pytest.raises(PoolClosedError, match="shut down before the answer came"):
+        future.result(0)
+    with pytest.raises(PoolClosedError):
+        asked.result(0)
+    assert time.monotonic() - started_at < 1.0
+    wait_until(lambda: broker.of(Bye))
+
+
+def test_death_of_the_thread_fails_all_and_names_the_cause(
+    broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil
+) -> None:
+    """A process out of file descriptors cannot open the next session's socket."""
+    broker.on_submit = nothing
+    futures = [submit(pool, race()) for _ in range(3)]
+    asked = pool._connected().ask_stats()
+    wait_until(lambda: len(broker.of(Submit)) == 3)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        broker.say(Who())
+        for future in futures:
+            with pytest.raises(PoolBrokenError, match="Too many open files") as raised:
+                future.result(BOUND_S)
+            assert isinstance(raised.value.__cause__, zmq.ZMQError)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    with pytest.raises(PoolBrokenError, match="make a new pool"):
+        asked.result(BOUND_S)
+    with pytest.raises(PoolBrokenError, match="make a new pool"):
+        submit(pool, race())
+    with pytest.raises(PoolBrokenError):
+        pool.stats()
+    pool.shutdown()

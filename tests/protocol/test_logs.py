@@ -1,0 +1,267 @@
+import fcntl
+import io
+import json
+import os
+import select
+import threading
+from collections.abc import Iterator
+from math import inf
+from typing import IO, Any
+
+import pytest
+
+from protocol import logs
+from protocol.logs import Outlet, open_log
+from protocol.settings import Settings
+
+
+class Pipe:
+    """A pipe of two pages, so that it is soon full."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+        self.size = fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, 8192)
+
+    def read(self) -> bytes:
+        """What is in it now."""
+        poll = select.poll()
+        poll.register(self.reader, select.POLLIN)
+        taken = b""
+        while any(event & select.POLLIN for _, event in poll.poll(0)):
+            taken += os.read(self.reader, 65_536)
+        return taken
+
+    def drain(self, outlet: Outlet) -> list[bytes]:
+        """What comes out when the reader is back."""
+        taken = b""
+        while chunk := self.read():
+            taken += chunk
+            outlet.flush()
+        return taken.splitlines()
+
+    def close(self) -> None:
+        for fd in (self.reader, self.writer):
+            try:
+                os.close(fd)
+            except OSError:
+                continue
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+def stream(pipe: Pipe) -> IO[str]:
+    return os.fdopen(os.dup(pipe.writer), "w")
+
+
+def lines(pipe: Pipe) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in pipe.read().splitlines()]
+
+
+# --- the outlet -------------------------------------------------------------------------------------------------------
+
+
+def test_line_is_written_at_once(pipe: Pipe) -> None:
+    Outlet(pipe.writer).msg(b"hello")
+
+    assert pipe.read() == b"hello\n"
+
+
+def test_full_pipe_holds_nobody_up_and_loses_nothing(pipe: Pipe) -> None:
+    outlet = Outlet(pipe.writer)
+    told = [b"line %d" % index for index in range(5_000)]
+
+    for line in told:
+        outlet.msg(line)  # a blocking write would never return: nobody reads
+
+    assert pipe.drain(outlet) == told
+
+
+def test_next_line_takes_along_what_waits(pipe: Pipe) -> None:
+    outlet = Outlet(pipe.writer)
+    for _ in range(2_000):
+        outlet.msg(b"early")
+    early = pipe.read().count(b"early")
+    assert early < 2_000
+
+    outlet.msg(b"late")
+
+    assert pipe.read().startswith(b"early\n")
+
+
+def test_lines_beyond_the_memory_are_dropped_counted_and_told(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "BACKLOG_BYTES", 10_000)
+    outlet = Outlet(pipe.writer)
+
+    for index in range(3_000):
+        outlet.msg(b"line %4d" % index)
+    kept = pipe.drain(outlet)
+
+    report = json.loads(kept.pop())
+    assert kept == [b"line %4d" % index for index in range(len(kept))]
+    assert report == {"event": "log_lines_dropped", "level": "warning", "count": 3_000 - len(kept)}
+
+
+def test_lines_flow_again_when_the_reader_is_back(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "BACKLOG_BYTES", 10_000)
+    outlet = Outlet(pipe.writer)
+    for _ in range(3_000):
+        outlet.msg(b"frozen")
+
+    seen = b""
+    for _ in range(50):  # nobody calls flush: the log itself is the only thing that runs
+        seen += pipe.read()
+        outlet.msg(b"thawed")
+    seen += pipe.read()
+
+    assert b"log_lines_dropped" in seen
+    assert seen.endswith(b"thawed\n")
+
+
+def test_drops_are_told_once(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "BACKLOG_BYTES", 1_000)
+    outlet = Outlet(pipe.writer)
+    outlet.msg(b"x" * 2_000)
+    outlet.msg(b"short")
+    pipe.drain(outlet)
+
+    outlet.msg(b"next")
+
+    assert pipe.drain(outlet) == [b"next"]
+
+
+@pytest.mark.parametrize("length", [select.PIPE_BUF - 1, select.PIPE_BUF, select.PIPE_BUF + 1, 100_000])
+def test_long_line_comes_out_whole(pipe: Pipe, length: int) -> None:
+    outlet = Outlet(pipe.writer)
+
+    outlet.msg(b"a" * length)
+    outlet.msg(b"b")
+
+    assert pipe.drain(outlet) == [b"a" * length, b"b"]
+
+
+@pytest.mark.parametrize("before", [[], [b"told in time"]], ids=["at once", "later"])
+def test_reader_that_is_gone_is_nobodys_trouble(pipe: Pipe, before: list[bytes]) -> None:
+    outlet = Outlet(pipe.writer)
+    for line in before:
+        outlet.msg(line)
+    os.close(pipe.reader)
+
+    def log() -> None:
+        for _ in range(100):
+            outlet.msg(b"x" * 10_000)
+
+    logging = threading.Thread(target=log, daemon=True)  # a loop without end would fail here, not hang
+    logging.start()
+    logging.join(timeout=5)
+
+    assert not logging.is_alive()
+    assert outlet._waiting_bytes == 0
+
+
+def test_lines_may_be_held_back_to_be_written_together(pipe: Pipe) -> None:
+    outlet = Outlet(pipe.writer, hold_s=60)
+    outlet.msg(b"first")
+    outlet.msg(b"second")
+    outlet.msg(b"third")
+    assert (pipe.read(), outlet.patience_s) == (b"first\n", 60)
+
+    outlet.flush()
+    assert (pipe.read(), outlet.patience_s) == (b"second\nthird\n", inf)
+
+
+def test_warning_is_written_at_once_with_all_before_it(pipe: Pipe) -> None:
+    outlet = Outlet(pipe.writer, hold_s=60)
+    outlet.msg(b"first")
+    pipe.read()
+    outlet.info(b"second")
+
+    outlet.warning(b"third")
+
+    assert pipe.read() == b"second\nthird\n"
+
+
+def test_held_lines_are_written_when_a_pipe_takes_no_more_at_once(pipe: Pipe) -> None:
+    outlet = Outlet(pipe.writer, hold_s=60)
+    outlet.msg(b"first")
+    pipe.read()
+
+    outlet.msg(b"x" * select.PIPE_BUF)
+
+    assert pipe.read() == b"x" * select.PIPE_BUF + b"\n"
+
+
+# --- the log ----------------------------------------------------------------------------------------------------------
+
+
+def test_lines_are_json_off_a_terminal(pipe: Pipe) -> None:
+    with stream(pipe) as out:
+        log = open_log(Settings.load(), out, program="broker")
+        log.info("task_assigned", worker="worker-0", attempt=1, duration_ms=1.5, race_id=None)
+        log.warning("worker_lost", reason="é语")
+
+    first, second = lines(pipe)
+    assert {
+        key: first[key] for key in ("program", "event", "level", "worker", "attempt", "duration_ms", "race_id")
+    } == {
+        "program": "broker",
+        "event": "task_assigned",
+        "level": "info",
+        "worker": "worker-0",
+        "attempt": 1,
+        "duration_ms": 1.5,
+        "race_id": None,
+    }
+    assert first["timestamp"].endswith("Z")
+    assert (second["level"], second["reason"]) == ("warning", "é语")
+
+
+def test_exception_is_one_line(pipe: Pipe) -> None:
+    with stream(pipe) as out:
+        log = open_log(Settings.load(), out)
+        try:
+            int("two\nlines")
+        except ValueError:
+            log.exception("broker_failed")
+
+    (line,) = lines(pipe)
+    assert (line["event"], line["level"]) == ("broker_failed", "error")
+    assert line["exception"].endswith("'two\\nlines'")
+    assert line["exception"].startswith("Traceback")
+
+
+@pytest.mark.parametrize(
+    "value", [2**70, "\ud800", {1: 2}, {"nested": {"a": 2**70}}, object(), b"bytes", {1, 2}, float("nan")], ids=repr
+)
+def test_no_value_ends_the_program(pipe: Pipe, value: object) -> None:
+    with stream(pipe) as out:
+        open_log(Settings.load(), out).info("odd", value=value)
+
+    assert lines(pipe)[0]["event"].strip("'") == "odd"
+
+
+def test_level_is_a_setting(pipe: Pipe) -> None:
+    with stream(pipe) as out:
+        log = open_log(Settings.load(log_level="warning"), out)
+        log.info("quiet")
+        log.warning("loud")
+
+    assert [line["event"] for line in lines(pipe)] == ["loud"]
+
+
+def test_console_format_is_for_people(pipe: Pipe) -> None:
+    with stream(pipe) as out:
+        open_log(Settings.load(log_format="console"), out).info("broker_started", pid=7, name="\ud800")
+
+    text = pipe.read().decode()
+    assert "broker_started" in text
+    assert "{" not in text
+
+
+def test_stream_without_a_descriptor_is_a_mistake_at_once() -> None:
+    with pytest.raises(io.UnsupportedOperation):
+        open_log(Settings.load(), io.StringIO())

@@ -1,0 +1,88 @@
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from protocol.processes import cpu_ticks, resident_bytes
+from tests.running import ROOT, WaitUntil
+
+
+@pytest.fixture
+def spinning() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
+        yield child
+        child.kill()
+
+
+def python(code: str) -> str:
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=20)
+    return run.stdout.strip()
+
+
+def test_resident_memory_grows_with_what_is_held() -> None:
+    before = resident_bytes()
+
+    ballast = b"x" * 50_000_000
+
+    assert resident_bytes() - before > 0.9 * len(ballast)
+    assert before < resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + len(ballast)
+
+
+def test_running_process_uses_ticks(spinning: subprocess.Popen[bytes], wait_until: WaitUntil) -> None:
+    wait_until(lambda: (cpu_ticks(spinning.pid) or 0) > 3)
+
+
+def test_stopped_process_has_no_ticks(spinning: subprocess.Popen[bytes], wait_until: WaitUntil) -> None:
+    spinning.send_signal(signal.SIGSTOP)
+
+    wait_until(lambda: cpu_ticks(spinning.pid) is None)
+    spinning.send_signal(signal.SIGCONT)
+    wait_until(lambda: cpu_ticks(spinning.pid) is not None)
+
+
+def test_ended_process_has_no_ticks(spinning: subprocess.Popen[bytes], wait_until: WaitUntil) -> None:
+    spinning.kill()
+
+    wait_until(lambda: cpu_ticks(spinning.pid) is None)  # not reaped yet
+    spinning.wait()
+    assert cpu_ticks(spinning.pid) is None
+
+
+def test_name_of_a_process_does_not_confuse_the_fields() -> None:
+    code = (
+        "import ctypes, os; ctypes.CDLL(None).prctl(15, b') T 1 2 (', 0, 0, 0);"
+        "from protocol.processes import cpu_ticks; print(cpu_ticks(os.getpid()))"
+    )
+
+    assert int(python(code)) >= 0
+
+
+def test_child_dies_with_its_parent(wait_until: WaitUntil) -> None:
+    child = (
+        "from protocol.processes import die_with_parent; die_with_parent();"
+        "print('armed', flush=True); import time; time.sleep(60)"
+    )
+    parent = (
+        "import subprocess, sys, os; p = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=subprocess.PIPE);"
+        "p.stdout.readline(); print(p.pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", parent, child], cwd=ROOT, capture_output=True, text=True, check=False, timeout=20
+    )
+
+    wait_until(lambda: cpu_ticks(int(run.stdout)) is None)
+
+
+def test_file_limit_is_raised_to_what_is_allowed() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = min(soft, 256)
+    code = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({low}, {hard}));"
+        "from protocol.processes import raise_file_limit; raise_file_limit();"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+
+    assert int(python(code)) == hard

@@ -1,0 +1,299 @@
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from protocol.errors import SettingsError
+from protocol.settings import Settings, from_command_line, is_supervised, sockets_in, variable
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("RACEPOOL_")]:
+        monkeypatch.delenv(name)
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    settings = Settings.load()
+    documented = {
+        "workers": 3,
+        "heartbeat_interval": 0.25,
+        "liveness": 2.0,
+        "max_attempts": 3,
+        "queue_timeout": 60,
+        "run_timeout": 30,
+        "connect_timeout": 30,
+        "max_in_flight": 10_000,
+        "backlog_limit": 100_000,
+        "backlog_bytes": 2**30,
+        "payload_limit": 16 * 2**20,
+        "max_tasks_per_worker": 0,
+        "worker_memory_limit": 0,
+        "log_level": "info",
+        "log_format": None,
+    }
+
+    assert {name: getattr(settings, name) for name in documented} == documented
+
+
+def test_run_directory_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    assert Settings.load().dir == Path("/run/user/7/racepool")
+    assert Settings.load().endpoint == "ipc:///run/user/7/racepool/frontend.ipc"
+
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("protocol.settings.MAX_IPC_PATH_BYTES", 1_000)
+    assert Settings.load().dir == tmp_path / f"racepool-{os.getuid()}"
+
+
+def test_sockets_lie_in_the_run_directory() -> None:
+    settings = Settings.load(dir="/tmp/x")  # noqa: S108  # nothing is made there
+
+    assert {name: getattr(settings, name) for name in sockets_in(Path("/x"))} == {
+        "endpoint": "ipc:///tmp/x/frontend.ipc",
+        "backend": "ipc:///tmp/x/backend.ipc",
+        "heartbeat_endpoint": "ipc:///tmp/x/heartbeat.ipc",
+        "stats_endpoint": "ipc:///tmp/x/stats.ipc",
+    }
+
+
+def test_relative_run_directory_is_the_same_after_a_change_of_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("protocol.settings.MAX_IPC_PATH_BYTES", 1_000)
+    monkeypatch.chdir(tmp_path)
+
+    assert Settings.load(dir="run").endpoint == f"ipc://{tmp_path}/run/frontend.ipc"
+
+
+# --- precedence -------------------------------------------------------------------------------------------------------
+
+
+def test_flag_goes_before_environment_before_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RACEPOOL_WORKERS", "5")
+    monkeypatch.setenv("RACEPOOL_LIVENESS", "7")
+
+    settings = Settings.load(workers=4)
+
+    assert (settings.workers, settings.liveness, settings.max_attempts) == (4, 7.0, 3)
+    assert [settings.origin(name) for name in ("workers", "liveness", "max_attempts")] == [
+        "flag",
+        "environment",
+        "default",
+    ]
+
+
+def test_flag_goes_before_an_environment_that_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RACEPOOL_WORKERS", "many")
+
+    assert Settings.load(workers=4).origin("workers") == "flag"
+
+
+def test_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RACEPOOL_WORKERS", "")
+
+    assert (Settings.load().workers, Settings.load().origin("workers")) == (3, "default")
+
+
+def test_flags_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RACEPOOL_RUN_TIMEOUT", "9")
+    monkeypatch.setenv("RACEPOOL_WORKERS", "2")
+    monkeypatch.setattr("sys.argv", ["broker", "--run-timeout", "5", "--backlog-limit=7"])
+
+    settings = from_command_line(Settings, "racepool broker")
+
+    assert (settings.run_timeout, settings.backlog_limit, settings.workers) == (5.0, 7, 2)
+    assert (settings.origin("run_timeout"), settings.origin("workers")) == ("flag", "environment")
+
+
+def test_unknown_flag_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["broker", "--wrokers", "5"])
+
+    with pytest.raises(SystemExit) as caught:
+        from_command_line(Settings, "racepool broker")
+
+    assert caught.value.code == 2
+    assert "--wrokers" in capsys.readouterr().err
+
+
+def test_flag_that_breaks_its_rule_is_named_like_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["broker", "--workers", "0"])
+
+    with pytest.raises(SettingsError, match="RACEPOOL_WORKERS=0: "):
+        from_command_line(Settings, "racepool broker")
+
+
+# --- rules ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("workers", "0", "greater than or equal to 1"),
+        ("workers", "5000", "less than or equal to 4096"),
+        ("workers", "three", "valid integer"),
+        ("workers", "2.5", "valid integer"),
+        ("heartbeat_interval", "0", "greater than 0"),
+        ("heartbeat_interval", "inf", "finite number"),
+        ("liveness", "nan", "finite number"),
+        ("liveness", "-1", "greater than 0"),
+        ("queue_timeout", "86401", "less than or equal to 86400"),
+        ("run_timeout", "soon", "valid number"),
+        ("connect_timeout", "0", "greater than 0"),
+        ("max_attempts", "0", "greater than or equal to 1"),
+        ("max_in_flight", "0", "greater than or equal to 1"),
+        ("backlog_limit", "-5", "greater than or equal to 1"),
+        ("backlog_bytes", "0", "greater than or equal to 1"),
+        ("payload_limit", "1023", "greater than or equal to 1024"),
+        ("payload_limit", str(2**30 + 1), "less than or equal to 1073741824"),
+        ("max_tasks_per_worker", "-1", "greater than or equal to 0"),
+        ("worker_memory_limit", "-1", "greater than or equal to 0"),
+        ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
+        ("log_format", "xml", "'console' or 'json'"),
+        ("endpoint", "frontend.ipc", "ipc:///absolute/path or tcp://127.0.0.1:PORT"),
+        ("endpoint", "http://127.0.0.1:5555", "ipc:///absolute/path"),
+        ("endpoint", "inproc://x", "ipc:///absolute/path"),
+        ("endpoint", "ipc://", "ipc:///absolute/path"),
+        ("endpoint", "ipc://relative/frontend.ipc", "ipc:///absolute/path"),
+        ("endpoint", "ipc://@abstract", "ipc:///absolute/path"),
+        ("endpoint", "ipc://*", "ipc:///absolute/path"),
+        ("backend", "ipc:///" + "x" * 107, "at most 107 bytes"),
+        ("backend", "ipc:///" + "é" * 54, "at most 107 bytes"),
+        ("endpoint", "tcp://0.0.0.0:5555", "open to anyone"),
+        ("endpoint", "tcp://*:5555", "open to anyone"),
+        ("endpoint", "tcp://192.168.0.7:5555", "open to anyone"),
+        ("endpoint", "tcp://example.org:5555", "open to anyone"),
+        ("endpoint", "tcp://eth0;127.0.0.1:5555", "open to anyone"),
+        ("endpoint", "tcp://127.0.0.1", "tcp://127.0.0.1:PORT"),
+        ("endpoint", "tcp://127.0.0.1:", "tcp://127.0.0.1:PORT"),
+        ("endpoint", "tcp://127.0.0.1:0", "tcp://127.0.0.1:PORT"),
+        ("endpoint", "tcp://127.0.0.1:65536", "tcp://127.0.0.1:PORT"),
+        ("endpoint", "tcp://127.0.0.1:*", "tcp://127.0.0.1:PORT"),
+        ("endpoint", "tcp://127.0.0.1:5555/path", "tcp://127.0.0.1:PORT"),
+        ("stats_endpoint", "tcp://10.0.0.1:1", "open to anyone"),
+        ("heartbeat_endpoint", "tcp://10.0.0.1:1", "open to anyone"),
+    ],
+)
+def test_broken_rule_names_variable_value_and_rule(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, rule: str
+) -> None:
+    monkeypatch.setenv(variable(name), value)
+
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+
+    assert str(caught.value).startswith(f"RACEPOOL_{name.upper()}={value}: ")
+    assert rule in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["ipc:///tmp/a.ipc", "ipc:///" + "x" * 106, "tcp://127.0.0.1:1", "tcp://localhost:65535"]
+)
+def test_endpoints_that_fit(endpoint: str) -> None:
+    assert Settings.load(endpoint=endpoint).endpoint == endpoint
+
+
+def test_run_directory_too_long_for_its_sockets_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"RACEPOOL_ENDPOINT=.*choose a shorter RACEPOOL_DIR"):
+        Settings.load(dir="/tmp/" + "x" * 100)  # noqa: S108
+
+
+def test_silence_must_outlast_two_heartbeats() -> None:
+    with pytest.raises(SettingsError, match=r"RACEPOOL_LIVENESS \(0.4\) must be at least twice HEARTBEAT_INTERVAL"):
+        Settings.load(liveness=0.4)
+
+    assert Settings.load(liveness=0.5).liveness == 0.5
+
+
+def test_all_broken_rules_are_named_at_once() -> None:
+    with pytest.raises(SettingsError, match=r"RACEPOOL_WORKERS=0.*; RACEPOOL_LOG_LEVEL=loud"):
+        Settings.load(workers=0, log_level="loud")
+
+
+def test_unknown_setting_is_refused() -> None:
+    with pytest.raises(SettingsError, match="RACEPOOL_WROKERS=1: "):
+        Settings.load(wrokers=1)
+
+
+def test_misspelt_variables_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RACEPOOL_WROKERS", "5")
+    monkeypatch.setenv("RACEPOOL_WORKERS", "5")
+
+    assert Settings.unknown_variables() == ["RACEPOOL_WROKERS"]
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(Settings.load(), "workers", 4)  # noqa: B010  # a type checker would say so too
+
+
+# --- the run directory ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr("protocol.settings.MAX_IPC_PATH_BYTES", 1_000)
+    return tmp_path / "run"
+
+
+def test_run_directory_is_made_for_us_alone(directory: Path) -> None:
+    before = os.umask(0)
+    try:
+        made = Settings.load(dir=directory / "deep").private_dir()
+    finally:
+        os.umask(before)
+
+    assert made == directory / "deep"
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    assert Settings.load(dir=made).private_dir() == made
+
+
+@pytest.mark.parametrize("mode", [0o710, 0o701, 0o777, 0o750, 0o704])
+def test_run_directory_that_others_may_enter_is_refused(directory: Path, mode: int) -> None:
+    directory.mkdir()
+    directory.chmod(mode)
+
+    with pytest.raises(SettingsError, match=f"RACEPOOL_DIR={directory}: others may enter it; chmod 700"):
+        Settings.load(dir=directory).private_dir()
+
+
+def test_run_directory_of_another_user_is_refused(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory.mkdir(mode=0o700)
+    monkeypatch.setattr("os.getuid", lambda: directory.stat().st_uid + 1)
+
+    with pytest.raises(SettingsError, match="belongs to user"):
+        Settings.load(dir=directory).private_dir()
+
+
+def test_run_directory_behind_a_link_is_refused(directory: Path) -> None:
+    directory.mkdir(mode=0o700)
+    link = directory.with_name("link")
+    link.symlink_to(directory)
+
+    with pytest.raises(SettingsError, match="is no directory"):
+        Settings.load(dir=link).private_dir()
+
+
+def test_file_in_the_place_of_the_run_directory_is_refused(directory: Path) -> None:
+    directory.touch()
+
+    with pytest.raises(SettingsError, match="cannot be made: File exists"):
+        Settings.load(dir=directory).private_dir()
+    with pytest.raises(SettingsError, match="is no directory"):
+        Settings.load(dir=directory).refuse_foreign_dir()
+
+
+def test_run_directory_that_is_not_there_yet_is_no_reason_to_refuse(directory: Path) -> None:
+    Settings.load(dir=directory).refuse_foreign_dir()
+
+    assert not directory.exists()
+
+
+def test_supervision_is_known_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SUPERVISOR_ENABLED", raising=False)
+    assert not is_supervised()
+
+    monkeypatch.setenv("SUPERVISOR_ENABLED", "1")
+    assert is_supervised()

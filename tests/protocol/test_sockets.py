@@ -1,0 +1,176 @@
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from protocol.sockets import MAX_FRAMES, Context, Socket, dealer, receive, receive_from, router, sender_pid
+from tests.running import ROOT, WaitUntil
+
+PATIENCE_MS = 5_000
+Pair = Callable[..., tuple[Socket, Socket]]
+
+
+@pytest.fixture
+def opened() -> list[Socket]:
+    """Every socket of a test: one that is not closed would be reported by the garbage collector."""
+    return []
+
+
+@pytest.fixture
+def context(opened: list[Socket]) -> Iterator[Context]:
+    context: Context = zmq.Context()
+    yield context
+    for socket in opened:
+        socket.close(linger=0)
+    context.term()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    directory = Path(tempfile.mkdtemp(prefix="rp-", dir="/tmp"))  # ipc paths must be short
+    yield f"ipc://{directory}/s.ipc"
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def pair(context: Context, endpoint: str, opened: list[Socket]) -> Pair:
+    """A ROUTER and a DEALER that reaches it."""
+
+    def make(at: str = endpoint, send_limit: int = 100, payload_limit: int = 10_000) -> tuple[Socket, Socket]:
+        bound = router(context, at, send_limit=send_limit, payload_limit=payload_limit)
+        connected = dealer(context, address(bound))
+        opened.extend((bound, connected))
+        return bound, connected
+
+    return make
+
+
+def address(socket: Socket) -> str:
+    last = socket.get(zmq.LAST_ENDPOINT)
+    assert isinstance(last, bytes)
+    return last.rstrip(b"\0").decode()
+
+
+def next_from(bound: Socket) -> tuple[bytes, list[bytes], zmq.Frame | None]:
+    assert bound.poll(PATIENCE_MS)
+    received = receive_from(bound)
+    assert received is not None
+    return received
+
+
+def test_nothing_to_receive_is_none(pair: Pair) -> None:
+    bound, connected = pair()
+
+    assert receive(connected) is None
+    assert receive_from(bound) is None
+
+
+@pytest.mark.parametrize("count", [1, 2, MAX_FRAMES])
+def test_message_arrives_whole(pair: Pair, count: int) -> None:
+    bound, connected = pair()
+    frames = [bytes([index]) * index for index in range(count)]
+
+    connected.send_multipart(frames)
+    peer, received, _ = next_from(bound)
+    bound.send_multipart([peer, *frames])
+
+    assert received == frames
+    assert connected.poll(PATIENCE_MS)
+    assert receive(connected) == frames
+
+
+def test_of_a_multipart_without_end_the_first_frames_are_kept(pair: Pair) -> None:
+    bound, connected = pair()
+
+    connected.send_multipart([b"x"] * 20_000)
+    connected.send(b"next")
+    peer, received, _ = next_from(bound)
+    assert received == [b"x"] * MAX_FRAMES
+    assert next_from(bound)[1] == [b"next"]
+
+    bound.send_multipart([peer, *[b"y"] * 20_000])
+    bound.send_multipart([peer, b"next"])
+    assert connected.poll(PATIENCE_MS)
+    assert receive(connected) == [b"y"] * MAX_FRAMES
+    assert connected.poll(PATIENCE_MS)
+    assert receive(connected) == [b"next"]
+
+
+def test_sender_over_ipc_is_known_by_the_kernel(pair: Pair) -> None:
+    bound, connected = pair()
+    code = f"import zmq; s = zmq.Context().socket(zmq.DEALER); s.connect({address(bound)!r}); s.send(b'x'); input()"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE) as child:
+        assert sender_pid(next_from(bound)[2]) == child.pid
+
+    connected.send(b"x")
+    assert sender_pid(next_from(bound)[2]) == os.getpid()
+
+
+def test_sender_over_tcp_is_unknown(pair: Pair) -> None:
+    bound, connected = pair("tcp://127.0.0.1:*")
+
+    connected.send(b"x")
+
+    assert sender_pid(next_from(bound)[2]) is None
+
+
+def test_no_frame_has_no_sender() -> None:
+    assert sender_pid(None) is None
+    assert sender_pid(zmq.Frame(b"made here")) is None
+
+
+def test_router_tells_what_it_cannot_deliver(pair: Pair) -> None:
+    bound, connected = pair()
+
+    with pytest.raises(zmq.ZMQError) as unknown:
+        bound.send_multipart([b"nobody", b"x"], zmq.NOBLOCK)
+    assert unknown.value.errno == zmq.EHOSTUNREACH
+
+    connected.send(b"x")
+    peer, _, _ = next_from(bound)
+    bound.send_multipart([peer, b"still works"], zmq.NOBLOCK)
+    assert connected.poll(PATIENCE_MS)
+
+
+def test_router_holds_so_much_for_one_peer_and_no_more(context: Context, endpoint: str, opened: list[Socket]) -> None:
+    bound, deaf = router(context, endpoint, send_limit=5, payload_limit=10_000), context.socket(zmq.DEALER)
+    opened.extend((bound, deaf))
+    deaf.set(zmq.RCVHWM, 1)
+    deaf.connect(endpoint)
+    deaf.send(b"x")
+    peer, _, _ = next_from(bound)
+
+    def flood() -> None:
+        for _ in range(10_000):
+            bound.send_multipart([peer, bytes(10_000)], zmq.NOBLOCK)
+
+    with pytest.raises(zmq.Again):
+        flood()
+
+
+def test_oversized_frame_never_arrives(pair: Pair, wait_until: WaitUntil) -> None:
+    bound, connected = pair(payload_limit=1_000)
+
+    connected.send(bytes(1_000 + 1_024))
+    assert len(next_from(bound)[1][0]) == 2_024
+    connected.send(bytes(1_000 + 1_025))
+
+    def arrives() -> bool:
+        connected.send(b"after")  # what was on its way with the oversized one is lost with the connection
+        return bool(bound.poll(50))
+
+    wait_until(arrives)
+    assert next_from(bound)[1] == [b"after"]
+
+
+def test_dealer_has_no_name_and_no_limits(pair: Pair) -> None:
+    _, connected = pair()
+
+    assert connected.get(zmq.IDENTITY) == b""
+    assert [connected.get(option) for option in (zmq.SNDHWM, zmq.RCVHWM, zmq.LINGER)] == [0, 0, 0]

@@ -1,0 +1,133 @@
+"""A broker played by the test: real ROUTERs for one worker's data and heartbeats in a thread. No broker code."""
+
+import os
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import zmq
+
+from protocol.messages import (
+    FROM_HEARTBEAT,
+    FROM_WORKER,
+    Epoch,
+    FromWorker,
+    Heartbeat,
+    Id,
+    Pong,
+    Ready,
+    Task,
+    ToHeartbeat,
+    ToWorker,
+    Welcome,
+    Who,
+    decode,
+    encode,
+)
+from protocol.payloads import pack_request
+from protocol.race import RaceInput
+from protocol.sockets import Context, Socket, receive_from, router
+
+POLL_MS = 5
+PAYLOAD_LIMIT = 16 << 20
+M = TypeVar("M")
+
+
+@dataclass
+class Heard:
+    """A message, who sent it and when."""
+
+    message: FromWorker | Heartbeat
+    peer: bytes
+    at: float = field(default_factory=time.monotonic)
+
+
+class FakeBroker:
+    """Welcomes each READY unless it is `is_mute`, answers heartbeats of the incarnations that it welcomed."""
+
+    def __init__(self, directory: Path) -> None:
+        self.epoch = Epoch(os.urandom(8))
+        self.is_mute = False
+        self.heard: list[Heard] = []
+        self._known: set[Id] = set()
+        self._outbox: deque[list[bytes]] = deque()
+        self._lease = 0
+        self._is_over = False
+        self._context: Context = zmq.Context()
+        self._backend = self._bound(f"ipc://{directory}/backend.ipc")
+        self._heartbeat = self._bound(f"ipc://{directory}/heartbeat.ipc")
+        self._thread = threading.Thread(target=self._run, name="fake-broker", daemon=True)
+        self._thread.start()
+
+    def of(self, kind: type[M]) -> list[M]:
+        """What was heard of this kind."""
+        return [one.message for one in list(self.heard) if isinstance(one.message, kind)]
+
+    def say(self, message: ToWorker) -> None:
+        """Sends to the session of the last READY."""
+        peers = [one.peer for one in list(self.heard) if isinstance(one.message, Ready)]
+        self._outbox.append([peers[-1], *encode(message)])
+
+    def say_frames(self, frames: list[bytes]) -> None:
+        """As `say`, with any frames."""
+        peers = [one.peer for one in list(self.heard) if isinstance(one.message, Ready)]
+        self._outbox.append([peers[-1], *frames])
+
+    def assign(self, race: RaceInput, *, run_timeout_s: float = 30.0) -> Task:
+        """Gives the worker this race to do, under a new lease."""
+        self._lease += 1
+        payload = pack_request(race, datetime.now(UTC), None)
+        task = Task(self.epoch, self._lease, Id(os.urandom(16)), 1, round(run_timeout_s * 1000), payload)
+        self.say(task)
+        return task
+
+    def forget(self) -> None:
+        """Knows no session any more, as after a restart."""
+        self._known.clear()
+
+    def close(self) -> None:
+        """Ends without a word, as if killed."""
+        self._is_over = True
+        self._thread.join()
+
+    def _bound(self, endpoint: str) -> Socket:
+        return router(self._context, endpoint, send_limit=1000, payload_limit=PAYLOAD_LIMIT)
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        for source in (self._backend, self._heartbeat):
+            poller.register(source, zmq.POLLIN)
+        while not self._is_over:
+            poller.poll(POLL_MS)
+            while (received := receive_from(self._backend)) is not None:
+                peer, frames, _ = received
+                self._hear(peer, decode(frames, FROM_WORKER))
+            while (received := receive_from(self._heartbeat)) is not None:
+                peer, frames, _ = received
+                self._feel(peer, decode(frames, FROM_HEARTBEAT))
+            while self._outbox:
+                self._send(self._backend, self._outbox.popleft())
+        self._context.destroy(linger=0)
+
+    def _hear(self, peer: bytes, message: FromWorker) -> None:
+        self.heard.append(Heard(message, peer))
+        if isinstance(message, Ready) and not self.is_mute:
+            self._known.add(message.incarnation)
+            self._send(self._backend, [peer, *encode(Welcome(self.epoch, PAYLOAD_LIMIT))])
+
+    def _feel(self, peer: bytes, beat: Heartbeat) -> None:
+        self.heard.append(Heard(beat, peer))
+        if not self.is_mute:
+            reply: ToHeartbeat = Pong(self.epoch) if beat.busy or beat.incarnation in self._known else Who()
+            self._send(self._heartbeat, [peer, *encode(reply)])
+
+    def _send(self, sink: Socket, frames: list[bytes]) -> None:
+        try:
+            sink.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise

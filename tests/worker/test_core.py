@@ -1,0 +1,186 @@
+from itertools import count
+from math import inf
+
+import pytest
+
+from protocol.messages import Bye, Epoch, Id, Name, Outcome, Ready, Result, Task, Welcome, Who
+from worker.core import Execute, Exit, Identity, OpenSession, Report, Send, WorkerCore
+
+ME = Identity(Name("worker-0"), 7, Name("1.0"), 1000)
+EPOCH = Epoch(b"epoch--1")
+LATER_EPOCH = Epoch(b"epoch--2")
+LIVENESS_S = 2.0
+
+
+def incarnation(number: int) -> Id:
+    return Id(bytes([number]) * 16)
+
+
+def opened(number: int) -> OpenSession:
+    return OpenSession(Ready(incarnation(number), ME.name, ME.pid, ME.version, ME.started_at_ms))
+
+
+def task(number: int = 1, *, epoch: Epoch = EPOCH, lease: int = 5) -> Task:
+    return Task(epoch, lease, Id(bytes([100 + number]) * 16), 1, 30_000, b"payload")
+
+
+def result(of: Task, outcome: Outcome = Outcome.OK) -> Send:
+    return Send(Result(of.epoch, of.lease, of.task_id, outcome, b"result"))
+
+
+def make_core(max_tasks: int = 0) -> WorkerCore:
+    """Started at 0 with incarnation 1, not welcome yet."""
+    numbers = count()  # 0 is the name before the start
+    core = WorkerCore(ME, lambda: incarnation(next(numbers)), liveness_s=LIVENESS_S, max_tasks=max_tasks)
+    core.start(0.0)
+    return core
+
+
+@pytest.fixture
+def core() -> WorkerCore:
+    return make_core()
+
+
+@pytest.fixture
+def idle() -> WorkerCore:
+    core = make_core()
+    core.on_message(Welcome(EPOCH, 1000), 0.0)
+    return core
+
+
+@pytest.fixture
+def busy(idle: WorkerCore) -> WorkerCore:
+    idle.on_message(task(), 1.0)
+    return idle
+
+
+def test_first_action_is_a_session() -> None:
+    core = WorkerCore(ME, lambda: incarnation(1), liveness_s=LIVENESS_S, max_tasks=0)
+
+    assert core.start(0.0) == [opened(1)]
+    assert core.session.epoch is None
+
+
+def test_unanswered_ready_is_repeated_as_a_new_incarnation(core: WorkerCore) -> None:
+    assert core.next_check() == LIVENESS_S
+    assert core.on_tick(LIVENESS_S - 0.001) == []
+
+    assert core.on_tick(LIVENESS_S) == [opened(2)]
+    assert core.on_tick(2 * LIVENESS_S) == [opened(3)]
+
+
+def test_welcome_confirms_the_session(core: WorkerCore) -> None:
+    assert core.on_message(Welcome(EPOCH, 1000), 0.1) == [Report("broker_found")]
+
+    assert (core.session.incarnation, core.session.epoch) == (incarnation(1), EPOCH)
+    assert core.next_check() == inf
+    assert core.on_tick(1000.0) == []
+
+
+def test_task_is_executed_and_its_result_sent_under_its_lease(idle: WorkerCore) -> None:
+    assert idle.on_message(task(), 1.0) == [Execute(task())]
+
+    assert idle.on_finished(Outcome.RAISED, b"result", 2.0) == [result(task(), Outcome.RAISED)]
+    assert idle.task is None
+    assert idle.tasks_done == 1
+
+
+def test_task_of_another_epoch_is_ignored(idle: WorkerCore) -> None:
+    assert idle.on_message(task(epoch=LATER_EPOCH), 1.0) == []
+    assert idle.task is None
+
+
+def test_task_before_the_welcome_is_ignored(core: WorkerCore) -> None:
+    assert core.on_message(task(), 1.0) == []
+
+
+def test_second_task_changes_nothing_while_busy(busy: WorkerCore) -> None:
+    assert busy.on_message(task(2), 1.0) == []
+    assert busy.on_message(task(1), 1.0) == []
+
+    assert busy.on_finished(Outcome.OK, b"result", 2.0) == [result(task(1))]
+
+
+def test_finish_without_a_task_sends_nothing(idle: WorkerCore) -> None:
+    assert idle.on_finished(Outcome.OK, b"result", 1.0) == []
+    assert idle.tasks_done == 0
+
+
+@pytest.mark.parametrize("by_heartbeat", [False, True])
+def test_idle_worker_opens_a_new_session_when_its_own_is_lost(idle: WorkerCore, *, by_heartbeat: bool) -> None:
+    actions = idle.on_session_lost(incarnation(1), 5.0) if by_heartbeat else idle.on_message(Who(), 5.0)
+
+    assert actions == [Report("session_lost"), opened(2)]
+    assert idle.session.epoch is None
+    assert idle.next_check() == 5.0 + LIVENESS_S
+
+
+def test_loss_of_an_earlier_session_changes_nothing(idle: WorkerCore) -> None:
+    idle.on_message(Who(), 5.0)
+
+    assert idle.on_session_lost(incarnation(1), 5.1) == []
+    assert idle.session.incarnation == incarnation(2)
+
+
+def test_busy_worker_finishes_first_and_drops_its_stale_result(busy: WorkerCore) -> None:
+    assert busy.on_session_lost(incarnation(1), 2.0) == []
+    assert busy.session.incarnation == incarnation(1), "heartbeats go on under the old name"
+
+    assert busy.on_finished(Outcome.OK, b"result", 3.0) == [Report("session_lost"), opened(2)]
+    assert busy.task is None
+    busy.on_message(Welcome(LATER_EPOCH, 1000), 3.1)
+    later = task(2, epoch=LATER_EPOCH)
+    assert busy.on_message(later, 3.2) == [Execute(later)]
+    assert busy.on_finished(Outcome.OK, b"result", 4.0) == [result(later)]
+
+
+def test_broker_that_says_farewell_is_waited_for(idle: WorkerCore) -> None:
+    assert idle.on_message(Bye(), 1.0) == []
+
+
+def test_idle_worker_leaves_at_once(idle: WorkerCore) -> None:
+    assert idle.on_terminate() == [Send(Bye()), Exit()]
+
+
+def test_worker_without_a_broker_leaves_at_once(core: WorkerCore) -> None:
+    assert core.on_terminate() == [Send(Bye()), Exit()]
+
+
+def test_busy_worker_replies_before_it_leaves(busy: WorkerCore) -> None:
+    assert busy.on_terminate() == [Report("worker_draining")]
+
+    assert busy.on_finished(Outcome.OK, b"result", 2.0) == [result(task()), Send(Bye()), Exit()]
+
+
+def test_worker_asked_twice_leaves_once_it_is_done(busy: WorkerCore) -> None:
+    busy.on_terminate()
+    busy.on_terminate()
+
+    assert busy.on_finished(Outcome.OK, b"result", 2.0) == [result(task()), Send(Bye()), Exit()]
+
+
+def test_leaving_worker_without_a_session_drops_its_result(busy: WorkerCore) -> None:
+    busy.on_session_lost(incarnation(1), 2.0)
+    busy.on_terminate()
+
+    assert busy.on_finished(Outcome.OK, b"result", 3.0) == [Send(Bye()), Exit()]
+
+
+def test_leaving_worker_opens_no_session(idle: WorkerCore) -> None:
+    idle.on_terminate()
+
+    assert idle.on_session_lost(incarnation(1), 2.0) == []
+
+
+def test_worker_is_recycled_after_its_tasks() -> None:
+    core = make_core(max_tasks=2)
+    core.on_message(Welcome(EPOCH, 1000), 0.0)
+    core.on_message(task(1), 1.0)
+    assert core.on_finished(Outcome.OK, b"result", 1.1) == [result(task(1))]
+    core.on_message(task(2), 2.0)
+
+    assert core.on_finished(Outcome.OK, b"result", 2.1) == [result(task(2)), Send(Bye()), Exit()]
+
+
+def test_worker_that_grew_too_large_replies_and_is_recycled(busy: WorkerCore) -> None:
+    assert busy.on_finished(Outcome.OK, b"result", 2.0, wants_recycling=True) == [result(task()), Send(Bye()), Exit()]

@@ -1,0 +1,425 @@
+"""A real worker process against a broker that the test plays: its whole life, and each of its ends."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol import VERSION
+from protocol.exits import Exit
+from protocol.messages import Bye, Epoch, Heartbeat, Id, Outcome, Ready, Result, Task, Who
+from protocol.payloads import unpack_result
+from tests.running import environment
+from tests.worker.fake_broker import FakeBroker
+
+BOUND_S = 10.0
+INTERVAL_S = 0.1
+LIVENESS_S = 0.6
+Race = Callable[..., dict[str, Any]]
+WaitUntil = Callable[..., None]
+
+
+class Worker:
+    """A worker process and its log."""
+
+    def __init__(
+        self, directory: Path, arguments: list[str], pythonpath: Path | None = None, **settings: object
+    ) -> None:
+        self._path = directory / f"worker-{os.urandom(4).hex()}.log"
+        given: dict[str, object] = {
+            "transform": "transforms:scripted",
+            "heartbeat_interval": INTERVAL_S,
+            "liveness": LIVENESS_S,
+            "name": "worker-0",
+        }
+        path = {"PYTHONPATH": str(pythonpath)} if pythonpath else {}
+        with self._path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "worker", *arguments],
+                env=environment(directory, **(given | settings)) | path,
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def log(self) -> str:
+        return self._path.read_text()
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == name]
+
+    def exit_code(self, timeout: float = BOUND_S) -> int:
+        return self.process.wait(timeout)
+
+
+StartWorker = Callable[..., Worker]
+
+
+@pytest.fixture
+def start_worker(run_dir: Path) -> Iterator[StartWorker]:
+    started: list[Worker] = []
+
+    def start(*arguments: str, pythonpath: Path | None = None, **settings: object) -> Worker:
+        started.append(Worker(run_dir, list(arguments), pythonpath, **settings))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        worker.process.kill()
+        worker.process.wait()
+
+
+@pytest.fixture
+def worker(broker: FakeBroker, start_worker: StartWorker, wait_until: WaitUntil) -> Worker:
+    """In a session with the test's broker."""
+    made = start_worker()
+    wait_until(lambda: broker.of(Heartbeat), timeout=BOUND_S)
+    return made
+
+
+def results_of(broker: FakeBroker, task: Task) -> list[Result]:
+    return [result for result in broker.of(Result) if result.task_id == task.task_id]
+
+
+def is_busy(broker: FakeBroker) -> bool:
+    return broker.of(Heartbeat)[-1].busy
+
+
+@pytest.mark.usefixtures("worker")
+def test_ready_tells_who_it_is(broker: FakeBroker, worker: Worker) -> None:
+    (ready,) = broker.of(Ready)
+
+    assert (ready.name, ready.pid, ready.version) == ("worker-0", worker.process.pid, VERSION)
+    assert abs(ready.started_at_ms / 1000 - time.time()) < BOUND_S
+    assert broker.of(Heartbeat)[0].incarnation == ready.incarnation
+
+
+def test_supervisord_gives_the_name(broker: FakeBroker, start_worker: StartWorker, wait_until: WaitUntil) -> None:
+    worker = start_worker(name="")  # empty counts as unset
+    wait_until(lambda: broker.of(Ready), timeout=BOUND_S)
+    named = start_worker("--name", "by-flag")
+    wait_until(lambda: len(broker.of(Ready)) == 2, timeout=BOUND_S)
+
+    assert broker.of(Ready)[0].name == f"worker-{worker.process.pid}"
+    assert broker.of(Ready)[1].name == "by-flag"
+    assert named.process.poll() is None
+
+
+def test_tasks_are_done_one_after_the_other_under_their_leases(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil
+) -> None:
+    tasks = []
+    for number in range(3):
+        tasks.append(broker.assign(race("echo", f"r{number}")))
+        wait_until(lambda: results_of(broker, tasks[-1]))
+
+    results = [results_of(broker, task)[0] for task in tasks]
+    assert [(result.epoch, result.lease) for result in results] == [(task.epoch, task.lease) for task in tasks]
+    assert [result.outcome for result in results] == [Outcome.OK] * 3
+    assert [unpack_result(result.payload)["id"] for result in results] == ["r0", "r1", "r2"]
+    wait_until(lambda: len(worker.events("task_executed")) == 3)
+    line = worker.events("task_executed")[0]
+    assert (line["race_id"], line["attempt"], line["outcome"]) == ("r0", 1, "ok")
+    assert line["task_id"] == tasks[0].task_id.hex()
+
+
+def test_heartbeats_keep_their_interval_while_the_transform_computes(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil
+) -> None:
+    task = broker.assign(race("spin:1.5"))
+    wait_until(lambda: results_of(broker, task))
+
+    busy = [one.at for one in list(broker.heard) if isinstance(one.message, Heartbeat) and one.message.busy]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(busy)]
+    assert len(busy) >= 10
+    assert max(gaps) < LIVENESS_S, "the broker would take it for frozen"
+    assert worker.process.poll() is None
+
+
+def test_unknown_session_is_opened_anew(broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil) -> None:
+    first = broker.of(Ready)[0]
+
+    broker.say(Who())
+
+    wait_until(lambda: len(broker.of(Ready)) == 2)
+    second = broker.of(Ready)[1]
+    assert second.incarnation != first.incarnation
+    assert (second.name, second.pid, second.started_at_ms) == (first.name, first.pid, first.started_at_ms)
+    task = broker.assign(race())
+    wait_until(lambda: results_of(broker, task))
+    assert worker.events("session_lost")
+
+
+def test_new_epoch_is_noticed_by_the_heartbeat_of_an_idle_worker(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil
+) -> None:
+    broker.epoch = Epoch(b"another!")
+
+    wait_until(lambda: len(broker.of(Ready)) == 2)
+    task = broker.assign(race())
+    wait_until(lambda: results_of(broker, task))
+    assert results_of(broker, task)[0].epoch == Epoch(b"another!")
+    assert worker.process.poll() is None
+
+
+def test_busy_worker_drops_the_result_of_an_old_epoch(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil, run_dir: Path
+) -> None:
+    stale = broker.assign(race(f"wait-for:{run_dir}/go"))
+    wait_until(lambda: is_busy(broker))
+    broker.epoch = Epoch(b"another!")
+    beats = len(broker.heard)
+    wait_until(lambda: len(broker.heard) >= beats + 3)
+    assert len(broker.of(Ready)) == 1, "it finishes first"
+
+    (run_dir / "go").touch()
+
+    wait_until(lambda: len(broker.of(Ready)) == 2)
+    later = broker.assign(race())
+    wait_until(lambda: results_of(broker, later))
+    assert results_of(broker, stale) == []
+    assert worker.process.poll() is None
+
+
+def test_broker_that_is_away_is_waited_for(
+    start_broker: Callable[[], FakeBroker], start_worker: StartWorker, race: Race, wait_until: WaitUntil
+) -> None:
+    worker = start_worker()
+    wait_until(lambda: worker.events("worker_started"), timeout=BOUND_S)
+    first = start_broker()
+    wait_until(lambda: first.of(Heartbeat), timeout=BOUND_S)
+    first.close()
+
+    second = start_broker()
+
+    wait_until(lambda: second.of(Ready), timeout=BOUND_S)
+    wait_until(lambda: second.of(Heartbeat), timeout=BOUND_S)
+    task = second.assign(race())
+    wait_until(lambda: results_of(second, task))
+    assert worker.process.poll() is None
+
+
+def test_mute_broker_is_asked_again(broker: FakeBroker, start_worker: StartWorker, wait_until: WaitUntil) -> None:
+    broker.is_mute = True
+    start_worker()
+
+    wait_until(lambda: len(broker.of(Ready)) >= 3, timeout=BOUND_S)
+
+    assert len({ready.incarnation for ready in broker.of(Ready)}) == len(broker.of(Ready))
+
+
+def test_garbage_from_the_broker_is_ignored_and_logged(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil
+) -> None:
+    garbage = [[b""], [b"junk", b"junk"], [b"\x93\x02\xa4TASK\x00"], [b"\x92\x01\xa5READY"], [b"x"] * 9]
+    for frames in garbage:
+        broker.say_frames(frames)
+    task = broker.assign(race())
+
+    wait_until(lambda: results_of(broker, task))
+    wait_until(lambda: len(worker.events("bad_frame")) == len(garbage))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_idle_worker_says_farewell_and_ends_at_once(
+    broker: FakeBroker, worker: Worker, wait_until: WaitUntil, number: signal.Signals
+) -> None:
+    started_at = time.monotonic()
+    worker.process.send_signal(number)
+
+    assert worker.exit_code() == Exit.OK
+    assert time.monotonic() - started_at < 1.5
+    wait_until(lambda: broker.of(Bye))
+    assert worker.events("worker_stopped")
+    assert "Traceback" not in worker.log
+
+
+def test_worker_without_a_broker_ends_at_once(start_worker: StartWorker, wait_until: WaitUntil) -> None:
+    worker = start_worker()
+    wait_until(lambda: worker.events("worker_started"), timeout=BOUND_S)
+
+    started_at = time.monotonic()
+    worker.process.terminate()
+
+    assert worker.exit_code() == Exit.OK
+    assert time.monotonic() - started_at < 2.5
+
+
+def test_busy_worker_replies_before_it_ends(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil, run_dir: Path
+) -> None:
+    task = broker.assign(race(f"wait-for:{run_dir}/go", "r1"))
+    wait_until(lambda: is_busy(broker))
+    worker.process.terminate()
+    next_task = broker.assign(race("echo", "r2"))  # was on its way when the signal came
+    beats = len(broker.heard)
+    wait_until(lambda: len(broker.heard) > beats + 1)
+    assert worker.process.poll() is None
+
+    (run_dir / "go").touch()
+
+    assert worker.exit_code() == Exit.OK
+    wait_until(lambda: broker.of(Bye))
+    assert [result.task_id for result in broker.of(Result)] == [task.task_id]
+    assert unpack_result(broker.of(Result)[0].payload)["id"] == "r1"
+    assert results_of(broker, next_task) == []
+    assert worker.events("worker_draining")
+
+
+def test_large_result_of_a_worker_that_ends_arrives_whole(
+    broker: FakeBroker, start_worker: StartWorker, race: Race, wait_until: WaitUntil
+) -> None:
+    worker = start_worker(max_tasks_per_worker=1)
+    wait_until(lambda: broker.of(Heartbeat), timeout=BOUND_S)
+    task = broker.assign(race("large:12000000"))
+
+    assert worker.exit_code() == Exit.OK
+    wait_until(lambda: results_of(broker, task))
+    assert unpack_result(results_of(broker, task)[0].payload) == bytes(12_000_000)
+
+
+@pytest.mark.parametrize("name", ["hold-gil", "spin"])
+def test_kernel_ends_a_task_that_hangs_even_with_the_lock_held_in_c(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil, name: str
+) -> None:
+    """The broker kills sooner where it can; this is the worker's own backstop."""
+    broker.assign(race(name), run_timeout_s=0.3)
+    started_at = time.monotonic()
+
+    assert worker.exit_code() == -signal.SIGALRM
+    assert 0.3 + LIVENESS_S - 0.1 < time.monotonic() - started_at < 0.3 + LIVENESS_S + 1.5
+    assert broker.of(Result) == []
+    wait_until(lambda: broker.of(Heartbeat))
+
+
+def test_timer_of_one_task_does_not_outlive_it(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil
+) -> None:
+    quick = broker.assign(race("echo"), run_timeout_s=0.1)
+    wait_until(lambda: results_of(broker, quick))
+
+    beats = len(broker.of(Heartbeat))
+    wait_until(lambda: len(broker.of(Heartbeat)) > beats + (0.1 + LIVENESS_S) / INTERVAL_S + 2)
+
+    assert worker.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "words"),
+    [
+        (["--transform", "no_such_module:f"], {}, "RACEPOOL_TRANSFORM=no_such_module:f: No module named"),
+        ([], {"liveness": "soon"}, "RACEPOOL_LIVENESS=soon"),
+        (["--name", "x" * 65], {}, "1 to 64 printable characters"),
+    ],
+)
+def test_bad_settings_end_it_with_one_clear_line(
+    start_worker: StartWorker, arguments: list[str], settings: dict[str, object], words: str
+) -> None:
+    started_at = time.monotonic()
+    worker = start_worker(*arguments, **settings)
+
+    assert worker.exit_code() == Exit.BAD_SETTINGS
+    assert time.monotonic() - started_at > 1.0, "a supervisor would restart it in a tight loop"
+    (line,) = worker.log.splitlines()
+    assert words in line
+
+
+def test_module_that_fails_at_its_import_ends_it_slowly_and_clearly(start_worker: StartWorker, tmp_path: Path) -> None:
+    (tmp_path / "broken_transform.py").write_text("raise RuntimeError('at its import')")
+    started_at = time.monotonic()
+
+    worker = start_worker("--transform", "broken_transform:f", pythonpath=tmp_path)
+
+    assert worker.exit_code() == Exit.BAD_SETTINGS
+    assert "at its import" in worker.events("worker_refused")[0]["reason"]
+    assert time.monotonic() - started_at > 1.0, "a supervisor would restart it in a tight loop"
+
+
+def test_uncaught_error_is_logged_and_ends_it(
+    broker: FakeBroker, start_worker: StartWorker, race: Race, wait_until: WaitUntil
+) -> None:
+    """Its transform took all descriptors: the worker cannot even read its own memory's size."""
+    worker = start_worker(
+        transform="transforms:no_descriptors", worker_memory_limit=1 << 40, heartbeat_interval=5, liveness=10
+    )
+    wait_until(lambda: worker.events("broker_found"), timeout=BOUND_S)
+
+    broker.assign(race())
+
+    assert worker.exit_code() == Exit.FAILURE
+    (line,) = worker.events("worker_failed")
+    assert "Too many open files" in line["exception"]
+    assert "Traceback" in line["exception"]
+
+
+def test_worker_without_heartbeats_ends_itself(
+    broker: FakeBroker, start_worker: StartWorker, race: Race, wait_until: WaitUntil
+) -> None:
+    worker = start_worker(transform="transforms:no_descriptors")
+    wait_until(lambda: broker.of(Heartbeat), timeout=BOUND_S)
+
+    broker.assign(race("sleep:5"))
+
+    assert worker.exit_code() == 70
+    assert "Too many open files" in worker.log
+
+
+def test_worker_is_recycled_after_its_tasks(
+    broker: FakeBroker, start_worker: StartWorker, race: Race, wait_until: WaitUntil
+) -> None:
+    worker = start_worker(max_tasks_per_worker=2)
+    wait_until(lambda: broker.of(Heartbeat), timeout=BOUND_S)
+    for number in range(1, 3):
+        broker.assign(race())
+        wait_until(lambda number=number: len(broker.of(Result)) == number)
+
+    assert worker.exit_code() == Exit.OK
+    wait_until(lambda: broker.of(Bye))
+    assert worker.events("worker_stopped")[0]["tasks_done"] == 2
+
+
+def test_worker_that_grew_too_large_is_recycled_after_its_reply(
+    broker: FakeBroker, start_worker: StartWorker, race: Race, wait_until: WaitUntil
+) -> None:
+    worker = start_worker(worker_memory_limit=200 << 20)
+    wait_until(lambda: broker.of(Heartbeat), timeout=BOUND_S)
+    small = broker.assign(race())
+    wait_until(lambda: results_of(broker, small))
+    assert worker.process.poll() is None
+
+    large = broker.assign(race(f"hoard:{200 << 20}"))
+
+    assert worker.exit_code() == Exit.OK
+    wait_until(lambda: results_of(broker, large))
+
+
+def test_transform_that_asks_for_the_end_is_an_answer(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil
+) -> None:
+    task = broker.assign(race("system-exit"))
+    wait_until(lambda: results_of(broker, task))
+
+    assert results_of(broker, task)[0].outcome is Outcome.RAISED
+    assert worker.process.poll() is None
+
+
+def test_task_of_another_epoch_is_left_alone(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil
+) -> None:
+    mine = broker.assign(race())
+    wait_until(lambda: results_of(broker, mine))
+    broker.say(Task(Epoch(b"another!"), 1, Id(b"x" * 16), 1, 1000, mine.payload))
+    later = broker.assign(race())
+    wait_until(lambda: results_of(broker, later))
+
+    assert len(broker.of(Result)) == 2
+    assert worker.process.poll() is None
