@@ -10,7 +10,7 @@ from broker.server import Server, SocketLostError
 from protocol.errors import SettingsError
 from protocol.exits import Exit
 from protocol.logs import LOG_HOLD_S, Outlet, open_log
-from protocol.processes import calm_collector, die_with_parent, raise_file_limit
+from protocol.processes import calm_collector, die_with_supervisor, raise_file_limit
 from protocol.settings import Settings, from_command_line, is_supervised
 
 THROTTLE_S = 1.0  # a supervisor without back-off restarts at once; a broker that cannot start must not spin
@@ -24,7 +24,7 @@ def main() -> int:
     except SettingsError as error:
         return _refused(error, Exit.BAD_SETTINGS)
     if is_supervised():
-        die_with_parent()
+        die_with_supervisor()
     outlet = Outlet(sys.stdout.fileno(), LOG_HOLD_S)
     log = open_log(settings, outlet=outlet, program="broker")
     try:

@@ -47,9 +47,7 @@ class Backlog:
         return self._heap[0][1] if self._heap else None
 
     def _leave(self, task: Task, now: float) -> None:
-        if task.queued_since is not None:
-            task.waited_s += now - task.queued_since
-        task.queued_since = None
+        task.waited_s, task.queued_since = task.waited(now), None
         self.depth -= 1
         self.payload_bytes -= len(task.payload)
 

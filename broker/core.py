@@ -29,7 +29,7 @@ from broker.workers import LostBy, Worker
 from protocol import messages
 from protocol.errors import CrashedAttempt
 from protocol.failures import pack_crashes
-from protocol.messages import Epoch, FromClient, FromWorker, Heartbeat, Id, Outcome, Ready
+from protocol.messages import Epoch, FromClient, FromWorker, Heartbeat, Id, Outcome, Payload, Ready
 from protocol.settings import Settings
 
 MAX_CLIENTS = 4_096
@@ -74,8 +74,8 @@ class BrokerCore:
             case messages.Ping(held):
                 client.held = held
                 return [SendToClient(peer, messages.Pong(self.epoch))]
-            case messages.Expire(task_id):
-                return self._expire(client.tasks.get(task_id), now)
+            case messages.Expire(task_id, limit_ms):
+                return self._expire(client.tasks.get(task_id), limit_ms, now)
             case messages.Cancel(task_id, kill):
                 return self._cancel(client.tasks.get(task_id), kill=kill, now=now)
             case messages.AskStats():
@@ -116,11 +116,12 @@ class BrokerCore:
         refusal = self.ledger.submit(client, submit, now)
         return [SendToClient(client.peer, refusal)] if refusal else self._assign(now)
 
-    def _expire(self, task: Task | None, now: float) -> list[Action]:
+    def _expire(self, task: Task | None, limit_ms: int, now: float) -> list[Action]:
         if task is None:
             return []  # its answer is on the way
-        if not task.is_queued:
-            return [SendToClient(task.client.peer, messages.Running(task.id, round(task.waited_s * 1000)))]
+        waited_ms = round(task.waited(now) * 1000)
+        if not task.is_queued or waited_ms < limit_ms:
+            return [SendToClient(task.client.peer, messages.Waited(task.id, waited_ms, task.is_queued))]
         self.ledger.withdraw(task, "timed_out", now)
         return [SendToClient(task.client.peer, messages.Answer(task.id, Outcome.QUEUE_TIMEOUT, task.assignments, b""))]
 
@@ -305,7 +306,7 @@ class BrokerCore:
         self.ledger.backlog.add(task, now)
         return [Report("task_requeued", fields | {"queue_depth": self.ledger.backlog.depth})]
 
-    def _answer(self, task: Task, outcome: Outcome, payload: bytes, counter: str) -> list[Action]:
+    def _answer(self, task: Task, outcome: Outcome, payload: Payload, counter: str) -> list[Action]:
         """Ends the task, with its one answer if somebody waits for it."""
         if not self.ledger.end(task, counter):
             return []

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
@@ -37,6 +37,7 @@ from protocol.messages import (
     ForeignVersionError,
     Inlet,
     M,
+    Payload,
     Ready,
     Stats,
     Who,
@@ -150,7 +151,7 @@ class Server:
             self._sockets_checked_at = now
             self._check_sockets()
 
-    def _drain(self, source: Socket, handle: Callable[[Peer, list[bytes], zmq.Frame | None], None]) -> bool:
+    def _drain(self, source: Socket, handle: Callable[[Peer, list[Payload], zmq.Frame | None], None]) -> bool:
         """Takes what is there, within a quota so that no flood starves the others; true if nothing is left."""
         for _ in range(MESSAGES_PER_TURN):
             received = receive_from(source)
@@ -161,25 +162,25 @@ class Server:
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
-    def _on_worker_frames(self, peer: Peer, frames: list[bytes], source: zmq.Frame | None) -> None:
+    def _on_worker_frames(self, peer: Peer, frames: list[Payload], source: zmq.Frame | None) -> None:
         message = self._decoded(self._backend, peer, frames, FROM_WORKER)
         if message is not None:
             local_pid = sender_pid(source) if isinstance(message, Ready) else None
             self._perform(self._core.on_worker(peer, message, time.monotonic(), local_pid))
 
-    def _on_heartbeat_frames(self, peer: Peer, frames: list[bytes], source: zmq.Frame | None) -> None:
+    def _on_heartbeat_frames(self, peer: Peer, frames: list[Payload], source: zmq.Frame | None) -> None:
         beat = self._decoded(self._heartbeat, peer, frames, FROM_HEARTBEAT)
         if beat is not None:
             is_known = beat.incarnation in self._core.roster.workers
             local_pid = None if is_known else sender_pid(source)
             self._perform(self._core.on_heartbeat(peer, beat, time.monotonic(), local_pid))
 
-    def _on_client_frames(self, peer: Peer, frames: list[bytes], _source: zmq.Frame | None) -> None:
+    def _on_client_frames(self, peer: Peer, frames: list[Payload], _source: zmq.Frame | None) -> None:
         message = self._decoded(self._frontend, peer, frames, FROM_CLIENT)
         if message is not None:
             self._perform(self._core.on_client(peer, message, time.monotonic()))
 
-    def _on_stats_frames(self, peer: Peer, frames: list[bytes], _source: zmq.Frame | None) -> None:
+    def _on_stats_frames(self, peer: Peer, frames: list[Payload], _source: zmq.Frame | None) -> None:
         """Any request of one frame gets the figures; a REQ peer's empty delimiter goes back with them."""
         delimiter = [b""] if len(frames) == 2 and not frames[0] else []
         if len(frames) != 1 + len(delimiter):
@@ -187,7 +188,7 @@ class Server:
             return
         self._send(self._stats, [peer, *delimiter, self._figures()])
 
-    def _decoded(self, source: Socket, peer: Peer, frames: list[bytes], inlet: Inlet[M]) -> M | None:
+    def _decoded(self, source: Socket, peer: Peer, frames: list[Payload], inlet: Inlet[M]) -> M | None:
         try:
             return decode(frames, inlet)
         except ForeignVersionError:
@@ -234,7 +235,7 @@ class Server:
                 assert_never(action)
         return ()
 
-    def _send(self, sink: Socket, frames: list[bytes]) -> bool:
+    def _send(self, sink: Socket, frames: Sequence[Payload]) -> bool:
         """Sends without waiting; false if the peer is gone or reads nothing."""
         try:
             sink.send_multipart(frames, zmq.NOBLOCK, copy=len(frames[-1]) < ZERO_COPY_BYTES)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from protocol.errors import CrashedAttempt
-from protocol.messages import Id
+from protocol.messages import Id, Payload
 
 Peer = bytes
 """A routing id of one of the broker's sockets: names one session, is never shown to anyone."""
@@ -38,7 +38,7 @@ class Task:
     id: Id
     seq: int
     client: Client
-    payload: bytes
+    payload: Payload
     run_timeout_ms: int
     submitted_at: float
     queued_since: float | None = None
@@ -51,3 +51,7 @@ class Task:
     def is_queued(self) -> bool:
         """Whether it waits in the backlog."""
         return self.queued_since is not None
+
+    def waited(self, now: float) -> float:
+        """The time in the backlog up to now, over all attempts."""
+        return self.waited_s + (now - self.queued_since if self.queued_since is not None else 0.0)

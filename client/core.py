@@ -8,7 +8,7 @@ submits all that is unresolved again, in the order of submission. Of two brokers
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
+from math import floor, inf
 from typing import TypeAlias, assert_never
 
 from protocol import messages
@@ -35,7 +35,7 @@ class Pending:
     """An unresolved task. Instants are the client's clock, in seconds.
 
     `waited_s` is the waiting that is settled, `waiting_since` the start of what is not (None while the broker is known
-    to have it in flight); `waited_before_s` is what was settled when this session's broker got it.
+    to have it in flight); `waited_before_s` is what was settled when this epoch's broker got it first.
     """
 
     id: Id
@@ -48,6 +48,7 @@ class Pending:
     waited_before_s: float = 0.0
     check_at: float = inf
     is_sent: bool = False
+    sent_in: Epoch | None = None
 
     @property
     def units(self) -> int:
@@ -116,7 +117,7 @@ class Timing:
 
     @property
     def hello_retry_s(self) -> float:
-        """A HELLO may have gone to a broker that is no more."""
+        """A HELLO may have gone to a broker that is no more. Doubled at each attempt, up to the liveness."""
         return self.liveness_s / 4
 
 
@@ -143,6 +144,7 @@ class ClientCore:
         self._heard_at = 0.0
         self._ping_at = inf
         self._hello_at = inf
+        self._hello_retry_s = timing.hello_retry_s
         self._check_at = inf
         self._stats_by = inf
 
@@ -195,8 +197,8 @@ class ClientCore:
                 return self._fail(
                     task_id, lambda about: BacklogFullError(f"{about}: the broker's backlog is full", depth, limit)
                 )
-            case messages.Running(task_id, waited_ms):
-                self._on_running(task_id, waited_ms, now)
+            case messages.Waited():
+                self._on_waited(message, now)
                 return []
             case messages.Stats(payload):
                 self._stats_by = inf
@@ -218,17 +220,18 @@ class ClientCore:
     def _on_welcome(self, welcome: messages.Welcome, now: float) -> list[Action]:
         self._epoch, self._payload_limit = welcome.epoch, welcome.payload_limit
         self._was_ever_welcome = True
+        self._hello_retry_s = self._timing.hello_retry_s
         self._lost_at = None
         self._hello_at = inf
         self._ping_at = now + self._timing.heartbeat_interval_s
         asked: list[Action] = [Send(messages.AskStats())] if self._stats_by < inf else []
         return [*asked, *self._submit_held(now)]
 
-    def _on_running(self, task_id: Id, waited_ms: int, now: float) -> None:
-        task = self.pending.get(task_id)
+    def _on_waited(self, report: messages.Waited, now: float) -> None:
+        task = self.pending.get(report.task_id)
         if task is not None:
-            task.waited_s = task.waited_before_s + waited_ms / 1000
-            task.waiting_since = None
+            task.waited_s = task.waited_before_s + report.waited_ms / 1000
+            task.waiting_since = now if report.queued else None
             left_s = task.queue_timeout_s - task.waited_s
             self._recheck(task, now + max(left_s, self._timing.heartbeat_interval_s))
 
@@ -239,7 +242,8 @@ class ClientCore:
         self._epoch = None
         self._heard_at = now
         self._ping_at = inf
-        self._hello_at = now + self._timing.hello_retry_s
+        self._hello_at = now + self._hello_retry_s
+        self._hello_retry_s = min(2 * self._hello_retry_s, self._timing.liveness_s)
         self._held = deque(self.pending)
         self._sent = self.outstanding = 0
         for task in self.pending.values():
@@ -264,7 +268,8 @@ class ClientCore:
                 actions += self._refuse(task)
                 continue
             task.is_sent = True
-            task.waited_before_s = task.settled_s(now)
+            if task.sent_in != self._epoch:  # else the broker's own account goes on from there
+                task.sent_in, task.waited_before_s = self._epoch, task.settled_s(now)
             self._sent += 1
             self.outstanding += task.units
             actions.append(Send(Submit(task.id, task.run_timeout_ms, task.payload)))
@@ -333,7 +338,7 @@ class ClientCore:
             return []
         if task.is_sent:  # only the broker knows whether it still waits
             task.check_at = now + self._timing.heartbeat_interval_s
-            return [Send(messages.Expire(task.id))]
+            return [Send(messages.Expire(task.id, max(0, floor((task.queue_timeout_s - task.waited_before_s) * 1000))))]
         reason = f"no broker for {now - self._lost_at:.1f} s" if self._lost_at is not None else "held by the client"
         return self._fail(
             task.id,

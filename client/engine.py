@@ -28,7 +28,7 @@ from client.core import (
 )
 from client.pool_future import PoolFuture
 from protocol.errors import PoolBrokenError, PoolClosedError, PoolError
-from protocol.messages import TO_CLIENT, BadFrameError, ForeignVersionError, Id, decode, encode
+from protocol.messages import TO_CLIENT, BadFrameError, ForeignVersionError, Id, Payload, decode, encode
 from protocol.settings import Settings
 from protocol.sockets import ZERO_COPY_BYTES, Context, Socket, dealer, receive
 from protocol.stats import PoolStats
@@ -205,7 +205,7 @@ class Engine:
                 case _:
                     assert_never(action)
 
-    def _send(self, frames: list[bytes]) -> None:
+    def _send(self, frames: list[Payload]) -> None:
         if self._socket is not None:
             self._socket.send_multipart(frames, zmq.NOBLOCK, copy=len(frames[-1]) < ZERO_COPY_BYTES)
 

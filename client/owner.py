@@ -6,12 +6,12 @@ import signal
 import sys
 from contextlib import suppress
 
-from protocol.processes import die_with_parent
+from protocol.processes import die_with_supervisor
 
 
 def main() -> None:
     """Waits for the end of the process whose pid is the first argument."""
-    die_with_parent()
+    die_with_supervisor()
     with suppress(ProcessLookupError):
         owner = os.pidfd_open(int(sys.argv[1]))
         select.select([owner], [], [])

@@ -5,6 +5,7 @@ from typing import Any
 import msgpack
 
 from protocol.errors import CrashedAttempt, FieldError
+from protocol.messages import Payload
 
 
 class BadPayloadError(ValueError):
@@ -16,7 +17,7 @@ def pack_field_errors(errors: list[FieldError]) -> bytes:
     return _packed([[error.path, error.message] for error in errors[:1000]])
 
 
-def unpack_field_errors(payload: bytes) -> list[FieldError]:
+def unpack_field_errors(payload: Payload) -> list[FieldError]:
     """The broken rules that the worker found."""
     return [FieldError(str(path), str(message)) for path, message in _unpack_pairs(payload)]
 
@@ -26,7 +27,7 @@ def pack_raised(type_: str, message: str, traceback: str) -> bytes:
     return _packed([type_, message, traceback])
 
 
-def unpack_raised(payload: bytes) -> tuple[str, str, str]:
+def unpack_raised(payload: Payload) -> tuple[str, str, str]:
     """Type, message and traceback of what the transform raised."""
     type_, message, traceback = unpack_array(payload, 3)
     return str(type_), str(message), str(traceback)
@@ -37,7 +38,7 @@ def pack_crashes(attempts: list[CrashedAttempt]) -> bytes:
     return _packed([[attempt.worker, attempt.signal] for attempt in attempts])
 
 
-def unpack_crashes(payload: bytes) -> list[CrashedAttempt]:
+def unpack_crashes(payload: Payload) -> list[CrashedAttempt]:
     """The workers that died of the task."""
     pairs = _unpack_pairs(payload)
     return [CrashedAttempt(str(worker), signal if type(signal) is int else None) for worker, signal in pairs]
@@ -48,7 +49,7 @@ def pack_size(size_bytes: int) -> bytes:
     return _packed([size_bytes])
 
 
-def unpack_size(payload: bytes) -> int:
+def unpack_size(payload: Payload) -> int:
     """The size of the result that was too large to send, in bytes."""
     (size_bytes,) = unpack_array(payload, 1)
     if type(size_bytes) is not int:
@@ -56,14 +57,14 @@ def unpack_size(payload: bytes) -> int:
     return size_bytes
 
 
-def unpack_array(payload: bytes, length: int | None = None) -> list[Any]:
+def unpack_array(payload: Payload, length: int | None = None) -> list[Any]:
     """The msgpack array in a payload.
 
     Raises:
         BadPayloadError: it is no array, or not of that length.
     """
     try:
-        value = msgpack.unpackb(payload, max_ext_len=0)
+        value = msgpack.unpackb(payload, max_ext_len=0, strict_map_key=False)
     except Exception as error:  # noqa: BLE001  # msgpack's errors have no common base
         raise BadPayloadError(f"is no msgpack: {error}") from None
     if type(value) is not list or length not in (None, len(value)):
@@ -71,7 +72,7 @@ def unpack_array(payload: bytes, length: int | None = None) -> list[Any]:
     return value
 
 
-def _unpack_pairs(payload: bytes) -> list[Any]:
+def _unpack_pairs(payload: Payload) -> list[Any]:
     pairs = unpack_array(payload)
     if not all(type(pair) is list and len(pair) == 2 for pair in pairs):
         raise BadPayloadError("is no array of pairs")

@@ -4,7 +4,7 @@ A message is one header frame, and a payload frame after it where the message ha
 msgpack array `[protocol version, command, *fields]`; a payload is opaque to all but client and worker.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from operator import attrgetter
@@ -37,6 +37,9 @@ Id = NewType("Id", bytes)
 
 Epoch = NewType("Epoch", bytes)
 """8 random bytes that name one life of a broker."""
+
+Payload: TypeAlias = bytes | memoryview
+"""What a payload frame holds; the broker passes large ones on as libzmq received them, without a copy."""
 
 Name = NewType("Name", str)
 """A worker's or a version's name: 1 to 64 printable characters."""
@@ -75,14 +78,18 @@ class Submit:
 
     task_id: Id
     run_timeout_ms: int
-    payload: bytes
+    payload: Payload
 
 
 @dataclass(frozen=True, slots=True)
 class Expire:
-    """The client's queue timeout ran out: a queued task is answered (`queue_timeout`), one in flight by Running."""
+    """The client's queue timeout seems over.
+
+    A queued task that has waited for so long in this epoch is answered (`queue_timeout`), any other by Waited.
+    """
 
     task_id: Id
+    limit_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +130,7 @@ class Answer:
     task_id: Id
     outcome: Outcome
     attempts: int
-    payload: bytes
+    payload: Payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +143,12 @@ class Reject:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """Answers Expire: the task is in flight, and has waited so long in this epoch."""
+class Waited:
+    """Answers Expire: so long has the task waited in this epoch, all attempts together; `queued` if it still does."""
 
     task_id: Id
     waited_ms: int
+    queued: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +192,7 @@ class Result:
     lease: int
     task_id: Id
     outcome: Outcome
-    payload: bytes
+    payload: Payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +220,7 @@ class Task:
     task_id: Id
     attempt: int
     run_timeout_ms: int
-    payload: bytes
+    payload: Payload
 
 
 # --- both ways --------------------------------------------------------------------------------------------------------
@@ -224,7 +232,7 @@ class Bye:
 
 
 FromClient: TypeAlias = Hello | Submit | Expire | Cancel | Ping | AskStats | Bye
-ToClient: TypeAlias = Welcome | Answer | Reject | Running | Pong | Who | Stats | Bye
+ToClient: TypeAlias = Welcome | Answer | Reject | Waited | Pong | Who | Stats | Bye
 FromWorker: TypeAlias = Ready | Result | Bye
 ToWorker: TypeAlias = Welcome | Task | Who | Bye
 ToHeartbeat: TypeAlias = Pong | Who
@@ -289,14 +297,14 @@ class Inlet(Generic[M]):
 
 
 FROM_CLIENT: Inlet[FromClient] = Inlet(Hello, Submit, Expire, Cancel, Ping, AskStats, Bye)
-TO_CLIENT: Inlet[ToClient] = Inlet(Welcome, Answer, Reject, Running, Pong, Who, Stats, Bye)
+TO_CLIENT: Inlet[ToClient] = Inlet(Welcome, Answer, Reject, Waited, Pong, Who, Stats, Bye)
 FROM_WORKER: Inlet[FromWorker] = Inlet(Ready, Result, Bye)
 TO_WORKER: Inlet[ToWorker] = Inlet(Welcome, Task, Who, Bye)
 FROM_HEARTBEAT: Inlet[Heartbeat] = Inlet(Heartbeat)
 TO_HEARTBEAT: Inlet[ToHeartbeat] = Inlet(Pong, Who)
 
 
-def encode(message: Message) -> list[bytes]:
+def encode(message: Message) -> list[Payload]:
     """The message's frames: its header, and its payload if it has one."""
     command = _COMMANDS[type(message)]
     header: bytes = msgpack.packb([PROTOCOL_VERSION, command.name, *command.values(message)])
@@ -305,7 +313,7 @@ def encode(message: Message) -> list[bytes]:
     return [header]
 
 
-def decode(frames: list[bytes], inlet: Inlet[M]) -> M:
+def decode(frames: Sequence[Payload], inlet: Inlet[M]) -> M:
     """The message in these frames.
 
     Args:
@@ -337,7 +345,7 @@ def decode(frames: list[bytes], inlet: Inlet[M]) -> M:
     return cast("M", command.message(*values, *frames[1:]))
 
 
-def _unpack_header(frame: bytes) -> object:
+def _unpack_header(frame: Payload) -> object:
     if len(frame) > MAX_HEADER_BYTES:
         return None
     try:

@@ -40,6 +40,25 @@ def die_with_parent() -> None:
         raise SystemExit(1)
 
 
+def die_with_supervisor() -> None:
+    """As `die_with_parent` if that is a supervisord; another one started us within a supervised service.
+
+    Raises:
+        SystemExit: supervisord ended while this interpreter started, and left us to init.
+    """
+    if _is_supervisord(os.getppid()):
+        die_with_parent()
+    elif os.getppid() == 1:
+        raise SystemExit(1)
+
+
+def _is_supervisord(pid: int) -> bool:
+    try:
+        return b"supervisord" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def calm_collector() -> None:
     """Has the garbage collector look at young objects seldom, at those of start-up never: messages make no cycles."""
     gc.freeze()

@@ -1,9 +1,11 @@
-"""The socket options that every measured trap asks for, and the one bounded way to receive. Knows no message."""
+"""The socket options that every measured trap asks for, and the one bounded way to receive. Opens no message."""
 
 import struct
 from socket import AF_UNIX, SO_DOMAIN, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET, fromfd
 
 import zmq
+
+from protocol.messages import Payload
 
 RECONNECT_MS = 50
 HANDSHAKE_MS = 2_000
@@ -57,21 +59,29 @@ def receive(socket: Socket) -> list[bytes] | None:
         frames = [socket.recv(zmq.NOBLOCK)]
     except zmq.Again:
         return None
-    _receive_rest(socket, frames)
+    while socket.get(zmq.RCVMORE):
+        frame = socket.recv(zmq.NOBLOCK)
+        if len(frames) < MAX_FRAMES:
+            frames.append(frame)
     return frames
 
 
-def receive_from(socket: Socket) -> tuple[bytes, list[bytes], zmq.Frame | None] | None:
-    """As `receive`, for a ROUTER: the peer, its frames, and the first of them as libzmq holds it (see `sender_pid`)."""
+def receive_from(socket: Socket) -> tuple[bytes, list[Payload], zmq.Frame | None] | None:
+    """As `receive`, for a ROUTER: the peer, its frames, and the first of them as libzmq holds it (see `sender_pid`).
+
+    Large frames are not copied. Small ones are: libzmq's own would cost several times their size while they wait.
+    """
     try:
         peer = socket.recv(zmq.NOBLOCK)
     except zmq.Again:
         return None
-    if not socket.get(zmq.RCVMORE):
-        return peer, [], None
-    source = socket.recv(zmq.NOBLOCK, copy=False)
-    frames = [source.bytes]
-    _receive_rest(socket, frames)
+    frames: list[Payload] = []
+    source: zmq.Frame | None = None
+    while socket.get(zmq.RCVMORE):
+        frame = socket.recv(zmq.NOBLOCK, copy=False)
+        source = source or frame
+        if len(frames) < MAX_FRAMES:
+            frames.append(frame.bytes if len(frame) < ZERO_COPY_BYTES else frame.buffer)
     return peer, frames, source
 
 
@@ -88,10 +98,3 @@ def sender_pid(source: zmq.Frame | None) -> int | None:
     except (OSError, zmq.ZMQError):
         return None
     return int(pid) or None  # 0: a process of another pid namespace
-
-
-def _receive_rest(socket: Socket, frames: list[bytes]) -> None:
-    while socket.get(zmq.RCVMORE):
-        frame = socket.recv(zmq.NOBLOCK)
-        if len(frames) < MAX_FRAMES:
-            frames.append(frame)

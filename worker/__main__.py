@@ -6,7 +6,7 @@ import time
 from protocol.errors import SettingsError
 from protocol.exits import Exit
 from protocol.logs import LOG_HOLD_S, Outlet, open_log
-from protocol.processes import calm_collector, die_with_parent
+from protocol.processes import calm_collector, die_with_supervisor
 from protocol.settings import from_command_line, is_supervised
 from worker.execution import load_transform
 from worker.runner import Runner
@@ -25,7 +25,7 @@ def main() -> int:
         time.sleep(THROTTLE_S)
         return Exit.BAD_SETTINGS
     if is_supervised():
-        die_with_parent()
+        die_with_supervisor()
     outlet = Outlet(sys.stdout.fileno(), LOG_HOLD_S)
     log = open_log(settings, outlet=outlet, program="worker", worker=settings.name)
     try:

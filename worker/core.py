@@ -78,6 +78,7 @@ class WorkerCore:
         self.identity = identity
         self.session = Session(new_id())
         self.task: Task | None = None
+        self.payload_limit = 0
         self.tasks_done = 0
         self._new_id = new_id
         self._liveness_s = liveness_s
@@ -93,7 +94,8 @@ class WorkerCore:
     def on_message(self, message: ToWorker, now: float) -> list[Action]:
         """What the broker sent into this session."""
         match message:
-            case Welcome(epoch):
+            case Welcome(epoch, payload_limit):
+                self.payload_limit = payload_limit
                 self.session = Session(self.session.incarnation, epoch)
                 self._welcome_by = inf
                 return [Report("broker_found")]

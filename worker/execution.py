@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from protocol.errors import FieldError, InvalidRaceError, SettingsError
 from protocol.failures import BadPayloadError, pack_field_errors, pack_raised, pack_size
-from protocol.messages import Outcome
+from protocol.messages import Outcome, Payload
 from protocol.payloads import pack_result, unpack_request
 from protocol.race import RaceData
 
@@ -21,13 +21,17 @@ MAX_TRACEBACK_CHARS = 16_384
 class Execution:
     """Runs a transform on payloads; `race_id` is that of the last race, for the log."""
 
-    def __init__(self, transform: Transform, payload_limit: int) -> None:
+    def __init__(self, transform: Transform) -> None:
         self._transform = transform
-        self._payload_limit = payload_limit
         self.race_id: str | None = None
 
-    def run(self, payload: bytes) -> tuple[Outcome, bytes]:
-        """The outcome and its payload. Never raises, whatever the payload or the transform does short of dying."""
+    def run(self, payload: Payload, limit_bytes: int) -> tuple[Outcome, bytes]:
+        """The outcome and its payload. Never raises, whatever the payload or the transform does short of dying.
+
+        Args:
+            payload: a request.
+            limit_bytes: what the payload of the outcome may have at most.
+        """
         self.race_id = None
         try:
             request = unpack_request(payload)
@@ -41,7 +45,7 @@ class Execution:
             return Outcome.INVALID_RACE, pack_field_errors([FieldError("", f"the payload {error}")])
         except BaseException as error:  # noqa: BLE001  # whatever a transform raises goes to its caller
             return Outcome.RAISED, _raised(error)
-        if len(packed) > self._payload_limit:
+        if len(packed) > limit_bytes:
             return Outcome.TOO_LARGE, pack_size(len(packed))
         return Outcome.OK, packed
 

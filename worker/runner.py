@@ -37,7 +37,7 @@ class Runner:
         self._core = WorkerCore(
             identity, lambda: Id(os.urandom(16)), liveness_s=settings.liveness, max_tasks=settings.max_tasks_per_worker
         )
-        self._execution = Execution(transform, settings.payload_limit)
+        self._execution = Execution(transform)
         self._socket: Socket | None = None
         self._termination = Termination()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -114,7 +114,9 @@ class Runner:
         """Runs the transform under a kernel timer: no thread could end a C call that holds the GIL."""
         started_at = time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, task.run_timeout_ms / 1000 + self._settings.liveness)
-        outcome, payload = self._execution.run(task.payload)
+        outcome, payload = self._execution.run(
+            task.payload, min(self._core.payload_limit, self._settings.payload_limit)
+        )
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._look_up()  # before the reply: it may be stale, or the last
         now = time.monotonic()

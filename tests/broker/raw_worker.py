@@ -1,22 +1,35 @@
-"""A worker process of a few lines, to be killed: it says READY, prints what it is given, and answers nothing."""
+"""A worker process of a few lines, to be killed: it says READY, prints what it is given, and answers nothing.
+
+It leaves an heir, a forked child that holds its connection open for a while: the end of a process is no end of its
+sockets, and what is sent to it seems to arrive.
+"""
 
 import os
 import sys
+import time
 
 import zmq
 
 from protocol.messages import TO_WORKER, Id, Name, Ready, Task, decode, encode
 from protocol.sockets import dealer
 
+HEIR_S = 3
+
 
 def main(endpoint: str, name: str) -> None:
     """Works until killed."""
     socket = dealer(zmq.Context(), endpoint)
     socket.send_multipart(encode(Ready(Id(os.urandom(16)), Name(name), os.getpid(), Name("raw"), 0)))
+    welcome = decode(socket.recv_multipart(), TO_WORKER)
+    if os.fork() == 0:
+        os.close(sys.stdout.fileno())
+        time.sleep(HEIR_S)
+        os._exit(0)
+    print(type(welcome).__name__, flush=True)  # noqa: T201  # the test reads it
     while True:
         message = decode(socket.recv_multipart(), TO_WORKER)
         what = f"task {message.attempt}" if isinstance(message, Task) else type(message).__name__
-        print(what, flush=True)  # noqa: T201  # the test reads it
+        print(what, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

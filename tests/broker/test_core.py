@@ -27,8 +27,8 @@ from protocol.messages import (
     Ping,
     Pong,
     Reject,
-    Running,
     Task,
+    Waited,
     Who,
 )
 from tests.broker.building import (
@@ -395,7 +395,7 @@ def test_worker_cannot_speak_for_the_broker(broker: BrokerCore, outcome: Outcome
 
 
 @pytest.mark.parametrize(
-    "message", [submit("t1"), Ping(0), AskStats(), Expire(an_id("t1")), Cancel(an_id("t1"), kill=True)]
+    "message", [submit("t1"), Ping(0), AskStats(), Expire(an_id("t1"), 0), Cancel(an_id("t1"), kill=True)]
 )
 def test_client_without_a_session_is_asked_to_open_one(broker: BrokerCore, message: Any) -> None:  # noqa: ANN401
     before = state_of(broker)
@@ -599,7 +599,7 @@ def test_remote_worker_of_a_killed_task_is_only_forgotten(broker: BrokerCore) ->
     assert broker.on_worker(W1, result("t1", 1), now=1.0) == [SendToWorker(W1, Who())]
 
 
-@pytest.mark.parametrize("message", [Cancel(an_id("t1"), kill=True), Expire(an_id("t1"))])
+@pytest.mark.parametrize("message", [Cancel(an_id("t1"), kill=True), Expire(an_id("t1"), 0)])
 def test_task_that_was_answered_can_be_neither_cancelled_nor_expired(broker: BrokerCore, message: Any) -> None:  # noqa: ANN401
     with_client(with_workers(broker), "t1")
     broker.on_worker(W1, result("t1", 1), now=1.0)
@@ -610,7 +610,7 @@ def test_task_that_was_answered_can_be_neither_cancelled_nor_expired(broker: Bro
 def test_queue_timeout_of_a_queued_task_is_answered(broker: BrokerCore) -> None:
     with_client(broker, "t1", "t2")
 
-    assert broker.on_client(ALICE, Expire(an_id("t1")), now=5.0) == [
+    assert broker.on_client(ALICE, Expire(an_id("t1"), 0), now=5.0) == [
         SendToClient(ALICE, answer("t1", Outcome.QUEUE_TIMEOUT, attempts=0, payload=b""))
     ]
     assert assigned(broker.on_worker(W1, ready(), now=5.0)) == [(W1, "t2")]
@@ -621,8 +621,20 @@ def test_queue_timeout_of_a_task_in_flight_is_answered_with_its_waiting_time(bro
     with_client(broker, "t1")
     broker.on_worker(W1, ready(), now=1.5)
 
-    assert broker.on_client(ALICE, Expire(an_id("t1")), now=5.0) == [SendToClient(ALICE, Running(an_id("t1"), 1500))]
+    assert broker.on_client(ALICE, Expire(an_id("t1"), 0), now=5.0) == [
+        SendToClient(ALICE, Waited(an_id("t1"), 1500, queued=False))
+    ]
     assert broker.ledger.in_flight == 1
+
+
+def test_queued_task_that_has_waiting_left_stays_queued(broker: BrokerCore) -> None:
+    with_client(broker)
+    broker.on_client(ALICE, submit("t1"), now=1.0)
+
+    assert broker.on_client(ALICE, Expire(an_id("t1"), 5_000), now=5.0) == [
+        SendToClient(ALICE, Waited(an_id("t1"), 4_000, queued=True))
+    ]
+    assert broker.ledger.backlog.depth == 1
 
 
 def test_waiting_time_adds_up_over_attempts(broker: BrokerCore) -> None:
@@ -631,7 +643,9 @@ def test_waiting_time_adds_up_over_attempts(broker: BrokerCore) -> None:
     die(broker, "worker-1", now=1.5)
     broker.on_worker(W2, ready("worker-2", 102), 1.75, 102)
 
-    assert broker.on_client(ALICE, Expire(an_id("t1")), now=9.0) == [SendToClient(ALICE, Running(an_id("t1"), 1250))]
+    assert broker.on_client(ALICE, Expire(an_id("t1"), 0), now=9.0) == [
+        SendToClient(ALICE, Waited(an_id("t1"), 1250, queued=False))
+    ]
 
 
 # --- run timeout ------------------------------------------------------------------------------------------------------
@@ -995,7 +1009,7 @@ def test_counters_add_up_over_every_end_of_a_task(make_broker: MakeBroker) -> No
         broker.on_client(ALICE, submit(name, run_timeout_ms=500), now=0.0)
     broker.on_client(BOB, Bye(), now=0.0)
     broker.on_client(ALICE, Cancel(an_id("cancelled"), kill=False), now=0.0)
-    broker.on_client(ALICE, Expire(an_id("expired")), now=0.0)
+    broker.on_client(ALICE, Expire(an_id("expired"), 0), now=0.0)
     with_workers(broker)
     broker.on_worker(W1, result("completed", 1), now=0.0)
     broker.on_worker(W1, result("failed", 2, Outcome.RAISED), now=0.0)

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 
 from broker.actions import Action, KillProcess, SendToClient, SendToWorker
 from broker.core import BrokerCore
-from protocol.messages import Answer, Bye, Cancel, Expire, Outcome, Ping, Running, Task
+from protocol.messages import Answer, Bye, Cancel, Expire, Outcome, Ping, Task, Waited
 from protocol.settings import Settings
 from tests.broker.building import EPOCH, an_id, beat, hello, ready, result, submit
 
@@ -161,11 +161,9 @@ class BrokerMachine(RuleBasedStateMachine):
         is_queued = self.model.queued.pop(task.name, None) is not None
         if is_queued:
             self.model.end(task, "timed_out", Outcome.QUEUE_TIMEOUT)
-        actions = self.broker.on_client(self.model.peers[task.client], Expire(an_id(task.name)), self.now)
+        actions = self.broker.on_client(self.model.peers[task.client], Expire(an_id(task.name), 0), self.now)
         self.check(actions)
-        assert is_queued != any(
-            isinstance(each, SendToClient) and isinstance(each.message, Running) for each in actions
-        )
+        assert is_queued != any(isinstance(each, SendToClient) and isinstance(each.message, Waited) for each in actions)
 
     @rule(client=st.sampled_from(["alice", "bob"]))
     def say_goodbye_and_return(self, client: str) -> None:
@@ -234,6 +232,13 @@ class BrokerMachine(RuleBasedStateMachine):
         for peer in peers:
             self.model.lose(peer, costs_attempt=True)
         self.check(self.broker.on_process_exit([an_id(peer.decode()) for peer in peers], self.now))
+
+    @precondition(lambda self: self.model.held)
+    @rule(data=st.data())
+    def kill_a_busy_one(self, data: st.DataObject) -> None:
+        peer = data.draw(st.sampled_from(sorted(self.model.held)))
+        self.model.lose(peer, costs_attempt=True)
+        self.check(self.broker.on_process_exit([an_id(peer.decode())], self.now))
 
     @rule(peer=consumes(workers))
     def say_goodbye(self, peer: bytes) -> None:

@@ -33,6 +33,7 @@ from protocol.messages import (
     Inlet,
     Name,
     Outcome,
+    Payload,
     Ping,
     Pong,
     Ready,
@@ -46,7 +47,7 @@ from protocol.messages import (
     decode,
     encode,
 )
-from protocol.settings import sockets_in
+from protocol.settings import SOCKETS, sockets_in
 from protocol.sockets import Context, Socket, dealer
 from protocol.stats import PoolStats
 from tests.running import ROOT, WaitUntil, environment
@@ -62,7 +63,7 @@ class Broker:
 
     def __init__(self, directory: Path, context: Context, **settings: Any) -> None:  # noqa: ANN401
         self.dir = directory
-        self.endpoints = sockets_in(directory) | {name: str(settings[name]) for name in settings if "endpoint" in name}
+        self.endpoints = sockets_in(directory) | {name: str(settings[name]) for name in settings if name in SOCKETS}
         self._context = context
         self._sockets: list[Socket] = []
         self._children: list[subprocess.Popen[str]] = []
@@ -402,7 +403,7 @@ def test_garbage_is_counted_and_not_answered(broker: Broker, wait_until: WaitUnt
     stranger = broker.dealer(setting)
     before = broker.stats().counters.bad_frames
 
-    garbage = [
+    garbage: list[list[Payload]] = [
         [b""],
         [b"\xc1"],
         [b"GET / HTTP/1.1"],
@@ -538,7 +539,8 @@ def test_full_backlog_is_told(start: StartBroker) -> None:
 
 
 def test_broker_that_was_frozen_judges_nobody(start: StartBroker) -> None:
-    broker = start(liveness=1, heartbeat_interval=0.25)
+    (port,) = _free_ports(1)  # over tcp this process is no local worker: nothing is looked at, or killed
+    broker = start(liveness=1, heartbeat_interval=0.25, backend=f"tcp://127.0.0.1:{port}")
     client, (worker, _) = broker.client(), broker.worker()
     send(client, submit(run_timeout_ms=900))
     task = receive(worker, TO_WORKER)
@@ -640,7 +642,6 @@ def test_bad_settings_end_the_broker_with_their_own_code(start: StartBroker) -> 
 def test_tcp_endpoints_serve_as_well(start: StartBroker) -> None:
     ports = {name: f"tcp://127.0.0.1:{port}" for name, port in zip(sockets_in(Path()), _free_ports(4), strict=True)}
     broker = start(**SLOW, **ports)
-    broker.endpoints = ports
     client, (worker, _) = broker.client(), broker.worker()
 
     send(client, submit())

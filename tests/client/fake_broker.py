@@ -4,7 +4,7 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import zmq
@@ -17,6 +17,7 @@ from protocol.messages import (
     Hello,
     Id,
     Outcome,
+    Payload,
     Ping,
     Pong,
     Submit,
@@ -61,9 +62,9 @@ class FakeBroker:
         self.on_submit = on_submit
         self.is_mute = False
         self.heard: list[FromClient] = []
-        self._peers: list[bytes] = []
+        self._peers: list[Payload] = []
         self._submitter: dict[Id, bytes] = {}
-        self._outbox: deque[list[bytes]] = deque()
+        self._outbox: deque[list[Payload]] = deque()
         self._is_over = False
         self._context: Context = zmq.Context()
         self._socket = router(self._context, endpoint, send_limit=1000, payload_limit=PAYLOAD_LIMIT)
@@ -79,7 +80,7 @@ class FakeBroker:
         for message in messages:
             self.say_frames(encode(message))
 
-    def say_frames(self, frames: list[bytes]) -> None:
+    def say_frames(self, frames: Sequence[Payload]) -> None:
         """As `say`, with any frames."""
         self._outbox.append([self._peers[-1], *frames])
 
@@ -122,7 +123,7 @@ class FakeBroker:
         for reply in replies:
             self._send([peer, *encode(reply)])
 
-    def _send(self, frames: list[bytes]) -> None:
+    def _send(self, frames: list[Payload]) -> None:
         try:
             self._socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.ZMQError as error:

@@ -41,9 +41,9 @@ from protocol.messages import (
     Ping,
     Pong,
     Reject,
-    Running,
     Stats,
     Submit,
+    Waited,
     Welcome,
     Who,
 )
@@ -281,9 +281,9 @@ def test_sent_task_is_expired_by_the_broker_and_fails_with_its_answer(up: Client
     one = task(1, queue_timeout_s=1.0)
     up.on_submit(one, 0.0)
 
-    assert Send(Expire(one.id)) in up.on_tick(1.0)
-    assert Send(Expire(one.id)) not in up.on_tick(1.1)
-    assert Send(Expire(one.id)) in up.on_tick(1.25)  # the first one, or its answer, may be lost with a session
+    assert Send(Expire(one.id, 1000)) in up.on_tick(1.0)
+    assert Send(Expire(one.id, 1000)) not in up.on_tick(1.1)
+    assert Send(Expire(one.id, 1000)) in up.on_tick(1.25)  # the first one, or its answer, may be lost with a session
     expired = answer(one, Outcome.QUEUE_TIMEOUT)
     assert up.on_message(expired, 1.3) == [Deliver(one, expired)]
     assert up.next_check() > 1.3
@@ -294,17 +294,17 @@ def test_running_task_is_left_in_peace_while_it_has_waiting_left(up: ClientCore)
     up.on_submit(one, 0.0)
     up.on_tick(1.0)
 
-    up.on_message(Running(one.id, waited_ms=300), 1.0)
+    up.on_message(Waited(one.id, waited_ms=300, queued=False), 1.0)
 
-    assert Send(Expire(one.id)) not in up.on_tick(1.69)
-    assert Send(Expire(one.id)) in up.on_tick(1.71)
+    assert Send(Expire(one.id, 1000)) not in up.on_tick(1.69)
+    assert Send(Expire(one.id, 1000)) in up.on_tick(1.71)
 
 
 def test_waiting_of_a_running_task_goes_on_when_its_session_is_lost(up: ClientCore) -> None:
     one = task(1, queue_timeout_s=1.0)
     up.on_submit(one, 0.0)
     up.on_tick(1.0)
-    up.on_message(Running(one.id, waited_ms=300), 1.0)
+    up.on_message(Waited(one.id, waited_ms=300, queued=False), 1.0)
     up.on_message(Who(), 1.2)
 
     assert [action for action in up.on_tick(1.89) if isinstance(action, Fail)] == []
@@ -318,14 +318,34 @@ def test_waiting_of_an_earlier_epoch_counts(up: ClientCore) -> None:
     up.on_message(welcome(LATER_EPOCH), 0.6)
     up.on_tick(1.0)
 
-    up.on_message(Running(one.id, waited_ms=200), 1.0)
+    up.on_message(Waited(one.id, waited_ms=200, queued=False), 1.0)
 
-    assert Send(Expire(one.id)) not in up.on_tick(1.19)
-    assert Send(Expire(one.id)) in up.on_tick(1.26)  # 0.8 s of waiting, 0.2 s are left, but a heartbeat at least
+    assert Send(Expire(one.id, 400)) not in up.on_tick(1.19)
+    assert Send(Expire(one.id, 400)) in up.on_tick(1.26)  # 0.8 s of waiting, 0.2 s are left, but a heartbeat at least
+
+
+def test_a_task_that_was_in_flight_for_long_and_waits_again_is_given_its_whole_time(up: ClientCore) -> None:
+    one = task(1, queue_timeout_s=1.0)
+    up.on_submit(one, 0.0)
+    up.on_tick(1.0)
+
+    up.on_message(Waited(one.id, waited_ms=200, queued=True), 1.0)  # its worker died just now
+
+    assert Send(Expire(one.id, 1000)) not in up.on_tick(1.79)
+    assert Send(Expire(one.id, 1000)) in up.on_tick(1.81)
+
+
+def test_waiting_is_not_counted_twice_when_a_session_is_lost_within_an_epoch(up: ClientCore) -> None:
+    one = task(1, queue_timeout_s=1.0)
+    up.on_submit(one, 0.0)
+    up.on_message(Who(), 0.5)
+    up.on_message(welcome(EPOCH), 0.5)
+
+    assert Send(Expire(one.id, 1000)) in up.on_tick(1.0)  # the broker has known it for all of its second
 
 
 def test_running_of_an_unknown_task_changes_nothing(up: ClientCore) -> None:
-    assert up.on_message(Running(Id(b"x" * 16), 5), 0.1) == []
+    assert up.on_message(Waited(Id(b"x" * 16), 5, queued=False), 0.1) == []
 
 
 def test_rejected_task_fails_and_lets_the_next_out(up: ClientCore) -> None:
@@ -511,7 +531,11 @@ class AnyHistory(RuleBasedStateMachine):
             case "reject":
                 self.observe(self.core.on_message(Reject(one.id, 1, 1), self.now))
             case _:
-                self.observe(self.core.on_message(Running(one.id, data.draw(st.integers(0, 5000))), self.now))
+                self.observe(
+                    self.core.on_message(
+                        Waited(one.id, data.draw(st.integers(0, 5000)), data.draw(st.booleans())), self.now
+                    )
+                )
 
     @precondition(lambda self: self.submitted)
     @rule(data=st.data(), kill=st.booleans())

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from protocol.messages import Payload
 from protocol.sockets import MAX_FRAMES, Context, Socket, dealer, receive, receive_from, router, sender_pid
 from tests.running import ROOT, WaitUntil
 
@@ -57,7 +58,7 @@ def address(socket: Socket) -> str:
     return last.rstrip(b"\0").decode()
 
 
-def next_from(bound: Socket) -> tuple[bytes, list[bytes], zmq.Frame | None]:
+def next_from(bound: Socket) -> tuple[bytes, list[Payload], zmq.Frame | None]:
     assert bound.poll(PATIENCE_MS)
     received = receive_from(bound)
     assert received is not None

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from protocol.messages import (
     FromWorker,
     Heartbeat,
     Id,
+    Payload,
     Pong,
     Ready,
     Task,
@@ -54,7 +56,7 @@ class FakeBroker:
         self.is_mute = False
         self.heard: list[Heard] = []
         self._known: set[Id] = set()
-        self._outbox: deque[list[bytes]] = deque()
+        self._outbox: deque[list[Payload]] = deque()
         self._lease = 0
         self._is_over = False
         self._context: Context = zmq.Context()
@@ -72,7 +74,7 @@ class FakeBroker:
         peers = [one.peer for one in list(self.heard) if isinstance(one.message, Ready)]
         self._outbox.append([peers[-1], *encode(message)])
 
-    def say_frames(self, frames: list[bytes]) -> None:
+    def say_frames(self, frames: Sequence[Payload]) -> None:
         """As `say`, with any frames."""
         peers = [one.peer for one in list(self.heard) if isinstance(one.message, Ready)]
         self._outbox.append([peers[-1], *frames])
@@ -125,7 +127,7 @@ class FakeBroker:
             reply: ToHeartbeat = Pong(self.epoch) if beat.busy or beat.incarnation in self._known else Who()
             self._send(self._heartbeat, [peer, *encode(reply)])
 
-    def _send(self, sink: Socket, frames: list[bytes]) -> None:
+    def _send(self, sink: Socket, frames: list[Payload]) -> None:
         try:
             sink.send_multipart(frames, zmq.NOBLOCK)
         except zmq.ZMQError as error:

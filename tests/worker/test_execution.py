@@ -28,7 +28,7 @@ def payload(race: Race) -> bytes:
 
 
 def run(transform: Transform, payload: bytes, limit: int = LIMIT) -> tuple[Outcome, bytes]:
-    return Execution(transform, limit).run(payload)
+    return Execution(transform).run(payload, limit)
 
 
 def returning(value: object) -> Transform:
@@ -49,9 +49,9 @@ def raised(transform: Transform, payload: bytes) -> tuple[str, str, str]:
 
 
 def test_race_is_transformed(race: Race, payload: bytes) -> None:
-    execution = Execution(transform_race, LIMIT)
+    execution = Execution(transform_race)
 
-    outcome, packed = execution.run(payload)
+    outcome, packed = execution.run(payload, LIMIT)
 
     assert outcome is Outcome.OK
     assert unpack_result(packed) == transform_race(RaceData.parse(race(race_id="r1")), polled_at=AT)
@@ -178,9 +178,9 @@ def test_group_and_cause_are_in_the_traceback(payload: bytes) -> None:
 
 def test_invalid_race_names_each_path(race: Race) -> None:
     broken = race() | {"status": "unheard of", "race_date_nz": "tomorrow"}
-    execution = Execution(returning(None), LIMIT)
+    execution = Execution(returning(None))
 
-    outcome, packed = execution.run(pack_request(broken, AT, None))
+    outcome, packed = execution.run(pack_request(broken, AT, None), LIMIT)
 
     assert outcome is Outcome.INVALID_RACE
     assert {error.path for error in unpack_field_errors(packed)} == {"status", "race_date_nz"}
@@ -229,10 +229,10 @@ def test_hostile_payload_is_an_invalid_race(payload: bytes) -> None:
 
 
 def test_race_id_is_that_of_the_last_race_only(race: Race) -> None:
-    execution = Execution(returning(None), LIMIT)
-    execution.run(pack_request(race(race_id="r1"), AT, None))
+    execution = Execution(returning(None))
+    execution.run(pack_request(race(race_id="r1"), AT, None), LIMIT)
 
-    execution.run(b"")
+    execution.run(b"", LIMIT)
 
     assert execution.race_id is None
 
