@@ -1,3 +1,4 @@
+import mmap
 import resource
 import signal
 import subprocess
@@ -26,7 +27,7 @@ def test_resident_memory_grows_with_what_is_held() -> None:
     before = resident_bytes()
 
     with mmap.mmap(-1, 50_000_000) as ballast:  # pages of its own; an allocator might have some at hand
-        ballast.write(b"x" * 1_000 * 50_000)
+        ballast.write(b"x" * 50_000_000)
 
         assert resident_bytes() - before > 45_000_000
 
