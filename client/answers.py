@@ -59,7 +59,7 @@ def stats_of(payload: bytes) -> tuple[PoolStats | None, PoolError | None]:
 
 def label(task: Pending) -> str:
     """How messages name a task: its id, as in the logs, and its race where that can be told."""
-    race_id = _race_id(task.payload)
+    race_id = _race_id(task.parcel.payload())
     return f"task {task.id.hex()}" + (f" (race {race_id})" if race_id else "")
 
 

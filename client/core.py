@@ -21,6 +21,7 @@ from protocol.errors import (
     TaskTimeoutError,
 )
 from protocol.messages import PROTOCOL_VERSION, Answer, Epoch, FromClient, Hello, Id, Submit, ToClient
+from protocol.payloads import Parcel
 
 UNIT_BYTES = 16_384
 WINDOW_UNITS = (
@@ -39,7 +40,7 @@ class Pending:
     """
 
     id: Id
-    payload: bytes
+    parcel: Parcel
     run_timeout_ms: int
     queue_timeout_s: float
     submitted_at: float
@@ -53,7 +54,7 @@ class Pending:
     @property
     def units(self) -> int:
         """Its share of the window."""
-        return 1 + len(self.payload) // UNIT_BYTES
+        return 1 + self.parcel.size_bytes // UNIT_BYTES
 
     def settled_s(self, now: float) -> float:
         """The waiting up to now."""
@@ -264,7 +265,7 @@ class ClientCore:
             if self.outstanding and self.outstanding + task.units > WINDOW_UNITS:
                 break
             self._held.popleft()
-            if len(task.payload) > self._payload_limit:
+            if task.parcel.size_bytes > self._payload_limit:
                 actions += self._refuse(task)
                 continue
             task.is_sent = True
@@ -272,11 +273,11 @@ class ClientCore:
                 task.sent_in, task.waited_before_s = self._epoch, task.settled_s(now)
             self._sent += 1
             self.outstanding += task.units
-            actions.append(Send(Submit(task.id, task.run_timeout_ms, task.payload)))
+            actions.append(Send(Submit(task.id, task.run_timeout_ms, task.parcel.payload())))
         return actions
 
     def _refuse(self, task: Pending) -> list[Action]:
-        limit, size = self._payload_limit, len(task.payload)
+        limit, size = self._payload_limit, task.parcel.size_bytes
         return self._fail(task.id, lambda about: PayloadTooLargeError(about, size, limit))
 
     def _take(self, task_id: Id) -> Pending | None:

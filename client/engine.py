@@ -29,6 +29,7 @@ from client.core import (
 from client.pool_future import PoolFuture
 from protocol.errors import PoolBrokenError, PoolClosedError, PoolError
 from protocol.messages import TO_CLIENT, BadFrameError, ForeignVersionError, Id, Payload, decode, encode
+from protocol.payloads import Parcel
 from protocol.settings import Settings
 from protocol.sockets import ZERO_COPY_BYTES, Context, Socket, dealer, receive
 from protocol.stats import PoolStats
@@ -80,11 +81,11 @@ class Engine:
         """How many tasks have no answer yet."""
         return len(self._futures)
 
-    def submit(self, payload: bytes, queue_timeout_s: float, run_timeout_s: float) -> PoolFuture[Any]:
+    def submit(self, parcel: Parcel, queue_timeout_s: float, run_timeout_s: float) -> PoolFuture[Any]:
         """Hands a packed race to the thread."""
         task_id = Id(os.urandom(16))
         now = time.monotonic()
-        task = Pending(task_id, payload, max(1, round(run_timeout_s * 1000)), queue_timeout_s, now, now)
+        task = Pending(task_id, parcel, max(1, round(run_timeout_s * 1000)), queue_timeout_s, now, now)
         future: PoolFuture[Any] = PoolFuture(lambda kill: self._withdraw(task_id, kill=kill), task_id=task_id.hex())
         self._futures[task_id] = future
         self._post(lambda now: self._core.on_submit(task, now))

@@ -114,10 +114,10 @@ class ZmqPool:
         if engine.unresolved >= settings.max_in_flight:
             raise BacklogFullError("this pool holds too many tasks", engine.unresolved, settings.max_in_flight)
         amounts = None if previous is None else PreviousAmounts.of(previous)
-        payload = pack_request(race, polled_at or datetime.now(UTC), amounts)
-        if len(payload) > settings.payload_limit:
-            raise PayloadTooLargeError("the packed race", len(payload), settings.payload_limit)
-        return engine.submit(payload, queue_timeout_s, run_timeout_s)
+        parcel = pack_request(race, polled_at or datetime.now(UTC), amounts)
+        if parcel.size_bytes > settings.payload_limit:
+            raise PayloadTooLargeError("the packed race", parcel.size_bytes, settings.payload_limit)
+        return engine.submit(parcel, queue_timeout_s, run_timeout_s)
 
     def stats(self) -> PoolStats:
         """The broker's figures of this moment.

@@ -37,8 +37,25 @@ class Request:
     previous: PreviousAmounts | None
 
 
-def pack_request(race: RaceInput, polled_at: datetime, previous: PreviousAmounts | None) -> bytes:
-    """The payload of a task. A body given as text is not parsed here.
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A packed request in two parts: a large body is not copied on the caller's event loop, nor before it is sent."""
+
+    head: bytes
+    body: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """What the payload will have."""
+        return len(self.head) + len(self.body)
+
+    def payload(self) -> bytes:
+        """The payload of the task."""
+        return self.head + self.body
+
+
+def pack_request(race: RaceInput, polled_at: datetime, previous: PreviousAmounts | None) -> Parcel:
+    """Packs a task. A body given as text is not parsed here, and given as `bytes` not even copied.
 
     Raises:
         InvalidRaceError: the race cannot be packed, or `polled_at` has no time zone.
@@ -47,32 +64,29 @@ def pack_request(race: RaceInput, polled_at: datetime, previous: PreviousAmounts
         raise InvalidRaceError([("polled_at", "must be timezone-aware, such as datetime.now(UTC)")])
     polled_at_us = (polled_at - _UNIX_EPOCH) // _MICROSECOND
     try:
-        head = [msgpack.packb(field) for field in (polled_at_us, previous and previous.to_wire())]
-        encoding, body = _encoded(race)
+        fields = msgpack.packb(polled_at_us) + msgpack.packb(previous and previous.to_wire())
+        if isinstance(race, Mapping):
+            return Parcel(_ARRAY_OF_4 + _MSGPACK + fields, msgpack.packb(dict(race)))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        if isinstance(error, InvalidRaceError):
-            raise
         raise InvalidRaceError([("", f"cannot be packed: {error}")]) from None
-    return b"".join((_ARRAY_OF_4, encoding, *head, *body))  # what packb makes of it all, with one copy of a large body
+    body = _text_of(race)
+    return Parcel(_ARRAY_OF_4 + _JSON + fields + _BIN_32 + len(body).to_bytes(4, "big"), body)
 
 
-def _encoded(race: RaceInput) -> tuple[bytes, tuple[bytes | bytearray | memoryview, ...]]:
-    """The packed encoding and body."""
+def _text_of(race: RaceInput) -> bytes:
     match race:
-        case bytes() | bytearray() | memoryview():
-            text = race
+        case bytes():
+            return race
+        case bytearray() | memoryview():
+            return bytes(race)  # its owner may change it before it is sent
         case str():
-            text = _utf8(race)
+            return _utf8(race)
         case RaceData():
-            text = race.model_dump_json().encode()
-        case Mapping():
-            return _MSGPACK, (msgpack.packb(dict(race)),)
+            return race.model_dump_json().encode()
         case _:
             raise InvalidRaceError(
                 [("", f"is a {type(race).__name__}; give RaceData, a mapping, or JSON as bytes or str")]
             )
-    size = memoryview(text).nbytes
-    return _JSON, (_BIN_32, size.to_bytes(4, "big"), text)
 
 
 def _utf8(text: str) -> bytes:

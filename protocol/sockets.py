@@ -1,5 +1,7 @@
 """The socket options that every measured trap asks for, and the one bounded way to receive. Opens no message."""
 
+import ctypes
+import os
 import struct
 from socket import AF_UNIX, SO_DOMAIN, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET, fromfd
 
@@ -41,6 +43,7 @@ def router(context: Context, endpoint: str, *, send_limit: int, payload_limit: i
         send_limit: messages held for one peer that does not read; the next send to it fails with EAGAIN.
         payload_limit: bytes; a peer that sends a larger frame is disconnected.
     """
+    _make_routing_ids_unpredictable()
     socket = context.socket(zmq.ROUTER)
     socket.set(zmq.ROUTER_MANDATORY, 1)
     socket.set(zmq.LINGER, 0)
@@ -51,6 +54,14 @@ def router(context: Context, endpoint: str, *, send_limit: int, payload_limit: i
     socket.set(zmq.BACKLOG, 1_024)
     socket.bind(endpoint)
     return socket
+
+
+def _make_routing_ids_unpredictable() -> None:
+    """Seeds the C library's rand(), from which libzmq numbers a ROUTER's peers and which it leaves unseeded.
+
+    A peer that names itself by a number that is still to be given aborts the process.
+    """
+    ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
 
 
 def receive(socket: Socket) -> list[bytes] | None:

@@ -47,6 +47,7 @@ from protocol.messages import (
     Welcome,
     Who,
 )
+from protocol.payloads import Parcel
 
 ME = Id(b"c" * 16)
 EPOCH = Epoch(b"epoch--1")
@@ -57,11 +58,11 @@ LIMIT = LARGE
 
 
 def task(number: int, *, at: float = 0.0, size: int = 10, queue_timeout_s: float = 60.0) -> Pending:
-    return Pending(Id(bytes([number]) * 16), bytes(size), 30_000, queue_timeout_s, at, at)
+    return Pending(Id(bytes([number]) * 16), Parcel(b"", bytes(size)), 30_000, queue_timeout_s, at, at)
 
 
 def submit(pending: Pending) -> Send:
-    return Send(Submit(pending.id, pending.run_timeout_ms, pending.payload))
+    return Send(Submit(pending.id, pending.run_timeout_ms, pending.parcel.payload()))
 
 
 def answer(pending: Pending, outcome: Outcome = Outcome.OK) -> Answer:
@@ -130,7 +131,9 @@ def test_window_counts_bytes_in_units_and_an_answer_lets_the_next_out(up: Client
 
 
 def test_window_holds_small_tasks_by_number(up: ClientCore) -> None:
-    tasks = [Pending(Id(number.to_bytes(16)), b"", 1, 60.0, 0.0, 0.0) for number in range(WINDOW_UNITS + 2)]
+    tasks = [
+        Pending(Id(number.to_bytes(16)), Parcel(b"", b""), 1, 60.0, 0.0, 0.0) for number in range(WINDOW_UNITS + 2)
+    ]
 
     sent = [action for one in tasks for action in up.on_submit(one, 0.0)]
 
@@ -507,7 +510,7 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(size=st.sampled_from([0, 10, UNIT_BYTES, LARGE // 2, LARGE * 2]), timeout_s=st.sampled_from([0.5, 3.0, 60.0]))
     def submit(self, size: int, timeout_s: float) -> None:
         number = len(self.submitted)
-        one = Pending(Id(number.to_bytes(16)), bytes(size), 100, timeout_s, self.now, self.now)
+        one = Pending(Id(number.to_bytes(16)), Parcel(b"", bytes(size)), 100, timeout_s, self.now, self.now)
         self.submitted.append(one)
         self.observe(self.core.on_submit(one, self.now))
 

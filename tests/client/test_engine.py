@@ -32,7 +32,7 @@ from protocol.messages import (
     ToClient,
     Who,
 )
-from protocol.payloads import pack_result
+from protocol.payloads import Parcel, pack_result
 from protocol.settings import Settings
 from tests.client.fake_broker import FakeBroker, echo, nothing
 
@@ -317,7 +317,7 @@ def test_submission_to_an_engine_that_has_just_ended_fails(run_dir: Path) -> Non
     engine.join(BOUND_S)
 
     with pytest.raises(PoolClosedError, match="make a new pool"):
-        engine.submit(b"", 60.0, 30.0).result(BOUND_S)
+        engine.submit(Parcel(b"", b""), 60.0, 30.0).result(BOUND_S)
     with pytest.raises(PoolClosedError):
         engine.ask_stats().result(BOUND_S)
     assert engine.unresolved == 0
@@ -349,7 +349,7 @@ def test_stop_fails_what_is_unresolved_and_says_farewell(
 ) -> None:
     broker.on_submit = nothing
     engine = Engine(settings(run_dir))
-    future = engine.submit(b"", 60.0, 30.0)
+    future = engine.submit(Parcel(b"", b""), 60.0, 30.0)
     asked = engine.ask_stats()
     wait_until(lambda: broker.of(Submit))
     wait_until(lambda: broker.of(AskStats))

@@ -30,11 +30,13 @@ BODY = json.dumps(RACE).encode()
 
 
 def round_trip(race: Any, previous: PreviousAmounts | None = None) -> Request:  # noqa: ANN401
-    return unpack_request(pack_request(race, POLLED_AT, previous))
+    return unpack_request(pack_request(race, POLLED_AT, previous).payload())
 
 
 @pytest.mark.parametrize(
-    "body", [BODY, bytearray(BODY), memoryview(BODY), BODY.decode()], ids=lambda body: type(body).__name__
+    "body",
+    [BODY, bytearray(BODY), memoryview(BODY), memoryview(BODY[::-1])[::-1], BODY.decode()],
+    ids=lambda body: type(body).__name__,
 )
 def test_text_travels_as_it_was_fetched(body: Any) -> None:  # noqa: ANN401
     assert round_trip(body) == Request(BODY, POLLED_AT, None)
@@ -68,12 +70,12 @@ def test_race_data_is_the_same_race_on_the_other_side() -> None:
     ],
 )
 def test_instant_of_the_poll_keeps_its_microseconds(polled_at: datetime) -> None:
-    assert unpack_request(pack_request(BODY, polled_at, None)).polled_at == polled_at
+    assert unpack_request(pack_request(BODY, polled_at, None).payload()).polled_at == polled_at
 
 
 def test_instant_without_a_zone_is_refused() -> None:
     with pytest.raises(InvalidRaceError, match="polled_at: must be timezone-aware"):
-        pack_request(BODY, datetime(2026, 1, 31), None)  # noqa: DTZ001  # what is tested
+        pack_request(BODY, datetime(2026, 1, 31), None).payload()  # noqa: DTZ001  # what is tested
 
 
 @pytest.mark.parametrize("race_id", ["r1", None])
@@ -102,7 +104,7 @@ def test_previous_amounts_travel_along(race_id: str | None) -> None:
 )
 def test_what_cannot_be_packed_is_the_callers_error(race: Any, complaint: str) -> None:  # noqa: ANN401
     with pytest.raises(InvalidRaceError, match=complaint):
-        pack_request(race, POLLED_AT, None)
+        pack_request(race, POLLED_AT, None).payload()
 
 
 def test_race_that_contains_itself_cannot_be_packed() -> None:
@@ -110,7 +112,7 @@ def test_race_that_contains_itself_cannot_be_packed() -> None:
     race["race"] = race
 
     with pytest.raises(InvalidRaceError, match="cannot be packed"):
-        pack_request(race, POLLED_AT, None)
+        pack_request(race, POLLED_AT, None).payload()
 
 
 @pytest.mark.parametrize(
@@ -222,3 +224,17 @@ def test_model_of_another_transform_comes_back_as_its_fields() -> None:
 def test_result_that_cannot_be_packed_raises_as_documented(result: object) -> None:
     with pytest.raises((TypeError, ValueError, OverflowError)):
         pack_result(result)
+
+
+def test_bytes_are_packed_without_a_copy() -> None:
+    assert pack_request(BODY, POLLED_AT, None).body is BODY
+
+
+@pytest.mark.parametrize("view", [lambda buffer: buffer, memoryview], ids=["bytearray", "memoryview"])
+def test_a_buffer_that_its_owner_changes_later_is_packed_as_it_was(view: Any) -> None:  # noqa: ANN401
+    buffer = bytearray(BODY)
+
+    parcel = pack_request(view(buffer), POLLED_AT, None)
+    buffer[:] = bytes(len(BODY))
+
+    assert parcel.body == BODY

@@ -139,6 +139,21 @@ def test_router_tells_what_it_cannot_deliver(pair: Pair) -> None:
     assert connected.poll(PATIENCE_MS)
 
 
+def test_numbers_of_peers_cannot_be_foretold(endpoint: str) -> None:
+    """libzmq starts from the same number in every process: who claims one of the next as its name would abort it."""
+    code = (
+        "import zmq; from protocol.sockets import *; context = zmq.Context();"
+        f"bound = router(context, {endpoint!r}, send_limit=1, payload_limit=1); peer = dealer(context, {endpoint!r});"
+        "peer.send(b'x'); bound.poll(5000); print(receive_from(bound)[0].hex()); context.destroy(linger=0)"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=20)
+        for _ in range(2)
+    ]
+
+    assert runs[0].stdout != runs[1].stdout
+
+
 def test_router_holds_so_much_for_one_peer_and_no_more(context: Context, endpoint: str, opened: list[Socket]) -> None:
     bound, deaf = router(context, endpoint, send_limit=5, payload_limit=10_000), context.socket(zmq.DEALER)
     opened.extend((bound, deaf))

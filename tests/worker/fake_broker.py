@@ -82,7 +82,7 @@ class FakeBroker:
     def assign(self, race: RaceInput, *, run_timeout_s: float = 30.0) -> Task:
         """Gives the worker this race to do, under a new lease."""
         self._lease += 1
-        payload = pack_request(race, datetime.now(UTC), None)
+        payload = pack_request(race, datetime.now(UTC), None).payload()
         task = Task(self.epoch, self._lease, Id(os.urandom(16)), 1, round(run_timeout_s * 1000), payload)
         self.say(task)
         return task

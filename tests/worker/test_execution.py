@@ -24,7 +24,7 @@ Race = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def payload(race: Race) -> bytes:
-    return pack_request(race(race_id="r1"), AT, None)
+    return pack_request(race(race_id="r1"), AT, None).payload()
 
 
 def run(transform: Transform, payload: bytes, limit: int = LIMIT) -> tuple[Outcome, bytes]:
@@ -65,7 +65,7 @@ def test_transform_is_called_as_the_contract_says(race: Race) -> None:
     def transform(*arguments: object, **options: object) -> None:
         seen.extend([arguments, options])
 
-    outcome, _ = run(transform, pack_request(race(), AT.astimezone(timezone(timedelta(hours=13))), previous))
+    outcome, _ = run(transform, pack_request(race(), AT.astimezone(timezone(timedelta(hours=13))), previous).payload())
 
     assert outcome is Outcome.OK
     assert seen == [(RaceData.parse(race()),), {"polled_at": AT, "previous": previous}]
@@ -180,7 +180,7 @@ def test_invalid_race_names_each_path(race: Race) -> None:
     broken = race() | {"status": "unheard of", "race_date_nz": "tomorrow"}
     execution = Execution(returning(None))
 
-    outcome, packed = execution.run(pack_request(broken, AT, None), LIMIT)
+    outcome, packed = execution.run(pack_request(broken, AT, None).payload(), LIMIT)
 
     assert outcome is Outcome.INVALID_RACE
     assert {error.path for error in unpack_field_errors(packed)} == {"status", "race_date_nz"}
@@ -203,7 +203,7 @@ HOSTILE_BODIES: list[object] = [
 
 @pytest.mark.parametrize("body", HOSTILE_BODIES, ids=lambda body: str(body)[:20])
 def test_hostile_race_is_invalid_and_its_answer_small(body: Any) -> None:  # noqa: ANN401
-    outcome, packed = run(transform_race, pack_request(body, AT, None))
+    outcome, packed = run(transform_race, pack_request(body, AT, None).payload())
 
     assert outcome is Outcome.INVALID_RACE
     assert unpack_field_errors(packed)
@@ -230,7 +230,7 @@ def test_hostile_payload_is_an_invalid_race(payload: bytes) -> None:
 
 def test_race_id_is_that_of_the_last_race_only(race: Race) -> None:
     execution = Execution(returning(None))
-    execution.run(pack_request(race(race_id="r1"), AT, None), LIMIT)
+    execution.run(pack_request(race(race_id="r1"), AT, None).payload(), LIMIT)
 
     execution.run(b"", LIMIT)
 
