@@ -33,6 +33,7 @@ from protocol.messages import Epoch, FromClient, FromWorker, Heartbeat, Id, Outc
 from protocol.settings import Settings
 
 MAX_CLIENTS = 4_096
+SETTLE_S = 0.05
 
 
 class BrokerCore:
@@ -52,6 +53,7 @@ class BrokerCore:
         self._lease = 0
         self._is_draining = False
         self._next_check = inf
+        self._settles_at = -inf
 
     @property
     def counters(self) -> Counter[str]:
@@ -183,8 +185,15 @@ class BrokerCore:
         return [] if worker is None else self._lose(worker, LostBy.UNREACHABLE, now) + self._assign(now)
 
     def on_process_exit(self, incarnations: Iterable[Id], now: float) -> list[Action]:
-        """The kernel says that the processes behind these sessions ended."""
+        """The kernel says that the processes behind these sessions ended. To be called in each turn, with none as well.
+
+        Whatever killed a busy one may be killing more: who dies within `SETTLE_S` is learnt of before anything is
+        assigned. Else a task would go from one dying worker to the next, an attempt each, before any had begun it.
+        """
         lost = [self.roster.workers[incarnation] for incarnation in incarnations if incarnation in self.roster.workers]
+        if any(worker.task is not None for worker in lost):
+            self._settles_at = now + SETTLE_S
+            self._check_by(self._settles_at)
         actions = [action for worker in lost for action in self._lose(worker, LostBy.PROCESS_EXIT, now)]
         return actions + self._assign(now)
 
@@ -273,6 +282,8 @@ class BrokerCore:
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     def _assign(self, now: float) -> list[Action]:
+        if now < self._settles_at:
+            return []
         actions: list[Action] = []
         while self.roster.idle_count and not self._is_draining and (task := self.ledger.backlog.pop(now)) is not None:
             self._lease += 1
@@ -330,6 +341,8 @@ class BrokerCore:
                 actions += self._forget_client(client, now)
         actions += self._assign(now)
         self._next_check = min(self._checks(), default=inf)
+        if now < self._settles_at:
+            self._check_by(self._settles_at)
         return actions
 
     def on_pause(self, now: float) -> list[Action]:

@@ -142,8 +142,9 @@ class Server:
         if stood_still_s > self._patience_s:
             self._perform(self._core.on_pause(now))
         is_due = now > self._judged_at + self._patience_s
-        if self._processes.fileno() in ready and (self._backend not in undrained or is_due):
-            self._perform(self._core.on_process_exit(self._processes.ended(), now))
+        if self._backend not in undrained or is_due:
+            ended = self._processes.ended() if self._processes.fileno() in ready else ()
+            self._perform(self._core.on_process_exit(ended, now))
         if not undrained or is_due:
             self._judged_at = now
             self._perform(self._core.on_tick(now))

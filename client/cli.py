@@ -105,7 +105,7 @@ def transform(
         out.mkdir(parents=True, exist_ok=True)
     failures = 0
     screen = _screen()
-    with _any_pool(Settings.load()) as pool, _progress(len(files)) as advance:
+    with _any_pool(Settings.load()) as pool, _progress(len(files), screen) as advance:
         for name, outcome in _results(pool, files, polled_at):
             advance()
             if isinstance(outcome, TransformedRace):
@@ -192,10 +192,10 @@ def _any_pool(settings: Settings) -> Iterator[ZmqPool]:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    """A bar on a terminal, nothing off it."""
+def _progress(total: int, screen: Console) -> Iterator[Any]:
+    """A bar on a terminal, below what is printed there; nothing off it."""
     columns = (TextColumn("races"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    console = screen if screen.is_terminal else Console(stderr=True)
     bar = Progress(*columns, console=console, transient=True, disable=total == 1 or not console.is_terminal)
     with bar:
         task = bar.add_task("races", total=total)

@@ -19,7 +19,7 @@ POOL_NAMES = ("win", "place", "quinella", "trifecta", "exacta", "first4", "multi
 def race_table(race: TransformedRace, *, plain: bool = False) -> RenderableType:
     """One poll of one race: an entrant a line, its money, what moved since the last poll; `plain` without lines."""
     records = {record.entrant_id: record for record in race.money_flow_records}
-    table = Table(title=_title(race, records), title_justify="left", title_style="", box=_box(plain))
+    table = Table(box=_box(plain))
     table.add_column("No", justify="right")
     table.add_column("Runner", no_wrap=True)
     for heading in ("Hold %", "Bet %", "Win $", "Place $", "Δ win $", "Δ place $", "Fixed win", "Tote win"):
@@ -30,7 +30,7 @@ def race_table(race: TransformedRace, *, plain: bool = False) -> RenderableType:
         )
     notes = [Text(_pools(race.race_pools), style="dim")] if race.race_pools else []
     warnings = [Text(f"warning: {warning}", style="yellow") for warning in race.warnings]
-    return Group(table, *notes, *warnings, Text())
+    return Group(Text.from_markup(_title(race, records)), table, *notes, *warnings, Text())
 
 
 def _title(race: TransformedRace, records: dict[str, MoneyFlowRecord]) -> str:

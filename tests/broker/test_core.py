@@ -78,7 +78,8 @@ def with_workers(broker: BrokerCore, count: int = 1, *, local: bool = True) -> B
 
 
 def die(broker: BrokerCore, *names: str, now: float = 0.5) -> list[Action]:
-    return broker.on_process_exit([an_id(name) for name in names], now)
+    """The ends of these processes, and the tick that follows when all has settled."""
+    return broker.on_process_exit([an_id(name) for name in names], now) + broker.on_tick(now + core.SETTLE_S)
 
 
 # --- assignment -------------------------------------------------------------------------------------------------------
@@ -229,6 +230,44 @@ def test_survivor_takes_the_task_of_the_dead_in_the_same_turn(broker: BrokerCore
     actions = die(broker, "worker-1", "worker-2")
 
     assert assigned(actions) == [(W3, "t1")]
+
+
+def test_task_is_not_handed_on_among_workers_that_die_one_after_the_other(broker: BrokerCore) -> None:
+    with_client(with_workers(broker, 3), "t1")
+
+    actions = [
+        action
+        for index, name in enumerate(("worker-1", "worker-2", "worker-3"))
+        for action in broker.on_process_exit([an_id(name)], now=0.5 + index * core.SETTLE_S / 4)
+    ]
+
+    assert told(actions) == ["worker_lost", "task_requeued", "worker_lost", "worker_lost"]
+    assert assigned(broker.on_tick(now=0.6)) == []
+    assert assigned(broker.on_worker(b"new", ready("new", 200), now=0.6)) == [(b"new", "t1")]
+
+
+def test_death_of_a_busy_worker_holds_the_next_assignment_back_for_a_moment(broker: BrokerCore) -> None:
+    with_client(with_workers(broker, 2), "t1")
+    broker.on_process_exit([an_id("worker-1")], now=0.5)
+
+    assert broker.next_check() <= 0.5 + core.SETTLE_S
+    assert assigned(broker.on_client(ALICE, submit("t2"), now=0.501)) == []
+    assert assigned(broker.on_tick(now=0.5 + core.SETTLE_S)) == [(W2, "t1")]
+
+
+def test_tick_before_all_has_settled_forgets_nothing(broker: BrokerCore) -> None:
+    with_client(with_workers(broker, 2), "t1")
+    broker.on_process_exit([an_id("worker-1")], now=0.99)
+    broker.on_tick(now=1.0)
+
+    assert broker.next_check() == 0.99 + core.SETTLE_S
+
+
+def test_death_of_an_idle_worker_holds_nothing_back(broker: BrokerCore) -> None:
+    with_client(with_workers(broker, 2))
+    broker.on_process_exit([an_id("worker-1")], now=0.5)
+
+    assert assigned(broker.on_client(ALICE, submit("t1"), now=0.5)) == [(W2, "t1")]
 
 
 def test_third_death_gives_the_task_up_and_names_the_workers(broker: BrokerCore) -> None:
@@ -671,8 +710,8 @@ def test_run_timeout_is_of_one_attempt(broker: BrokerCore) -> None:
     broker.on_client(ALICE, submit("t1", run_timeout_ms=500), now=0.0)
     die(broker, "worker-1", now=0.4)
 
-    assert answered(broker.on_tick(now=0.6)) == []
-    assert answered(broker.on_tick(now=0.9)) == [(ALICE, "t1", Outcome.RUN_TIMEOUT)]
+    assert answered(broker.on_tick(now=0.9)) == []
+    assert answered(broker.on_tick(now=1.0)) == [(ALICE, "t1", Outcome.RUN_TIMEOUT)]
 
 
 def test_task_without_a_worker_has_no_run_timeout(broker: BrokerCore) -> None:
@@ -1014,8 +1053,8 @@ def test_counters_add_up_over_every_end_of_a_task(make_broker: MakeBroker) -> No
     broker.on_worker(W1, result("completed", 1), now=0.0)
     broker.on_worker(W1, result("failed", 2, Outcome.RAISED), now=0.0)
     die(broker, "worker-1", now=0.0)
-    broker.on_worker(W2, ready("worker-2", 102), now=0.0)
-    broker.on_tick(now=0.5)
+    broker.on_worker(W2, ready("worker-2", 102), now=0.1)
+    broker.on_tick(now=0.6)
 
     ends = ("completed", "failed", "crashed", "cancelled", "abandoned")
     assert {end: broker.counters[end] for end in ends} == dict.fromkeys(ends, 1)

@@ -285,6 +285,27 @@ def test_task_survives_the_death_of_all_workers_at_once(broker: Broker) -> None:
     assert receive(client, TO_CLIENT).outcome is Outcome.OK
 
 
+def test_task_survives_workers_that_die_one_right_after_the_other(broker: Broker) -> None:
+    for attempt in range(5):
+        workers = [broker.worker_process(f"worker-{attempt}-{index}") for index in range(3)]
+        client = broker.client()
+        send(client, submit())
+        assert workers[0].stdout
+        assert workers[0].stdout.readline() == "task 1\n"
+
+        for each in workers:
+            each.kill()
+
+        for each in workers:
+            each.wait()
+        worker, _ = broker.worker()
+        task = receive(worker, TO_WORKER)
+        assert task.attempt == 2
+        send(worker, done(task))
+        assert receive(client, TO_CLIENT).outcome is Outcome.OK
+        broker.forget_peers()
+
+
 def test_run_timeout_kills_the_process(broker: Broker) -> None:
     client, victim = broker.client(), broker.worker_process("victim")
     order = submit(run_timeout_ms=200)
