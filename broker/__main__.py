@@ -32,6 +32,9 @@ def main() -> int:
     except LockTakenError as error:
         log.error("broker_refused", reason=str(error))
         return _refused(error, Exit.LOCK_TAKEN)
+    except OSError as error:
+        log.error("broker_refused", reason=str(error))
+        return _refused(error, Exit.FAILURE)
     raise_file_limit()
     calm_collector()
     try:

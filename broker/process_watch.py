@@ -38,6 +38,8 @@ class ProcessWatch:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             return False
+        except OSError:
+            return True  # out of descriptors, say: its heartbeats must do
         self._epoll.register(pidfd, select.EPOLLIN)
         self._watched[incarnation] = _Watched(pid, pidfd, cpu_ticks(pid))
         self._session_of[pidfd] = incarnation

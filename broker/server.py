@@ -48,7 +48,7 @@ from protocol.settings import Settings
 from protocol.signals import Termination
 from protocol.sockets import ZERO_COPY_BYTES, Context, Socket, receive_from, router, sender_pid
 
-CLIENT_SEND_LIMIT = 1_000
+CLIENT_SEND_LIMIT = 512  # twice what our client has outstanding; of one that reads nothing, no more is kept
 WORKER_SEND_LIMIT = 16
 MESSAGES_PER_TURN = 64
 MAX_SLEEP_S = 1.0
