@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, TypeAlias
 
 from client import PoolFuture, PoolStats, ZmqPool
 
+LOG_PATIENCE_S = 5.0
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 RACEPOOL = Path(sys.executable).with_name("racepool")
@@ -43,6 +45,16 @@ class Running:
         return sorted(
             (entry for entry in entries if entry["event"] in names), key=lambda entry: str(entry["timestamp"])
         )
+
+    def logged(self, event: str, **fields: object) -> dict[str, Any]:
+        """The last such line of the logs; waits for it, since lines are written many at a time."""
+        deadline = time.monotonic() + LOG_PATIENCE_S
+        while True:
+            found = [entry for entry in self.events(event) if fields.items() <= entry.items()]
+            if found:
+                return found[-1]
+            assert time.monotonic() < deadline, f"{event} with {fields} was not logged within {LOG_PATIENCE_S} s"
+            time.sleep(0.02)
 
 
 StartPool: TypeAlias = Callable[..., Running]

@@ -35,6 +35,8 @@ def test_task_of_a_killed_worker_is_answered_at_its_original_place(
     assert [result["id"] for result in results] == [
         *(f"blocked-{gate.name}" for gate in gates), *(f"queued-{index}" for index in range(20))
     ]  # fmt: skip
+    for future in queued:
+        scripted.logged("task_assigned", task_id=future.task_id)
     assigned = [entry["task_id"] for entry in scripted.events("task_assigned")]
     second = len(assigned) - 1 - assigned[::-1].index(blocked[1].task_id)
     assert all(assigned.index(future.task_id) > second for future in queued)
@@ -46,23 +48,23 @@ def test_task_of_a_killed_worker_is_answered_at_its_original_place(
 def test_one_kill_is_told_in_the_logs(scripted: Running, race: Race, tmp_path: Path, wait_until: WaitUntil) -> None:
     path = tmp_path / "killed"
 
-    result = scripted.exec(race(f"kill-once:{path}", "race-of-the-log")).result(30)
+    future = scripted.exec(race(f"kill-once:{path}", "race-of-the-log"))
+    result = future.result(30)
     wait_until(lambda: scripted.stats().total_workers == 3, 10)
 
-    first, second = [entry for entry in scripted.events("task_assigned") if entry["task_id"] == _last_task(scripted)]
-    lost = scripted.events("worker_lost")[-1]
-    assert (lost["worker"], lost["task_id"], lost["reason"]) == (first["worker"], first["task_id"], "process_exit")
+    first, second = (scripted.logged("task_assigned", task_id=future.task_id, attempt=attempt) for attempt in (1, 2))
+    lost = scripted.logged("worker_lost", task_id=future.task_id)
+    assert (lost["worker"], lost["reason"]) == (first["worker"], "process_exit")
     assert lost["duration_ms"] > 0
-    (completed,) = [entry for entry in scripted.events("task_completed") if entry["task_id"] == first["task_id"]]
+    assert scripted.logged("task_requeued", task_id=future.task_id)["attempt"] == 1
+    completed = scripted.logged("task_completed", task_id=future.task_id)
     assert (completed["worker"], completed["attempt"]) == (second["worker"], 2)
     assert completed["duration_ms"] > 0
-    (executed,) = [entry for entry in scripted.events("task_executed") if entry["task_id"] == first["task_id"]]
+    executed = scripted.logged("task_executed", task_id=future.task_id)
     assert (executed["race_id"], executed["worker"]) == ("race-of-the-log", second["worker"])
-    restarted = scripted.events("worker_restarted")[-1]
-    assert restarted["worker"] == first["worker"]
-    assert restarted["duration_ms"] > 0
-    started = [entry for entry in scripted.events("worker_started") if entry["worker"] == first["worker"]]
-    assert started[-1]["pid"] == restarted["pid"]
+    pid = scripted.pids()[first["worker"]]
+    assert scripted.logged("worker_restarted", worker=first["worker"], pid=pid)["duration_ms"] > 0
+    assert scripted.logged("worker_started", worker=first["worker"], pid=pid)
     assert result["pid"] != lost["pid"]
 
 
@@ -89,10 +91,10 @@ def test_task_of_a_frozen_worker_is_done_elsewhere(scripted: Running, race: Race
 
     frozen = scripted.exec(race("freeze", "frozen"))  # its second worker freezes as well, so let it go on there
     wait_until(lambda: scripted.stats().counters.requeued == before.counters.requeued + 1, 10)
-    lost = scripted.events("worker_lost")[-1]
+    lost = scripted.logged("worker_lost", task_id=frozen.task_id)
     os.kill(lost["pid"], signal.SIGCONT)
-    wait_until(lambda: _attempts(scripted, lost["task_id"]) == [1, 2])
-    second = next(worker.pid for worker in scripted.stats().workers if worker.task_id == lost["task_id"])
+    wait_until(lambda: _attempts(scripted, frozen.task_id) == [1, 2])
+    second = next(worker.pid for worker in scripted.stats().workers if worker.task_id == frozen.task_id)
     wait_until(lambda: _is_stopped(second))
     os.kill(second, signal.SIGCONT)
 
@@ -112,7 +114,7 @@ def test_a_hung_task_fails_and_its_worker_is_replaced(scripted: Running, race: R
     with pytest.raises(TaskTimeoutError, match=r"race hung.*1 s while running") as caught:
         hung.result(10)
     assert caught.value.state == "running"
-    assert scripted.events("worker_lost")[-1]["reason"] == "run_timeout"
+    assert scripted.logged("worker_lost", task_id=hung.task_id)["reason"] == "run_timeout"
     wait_until(lambda: scripted.stats().total_workers == 3, 10)
 
 
@@ -141,10 +143,6 @@ def test_a_killed_broker_costs_nobody_a_result(scripted: Running, race: Race, wa
 
 def _attempts(running: Running, task_id: str | None) -> list[int]:
     return [entry["attempt"] for entry in running.events("task_assigned") if entry["task_id"] == task_id]
-
-
-def _last_task(running: Running) -> str:
-    return str(running.events("task_assigned")[-1]["task_id"])
 
 
 def _is_stopped(pid: int) -> bool:
