@@ -28,7 +28,7 @@ def main() -> int:
     outlet = Outlet(sys.stdout.fileno(), LOG_HOLD_S)
     log = open_log(settings, outlet=outlet, program="broker")
     try:
-        lock = BrokerLock(directory)
+        locks = [BrokerLock(each) for each in {directory, *settings.ipc_directories(*settings.endpoints())}]
     except LockTakenError as error:
         log.error("broker_refused", reason=str(error))
         return _refused(error, Exit.LOCK_TAKEN)
@@ -48,7 +48,8 @@ def main() -> int:
         time.sleep(THROTTLE_S)
         return Exit.FAILURE
     finally:
-        lock.release()
+        for lock in locks:
+            lock.release()
         outlet.flush()
     return Exit.OK
 

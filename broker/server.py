@@ -48,7 +48,7 @@ from protocol.settings import Settings
 from protocol.signals import Termination
 from protocol.sockets import ZERO_COPY_BYTES, Context, Socket, receive_from, router, sender_pid
 
-CLIENT_SEND_LIMIT = 512  # twice what our client has outstanding; of one that reads nothing, no more is kept
+CLIENT_SEND_LIMIT = 1_024  # twice what our client has outstanding; of one that reads nothing, no more is kept
 WORKER_SEND_LIMIT = 16
 MESSAGES_PER_TURN = 64
 MAX_SLEEP_S = 1.0
@@ -81,9 +81,7 @@ class Server:
             self._context, settings.heartbeat_endpoint, send_limit=WORKER_SEND_LIMIT, payload_limit=0
         )
         self._stats = router(self._context, settings.stats_endpoint, send_limit=WORKER_SEND_LIMIT, payload_limit=0)
-        self._bound = _inodes(
-            (settings.endpoint, settings.backend, settings.heartbeat_endpoint, settings.stats_endpoint)
-        )
+        self._bound = _inodes(settings.endpoints())
         self._termination = Termination()
         self._poller = zmq.Poller()
         for source in (self._frontend, self._backend, self._heartbeat, self._stats, self._processes, self._termination):
@@ -131,8 +129,7 @@ class Server:
         until_check_s = self._core.next_check() - time.monotonic()
         asleep_s = max(0.0, min(until_check_s, self._outlet.patience_s, MAX_SLEEP_S, self._patience_s))
         ready = dict(self._poller.poll(ceil(asleep_s * 1000)))
-        if not ready:
-            self._outlet.flush()
+        self._outlet.flush_if_due()
         if self._termination.fileno() in ready:
             self._on_termination()
         undrained = [inlet for inlet, handle in self._inlets if inlet in ready and not self._drain(inlet, handle)]

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from client.zmq_pool import ZmqPool
 from protocol import VERSION
 from protocol.errors import BrokerUnavailableError, PoolError, SettingsError
 from protocol.exits import Exit
-from protocol.settings import Settings, variable
+from protocol.settings import MAX_SECONDS, Settings, variable
 from protocol.transformed_race import TransformedRace
 
 ASK_S = 1.0
@@ -102,19 +102,20 @@ def transform(
     Uses the running broker, else a local pool of its own. Exits with 1 if any file failed.
     """
     if out is not None:
+        _refuse_equal_names(files)
         out.mkdir(parents=True, exist_ok=True)
     failures = 0
     screen = _screen()
     with _any_pool(Settings.load()) as pool, _progress(len(files), screen) as advance:
         for name, outcome in _results(pool, files, polled_at):
             advance()
-            if isinstance(outcome, TransformedRace):
-                _show(outcome, shape, screen)
-                if out is not None:
-                    _write(outcome, out, name, shape)
-            else:
+            if isinstance(outcome, Exception):
                 failures += 1
                 click.echo(f"racepool: {name}: {outcome}", err=True)
+                continue
+            _show(outcome, shape, screen)
+            if out is not None:
+                _write(outcome, out, name, shape)
     if failures:
         click.echo(f"racepool: {failures} of {len(files)} files failed", err=True)
         context.exit(Exit.FAILURE)
@@ -154,7 +155,7 @@ def _generated_time(body: bytes, name: str) -> datetime:
     """When the tote made this response; now, with a warning, where it does not say."""
     try:
         instant = datetime.fromisoformat(json.loads(body)["header"]["generated_time"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         instant = None
     if instant is None or instant.tzinfo is None:
         click.echo(f"racepool: {name}: has no header.generated_time; taking now (or give --polled-at)", err=True)
@@ -162,24 +163,40 @@ def _generated_time(body: bytes, name: str) -> datetime:
     return instant
 
 
-def _show(race: TransformedRace, shape: str, screen: Console) -> None:
-    if shape == "table":
-        screen.print(race_table(race, plain=not screen.is_terminal))
+def _show(result: object, shape: str, screen: Console) -> None:
+    if shape == "table" and isinstance(result, TransformedRace):
+        screen.print(race_table(result, plain=not screen.is_terminal))
     else:
-        click.echo(race.model_dump_json(indent=2 if shape == "json" else None))
+        click.echo(_json(result, shape))
 
 
-def _write(race: TransformedRace, out: Path, name: str, shape: str) -> None:
+def _write(result: object, out: Path, name: str, shape: str) -> None:
     suffix = ".ndjson" if shape == "ndjson" else ".json"
-    stem = "stdin" if name == "-" else Path(name).stem
-    text = race.model_dump_json(indent=None if shape == "ndjson" else 2)
-    (out / f"{stem}{suffix}").write_text(text + "\n", encoding="utf-8")
+    (out / f"{_stem(name)}{suffix}").write_text(_json(result, shape) + "\n", encoding="utf-8")
+
+
+def _json(result: object, shape: str) -> str:
+    """A TransformedRace, or whatever another transform returned, on one line or on many."""
+    indent = None if shape == "ndjson" else 2
+    if isinstance(result, TransformedRace):
+        return result.model_dump_json(indent=indent)
+    return json.dumps(result, indent=indent, default=str)
+
+
+def _stem(name: str) -> str:
+    return "stdin" if name == "-" else Path(name).stem
+
+
+def _refuse_equal_names(files: Iterable[str]) -> None:
+    name, count = Counter(_stem(file) for file in files).most_common(1)[0]
+    if count > 1:
+        raise click.UsageError(f"{count} of the files are called {name}; with --out, one would overwrite the other")
 
 
 @contextmanager
 def _any_pool(settings: Settings) -> Iterator[ZmqPool]:
     """The running broker's pool, else one of our own for as long as it takes."""
-    settings.refuse_foreign_dir()
+    settings.guard(settings.stats_endpoint)
     try:
         fetch_stats(settings.stats_endpoint, ASK_S)
     except BrokerUnavailableError:
@@ -213,15 +230,14 @@ def up(context: click.Context, workers: int | None, directory: Path | None) -> N
     """Run broker and workers under supervisord, in the foreground; Ctrl-C stops them all."""
     given = {"workers": workers, "dir": directory and directory.absolute()}
     settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
-    configuration = write_configuration(settings)
-    holder = _lock_holder(settings.dir / "broker.lock")
+    holder = _lock_holder(settings.private_dir() / "broker.lock")
     if holder is not None:
         click.echo(f"racepool: another broker (pid {holder}) runs in {settings.dir}; stop it, or set --dir", err=True)
         context.exit(Exit.LOCK_TAKEN)
     click.echo(f"racepool: a broker and {settings.workers} workers in {settings.dir}, logs in {settings.dir}/log")
     click.echo("racepool: Ctrl-C stops them; `racepool stats --watch` in another terminal shows them at work")
     sys.stdout.flush()
-    command = supervisord_command(configuration)
+    command = supervisord_command(write_configuration(settings))
     os.execve(command[0], command, child_environment(settings))  # noqa: S606  # our own interpreter and file
 
 
@@ -283,7 +299,14 @@ def stats(*, as_json: bool, watch: bool) -> None:
 
 @main.command()
 @click.option("--workers", type=click.IntRange(min=0), help="How many. [default: as many as the broker expects]")
-@click.option("--timeout", "timeout_s", type=float, default=30.0, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0, MAX_SECONDS),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait.",
+)
 @click.pass_context
 def wait(context: click.Context, workers: int | None, timeout_s: float) -> None:
     """Return as soon as the workers are ready: for start-up scripts."""
@@ -331,7 +354,7 @@ def config(*, as_json: bool) -> None:
 
 def _stats_endpoint() -> str:
     settings = Settings.load()
-    settings.refuse_foreign_dir()
+    settings.guard(settings.stats_endpoint)
     return settings.stats_endpoint
 
 

@@ -8,6 +8,7 @@ submits all that is unresolved again, in the order of submission. Of two brokers
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import floor, inf
 from typing import TypeAlias, assert_never
 
@@ -195,9 +196,8 @@ class ClientCore:
             case messages.Welcome():
                 return self._on_welcome(message, now)
             case messages.Reject(task_id, depth, limit):
-                return self._fail(
-                    task_id, lambda about: BacklogFullError(f"{about}: the broker's backlog is full", depth, limit)
-                )
+                about_limit = partial(_backlog_full, depth=depth, limit=limit)
+                return [*self._fail(task_id, about_limit), *self._submit_held(now)]
             case messages.Waited():
                 self._on_waited(message, now)
                 return []
@@ -361,3 +361,7 @@ class ClientCore:
             f"{about}: no broker answered at {self._endpoint} within {self._timing.connect_timeout_s:g} s; "
             "is `racepool up` running, with the same RACEPOOL_DIR?"
         )
+
+
+def _backlog_full(about: str, depth: int, limit: int) -> BacklogFullError:
+    return BacklogFullError(f"{about}: the broker's backlog is full", depth, limit)

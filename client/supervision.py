@@ -4,12 +4,13 @@ import os
 import shlex
 import sys
 from configparser import RawConfigParser
+from math import ceil
 from pathlib import Path
 
 from protocol.settings import Settings, variable
 
 LOG_MAX_BYTES = "10MB"
-LOG_BACKUPS = "5"
+GRACE_S = 5  # beyond the run timeout, for the reply
 PROGRAMS = ("broker", "worker")
 
 
@@ -41,9 +42,8 @@ def write_configuration(settings: Settings, *, owner_pid: int | None = None) -> 
         program = parser[f"program:{name}"]
         program["command"] = _command(name)
         program["stdout_logfile"] = _logfile(logs, program.get("process_name", name))
-        program["stdout_logfile_maxbytes"] = LOG_MAX_BYTES
-        program["stdout_logfile_backups"] = LOG_BACKUPS
     parser["program:worker"]["numprocs"] = str(settings.workers)
+    parser["program:worker"]["stopwaitsecs"] = str(ceil(settings.run_timeout) + GRACE_S)
     if owner_pid is not None:
         parser["program:owner"] = dict(parser["program:broker"]) | {
             "command": _command("client.owner", str(owner_pid)),

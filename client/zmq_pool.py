@@ -6,10 +6,9 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import wait
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from math import isfinite
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,7 +23,7 @@ from protocol.errors import (
 )
 from protocol.payloads import pack_request
 from protocol.race import RaceInput
-from protocol.settings import Settings
+from protocol.settings import MAX_SECONDS, Settings
 from protocol.stats import PoolStats
 from protocol.transformed_race import Previous, PreviousAmounts, TransformedRace
 
@@ -212,8 +211,7 @@ class ZmqPool:
                 raise PoolClosedError("this pool was shut down; make a new one")
             if self._engine is None or self._engine.pid != os.getpid():
                 settings = self._settings()
-                if settings.endpoint.startswith("ipc://"):
-                    settings.refuse_foreign_dir()
+                settings.guard(settings.endpoint)
                 self._engine = Engine(settings)
                 weakref.finalize(self, self._engine.close).atexit = False
             return self._engine
@@ -230,14 +228,14 @@ class ZmqPool:
 
     def _stats_by(self, deadline: float) -> PoolStats | None:
         asked = self._connected().ask_stats()
-        wait([asked], max(0.0, deadline - time.monotonic()))
-        return asked.result() if asked.done() else None
+        with suppress(TimeoutError, BrokerUnavailableError):  # the connect timeout may be shorter than ours
+            return asked.result(max(0.0, deadline - time.monotonic()))
+        return None
 
     async def _stats_by_async(self, deadline: float) -> PoolStats | None:
-        try:
+        with suppress(TimeoutError, BrokerUnavailableError):
             return await asyncio.wait_for(self._connected().ask_stats(), deadline - time.monotonic())
-        except TimeoutError:
-            return None
+        return None
 
 
 pool = ZmqPool()
@@ -257,8 +255,8 @@ def _missing(stats: PoolStats | None, n: int | None) -> str | None:
 def _checked(name: str, timeout_s: float | None, default_s: float) -> float:
     if timeout_s is None:
         return default_s
-    if not (isfinite(timeout_s) and timeout_s > 0):
-        raise ValueError(f"{name} must be a positive number of seconds, not {timeout_s!r}")
+    if not 0 < timeout_s <= MAX_SECONDS:  # false for nan, too
+        raise ValueError(f"{name} must be a number of seconds, above 0 and at most {MAX_SECONDS}, not {timeout_s!r}")
     return timeout_s
 
 

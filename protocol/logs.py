@@ -6,6 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Mapping, MutableMapping
 from math import inf
+from threading import Lock
 from time import monotonic
 from typing import IO, Any
 
@@ -30,12 +31,13 @@ class Outlet:
     Args:
         fd: where to write.
         hold_s: how long a line may be held back to be written together with others, in seconds; its reader pays for
-            each write. Warnings and errors are written at once. The owner calls `flush` when it has nothing else to do.
+            each write. Warnings and errors are written at once. The owner calls `flush_if_due` now and then.
     """
 
     def __init__(self, fd: int, hold_s: float = 0.0) -> None:
         self.hold_s = hold_s
         self._fd = fd
+        self._lock = Lock()
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         self._waiting: deque[bytes] = deque()
@@ -50,14 +52,15 @@ class Outlet:
 
     def msg(self, line: bytes) -> None:
         """Writes one line, soon."""
-        if self._waiting_bytes + len(line) > BACKLOG_BYTES:
-            self.flush()
-        if self._waiting_bytes + len(line) > BACKLOG_BYTES:
-            self._dropped += 1
-            return
-        self._put(line + b"\n")
-        if self._waiting_bytes >= select.PIPE_BUF or monotonic() >= self._flushed_at + self.hold_s:
-            self.flush()
+        with self._lock:
+            if self._waiting_bytes + len(line) > BACKLOG_BYTES:
+                self._flush()
+            if self._waiting_bytes + len(line) > BACKLOG_BYTES:
+                self._dropped += 1
+                return
+            self._put(line + b"\n")
+            if self._waiting_bytes >= select.PIPE_BUF or self._is_due():
+                self._flush()
 
     def urgent(self, line: bytes) -> None:
         """Writes one line, and all that were held back."""
@@ -67,8 +70,20 @@ class Outlet:
     debug = info = log = msg
     warning = error = critical = exception = fatal = urgent
 
+    def flush_if_due(self) -> None:
+        """Writes what has been held back for long enough."""
+        if self._waiting and self._is_due():
+            self.flush()
+
     def flush(self) -> None:
         """Writes what waits, as far as the reader takes it."""
+        with self._lock:
+            self._flush()
+
+    def _is_due(self) -> bool:
+        return monotonic() >= self._flushed_at + self.hold_s
+
+    def _flush(self) -> None:
         self._flushed_at = monotonic()
         while self._waiting and self._poll.poll(0):
             try:

@@ -60,8 +60,8 @@ def pack_request(race: RaceInput, polled_at: datetime, previous: PreviousAmounts
     Raises:
         InvalidRaceError: the race cannot be packed, or `polled_at` has no time zone.
     """
-    if polled_at.tzinfo is None:
-        raise InvalidRaceError([("polled_at", "must be timezone-aware, such as datetime.now(UTC)")])
+    if not isinstance(polled_at, datetime) or polled_at.utcoffset() is None:  # type: ignore[redundant-expr]  # callers
+        raise InvalidRaceError([("polled_at", "must be a timezone-aware datetime, such as datetime.now(UTC)")])
     polled_at_us = (polled_at - _UNIX_EPOCH) // _MICROSECOND
     try:
         fields = msgpack.packb(polled_at_us) + msgpack.packb(previous and previous.to_wire())

@@ -33,7 +33,8 @@ def _checked_endpoint(endpoint: str) -> str:
 
 
 Endpoint = Annotated[str, AfterValidator(_checked_endpoint)]
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+MAX_SECONDS = 86_400
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 
 
 def _default_dir() -> Path:
@@ -133,19 +134,35 @@ class Settings(BaseSettings):
             self.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise SettingsError(f"{variable('dir')}={self.dir}: cannot be made: {error.strerror}") from None
-        self.refuse_foreign_dir()
+        self._refuse_foreign_dir()
         return self.dir
 
-    def refuse_foreign_dir(self) -> None:
-        """Refuse a run directory in which others could have put their sockets.
+    def endpoints(self) -> list[str]:
+        """The addresses that the broker binds."""
+        return [self.endpoint, self.backend, self.heartbeat_endpoint, self.stats_endpoint]
+
+    def guard(self, endpoint: str) -> None:
+        """Before a connection: nobody else may ever put a socket where we look for ours.
+
+        A run directory that is not there yet is made, lest another user makes it. An endpoint elsewhere is the
+        business of whoever chose it.
 
         Raises:
-            SettingsError: it is not a directory, not ours, or others may enter it.
+            SettingsError: as for `private_dir`.
         """
+        if self.dir in self.ipc_directories(endpoint):
+            self.private_dir()
+
+    @staticmethod
+    def ipc_directories(*endpoints: str) -> set[Path]:
+        """The directories in which these endpoints have their sockets."""
+        return {Path(endpoint.removeprefix("ipc://")).parent for endpoint in endpoints if endpoint.startswith("ipc://")}
+
+    def _refuse_foreign_dir(self) -> None:
         try:
             status = self.dir.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            return  # no broker was ever here
+        except OSError as error:
+            raise SettingsError(f"{variable('dir')}={self.dir}: cannot be looked at: {error.strerror}") from None
         if not stat.S_ISDIR(status.st_mode):
             raise SettingsError(f"{variable('dir')}={self.dir}: is no directory")
         if status.st_uid != os.getuid():

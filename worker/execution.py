@@ -14,6 +14,7 @@ from protocol.race import RaceData
 Transform: TypeAlias = Callable[..., Any]
 """Called as `worker.transform.transform_race`: `transform(race, polled_at=..., previous=...)`."""
 
+MAX_NAME_CHARS = 200
 MAX_MESSAGE_CHARS = 4_096
 MAX_TRACEBACK_CHARS = 16_384
 
@@ -40,11 +41,11 @@ class Execution:
             result = self._transform(race, polled_at=request.polled_at, previous=request.previous)
             packed = pack_result(result)
         except InvalidRaceError as error:
-            return Outcome.INVALID_RACE, pack_field_errors(error.errors)
+            return Outcome.INVALID_RACE, _field_errors(error.errors, limit_bytes)
         except BadPayloadError as error:
-            return Outcome.INVALID_RACE, pack_field_errors([FieldError("", f"the payload {error}")])
+            return Outcome.INVALID_RACE, _field_errors([FieldError("", f"the payload {error}")], limit_bytes)
         except BaseException as error:  # noqa: BLE001  # whatever a transform raises goes to its caller
-            return Outcome.RAISED, _raised(error)
+            return Outcome.RAISED, _raised(error, limit_bytes)
         if len(packed) > limit_bytes:
             return Outcome.TOO_LARGE, pack_size(len(packed))
         return Outcome.OK, packed
@@ -75,7 +76,15 @@ def load_transform(path: str) -> Transform:
     return transform
 
 
-def _raised(error: BaseException) -> bytes:
+def _field_errors(errors: list[FieldError], limit_bytes: int) -> bytes:
+    """As many of them as fit."""
+    while len(packed := pack_field_errors(errors)) > limit_bytes:
+        longest = limit_bytes // 16
+        errors = [FieldError(path[:longest], message[:longest]) for path, message in errors[: len(errors) // 2 or 1]]
+    return packed
+
+
+def _raised(error: BaseException, limit_bytes: int) -> bytes:
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
@@ -83,4 +92,6 @@ def _raised(error: BaseException) -> bytes:
         message = str(error)
     except BaseException as second:  # noqa: BLE001  # an exception whose own text raises
         text, message = f"(its traceback cannot be shown: {type(second).__name__})", "(its text cannot be shown)"
-    return pack_raised(name, message[:MAX_MESSAGE_CHARS], text[-MAX_TRACEBACK_CHARS:])
+    message = message[: min(MAX_MESSAGE_CHARS, limit_bytes // 16)]
+    text = text[-min(MAX_TRACEBACK_CHARS, limit_bytes // 8) :]  # its end tells most; a character has up to 4 bytes
+    return pack_raised(name[:MAX_NAME_CHARS], message, text)

@@ -21,16 +21,25 @@ HEARTBEAT_DEAD = 70
 class Pulse:
     """Beats every heartbeat interval while the core has a session, and tells when the broker does not know it.
 
-    It only reads the core. What it finds out it leaves in `lost` and wakes the main thread; a socket that hears nothing
-    for the liveness is replaced, since a broker on another host may have gone without a word.
+    It only reads the core, and calls `on_beat` with each beat. What it finds out it leaves in `lost` and wakes the main
+    thread; a socket that hears nothing for the liveness is replaced, since a broker on another host may have gone
+    without a word.
     """
 
-    def __init__(self, context: Context, settings: Settings, core: WorkerCore, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        settings: Settings,
+        core: WorkerCore,
+        wake: Callable[[], None],
+        on_beat: Callable[[], None] = lambda: None,
+    ) -> None:
         self.lost: Id | None = None
         self._context = context
         self._settings = settings
         self._core = core
         self._wake = wake
+        self._on_beat = on_beat
         self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="racepool-heartbeat", daemon=True)
 
@@ -67,6 +76,7 @@ class Pulse:
                         return True
                     session = latest
                     self._beat(socket, session)
+                    self._on_beat()
                     beat_at = now + self._settings.heartbeat_interval
                 ready = dict(poller.poll(ceil((beat_at - now) * 1000)))
                 if self._stop in ready:

@@ -14,6 +14,7 @@ from protocol import VERSION
 from protocol.logs import Log, Outlet
 from protocol.messages import TO_WORKER, BadFrameError, Id, Name, Task, decode, encode
 from protocol.processes import resident_bytes
+from protocol.settings import MAX_SECONDS
 from protocol.signals import Termination
 from protocol.sockets import Context, Socket, dealer, receive
 from worker.core import Action, Execute, Exit, Identity, OpenSession, Report, Send, WorkerCore
@@ -41,7 +42,13 @@ class Runner:
         self._socket: Socket | None = None
         self._termination = Termination()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._pulse = Pulse(self._context, settings, self._core, lambda: os.eventfd_write(self._wake, 1))
+        self._pulse = Pulse(
+            self._context,
+            settings,
+            self._core,
+            lambda: os.eventfd_write(self._wake, 1),
+            outlet.flush_if_due,  # a task that takes long must not hold the lines of the last one back
+        )
         self._poller = zmq.Poller()
         self._poller.register(self._termination, zmq.POLLIN)
         self._poller.register(self._wake, zmq.POLLIN)
@@ -63,8 +70,7 @@ class Runner:
         until_check_s = self._core.next_check() - time.monotonic()
         asleep_s = max(0.0, min(until_check_s, self._outlet.patience_s, MAX_SLEEP_S))
         ready = dict(self._poller.poll(ceil(asleep_s * 1000)))
-        if not ready:
-            self._outlet.flush()
+        self._outlet.flush_if_due()
         if self._wake in ready:
             os.eventfd_read(self._wake)
         if self._termination.fileno() in ready:
@@ -113,7 +119,8 @@ class Runner:
     def _execute(self, task: Task) -> list[Action]:
         """Runs the transform under a kernel timer: no thread could end a C call that holds the GIL."""
         started_at = time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, task.run_timeout_ms / 1000 + self._settings.liveness)
+        run_timeout_s = min(task.run_timeout_ms / 1000, MAX_SECONDS)  # a foreign client's may be beyond any timer
+        signal.setitimer(signal.ITIMER_REAL, run_timeout_s + self._settings.liveness)
         outcome, payload = self._execution.run(
             task.payload, min(self._core.payload_limit, self._settings.payload_limit)
         )

@@ -130,6 +130,17 @@ def test_window_counts_bytes_in_units_and_an_answer_lets_the_next_out(up: Client
     assert up.outstanding == last.units + held.units
 
 
+def test_tasks_that_are_held_follow_when_the_whole_window_is_refused(up: ClientCore) -> None:
+    tasks = [task(number, size=LARGE) for number in (1, 2, 3)]
+    for one in tasks:
+        up.on_submit(one, 0.0)
+
+    actions = up.on_message(Reject(tasks[0].id, 5, 5), 0.1)
+
+    assert [type(action) for action in actions] == [Fail, Send]
+    assert actions[1] == submit(tasks[1])
+
+
 def test_window_holds_small_tasks_by_number(up: ClientCore) -> None:
     tasks = [
         Pending(Id(number.to_bytes(16)), Parcel(b"", b""), 1, 60.0, 0.0, 0.0) for number in range(WINDOW_UNITS + 2)

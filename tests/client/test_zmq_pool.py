@@ -105,7 +105,7 @@ def test_more_than_max_in_flight_is_refused_at_once(
 
 
 @pytest.mark.parametrize("name", ["queue_timeout_s", "run_timeout_s"])
-@pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("inf"), 86_401, 1e300])
 def test_timeout_that_is_none_is_refused_at_once(pool: ZmqPool, race: Race, name: str, timeout_s: float) -> None:
     with pytest.raises(ValueError, match=name):
         submit(pool, race(), **{name: timeout_s})
@@ -670,3 +670,16 @@ def test_child_awaits_whatever_the_parents_thread_held_at_the_fork(broker: FakeB
 def test_application_wide_pool_connects_at_its_first_use() -> None:
     assert isinstance(client.pool, ZmqPool)
     assert repr(client.pool) == "<ZmqPool not connected yet>"
+
+
+@pytest.mark.parametrize(
+    "wait", [ZmqPool.wait_for_workers, lambda *given: asyncio.run(ZmqPool.wait_for_workers_async(*given))]
+)
+def test_waiting_for_workers_goes_on_beyond_the_connect_timeout(make_pool: Callable[..., ZmqPool], wait: Any) -> None:  # noqa: ANN401
+    pool = make_pool(connect_timeout=0.1)
+    started_at = time.monotonic()
+
+    with pytest.raises(BrokerUnavailableError):
+        wait(pool, 1, 0.6)
+
+    assert 0.6 <= time.monotonic() - started_at < 3

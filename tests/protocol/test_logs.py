@@ -4,6 +4,7 @@ import json
 import os
 import select
 import threading
+import time
 from collections.abc import Iterator
 from math import inf
 from typing import IO, Any
@@ -265,3 +266,28 @@ def test_console_format_is_for_people(pipe: Pipe) -> None:
 def test_stream_without_a_descriptor_is_a_mistake_at_once() -> None:
     with pytest.raises(io.UnsupportedOperation):
         open_log(Settings.load(), io.StringIO())
+
+
+def test_lines_are_held_back_and_written_together_when_that_is_due(pipe: Pipe) -> None:
+    outlet = Outlet(pipe.writer, hold_s=0.02)
+    outlet.info(b"first")  # nothing was written for long: at once
+    outlet.info(b"second")
+    outlet.info(b"third")
+
+    assert pipe.read() == b"first\n"
+    assert 0 < outlet.patience_s <= 0.02
+    deadline = time.monotonic() + 5
+    while outlet.patience_s < 1:
+        outlet.flush_if_due()
+        assert time.monotonic() < deadline
+    assert pipe.read() == b"second\nthird\n"
+
+
+def test_a_warning_is_written_at_once_with_all_before_it(pipe: Pipe) -> None:
+    outlet = Outlet(pipe.writer, hold_s=60)
+    outlet.info(b"first")
+    outlet.info(b"second")
+
+    outlet.warning(b"third")
+
+    assert pipe.read() == b"first\nsecond\nthird\n"

@@ -74,7 +74,7 @@ def test_instant_of_the_poll_keeps_its_microseconds(polled_at: datetime) -> None
 
 
 def test_instant_without_a_zone_is_refused() -> None:
-    with pytest.raises(InvalidRaceError, match="polled_at: must be timezone-aware"):
+    with pytest.raises(InvalidRaceError, match="polled_at: must be a timezone-aware"):
         pack_request(BODY, datetime(2026, 1, 31), None).payload()  # noqa: DTZ001  # what is tested
 
 
@@ -238,3 +238,9 @@ def test_a_buffer_that_its_owner_changes_later_is_packed_as_it_was(view: Any) ->
     buffer[:] = bytes(len(BODY))
 
     assert parcel.body == BODY
+
+
+@pytest.mark.parametrize("polled_at", ["2026-01-31T12:50:00Z", 1769817000, None])
+def test_an_instant_that_is_no_datetime_is_refused(polled_at: Any) -> None:  # noqa: ANN401
+    with pytest.raises(InvalidRaceError, match="polled_at: must be a timezone-aware datetime"):
+        pack_request(BODY, polled_at, None)

@@ -281,14 +281,24 @@ def test_file_in_the_place_of_the_run_directory_is_refused(directory: Path) -> N
 
     with pytest.raises(SettingsError, match="cannot be made: File exists"):
         Settings.load(dir=directory).private_dir()
-    with pytest.raises(SettingsError, match="is no directory"):
-        Settings.load(dir=directory).refuse_foreign_dir()
 
 
-def test_run_directory_that_is_not_there_yet_is_no_reason_to_refuse(directory: Path) -> None:
-    Settings.load(dir=directory).refuse_foreign_dir()
+def test_a_client_makes_the_run_directory_before_anybody_else_can(directory: Path) -> None:
+    settings = Settings.load(dir=directory)
 
-    assert not directory.exists()
+    settings.guard(settings.endpoint)
+
+    assert directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_endpoint_elsewhere_asks_nothing_of_the_run_directory(directory: Path) -> None:
+    directory.mkdir(mode=0o755)
+    settings = Settings.load(dir=directory, endpoint="ipc:///run/elsewhere/frontend.ipc")
+
+    settings.guard(settings.endpoint)
+
+    with pytest.raises(SettingsError, match="others may enter it"):
+        settings.guard(settings.backend)
 
 
 def test_supervision_is_known_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

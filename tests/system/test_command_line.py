@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -155,6 +157,58 @@ def test_a_second_broker_is_75_and_names_the_first(real: Running, program: str) 
     assert done.returncode == 75
     assert f"pid {real.stats().broker.pid}" in done.stdout + done.stderr
     assert real.stats().total_workers == 3
+
+
+def test_up_that_is_refused_leaves_the_running_configuration_alone(real: Running) -> None:
+    before = (real.dir / "supervisord.conf").read_bytes()
+
+    assert racepool("up", "--workers", 5, env=real.env).returncode == 75
+
+    assert (real.dir / "supervisord.conf").read_bytes() == before
+
+
+def test_a_result_never_overwrites_another(real: Running, tmp_path: Path) -> None:
+    first, second = tmp_path / "a" / "race.json", tmp_path / "b" / "race.json"
+
+    done = racepool("transform", first, second, "--out", tmp_path / "out", env=real.env)
+
+    assert done.returncode == 2
+    assert "2 of the files are called race" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_json_too_deep_to_read_fails_alone(real: Running, tmp_path: Path) -> None:
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 100_000)
+
+    done = racepool("transform", deep, ROOT / "samples" / "thoroughbred.json", "--format", "ndjson", env=real.env)
+
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert str(deep) in done.stderr
+
+
+def test_other_transforms_results_are_printed_as_json(scripted: Running) -> None:
+    done = racepool("transform", ROOT / "samples" / "harness.json", env=scripted.env)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["name"] == "OTTERBY TROPHY 2100"
+
+
+def test_the_shipped_configuration_runs_as_it_is(run_dir: Path, wait_until: WaitUntil) -> None:
+    shutil.copy(ROOT / "supervisord.conf", run_dir)
+    env = environment(run_dir) | {"PATH": f"{RACEPOOL.parent}:{os.environ['PATH']}"}
+    journal, ours = socket.socketpair()  # systemd's: /dev/stdout cannot be opened when it is a socket
+    command = [str(RACEPOOL.with_name("supervisord")), "-c", str(run_dir / "supervisord.conf")]
+    with journal, ours, subprocess.Popen(command, env=env, stdout=ours.fileno(), stderr=ours.fileno()) as supervisord:
+        try:
+            assert racepool("wait", "--timeout", 20, env=env).stdout == "3 workers are ready\n"
+        finally:
+            supervisord.terminate()
+    assert supervisord.returncode == 0
+    wait_until(lambda: "broker_stopped" in (run_dir / "racepool-broker.log").read_text())
+    assert len(list(run_dir.glob("racepool-worker-*.log"))) == 3
 
 
 @pytest.mark.parametrize("verb", ["up", "broker", "worker", "stats", "config", "transform"])

@@ -83,6 +83,7 @@ def test_threads_and_loops_share_a_pool(real: Running) -> None:
 def test_an_exec_right_after_the_wait_succeeds(start_pool: StartPool) -> None:
     running = start_pool(workers=1)  # start_pool waits for the workers
 
+    assert running.stats().idle_workers == 1
     assert running.pool.exec(SAMPLES[0].read_bytes()).result(5).race_id
 
 
@@ -129,13 +130,16 @@ def test_a_queued_task_is_cancelled_and_a_running_one_discarded(
 
 
 def test_cancel_with_kill_ends_the_worker(scripted: Running, race: Race, wait_until: WaitUntil) -> None:
+    before = scripted.stats().counters
     hung = scripted.exec(race("spin"))
     wait_until(lambda: scripted.stats().in_flight == 1)
-    before = scripted.pids()
+    busy = next(worker for worker in scripted.stats().workers if worker.task_id == hung.task_id)
 
     assert hung.cancel(kill=True)
 
-    wait_until(lambda: scripted.stats().total_workers == 3 and scripted.pids() != before, 10)
+    wait_until(lambda: scripted.pids().get(busy.name, busy.pid) != busy.pid, 10)
+    after = scripted.stats().counters
+    assert (after.cancelled - before.cancelled, after.requeued - before.requeued) == (1, 0)
     assert scripted.stats().in_flight == 0
 
 

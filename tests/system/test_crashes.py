@@ -115,6 +115,7 @@ def test_a_hung_task_fails_and_its_worker_is_replaced(scripted: Running, race: R
         hung.result(10)
     assert caught.value.state == "running"
     assert scripted.logged("worker_lost", task_id=hung.task_id)["reason"] == "run_timeout"
+    assert _attempts(scripted, hung.task_id) == [1]
     wait_until(lambda: scripted.stats().total_workers == 3, 10)
 
 
@@ -126,6 +127,7 @@ def test_quick_deaths_never_end_in_fatal(scripted: Running, wait_until: WaitUnti
         wait_until(lambda pid=victim: pid not in scripted.pids().values())
 
     wait_until(lambda: scripted.stats().total_workers == 3, 15)
+    assert "FATAL" not in (scripted.dir / "log" / "supervisord.log").read_text()
 
 
 def test_a_killed_broker_costs_nobody_a_result(scripted: Running, race: Race, wait_until: WaitUntil) -> None:

@@ -295,3 +295,15 @@ def test_module_that_fails_at_its_import_is_refused(module: Callable[[str], None
 
     with pytest.raises(SettingsError, match=words):
         load_transform("told:f")
+
+
+@pytest.mark.parametrize("limit", [1_024, 4_096, 100_000])
+def test_what_a_failure_tells_keeps_to_the_payload_limit(race: Race, limit: int) -> None:
+    failing = raising(ValueError("\U0001f40e" * 5_000))
+    broken = race() | {"entrants": [{"entrantId": str(number), "name": "x" * 900} for number in range(500)]}
+
+    for transform, given, expected in ((failing, race(), Outcome.RAISED), (failing, broken, Outcome.INVALID_RACE)):
+        outcome, packed = run(transform, pack_request(given, AT, None).payload(), limit)
+
+        assert outcome is expected
+        assert 50 < len(packed) <= limit
