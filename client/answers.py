@@ -3,7 +3,6 @@
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from client.core import Pending
 from protocol.errors import (
@@ -16,7 +15,7 @@ from protocol.errors import (
 )
 from protocol.failures import unpack_crashes, unpack_field_errors, unpack_raised, unpack_size
 from protocol.messages import Answer, Outcome
-from protocol.payloads import unpack_request, unpack_result
+from protocol.payloads import Parcel, unpack_result
 from protocol.stats import PoolStats
 
 
@@ -59,16 +58,14 @@ def stats_of(payload: bytes) -> tuple[PoolStats | None, PoolError | None]:
 
 def label(task: Pending) -> str:
     """How messages name a task: its id, as in the logs, and its race where that can be told."""
-    race_id = _race_id(task.parcel.payload())
+    race_id = _race_id(task.parcel)
     return f"task {task.id.hex()}" + (f" (race {race_id})" if race_id else "")
 
 
-def _race_id(payload: bytes) -> str | None:
-    """Looks into a payload that failed; one that worked is never opened here."""
+def _race_id(parcel: Parcel) -> str | None:
+    """Looks into what failed, no further than need be; what worked is never opened here."""
     try:
-        race: Any = unpack_request(payload).race
-        if isinstance(race, bytes):
-            race = from_json(race)
+        race = parcel.peek()
         race_id = race["data"]["race"]["event_id"] if "data" in race else race["id"]
     except (ValueError, TypeError, KeyError):
         return None

@@ -13,12 +13,15 @@ from typing import Any
 
 import msgpack
 from pydantic import BaseModel
+from pydantic_core import from_json
 
 from protocol.errors import InvalidRaceError
 from protocol.failures import BadPayloadError, unpack_array
 from protocol.messages import Payload
 from protocol.race import RaceData, RaceInput
 from protocol.transformed_race import PreviousAmounts, TransformedRace
+
+PEEK_BYTES = 16_384
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -48,6 +51,16 @@ class Parcel:
     def size_bytes(self) -> int:
         """What the payload will have."""
         return len(self.head) + len(self.body)
+
+    def peek(self) -> Any:  # noqa: ANN401  # whatever is there
+        """The race as far as the first kilobytes tell, for a message about it.
+
+        Raises:
+            ValueError: it is no race at all.
+        """
+        if self.head.startswith(_ARRAY_OF_4 + _JSON):
+            return from_json(self.body[:PEEK_BYTES], allow_partial=True)
+        return msgpack.unpackb(self.body)
 
     def payload(self) -> bytes:
         """The payload of the task."""
