@@ -19,7 +19,8 @@ class PoolFuture(Future[T]):
 
     A `concurrent.futures.Future`, so `result(timeout)`, `concurrent.futures.wait` and `asyncio.wrap_future` work; and
     it can be awaited in any event loop, any number of times. Cancelling an asyncio task that awaits it cancels it too;
-    `asyncio.shield` keeps it. `running()` is False until the answer is there.
+    `asyncio.shield` keeps it. `running()` is False until the answer is there. A done-callback runs in the pool's I/O
+    thread: it must be short, and wait for nothing of this pool.
     """
 
     def __init__(self, withdraw: Callable[[bool], None] | None = None, *, task_id: str | None = None) -> None:
