@@ -90,7 +90,7 @@ class PoolStats(_Figures):
     """What the stats socket answers.
 
     `queue_depth` counts all tasks that wait, those held by clients included. `crash_detection_ms` is the time from a
-    lost worker's last sign of life to the verdict: an upper bound by up to a heartbeat interval, since nobody tells when
+    lost worker's last sign of life to the verdict: an upper bound (a heartbeat interval more), as nobody tells when
     a process died. `queue_wait_ms` is all waiting of a task up to each assignment.
     """
 
