@@ -7,7 +7,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 from uuid import uuid4
 
 from client.supervision import child_environment, supervisord_command, write_configuration
@@ -90,7 +89,7 @@ class LocalPool:
         return "\n".join(line for tail in tails for line in tail)
 
 
-def local_pool(workers: int = 3, **settings: Any) -> LocalPool:  # noqa: ANN401  # any setting's value
+def local_pool(workers: int = 3, **settings: object) -> LocalPool:
     """A private broker and workers under a private supervisord, for one machine.
 
     Args:
