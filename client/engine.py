@@ -87,6 +87,8 @@ class Engine:
         now = time.monotonic()
         task = Pending(task_id, parcel, max(1, round(run_timeout_s * 1000)), queue_timeout_s, now, now)
         future: PoolFuture[Any] = PoolFuture(lambda kill: self._withdraw(task_id, kill=kill), task_id=task_id.hex())
+        if self._is_too_late():
+            return future
         self._futures[task_id] = future
         self._post(lambda now: self._core.on_submit(task, now))
         if self._has_ended:  # between the caller's look and this line
@@ -96,6 +98,8 @@ class Engine:
     def ask_stats(self) -> PoolFuture[PoolStats]:
         """The broker's figures, to come."""
         future: PoolFuture[PoolStats] = PoolFuture()
+        if self._is_too_late():
+            return future
         self._asking.append(future)
         self._post(self._core.on_ask_stats)
         if self._has_ended:
@@ -113,7 +117,7 @@ class Engine:
         self._post(lambda _now: [])
 
     def stop(self) -> None:
-        """Ends the thread now; what is unresolved fails with PoolClosedError."""
+        """Ends the thread at the interpreter's end; what is unresolved fails with PoolClosedError, in silence."""
         self._is_stopping = True
         self._post(lambda _now: [])
 
@@ -127,6 +131,10 @@ class Engine:
         for future in [*self._futures.values(), *filter(None, [self._resolving])]:
             future.disown()
         self._futures = {}
+
+    def _is_too_late(self) -> bool:
+        """The interpreter ends, and this thread with it: an error would only be printed in the last moment."""
+        return self._is_stopping and threading.current_thread().daemon
 
     def _withdraw(self, task_id: Id, *, kill: bool) -> None:
         self._post(lambda now: self._cancel(task_id, now, kill=kill))
@@ -239,8 +247,16 @@ class Engine:
         """Nobody may wait for a thread that is no more."""
         while self._futures:
             with suppress(KeyError):
-                self._futures.popitem()[1].resolve(None, self._end())
-        self._answer_stats(None, self._end())
+                self._fail(self._futures.popitem()[1])
+        while self._asking:
+            with suppress(IndexError):
+                self._fail(self._asking.popleft())
+
+    def _fail(self, future: PoolFuture[Any]) -> None:
+        if self._is_stopping:  # who waits now is a daemon thread, whose error would be printed in the last moment
+            future.fail_silently(self._end())
+        else:
+            future.resolve(None, self._end())
 
     def _end(self) -> PoolError:
         if self.cause_of_death is None:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
@@ -75,11 +75,15 @@ class PoolFuture(Future[T]):
 
     def disown(self) -> None:
         """In a forked child: fails, without a word to the parent's event loops. Its locks may be held by no one."""
+        self.fail_silently(PoolForkedError("this future belongs to the parent process; call exec() again here"))
+
+    def fail_silently(self, error: BaseException) -> None:
+        """Fails for who asks from now on. Who waits already waits on, and nobody is called."""
         self._condition = threading.Condition()
         self._done_callbacks.clear()  # type: ignore[attr-defined]
         self._waiters.clear()
-        if not self.done():
-            self.set_exception(PoolForkedError("this future belongs to the parent process; call exec() again here"))
+        with suppress(InvalidStateError):  # it is done
+            self.set_exception(error)
 
 
 class _Mailbox:
