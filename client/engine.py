@@ -280,10 +280,11 @@ def _disown_all() -> None:
 def _stop_all() -> None:
     deadline = time.monotonic() + EXIT_S
     alive = list(_engines)
-    for engine in alive:
-        engine.stop()
-    for engine in alive:
-        engine.join(max(0.0, deadline - time.monotonic()))
+    with suppress(KeyboardInterrupt):  # the second Ctrl-C: the program ends already, of the first
+        for engine in alive:
+            engine.stop()
+        for engine in alive:
+            engine.join(max(0.0, deadline - time.monotonic()))
 
 
 os.register_at_fork(after_in_child=_disown_all)
