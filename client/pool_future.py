@@ -103,14 +103,19 @@ class _Mailbox:
             self._is_called = True
         loop = self._loop()
         if loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+            try:
                 loop.call_soon_threadsafe(self._deliver)
+            except RuntimeError:  # the loop is closed: nobody waits there any more, and to keep a waiter keeps the loop
+                self._take()
 
-    def _deliver(self) -> None:
+    def _take(self) -> list[asyncio.Future[None]]:
         with self._lock:
             waiters, self._waiters = self._waiters, []
             self._is_called = False
-        for waiter in waiters:
+        return waiters
+
+    def _deliver(self) -> None:
+        for waiter in self._take():
             if not waiter.done():
                 waiter.set_result(None)
 
