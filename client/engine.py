@@ -201,9 +201,9 @@ class Engine:
                 case Send(message):
                     self._send(encode(message))
                 case Deliver(task, answer):
-                    self._resolve(task, *result_of(answer, task))
+                    self._resolve(task.id, *result_of(answer, task))
                 case Fail(task, error):
-                    self._resolve(task, None, error(label(task)))
+                    self._resolve(task.id, None, error(label(task)))
                 case OpenSession(hello):
                     self._replace_socket()
                     self._send(encode(hello))
@@ -225,17 +225,15 @@ class Engine:
         self._socket = dealer(self._context, self.settings.endpoint)
         self._poller.register(self._socket, zmq.POLLIN)
 
-    def _resolve(self, task: Pending, result: object, error: BaseException | None) -> None:
-        self._resolving = self._futures.get(task.id)  # for a fork in between
-        future = self._futures.pop(task.id, None)
+    def _resolve(self, task_id: Id, result: object, error: BaseException | None) -> None:
+        self._resolving = self._futures.get(task_id)  # for a fork in between
+        future = self._futures.pop(task_id, None)
         if future is not None:
             future.resolve(result, error)
         self._resolving = None
 
     def _cancel(self, task_id: Id, now: float, *, kill: bool) -> list[Action]:
-        future = self._futures.pop(task_id, None)
-        if future is not None:
-            future.resolve(None, None)
+        self._resolve(task_id, None, None)
         return self._core.on_cancel(task_id, now, kill=kill)
 
     def _answer_stats(self, figures: PoolStats | None, error: PoolError | None) -> None:
