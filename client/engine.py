@@ -86,7 +86,7 @@ class Engine:
         task_id = Id(os.urandom(16))
         now = time.monotonic()
         task = Pending(task_id, parcel, max(1, round(run_timeout_s * 1000)), queue_timeout_s, now, now)
-        future: PoolFuture[Any] = PoolFuture(lambda kill: self._withdraw(task_id, kill=kill), task_id=task_id.hex())
+        future: PoolFuture[Any] = PoolFuture(self._withdrawal(task_id), task_id=task_id.hex())
         if self._is_too_late():
             return future
         self._futures[task_id] = future
@@ -136,8 +136,16 @@ class Engine:
         """The interpreter ends, and this thread with it: an error would only be printed in the last moment."""
         return self._is_stopping and threading.current_thread().daemon
 
-    def _withdraw(self, task_id: Id, *, kill: bool) -> None:
-        self._post(lambda now: self._cancel(task_id, now, kill=kill))
+    def _withdrawal(self, task_id: Id) -> Callable[[bool], None]:
+        """Does not hold this engine, whose descriptor would else live as long as a cancelled future."""
+        engine = weakref.ref(self)
+
+        def withdraw(kill: bool) -> None:  # noqa: FBT001  # PoolFuture's contract
+            alive = engine()
+            if alive is not None:
+                alive._post(lambda now: alive._cancel(task_id, now, kill=kill))  # noqa: SLF001
+
+        return withdraw
 
     def _post(self, event: Callable[[float], list[Action]]) -> None:
         self._inbox.append(event)
