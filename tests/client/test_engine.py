@@ -366,6 +366,25 @@ def test_stop_fails_what_is_unresolved_and_says_farewell(
     wait_until(lambda: broker.of(Bye))
 
 
+def test_future_that_is_being_cancelled_at_a_fork_is_usable_in_the_child(run_dir: Path, wait_until: WaitUntil) -> None:
+    """Its lock is held by the I/O thread then, which no child has."""
+    engine = Engine(settings(run_dir))
+    future = engine.submit(Parcel(b"", b""), 60.0, 30.0)
+    condition = future._condition
+
+    with condition:
+        future.cancel()
+        wait_until(lambda: engine.unresolved == 0)  # the thread has begun, and waits for the lock
+        engine.disown()  # as in the child
+        asking = threading.Thread(target=future.cancelled, daemon=True)
+        asking.start()
+        asking.join(BOUND_S)
+
+        assert not asking.is_alive()
+    engine.stop()
+    engine.join(BOUND_S)
+
+
 def test_death_of_the_thread_fails_all_and_names_the_cause(
     broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil
 ) -> None:
