@@ -77,7 +77,7 @@ class Program:
                 start_new_session=True,
             )
         self._since = time.monotonic()
-        self._watchdog = threading.Timer(HANG_S, self.process.kill)
+        self._watchdog = threading.Timer(HANG_S, self._kill)
         self._watchdog.daemon = True
         self._watchdog.start()
 
@@ -118,8 +118,12 @@ class Program:
     def close(self) -> None:
         """Leaves nothing of it."""
         self._watchdog.cancel()
-        self.process.kill()
+        self._kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             assert stream is not None
             stream.close()
+
+    def _kill(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)  # with its children, who may hold its output open

@@ -596,6 +596,24 @@ def test_interrupt_of_a_local_pool_in_a_loop_leaves_nothing(
     wait_until(lambda: processes_of(home) == [])
 
 
+def test_local_pool_outlives_an_interrupt_that_its_program_catches(start: Start, local: dict[str, str]) -> None:
+    code = """
+with local_pool(workers=1) as own:
+    say("ready")
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        say(execute("after", on=own))
+    sys.exit(3)
+"""
+    program = start(code, local)
+    assert program.line() == "ready"
+
+    program.interrupt()
+
+    assert_ended(program.end(), ["after"], code=3)
+
+
 def test_two_interrupts_of_a_local_pool_leave_nothing(
     start: Start, local: dict[str, str], home: Path, wait_until: WaitUntil
 ) -> None:
