@@ -596,7 +596,9 @@ def test_interrupt_of_a_local_pool_in_a_loop_leaves_nothing(
     wait_until(lambda: processes_of(home) == [])
 
 
-def test_local_pool_outlives_an_interrupt_that_its_program_catches(start: Start, local: dict[str, str]) -> None:
+def test_local_pool_outlives_an_interrupt_that_its_program_catches(
+    start: Start, local: dict[str, str], home: Path
+) -> None:
     code = """
 with local_pool(workers=1) as own:
     say("ready")
@@ -608,9 +610,12 @@ with local_pool(workers=1) as own:
 """
     program = start(code, local)
     assert program.line() == "ready"
+    groups = [os.getpgid(pid) for pid in processes_of(home) if pid != program.process.pid]
+    assert groups
 
     program.interrupt()
 
+    assert program.process.pid not in groups
     assert_ended(program.end(), ["after"], code=3)
 
 
