@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -601,8 +602,8 @@ def test_local_pool_outlives_an_interrupt_that_its_program_catches(
 ) -> None:
     code = """
 with local_pool(workers=1) as own:
-    say("ready")
     try:
+        say("ready")
         time.sleep(60)
     except KeyboardInterrupt:
         say(execute("after", on=own))
@@ -635,6 +636,20 @@ def test_two_interrupts_of_a_local_pool_leave_nothing(
     assert ended.seconds < END_S
     assert list(home.iterdir()) == []
     wait_until(lambda: processes_of(home) == [])
+
+
+@pytest.mark.parametrize("program", ["broker", "worker"])
+def test_program_of_a_supervisor_that_was_killed_meanwhile_makes_no_directory(
+    run_dir: Path, wait_until: WaitUntil, program: str
+) -> None:
+    """A local pool's is removed at that moment. init is the parent of what a killed supervisor had just started."""
+    env = environment(run_dir / program) | {"SUPERVISOR_ENABLED": "1"}
+
+    command = ["sh", "-c", f"{sys.executable} -P -m {program} &"]
+    subprocess.run(command, env=env, check=True, capture_output=True, timeout=10)
+
+    wait_until(lambda: processes_of(run_dir / program) == [])
+    assert not (run_dir / program).exists()
 
 
 def await_place(place: str, program: Program, home: Path, wait_until: WaitUntil) -> None:
