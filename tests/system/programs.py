@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HANG_S = 20.0
+POLL_S = 0.01
 TRACEBACK = "Traceback (most recent call last):"
 INTERRUPTED = [TRACEBACK, "KeyboardInterrupt"]
 CHAINED = "During handling of the above exception, another exception occurred:"
@@ -101,10 +102,14 @@ class Program:
         self._since = time.monotonic()
         self.process.send_signal(number)
 
-    def interrupt(self) -> None:
-        """As a terminal does at Ctrl-C."""
+    def interrupt(self, times: int = 1) -> None:
+        """As a terminal does at Ctrl-C, when the main thread waits: CPython may miss a signal just before it blocks."""
+        switches = ""
+        while switches != (switches := self._switches_at_rest()) or not switches:
+            time.sleep(POLL_S)
         self._since = time.monotonic()
-        os.killpg(self.process.pid, signal.SIGINT)
+        for _ in range(times):
+            os.killpg(self.process.pid, signal.SIGINT)
 
     def end(self) -> Ended:
         """Waits for its end; one that hangs is killed, which its exit code tells."""
@@ -123,6 +128,13 @@ class Program:
         for stream in (self.process.stdin, self.process.stdout):
             assert stream is not None
             stream.close()
+
+    def _switches_at_rest(self) -> str:
+        """How often the main thread has begun to wait; nothing if it does not wait now."""
+        assert self.process.poll() is None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        _, _, switches = status.partition("\nvoluntary_ctxt_switches:")
+        return switches.split()[0] if "State:\tS" in status else ""
 
     def _kill(self) -> None:
         if self.process.poll() is None:

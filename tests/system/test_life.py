@@ -626,8 +626,7 @@ def test_two_interrupts_of_a_local_pool_leave_nothing(
     program = start(LOCAL["inside"], local)
     await_place("inside", program, home, wait_until)
 
-    program.interrupt()
-    program.interrupt()
+    program.interrupt(times=2)
     ended = program.end()
 
     assert ended.code == -signal.SIGINT
