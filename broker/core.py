@@ -99,6 +99,8 @@ class BrokerCore:
 
     def _greet(self, peer: Peer, hello: messages.Hello, now: float) -> list[Action]:
         client = self.clients.get(hello.client_id)
+        if client is not None and hello.session < client.session:
+            return []  # overtaken by a later session's
         stranger = self._client_at.get(peer)
         if stranger is not None and stranger is not client:
             self.counters["bad_frames"] += 1
@@ -107,10 +109,10 @@ class BrokerCore:
             if len(self.clients) >= MAX_CLIENTS:
                 self.counters["dropped"] += 1
                 return [Report("client_refused", {"clients": len(self.clients)})]
-            client = self.clients[hello.client_id] = Client(hello.client_id, peer, now, hello.held)
+            client = self.clients[hello.client_id] = Client(hello.client_id, hello.session, peer, now, hello.held)
         self._client_at.pop(client.peer, None)
         self._client_at[peer] = client
-        client.peer, client.last_seen, client.held = peer, now, hello.held
+        client.session, client.peer, client.last_seen, client.held = hello.session, peer, now, hello.held
         self._check_by(now + self.settings.liveness)
         return [SendToClient(peer, messages.Welcome(self.epoch, self.settings.payload_limit))]
 
@@ -184,6 +186,10 @@ class BrokerCore:
         worker = self.roster.at(peer)
         return [] if worker is None else self._lose(worker, LostBy.UNREACHABLE, now) + self._assign(now)
 
+    def on_process_gone(self, incarnation: Id, now: float) -> list[Action]:
+        """The process behind this session had ended before it could be watched: its task will reach nobody."""
+        return self._lose(self.roster.workers[incarnation], LostBy.GONE, now) + self._assign(now)
+
     def on_process_exit(self, incarnations: Iterable[Id], now: float) -> list[Action]:
         """The kernel says that the processes behind these sessions ended. To be called in each turn, with none as well.
 
@@ -214,7 +220,10 @@ class BrokerCore:
             return []
         replaced: list[Action] = []
         pid = ready.pid if local_pid is None else local_pid
-        for worker in self.roster.forerunners(ready.name, pid):
+        forerunners = self.roster.forerunners(ready.name, pid)
+        if any((ready.started_at_ms, ready.session) < (each.started_at_ms, each.session) for each in forerunners):
+            return []  # overtaken by that of a later session, or of a later process
+        for worker in forerunners:
             by = LostBy.RENEWED if worker.pid == pid else LostBy.REPLACED
             replaced += self._lose(worker, by, now)
         _, introduced = self._introduce(ready, peer, now, local_pid)
@@ -226,7 +235,8 @@ class BrokerCore:
     ) -> tuple[Worker, list[Action]]:
         pid = who.pid if local_pid is None else local_pid
         is_local = local_pid is not None
-        worker = Worker(who.incarnation, peer, who.name, pid, is_local, who.version, who.started_at_ms, now)
+        session = who.session if isinstance(who, Ready) else 0
+        worker = Worker(who.incarnation, peer, session, who.name, pid, is_local, who.version, who.started_at_ms, now)
         self.roster.add(worker)
         self._check_by(now + self.settings.liveness / 2)
         fields: dict[str, object] = {"worker": worker.name, "pid": pid, "version": worker.version}
@@ -306,7 +316,7 @@ class BrokerCore:
         worker.task = None
         if by.costs_attempt:
             task.deaths.append(CrashedAttempt(worker.name, None))
-        if by is LostBy.UNREACHABLE:
+        if by in (LostBy.GONE, LostBy.UNREACHABLE):
             task.assignments -= 1
         if by is LostBy.RUN_TIMEOUT or task.disowned is not None:
             return self._answer(task, Outcome.RUN_TIMEOUT, b"", "timed_out")

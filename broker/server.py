@@ -221,7 +221,7 @@ class Server:
                 self._send(self._frontend, [peer, *encode(Stats(self._figures()))])
             case WatchProcess(incarnation, pid):
                 if not self._processes.watch(incarnation, pid):
-                    return self._core.on_process_exit([incarnation], time.monotonic())
+                    return self._core.on_process_gone(incarnation, time.monotonic())
             case UnwatchProcess(incarnation):
                 self._processes.unwatch(incarnation)
             case KillProcess(incarnation):

@@ -19,9 +19,10 @@ class Disowned(Enum):
 
 @dataclass(slots=True, eq=False)
 class Client:
-    """A client; `id` outlives its sessions, `peer` is the latest."""
+    """A client; `id` outlives its sessions, of which `session` is the latest, at `peer`."""
 
     id: Id
+    session: int
     peer: Peer
     last_seen: float
     held: int

@@ -139,6 +139,7 @@ class ClientCore:
         self._timing = timing
         self._held: deque[Id] = deque()
         self._sent = 0
+        self._sessions = 0
         self._epoch: Epoch | None = None
         self._payload_limit = 0
         self._was_ever_welcome = False
@@ -252,7 +253,8 @@ class ClientCore:
             if task.waiting_since is None:
                 task.waiting_since = now
             self._recheck(task, self._due(task))
-        return [OpenSession(Hello(self._client_id, self._pid, len(self._held)))]
+        self._sessions += 1
+        return [OpenSession(Hello(self._client_id, self._sessions, self._pid, len(self._held)))]
 
     def _submit_held(self, now: float) -> list[Action]:
         """Sends what fits into the window; one task always does."""
@@ -297,6 +299,23 @@ class ClientCore:
             return []
         self._stats_by = inf
         return [FailStats(error)]
+
+    def audit(self) -> list[str]:
+        """The invariants that do not hold; empty but for a bug. For tests: it looks at every task."""
+        broken = []
+        sent = [task for task in self.pending.values() if task.is_sent]
+        if (len(sent), sum(task.units for task in sent)) != (self._sent, self.outstanding):
+            broken.append("the window counts other tasks than those that are sent")
+        held = [task_id for task_id in self._held if task_id in self.pending]
+        if held != [task.id for task in self.pending.values() if not task.is_sent]:
+            broken.append("what is held is not what is not sent, in its order")
+        if sent and self._epoch is None:
+            broken.append("a task is sent without a session")
+        if held and not sent and self._epoch is not None:
+            broken.append("tasks are held though nothing is in the window")
+        if any(task.check_at < self._check_at for task in self.pending.values()):
+            broken.append("a timeout would be overlooked")
+        return broken
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

@@ -65,9 +65,13 @@ WORKER_OUTCOMES = frozenset({Outcome.OK, Outcome.INVALID_RACE, Outcome.RAISED, O
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Opens a client's session; answered by Welcome. `client_id` outlives sessions, the socket does not."""
+    """Opens a client's session; answered by Welcome. `client_id` outlives sessions, the socket does not.
+
+    Sessions are counted from 1: an older one's Hello, late through its own socket, is ignored.
+    """
 
     client_id: Id
+    session: int
     pid: int
     held: int
 
@@ -175,9 +179,13 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Opens a worker's session and says that it is idle; answered by Welcome. One incarnation per session."""
+    """Opens a worker's session and says that it is idle; answered by Welcome. One incarnation per session.
+
+    A process counts its sessions from 1: an older one's Ready, late through its own socket, is ignored.
+    """
 
     incarnation: Id
+    session: int
     name: Name
     pid: int
     version: Name

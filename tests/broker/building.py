@@ -35,16 +35,16 @@ def an_id(name: str) -> Id:
     return Id(name.encode().ljust(16, b"."))
 
 
-def hello(name: str = "alice", held: int = 0) -> Hello:
-    return Hello(an_id(name), 1, held)
+def hello(name: str = "alice", held: int = 0, number: int = 1) -> Hello:
+    return Hello(an_id(name), number, 1, held)
 
 
 def submit(name: str, run_timeout_ms: int = 30_000, payload: bytes = b"race") -> Submit:
     return Submit(an_id(name), run_timeout_ms, payload)
 
 
-def ready(name: str = "worker-1", pid: int = 101, session: str = "") -> Ready:
-    return Ready(an_id(session or name), Name(name), pid, Name("0.1.0"), 1_700_000_000_000)
+def ready(name: str = "worker-1", pid: int = 101, session: str = "", number: int = 1, later_ms: int = 0) -> Ready:
+    return Ready(an_id(session or name), number, Name(name), pid, Name("0.1.0"), 1_700_000_000_000 + later_ms)
 
 
 def beat(name: str = "worker-1", pid: int = 101, session: str = "", *, busy: bool = False) -> Heartbeat:

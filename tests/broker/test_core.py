@@ -516,6 +516,13 @@ def test_second_hello_on_the_same_socket_is_the_same_session(broker: BrokerCore)
     assert broker.ledger.backlog.depth == 1
 
 
+def test_hello_that_was_overtaken_by_a_later_sessions_changes_nothing(broker: BrokerCore) -> None:
+    broker.on_client(ALICE_AGAIN, hello(number=2), now=0.0)
+
+    assert broker.on_client(ALICE, hello(number=1), now=0.1) == []
+    assert broker.on_client(ALICE_AGAIN, Ping(0), now=0.2) == [SendToClient(ALICE_AGAIN, Pong(EPOCH))]
+
+
 def test_second_client_on_the_same_socket_is_refused(broker: BrokerCore) -> None:
     with_client(broker, "t1")
     before = state_of(broker)
@@ -945,6 +952,25 @@ def test_new_session_of_a_busy_process_takes_its_task_back_at_no_cost(make_broke
     assert told(actions) == ["worker_stopped", "task_requeued", "worker_ready", "task_assigned"]
     assert assigned(actions) == [(W1_AGAIN, "t1")]
     assert broker.on_worker(W1, result("t1", 1), now=1.0) == [SendToWorker(W1, Who())]
+
+
+@pytest.mark.parametrize("local_pid", [101, None], ids=["local", "remote"])
+def test_ready_that_was_overtaken_by_a_later_sessions_changes_nothing(
+    broker: BrokerCore, local_pid: int | None
+) -> None:
+    broker.on_worker(W1_AGAIN, ready(session="again", number=2), now=0.0, local_pid=local_pid)
+    with_client(broker, "t1")
+
+    assert broker.on_worker(W1, ready(number=1), now=0.1, local_pid=local_pid) == []
+    assert answered(broker.on_worker(W1_AGAIN, result("t1", 1), now=0.2)) == [(ALICE, "t1", Outcome.OK)]
+
+
+def test_ready_of_a_remote_process_that_was_overtaken_by_the_next_ones_changes_nothing(broker: BrokerCore) -> None:
+    broker.on_worker(W1_AGAIN, ready(pid=999, session="again", later_ms=300), now=0.0)
+    before = state_of(broker)
+
+    assert broker.on_worker(W1, ready(number=7), now=0.1) == []
+    assert state_of(broker) == before
 
 
 def test_remote_worker_of_the_same_name_replaces_its_forerunner(broker: BrokerCore) -> None:

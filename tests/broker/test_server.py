@@ -88,14 +88,14 @@ class Broker:
 
     def client(self) -> Socket:
         socket = self.dealer()
-        send(socket, Hello(Id(os.urandom(16)), os.getpid(), 0))
+        send(socket, Hello(Id(os.urandom(16)), 1, os.getpid(), 0))
         assert isinstance(receive(socket, TO_CLIENT), Welcome)
         return socket
 
     def worker(self) -> tuple[Socket, Epoch]:
         """Ours by name, of this process: no test may have it killed."""
         socket = self.dealer("backend")
-        send(socket, Ready(Id(os.urandom(16)), Name(os.urandom(8).hex()), os.getpid(), Name("raw"), 0))
+        send(socket, Ready(Id(os.urandom(16)), 1, Name(os.urandom(8).hex()), os.getpid(), Name("raw"), 0))
         welcome = receive(socket, TO_WORKER)
         assert isinstance(welcome, Welcome)
         return socket, welcome.epoch
@@ -354,7 +354,7 @@ def test_heartbeat_from_a_socket_of_its_own(broker: Broker) -> None:
     assert (introduced.pid, introduced.state, introduced.rss_bytes) == (os.getpid(), "busy", 77)
 
     fresh = broker.dealer("backend")
-    send(fresh, Ready(Id(os.urandom(16)), Name("busy"), 1, Name("raw"), 0))
+    send(fresh, Ready(Id(os.urandom(16)), 1, Name("busy"), 1, Name("raw"), 0))
     assert isinstance(receive(fresh, TO_WORKER), Welcome)
     assert sorted(worker.name for worker in broker.stats().workers) == sorted(["busy", me.name])
 
@@ -400,7 +400,7 @@ def test_malformed_request_for_figures_is_counted(
 
 def test_absurd_figures_of_a_worker_do_not_end_the_broker(broker: Broker) -> None:
     socket = broker.dealer("backend")
-    send(socket, Ready(Id(os.urandom(16)), Name("absurd"), 2**53 - 1, Name("raw"), 2**53 - 1))
+    send(socket, Ready(Id(os.urandom(16)), 1, Name("absurd"), 2**53 - 1, Name("raw"), 2**53 - 1))
     receive(socket, TO_WORKER)
 
     assert broker.stats().workers[0].started_at.year == 9999
@@ -532,7 +532,7 @@ def test_client_that_does_not_read_holds_nobody_up(start: StartBroker, context: 
     deaf.set(zmq.LINGER, 0)
     deaf.set(zmq.RCVHWM, 1)
     deaf.connect(broker.endpoints["endpoint"])
-    send(deaf, Hello(Id(b"deaf" * 4), os.getpid(), 0))
+    send(deaf, Hello(Id(b"deaf" * 4), 1, os.getpid(), 0))
 
     for _ in range(3_000):
         send(deaf, AskStats())

@@ -69,8 +69,8 @@ def answer(pending: Pending, outcome: Outcome = Outcome.OK) -> Answer:
     return Answer(pending.id, outcome, 1, b"payload")
 
 
-def hello(held: int = 0) -> OpenSession:
-    return OpenSession(Hello(ME, 7, held))
+def hello(held: int = 0, number: int = 2) -> OpenSession:
+    return OpenSession(Hello(ME, number, 7, held))
 
 
 def welcome(epoch: Epoch = EPOCH, limit: int = LIMIT) -> Welcome:
@@ -100,7 +100,7 @@ def up(core: ClientCore) -> ClientCore:
 def test_first_action_is_a_session() -> None:
     core = ClientCore(ME, 7, "ipc:///x/frontend.ipc", TIMING)
 
-    assert core.start(0.0) == [hello()]
+    assert core.start(0.0) == [hello(number=1)]
 
 
 def test_task_goes_out_at_once_in_a_session(up: ClientCore) -> None:

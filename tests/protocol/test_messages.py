@@ -190,7 +190,7 @@ def test_header_is_bounded() -> None:
     fits = [1, "HELLO", b"x" * 64, *["y" * 100] * 4]
     assert len(msgpack.packb(fits)) <= MAX_HEADER_BYTES < len(msgpack.packb([*fits, "y" * 100]))
 
-    with pytest.raises(BadFrameError, match="3 fields"):
+    with pytest.raises(BadFrameError, match="4 fields"):
         decode([header(*fits)], FROM_CLIENT)
     with pytest.raises(BadFrameError, match="the header is no"):
         decode([header(*fits, "y" * 100)], FROM_CLIENT)
@@ -208,7 +208,7 @@ def test_unknown_command_is_refused(command: object) -> None:
         (Who(), "FROM_CLIENT"),
         (Ping(0), "TO_CLIENT"),
         (Submit(ID, 1, b""), "FROM_WORKER"),
-        (Ready(ID, NAME, 1, NAME, 1), "FROM_HEARTBEAT"),
+        (Ready(ID, 1, NAME, 1, NAME, 1), "FROM_HEARTBEAT"),
         (Heartbeat(ID, NAME, 1, NAME, 1, False, 1), "FROM_WORKER"),
         (Task(EPOCH, 1, ID, 1, 1, b""), "TO_CLIENT"),
         (Welcome(EPOCH, 1), "TO_HEARTBEAT"),
@@ -270,14 +270,14 @@ def test_field_that_breaks_its_rule_is_named(kind: type, field: str, value: obje
 @pytest.mark.parametrize("count", [0, MAX_INT])
 @pytest.mark.parametrize("name", ["x", "x" * MAX_NAME_CHARS, "語" * MAX_NAME_CHARS])
 def test_limits_themselves_fit(count: int, name: str) -> None:
-    message = Ready(ID, Name(name), count, Name(name), count)
+    message = Ready(ID, count, Name(name), count, Name(name), count)
 
     assert decode(encode(message), FROM_WORKER) == message
 
 
 def test_flag_is_a_flag() -> None:
     assert decode(encode(Cancel(ID, kill=True)), FROM_CLIENT) == Cancel(ID, kill=True)
-    assert decode(encode(Hello(ID, 0, 0)), FROM_CLIENT) == Hello(ID, 0, 0)
+    assert decode(encode(Hello(ID, 0, 0, 0)), FROM_CLIENT) == Hello(ID, 0, 0, 0)
 
 
 # --- hostile bytes ----------------------------------------------------------------------------------------------------

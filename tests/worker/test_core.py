@@ -17,7 +17,7 @@ def incarnation(number: int) -> Id:
 
 
 def opened(number: int) -> OpenSession:
-    return OpenSession(Ready(incarnation(number), ME.name, ME.pid, ME.version, ME.started_at_ms))
+    return OpenSession(Ready(incarnation(number), number, ME.name, ME.pid, ME.version, ME.started_at_ms))
 
 
 def task(number: int = 1, *, epoch: Epoch = EPOCH, lease: int = 5) -> Task:
