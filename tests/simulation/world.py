@@ -22,6 +22,7 @@ MAX_ATTEMPTS = 3
 LIVENESS_S = 2.0
 CONNECT_TIMEOUT_S = 6.0
 RESTARTS_S = (0.05, 0.4, 1.3)
+FREEZES_S = (None, 0.3, 1.5)
 SCRIPTS = (
     Script(0.002, "ok"),
     Script(0.05, "ok"),
@@ -115,8 +116,8 @@ class World:
         for offset in range(1 + how_many % WORKERS):
             self.workers[(which + offset) % WORKERS].die()
 
-    def freeze_worker(self, which: int, _: int) -> None:
-        self.workers[which % WORKERS].freeze()
+    def freeze_worker(self, which: int, how: int) -> None:
+        self._freeze(self.workers[which % WORKERS], how)
 
     def resume_worker(self, which: int, _: int) -> None:
         self.workers[which % WORKERS].resume()
@@ -135,9 +136,9 @@ class World:
             self.broker = None
             self.clock.at(self.clock.now + self.random.choice(RESTARTS_S), self.start_broker)
 
-    def freeze_broker(self, _: int, __: int) -> None:
+    def freeze_broker(self, _: int, how: int) -> None:
         if self.broker is not None:
-            self.broker.freeze()
+            self._freeze(self.broker, how)
 
     def resume_broker(self, _: int, __: int) -> None:
         if self.broker is not None:
@@ -147,8 +148,8 @@ class World:
         if self.broker is not None and self.broker.is_running:
             self.broker.terminate()
 
-    def freeze_client(self, which: int, _: int) -> None:
-        self.clients[which % CLIENTS].freeze()
+    def freeze_client(self, which: int, how: int) -> None:
+        self._freeze(self.clients[which % CLIENTS], how)
 
     def resume_client(self, which: int, _: int) -> None:
         self.clients[which % CLIENTS].resume()
@@ -170,6 +171,13 @@ class World:
         else:
             client.die()
         self.clients[which % CLIENTS] = self._new_client()
+
+    def _freeze(self, program: Program, how: int) -> None:
+        """For a while, or until it is resumed."""
+        program.freeze()
+        for_s = FREEZES_S[how % len(FREEZES_S)]
+        if for_s is not None:
+            self.clock.at(self.clock.now + for_s, program.resume)
 
     # --- the promise --------------------------------------------------------------------------------------------------
 
