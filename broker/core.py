@@ -77,9 +77,9 @@ class BrokerCore:
                 client.held = held
                 return [SendToClient(peer, messages.Pong(self.epoch))]
             case messages.Expire(task_id, limit_ms):
-                return self._expire(client.tasks.get(task_id), limit_ms, now)
+                return self._expire(self.ledger.task_of(client, task_id), limit_ms, now)
             case messages.Cancel(task_id, kill):
-                return self._cancel(client.tasks.get(task_id), kill=kill, now=now)
+                return self._cancel(self.ledger.task_of(client, task_id), kill=kill, now=now)
             case messages.AskStats():
                 return [SendStats(peer)]
             case messages.Bye():

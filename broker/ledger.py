@@ -29,6 +29,11 @@ class Ledger:
         """How many tasks are in workers' hands."""
         return len(self._tasks) - self.backlog.depth
 
+    def task_of(self, client: Client, task_id: Id) -> Task | None:
+        """This client's open task of that id, even if it was forgotten in between."""
+        task = self._tasks.get(task_id)
+        return task if task is not None and task.client.id == client.id else None
+
     def submit(self, client: Client, submit: Submit, now: float) -> Reject | None:
         """Enters a task at the end of the order, or refuses it. A task that is open already stays where it is."""
         known = self._tasks.get(submit.task_id)

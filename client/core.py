@@ -127,7 +127,8 @@ class ClientCore:
     """All unresolved tasks of one client, and its session.
 
     Invariant: `pending` holds each task from `on_submit` to its one Deliver, Fail or cancellation, in the order of
-    submission; the units of those that are sent make up `outstanding`.
+    submission; the units of those that are sent make up `outstanding`. A task that is cancelled between two sessions
+    is cancelled in the next one, if that is with the same broker.
     """
 
     def __init__(self, client_id: Id, pid: int, endpoint: str, timing: Timing) -> None:
@@ -138,6 +139,7 @@ class ClientCore:
         self._endpoint = endpoint
         self._timing = timing
         self._held: deque[Id] = deque()
+        self._unsent_cancels: dict[Id, tuple[Epoch, bool]] = {}
         self._sent = 0
         self._sessions = 0
         self._epoch: Epoch | None = None
@@ -168,7 +170,13 @@ class ClientCore:
     def on_cancel(self, task_id: Id, now: float, *, kill: bool) -> list[Action]:
         """The caller wants no answer any more; may be repeated, to kill the worker after all."""
         task = self._take(task_id)
-        if self._epoch is None or (task is not None and not task.is_sent):
+        if self._epoch is None:
+            if task is not None and task.sent_in is not None:
+                self._unsent_cancels[task_id] = (task.sent_in, kill)
+            elif task_id in self._unsent_cancels:
+                self._unsent_cancels[task_id] = (self._unsent_cancels[task_id][0], kill)
+            return []
+        if task is not None and not task.is_sent:
             return []
         return [Send(messages.Cancel(task_id, kill)), *self._submit_held(now)]
 
@@ -226,8 +234,15 @@ class ClientCore:
         self._lost_at = None
         self._hello_at = inf
         self._ping_at = now + self._timing.heartbeat_interval_s
-        asked: list[Action] = [Send(messages.AskStats())] if self._stats_by < inf else []
-        return [*asked, *self._submit_held(now)]
+        said: list[Action] = [
+            Send(messages.Cancel(task_id, kill))
+            for task_id, (epoch, kill) in self._unsent_cancels.items()
+            if epoch == welcome.epoch
+        ]
+        self._unsent_cancels.clear()
+        if self._stats_by < inf:
+            said.append(Send(messages.AskStats()))
+        return [*said, *self._submit_held(now)]
 
     def _on_waited(self, report: messages.Waited, now: float) -> None:
         task = self.pending.get(report.task_id)

@@ -631,6 +631,25 @@ def test_kill_may_follow_a_cancel(broker: BrokerCore) -> None:
     assert deeds(broker.on_client(ALICE, Cancel(an_id("t1"), kill=True), now=0.0)) == [KillProcess(an_id("worker-1"))]
 
 
+def test_kill_reaches_a_task_whose_client_was_forgotten_meanwhile(broker: BrokerCore) -> None:
+    with_client(with_workers(broker), "t1")
+    broker.on_client(ALICE, Bye(), now=0.0)
+    broker.on_client(ALICE_AGAIN, hello(number=2), now=0.1)
+
+    actions = broker.on_client(ALICE_AGAIN, Cancel(an_id("t1"), kill=True), now=0.2)
+
+    assert deeds(actions) == [KillProcess(an_id("worker-1"))]
+
+
+def test_task_of_another_client_cannot_be_cancelled(broker: BrokerCore) -> None:
+    with_client(with_workers(broker), "t1", "t2")
+    broker.on_client(BOB, hello("bob"), now=0.0)
+
+    for name in ("t1", "t2"):
+        assert broker.on_client(BOB, Cancel(an_id(name), kill=True), now=0.1) == []
+    assert (broker.ledger.in_flight, broker.ledger.backlog.depth) == (1, 1)
+
+
 def test_kill_of_a_queued_task_ends_no_worker(broker: BrokerCore) -> None:
     with_client(with_workers(broker), "t1", "t2")
 

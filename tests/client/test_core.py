@@ -427,6 +427,28 @@ def test_task_cancelled_without_a_broker_is_not_submitted(core: ClientCore) -> N
     assert core.on_message(welcome(), 0.2) == [submit(two)]
 
 
+def test_cancellation_between_two_sessions_is_told_in_the_next_one(up: ClientCore) -> None:
+    one, two = task(1), task(2)
+    up.on_submit(one, 0.0)
+    up.on_submit(two, 0.0)
+    up.on_message(Who(), 0.1)
+
+    assert up.on_cancel(one.id, 0.2, kill=False) == []
+    assert up.on_cancel(one.id, 0.3, kill=True) == []
+    assert up.on_message(welcome(), 0.4) == [Send(Cancel(one.id, kill=True)), submit(two)]
+
+
+def test_cancellation_between_two_epochs_needs_no_word(up: ClientCore) -> None:
+    one = task(1)
+    up.on_submit(one, 0.0)
+    up.on_message(Bye(), 0.1)
+    up.on_cancel(one.id, 0.2, kill=True)
+
+    assert up.on_message(welcome(LATER_EPOCH), 0.3) == []
+    up.on_message(Who(), 0.4)
+    assert up.on_message(welcome(), 0.5) == []
+
+
 def test_foreign_version_fails_all_that_waits(core: ClientCore) -> None:
     core.on_submit(task(1), 0.0)
     core.on_submit(task(2), 0.0)
