@@ -208,6 +208,9 @@ class Books:
                 elif entry.client_id == client_id:
                     entry.is_disowned = True
         self._clients = set(self.core.clients)
+
+    def note_sessions(self) -> None:
+        """So that a session can be judged when it is over."""
         self._sessions = {worker.incarnation: worker.pid for worker in self.core.roster.workers.values()}
 
     def _on_submit(self, client: Client, task_id: Id, *, is_refused: bool) -> None:
