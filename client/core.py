@@ -30,6 +30,7 @@ WINDOW_UNITS = (
 )
 
 ROUNDING_S = 1e-6  # more than sums of instants lose
+FIGURES = "the broker's figures"  # what an error names where there is no task
 
 
 @dataclass(slots=True, eq=False)
@@ -223,9 +224,9 @@ class ClientCore:
         failed = [
             action
             for task_id in list(self.pending)
-            for action in self._fail(task_id, lambda _about: ProtocolMismatchError(PROTOCOL_VERSION, version))
+            for action in self._fail(task_id, partial(ProtocolMismatchError, ours=PROTOCOL_VERSION, theirs=version))
         ]
-        return [*failed, *self._fail_stats(ProtocolMismatchError(PROTOCOL_VERSION, version))]
+        return [*failed, *self._fail_stats(ProtocolMismatchError(FIGURES, PROTOCOL_VERSION, version))]
 
     def _on_welcome(self, welcome: messages.Welcome, now: float) -> list[Action]:
         self._epoch, self._payload_limit = welcome.epoch, welcome.payload_limit
@@ -354,7 +355,7 @@ class ClientCore:
         if now >= self._check_at:
             actions += self._check_timeouts(now)
         if now >= self._stats_by:
-            actions += self._fail_stats(self._unavailable("the broker's figures"))
+            actions += self._fail_stats(self._unavailable(FIGURES))
         return actions
 
     def _check_timeouts(self, now: float) -> list[Action]:
@@ -398,4 +399,4 @@ class ClientCore:
 
 
 def _backlog_full(about: str, depth: int, limit: int) -> BacklogFullError:
-    return BacklogFullError(f"{about}: the broker's backlog is full", depth, limit)
+    return BacklogFullError(f"{about}: the broker's backlog is full (RACEPOOL_BACKLOG_LIMIT, _BYTES)", depth, limit)

@@ -54,7 +54,7 @@ class PoolFuture(Future[T]):
         if not self.done():
             loop = asyncio.get_running_loop()
             waiter: asyncio.Future[None] = loop.create_future()
-            self.add_done_callback(lambda _: _mailbox(loop).put(waiter))
+            self.add_done_callback(lambda _: mailbox(loop).put(waiter))
             try:
                 yield from waiter
             except asyncio.CancelledError:
@@ -79,7 +79,15 @@ class PoolFuture(Future[T]):
         self._done_callbacks.clear()  # type: ignore[attr-defined]
         self._waiters.clear()
         if not self.done():
-            self.set_exception(PoolForkedError("this future belongs to the parent process; call exec() again here"))
+            about = f"task {self.task_id}" if self.task_id else "this future"
+            self.set_exception(PoolForkedError(f"{about} belongs to the parent process; call exec() again here"))
+
+
+def failed(error: Exception) -> PoolFuture[Any]:
+    """A future that has failed already."""
+    future: PoolFuture[Any] = PoolFuture()
+    future.set_exception(error)
+    return future
 
 
 class _Mailbox:
@@ -115,12 +123,13 @@ _mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = WeakKeyDict
 _mailboxes_lock = threading.Lock()
 
 
-def _mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
+def mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
+    """The one of this loop."""
     with _mailboxes_lock:
-        mailbox = _mailboxes.get(loop)
-        if mailbox is None:
-            mailbox = _mailboxes[loop] = _Mailbox(loop)
-        return mailbox
+        found = _mailboxes.get(loop)
+        if found is None:
+            found = _mailboxes[loop] = _Mailbox(loop)
+        return found
 
 
 def _after_fork() -> None:

@@ -20,6 +20,7 @@ CORES = [
     ROOT / "worker" / "core.py",
     ROOT / "worker" / "heartbeat.py",
     ROOT / "client" / "core.py",
+    ROOT / "client" / "stream.py",
 ]
 WORLD = {"zmq", "time", "socket", "threading", "asyncio", "os", "random", "structlog"}
 WORLD |= {"select", "subprocess", "signal", "selectors", "multiprocessing", "secrets", "uuid", "logging", "datetime"}

@@ -457,6 +457,7 @@ def test_foreign_version_fails_all_that_waits(core: ClientCore) -> None:
     *failed, stats = core.on_foreign_version(9)
 
     assert [type(error_of(action)) for action in failed] == [ProtocolMismatchError] * 2
+    assert all("task t (race r)" in str(error_of(action)) for action in failed)
     assert isinstance(stats, FailStats)
     assert isinstance(stats.error, ProtocolMismatchError)
     assert (stats.error.ours, stats.error.theirs) == (1, 9)
