@@ -316,7 +316,7 @@ def test_submission_to_an_engine_that_has_just_ended_fails(run_dir: Path) -> Non
     engine.close()
     engine.join(BOUND_S)
 
-    with pytest.raises(PoolClosedError, match="task .*submit it to a new pool"):
+    with pytest.raises(PoolClosedError, match=r"task .*submit it to a new pool"):
         engine.submit(Parcel(b"", b""), 60.0, 30.0).result(BOUND_S)
     with pytest.raises(PoolClosedError):
         engine.ask_stats().result(BOUND_S)
