@@ -83,7 +83,7 @@ def test_worker_that_is_busy_through_a_restart_is_known_by_its_heartbeat(
     assert long.result(10)["pid"] != busy.pid
     wait_until(lambda: _state(scripted, busy.pid) == ("idle", None), 10)
     assert ends == ["long"]
-    assert len(_executions(scripted, long.task_id, 2, wait_until)) == 2
+    wait_until(lambda: _executions(scripted, long) == [2])
     counters = scripted.stats().counters
     assert (counters.submitted, counters.completed, counters.requeued) == (21, 21, 0)
     assert (counters.worker_crashes, counters.stale_results) == (0, 0)
@@ -105,7 +105,7 @@ def test_result_that_finds_another_broker_changes_nothing(
     assert future.result(15)["id"] == "late"
     wait_until(scripted.is_at_rest, 10)
     assert ends == ["late"]
-    assert len(_executions(scripted, future.task_id, 2, wait_until)) == 2
+    wait_until(lambda: _executions(scripted, future) == [2])
     counters = scripted.stats().counters
     assert (counters.submitted, counters.completed, counters.worker_crashes) == (1, 1, 0)
     assert counters.stale_results <= 1  # none if its worker closed the old session first
@@ -155,8 +155,8 @@ def test_graceful_restart_lets_tasks_in_flight_end_and_computes_nothing_twice(
     assert after.broker.epoch != before.broker.epoch
     assert after.counters.completed + stopped["completed"] - before.counters.completed == 45
     assert after.counters.submitted == after.counters.completed
-    for future in futures:
-        assert len(_executions(scripted, future.task_id, 1, wait_until)) == 1
+    wait_until(lambda: all(_executions(scripted, *futures)))
+    assert _executions(scripted, *futures) == [1] * 45
     wait_until(lambda: scripted.pids() == pids)
 
 
@@ -200,14 +200,10 @@ def _first_assignments(running: Running) -> Iterator[list[str | None]]:
     yield list(epoch)
 
 
-def _executions(running: Running, task_id: str | None, at_least: int, wait_until: WaitUntil) -> list[dict[str, Any]]:
-    """The workers' log lines about a task that they executed."""
-
-    def found() -> list[dict[str, Any]]:
-        return [entry for entry in running.events("task_executed") if entry["task_id"] == task_id]
-
-    wait_until(lambda: len(found()) >= at_least)
-    return found()
+def _executions(running: Running, *futures: PoolFuture[Any]) -> list[int]:
+    """How often the workers' logs say that these tasks were executed; complete when the pool has come to rest."""
+    counts = Counter(entry["task_id"] for entry in running.events("task_executed"))
+    return [counts[future.task_id] for future in futures]
 
 
 def _state(running: Running, pid: int) -> tuple[str, str | None] | None:
