@@ -112,6 +112,8 @@ def broker_held_back(running: Running) -> Iterator[None]:
     broker = running.stats().broker.pid
     with frozen(running.supervisord_pid):
         os.kill(broker, signal.SIGKILL)
+        while state_of(broker):
+            time.sleep(0.005)
         yield
 
 

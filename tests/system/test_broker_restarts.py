@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from client import PoolFuture, ZmqPool
-from tests.running import Race, Running, StartClient, WaitUntil, broker_held_back, frozen
+from tests.running import Race, Running, StartClient, StartPool, WaitUntil, broker_held_back, frozen
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("at_rest")]
 
@@ -90,26 +90,29 @@ def test_worker_that_is_busy_through_a_restart_is_known_by_its_heartbeat(
 
 
 def test_result_that_finds_another_broker_changes_nothing(
-    scripted: Running, race: Race, tmp_path: Path, wait_until: WaitUntil
+    start_pool: StartPool, race: Race, tmp_path: Path, wait_until: WaitUntil
 ) -> None:
+    lonely = start_pool(transform="transforms:scripted", workers=1, heartbeat_interval=20, liveness=60)
     gate = tmp_path / "gate"
     ends: list[str] = []
-    future = scripted.exec(race(f"wait-for:{gate}", "late"))
+    future = lonely.exec(race(f"wait-for:{gate}", "late"))
     future.add_done_callback(lambda future: ends.append(future.result()["id"]))
-    wait_until(lambda: scripted.stats().in_flight == 1)
-    pids = set(scripted.pids().values())
+    wait_until(lambda: lonely.stats().in_flight == 1)
+    pids = lonely.pids()
 
-    with broker_held_back(scripted):
-        gate.touch()  # its worker is done long before there is a broker again
+    with broker_held_back(lonely):
+        gone_at = time.monotonic()
+        wait_until(lambda: time.monotonic() >= gone_at + 0.3)  # for its worker's socket to see that it is gone
+        gate.touch()  # the worker is done before there is a broker again, and no heartbeat tells it of that one
 
     assert future.result(15)["id"] == "late"
-    wait_until(scripted.is_at_rest, 10)
+    wait_until(lonely.is_at_rest, 10)
+    wait_until(lambda: _executions(lonely, future) == [2])
     assert ends == ["late"]
-    wait_until(lambda: _executions(scripted, future) == [2])
-    counters = scripted.stats().counters
-    assert (counters.submitted, counters.completed, counters.worker_crashes) == (1, 1, 0)
-    assert counters.stale_results <= 1  # none if its worker closed the old session first
-    assert set(scripted.pids().values()) == pids
+    counters = lonely.stats().counters
+    assert (counters.submitted, counters.completed, counters.stale_results) == (1, 1, 1)
+    assert counters.worker_crashes == 0
+    assert lonely.pids() == pids
 
 
 @pytest.mark.parametrize("frozen_s", [1.0, 5.0])
