@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -86,6 +86,7 @@ class Running:
 StartPool: TypeAlias = Callable[..., Running]
 Race: TypeAlias = Callable[..., dict[str, Any]]
 WaitUntil: TypeAlias = Callable[..., None]
+Blocked: TypeAlias = Callable[..., AbstractContextManager[None]]
 StartClient: TypeAlias = Callable[[Running, list[dict[str, Any]]], "subprocess.Popen[str]"]
 
 

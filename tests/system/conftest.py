@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from xprocess import ProcessStarter, XProcess
 
 from client import ZmqPool
-from tests.running import RACEPOOL, Running, StartClient, StartPool, WaitUntil, environment
+from tests.running import RACEPOOL, Blocked, Race, Running, StartClient, StartPool, WaitUntil, environment
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,32 @@ def at_rest(scripted: Running, wait_until: WaitUntil) -> Iterator[None]:
     wait_until(scripted.is_at_rest, 15)
     submitted, accounted = scripted.books()
     assert submitted == accounted
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A file that is not there yet, for races named `wait-for:`."""
+    return tmp_path / "gate"
+
+
+@pytest.fixture
+def blocked(race: Race, wait_until: WaitUntil, gate: Path) -> Blocked:
+    """Workers have a task in hand that ends with the block, or when the test touches the gate."""
+
+    @contextmanager
+    def block(running: Running, *, workers: int | None = None, gate: Path = gate) -> Iterator[None]:
+        before = running.stats()
+        count = before.total_workers if workers is None else workers
+        blocking = [running.exec(race(f"wait-for:{gate}", f"blocking-{index}")) for index in range(count)]
+        wait_until(lambda: running.stats().in_flight == before.in_flight + count)
+        try:
+            yield
+        finally:
+            gate.touch()
+        for future in blocking:
+            future.result(20)
+
+    return block
 
 
 @pytest.fixture

@@ -5,16 +5,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from client import BacklogFullError, PoolFuture, ZmqPool
 from client.core import WINDOW_UNITS
-from tests.running import Race, Running, StartClient, StartPool, WaitUntil
+from tests.running import Blocked, Race, Running, StartClient, StartPool, WaitUntil
 
 pytestmark = pytest.mark.system
 
@@ -45,34 +43,13 @@ def nothing_is_left(scripted: Running, few: Running, small: Running, wait_until:
         assert submitted == accounted
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    return tmp_path / "gate"
-
-
-@contextmanager
-def blocked(running: Running, race: Race, wait_until: WaitUntil, gate: Path) -> Iterator[None]:
-    """All workers have a task in hand that ends with the block."""
-    workers = running.stats().total_workers
-    blocking = [running.exec(race(f"wait-for:{gate}", f"blocking-{index}")) for index in range(workers)]
-    wait_until(lambda: running.stats().in_flight == workers)
-    try:
-        yield
-    finally:
-        gate.touch()
-    for future in blocking:
-        future.result(20)
-
-
 # --- refused ----------------------------------------------------------------------------------------------------------
 
 
-def test_broker_that_holds_its_number_of_tasks_refuses_more(
-    few: Running, race: Race, gate: Path, wait_until: WaitUntil
-) -> None:
+def test_broker_that_holds_its_number_of_tasks_refuses_more(few: Running, race: Race, blocked: Blocked) -> None:
     before = few.stats().counters
 
-    with blocked(few, race, wait_until, gate):
+    with blocked(few):
         futures = [few.exec(race("echo", f"race-{index}")) for index in range(BACKLOG_LIMIT + 30)]
         refused = dict(enumerate(futures[BACKLOG_LIMIT:], start=BACKLOG_LIMIT))
         for index, future in refused.items():
@@ -93,12 +70,12 @@ def test_broker_that_holds_its_number_of_tasks_refuses_more(
 
 
 def test_broker_that_holds_its_bytes_refuses_more(
-    small: Running, race: Race, gate: Path, wait_until: WaitUntil
+    small: Running, race: Race, blocked: Blocked, wait_until: WaitUntil
 ) -> None:
     before = small.stats().counters
     large = {"padding": "x" * 30_000}
 
-    with blocked(small, race, wait_until, gate):
+    with blocked(small):
         futures = [small.exec(race("echo", f"race-{index}") | large) for index in range(5)]
         for index in (3, 4):
             with pytest.raises(BacklogFullError, match=rf"race race-{index}\).*submit again later") as caught:
@@ -114,12 +91,12 @@ def test_broker_that_holds_its_bytes_refuses_more(
 
 
 def test_client_that_holds_its_number_of_tasks_refuses_at_once(
-    scripted: Running, race: Race, gate: Path, wait_until: WaitUntil
+    scripted: Running, race: Race, blocked: Blocked, wait_until: WaitUntil
 ) -> None:
     before = scripted.stats().counters
 
     with scripted.client(max_in_flight=5) as pool:
-        with blocked(scripted, race, wait_until, gate):
+        with blocked(scripted):
             futures: list[PoolFuture[Any]] = [pool.exec(race("echo", f"race-{index}")) for index in range(5)]
             wait_until(lambda: scripted.stats().queue_depth == 5)
             asked_at = time.monotonic()
@@ -140,9 +117,9 @@ def test_client_that_holds_its_number_of_tasks_refuses_at_once(
 
 
 def test_what_a_client_holds_back_is_counted_as_queued_and_keeps_its_order(
-    scripted: Running, race: Race, gate: Path, wait_until: WaitUntil
+    scripted: Running, race: Race, blocked: Blocked, wait_until: WaitUntil
 ) -> None:
-    with blocked(scripted, race, wait_until, gate):
+    with blocked(scripted):
         futures = [scripted.exec(race("echo", f"race-{index}")) for index in range(2 * WINDOW_UNITS)]
         wait_until(lambda: scripted.stats().queue_depth == 2 * WINDOW_UNITS)
         stats = scripted.stats()
@@ -191,12 +168,12 @@ def test_killed_clients_backlog_is_gone_within_seconds(
 
 
 def test_client_that_reads_nothing_holds_nobody_up_and_gets_every_result(
-    scripted: Running, race: Race, start_client: StartClient, gate: Path, wait_until: WaitUntil
+    scripted: Running, race: Race, start_client: StartClient, blocked: Blocked, wait_until: WaitUntil
 ) -> None:
     size, count = 400_000, 1_000
     baseline_bytes = scripted.stats().broker.rss_bytes
     before = scripted.stats().counters
-    with blocked(scripted, race, wait_until, gate):
+    with blocked(scripted):
         client = start_client(scripted, [race(f"large:{size}", f"race-{index}") for index in range(count)])
         wait_until(lambda: scripted.stats().held_by_clients == count - WINDOW_UNITS, 10)
         os.kill(client.pid, signal.SIGSTOP)

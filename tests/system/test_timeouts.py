@@ -15,27 +15,13 @@ import pytest
 
 from client import PoolFuture, TaskTimeoutError, TransformError, WorkerCrashedError
 from protocol.stats import Counters
-from tests.running import RACEPOOL, Race, Running, WaitUntil, broker_held_back, frozen, state_of
+from tests.running import RACEPOOL, Blocked, Race, Running, WaitUntil, broker_held_back, frozen, state_of
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("at_rest")]
 
 LIVENESS_S = 2.0
 ATTEMPTS = 3
 SLACK_S = 1.5  # for a busy machine; less than what tells right from wrong in any test here
-
-
-@contextmanager
-def blocked(running: Running, race: Race, wait_until: WaitUntil, gate: Path, workers: int = 3) -> Iterator[None]:
-    """So many workers have a task in hand that ends with the block."""
-    before = running.stats().in_flight
-    blocking = [running.exec(race(f"wait-for:{gate}", f"blocking-{index}")) for index in range(workers)]
-    wait_until(lambda: running.stats().in_flight == before + workers)
-    try:
-        yield
-    finally:
-        gate.touch()
-    for future in blocking:
-        future.result(20)
 
 
 @contextmanager
@@ -49,20 +35,13 @@ def broker_stopped(running: Running) -> Iterator[None]:
         subprocess.run([*command, "start", "broker"], check=True, capture_output=True, timeout=20)
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    return tmp_path / "gate"
-
-
 # --- while queued -----------------------------------------------------------------------------------------------------
 
 
-def test_queue_timeout_while_all_workers_are_busy(
-    scripted: Running, race: Race, gate: Path, wait_until: WaitUntil
-) -> None:
+def test_queue_timeout_while_all_workers_are_busy(scripted: Running, race: Race, blocked: Blocked) -> None:
     before, pids = scripted.stats().counters, scripted.pids()
 
-    with blocked(scripted, race, wait_until, gate):
+    with blocked(scripted):
         submitted_at = time.monotonic()
         future = scripted.exec(race("echo", "late"), queue_timeout_s=1.0)
         with pytest.raises(TaskTimeoutError, match=r"race late.* 1 s while queued \(no worker was free\)") as caught:
@@ -90,9 +69,9 @@ def test_queue_timeout_without_a_broker(scripted: Running, race: Race, wait_unti
 
 
 def test_waiting_for_brokers_and_workers_is_one_account(
-    scripted: Running, race: Race, gate: Path, wait_until: WaitUntil
+    scripted: Running, race: Race, blocked: Blocked, wait_until: WaitUntil
 ) -> None:
-    with blocked(scripted, race, wait_until, gate):
+    with blocked(scripted):
         submitted_at = time.monotonic()
         future = scripted.exec(race("echo", "late"), queue_timeout_s=6.0)
         wait_until(lambda: time.monotonic() >= submitted_at + 1.0)
@@ -107,13 +86,13 @@ def test_waiting_for_brokers_and_workers_is_one_account(
 
 
 def test_queue_timeout_counts_the_waiting_of_all_attempts_and_no_running(
-    scripted: Running, race: Race, gate: Path, tmp_path: Path, wait_until: WaitUntil
+    scripted: Running, race: Race, blocked: Blocked, tmp_path: Path, wait_until: WaitUntil
 ) -> None:
     before = scripted.stats().counters
     other = tmp_path / "other"
 
-    with blocked(scripted, race, wait_until, gate, workers=2):
-        with blocked(scripted, race, wait_until, other, workers=1):
+    with blocked(scripted, workers=2):
+        with blocked(scripted, workers=1, gate=other):
             submitted_at = time.monotonic()
             future = scripted.exec(race("wait-for:/nowhere", "long"), queue_timeout_s=4.0)
             wait_until(lambda: time.monotonic() >= submitted_at + 2.5)
@@ -140,11 +119,11 @@ def test_queue_timeout_counts_the_waiting_of_all_attempts_and_no_running(
 
 
 def test_run_timeout_kills_the_one_process_that_holds_its_interpreter(
-    scripted: Running, race: Race, gate: Path, wait_until: WaitUntil
+    scripted: Running, race: Race, blocked: Blocked, wait_until: WaitUntil
 ) -> None:
     before, pids = scripted.stats().counters, scripted.pids()
 
-    with blocked(scripted, race, wait_until, gate, workers=2):
+    with blocked(scripted, workers=2):
         hung = scripted.exec(race("hold-gil", "hung"), run_timeout_s=1.0)
         wait_until(lambda: scripted.stats().in_flight == 3)
         victim = scripted.holder(hung.task_id)
@@ -186,12 +165,12 @@ def test_hung_worker_ends_itself_while_the_broker_stands_still(
 
 
 def test_cancelled_tasks_leave_no_trace_but_a_count(
-    scripted: Running, race: Race, gate: Path, tmp_path: Path, wait_until: WaitUntil
+    scripted: Running, race: Race, blocked: Blocked, gate: Path, wait_until: WaitUntil
 ) -> None:
     before, pids = scripted.stats().counters, scripted.pids()
-    order = tmp_path / "order"
+    order = gate.with_name("order")
 
-    with blocked(scripted, race, wait_until, gate, workers=2):
+    with blocked(scripted, workers=2):
         running = scripted.exec(race(f"wait-for:{gate}", "running"))
         wait_until(lambda: scripted.stats().in_flight == 3)
         queued = [scripted.exec(race(f"log-to:{order}", f"queued-{index}")) for index in range(3)]
@@ -230,7 +209,7 @@ def test_cancel_with_kill_ends_a_process_that_holds_its_interpreter(
 
 
 def test_cancelling_an_awaiting_task_takes_back_what_is_queued_and_discards_what_runs(
-    scripted: Running, race: Race, gate: Path, wait_until: WaitUntil
+    scripted: Running, race: Race, blocked: Blocked, gate: Path, wait_until: WaitUntil
 ) -> None:
     before = scripted.stats().counters
 
@@ -245,14 +224,16 @@ def test_cancelling_an_awaiting_task_takes_back_what_is_queued_and_discards_what
         assert [type(end) for end in ends] == [asyncio.CancelledError] * 2
         await _until(scripted, queue_depth=0, in_flight=3)
 
-    with blocked(scripted, race, wait_until, gate, workers=2):
+    with blocked(scripted, workers=2):
         asyncio.run(main())
 
     wait_until(scripted.is_at_rest)
     assert _gained(scripted, before) == {"submitted": 4, "completed": 2, "cancelled": 2}
 
 
-def test_wait_for_takes_the_task_back(scripted: Running, race: Race, gate: Path, wait_until: WaitUntil) -> None:
+def test_wait_for_takes_the_task_back(
+    scripted: Running, race: Race, blocked: Blocked, gate: Path, wait_until: WaitUntil
+) -> None:
     before = scripted.stats().counters
 
     async def main() -> None:
@@ -265,7 +246,7 @@ def test_wait_for_takes_the_task_back(scripted: Running, race: Race, gate: Path,
         await asyncio.to_thread(gate.touch)
         assert (await shielded)["id"] == "shielded"
 
-    with blocked(scripted, race, wait_until, gate):
+    with blocked(scripted):
         asyncio.run(main())
 
     wait_until(scripted.is_at_rest)
@@ -273,7 +254,7 @@ def test_wait_for_takes_the_task_back(scripted: Running, race: Race, gate: Path,
 
 
 def test_gather_of_one_that_is_cancelled_and_one_that_fails(
-    scripted: Running, race: Race, gate: Path, wait_until: WaitUntil
+    scripted: Running, race: Race, blocked: Blocked, gate: Path
 ) -> None:
     before = scripted.stats().counters
 
@@ -285,7 +266,7 @@ def test_gather_of_one_that_is_cancelled_and_one_that_fails(
         await asyncio.to_thread(gate.touch)
         return await asyncio.gather(*futures, return_exceptions=True)
 
-    with blocked(scripted, race, wait_until, gate):
+    with blocked(scripted):
         first, cancelled, failed, last = asyncio.run(main())
 
     assert (first["id"], last["id"]) == ("echo", "sleep:0.02")
@@ -309,7 +290,7 @@ def test_gather_that_fails_leaves_the_others_at_work(scripted: Running, race: Ra
 
 
 def test_task_group_with_one_that_fails_takes_the_others_back(
-    scripted: Running, race: Race, gate: Path, wait_until: WaitUntil
+    scripted: Running, race: Race, blocked: Blocked, gate: Path, wait_until: WaitUntil
 ) -> None:
     before, pids = scripted.stats().counters, scripted.pids()
 
@@ -329,7 +310,7 @@ def test_task_group_with_one_that_fails_takes_the_others_back(
         assert [child.cancelled() for child in children] == [True] * 6
         await _until(scripted, queue_depth=0, in_flight=3)
 
-    with blocked(scripted, race, wait_until, gate, workers=2):
+    with blocked(scripted, workers=2):
         asyncio.run(main())
 
     wait_until(scripted.is_at_rest)
