@@ -139,6 +139,7 @@ def test_broker_that_was_frozen_loses_no_worker_and_no_task(
     assert scripted.pids() == pids
     assert after.counters.worker_crashes == before.counters.worker_crashes
     assert after.counters.requeued == before.counters.requeued
+    assert after.counters.abandoned == before.counters.abandoned
     assert scripted.logged("broker_paused")["workers"] == 3
 
 
