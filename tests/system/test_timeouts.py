@@ -154,7 +154,8 @@ def test_hung_worker_ends_itself_while_the_broker_stands_still(
         ended_after_s = time.monotonic() - started_at
 
     assert ended_after_s > 1.0 + LIVENESS_S - 0.5
-    assert f"exited: {victim.name} (terminated by SIGALRM" in (scripted.dir / "log" / "supervisord.log").read_text()
+    log = scripted.dir / "log" / "supervisord.log"
+    wait_until(lambda: f"exited: {victim.name} (terminated by SIGALRM" in log.read_text())
     with pytest.raises(TaskTimeoutError, match="while running"):
         hung.result(15)
     gained = _gained(scripted, before.counters)
