@@ -54,6 +54,7 @@ class BrokerCore:
         self._is_draining = False
         self._next_check = inf
         self._settles_at = -inf
+        self._has_read_by = -inf
 
     @property
     def counters(self) -> Counter[str]:
@@ -195,12 +196,17 @@ class BrokerCore:
 
         Whatever killed a busy one may be killing more: who dies within `SETTLE_S` is learnt of before anything is
         assigned. Else a task would go from one dying worker to the next, an attempt each, before any had begun it.
+        After a pause they are to be named again for as long: their last words may not have been read yet.
         """
+        if now < self._has_read_by:
+            return self._assign(now)
         lost = [self.roster.workers[incarnation] for incarnation in incarnations if incarnation in self.roster.workers]
         if any(worker.task is not None for worker in lost):
             self._settles_at = now + SETTLE_S
             self._check_by(self._settles_at)
-        actions = [action for worker in lost for action in self._lose(worker, LostBy.PROCESS_EXIT, now)]
+        actions: list[Action] = []
+        for worker in lost:
+            actions += self._lose(worker, LostBy.RUN_TIMEOUT if worker.has_overrun(now) else LostBy.PROCESS_EXIT, now)
         return actions + self._assign(now)
 
     def on_probe(self, incarnation: Id, now: float, *, has_progress: bool) -> list[Action]:
@@ -357,6 +363,7 @@ class BrokerCore:
 
     def on_pause(self, now: float) -> list[Action]:
         """The broker itself stood still, so nobody's silence tells anything, and results may wait unread."""
+        self._has_read_by = now + SETTLE_S
         for worker in self.roster.workers.values():
             worker.last_seen = now
             worker.deadline = max(worker.deadline, now + self.settings.liveness / 2)

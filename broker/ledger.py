@@ -84,9 +84,9 @@ class Ledger:
     def _refusal(self, submit: Submit) -> Reject | None:
         depth, held_bytes = self.backlog.depth, self.backlog.payload_bytes
         if depth >= self._settings.backlog_limit:
-            return Reject(submit.task_id, depth, self._settings.backlog_limit)
+            return Reject(submit.task_id, depth, self._settings.backlog_limit, in_bytes=False)
         if depth and held_bytes + len(submit.payload) > self._settings.backlog_bytes:
-            return Reject(submit.task_id, held_bytes, self._settings.backlog_bytes)
+            return Reject(submit.task_id, held_bytes, self._settings.backlog_bytes, in_bytes=True)
         return None
 
     def audit(self, held: list[Task]) -> Iterable[str]:

@@ -59,6 +59,10 @@ class Worker:
     tasks_failed: int = 0
     rss_bytes: int | None = None
 
+    def has_overrun(self, now: float) -> bool:
+        """Whether its task has had its run timeout: by then its own timer ends it, if the broker does not."""
+        return self.task is not None and now >= self.assigned_at + self.task.run_timeout_ms / 1000
+
     @property
     def state(self) -> Literal["idle", "busy"]:
         """Idle, or busy with our task or an older epoch's."""

@@ -205,9 +205,8 @@ class ClientCore:
                 return [] if epoch == self._epoch else self._open(now)
             case messages.Welcome():
                 return self._on_welcome(message, now)
-            case messages.Reject(task_id, depth, limit):
-                about_limit = partial(_backlog_full, depth=depth, limit=limit)
-                return [*self._fail(task_id, about_limit), *self._submit_held(now)]
+            case messages.Reject(task_id):
+                return [*self._fail(task_id, partial(_backlog_full, reject=message)), *self._submit_held(now)]
             case messages.Waited():
                 self._on_waited(message, now)
                 return []
@@ -398,5 +397,6 @@ class ClientCore:
         )
 
 
-def _backlog_full(about: str, depth: int, limit: int) -> BacklogFullError:
-    return BacklogFullError(f"{about}: the broker's backlog is full (RACEPOOL_BACKLOG_LIMIT, _BYTES)", depth, limit)
+def _backlog_full(about: str, reject: messages.Reject) -> BacklogFullError:
+    of = "bytes (RACEPOOL_BACKLOG_BYTES)" if reject.in_bytes else "tasks (RACEPOOL_BACKLOG_LIMIT)"
+    return BacklogFullError(f"{about}: the broker's backlog is full", reject.depth, reject.limit, of=of)

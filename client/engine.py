@@ -86,7 +86,8 @@ class Engine:
         """Raises BacklogFullError when this client holds as many tasks as it may."""
         limit = self.settings.max_in_flight
         if self.unresolved >= limit:
-            raise BacklogFullError("this pool holds all it may (RACEPOOL_MAX_IN_FLIGHT)", self.unresolved, limit)
+            of = "unresolved tasks (RACEPOOL_MAX_IN_FLIGHT)"
+            raise BacklogFullError("this pool holds all it may", self.unresolved, limit, of=of)
 
     def submit(self, parcel: Parcel, queue_timeout_s: float, run_timeout_s: float) -> PoolFuture[Any]:
         """Hands a packed race to the thread."""

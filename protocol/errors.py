@@ -121,10 +121,10 @@ class BacklogFullError(PoolError):
         limit: how many may be held.
     """
 
-    def __init__(self, about: str, depth: int, limit: int) -> None:
+    def __init__(self, about: str, depth: int, limit: int, *, of: str = "tasks") -> None:
         self.depth = depth
         self.limit = limit
-        super().__init__(f"{about}: {depth} of {limit}; submit again later, or raise the limit")
+        super().__init__(f"{about}: {depth} of {limit} {of}; submit again later, or raise the limit")
 
 
 class PayloadTooLargeError(PoolError):

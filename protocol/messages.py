@@ -144,6 +144,7 @@ class Reject:
     task_id: Id
     depth: int
     limit: int
+    in_bytes: bool
 
 
 @dataclass(frozen=True, slots=True)

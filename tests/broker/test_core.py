@@ -731,6 +731,19 @@ def test_run_timeout_answers_the_task_and_kills_its_worker(broker: BrokerCore) -
     assert (broker.counters["timed_out"], broker.counters["requeued"]) == (1, 0)
 
 
+def test_worker_that_ended_itself_after_the_run_timeout_is_no_crash_of_the_task(broker: BrokerCore) -> None:
+    """Its own timer does that where the broker stood still."""
+    with_client(with_workers(broker, 2))
+    broker.on_client(ALICE, submit("t1", run_timeout_ms=1000), now=0.0)
+    broker.on_client(ALICE, submit("t2", run_timeout_ms=5000), now=0.0)
+
+    actions = broker.on_process_exit([an_id("worker-1"), an_id("worker-2")], now=3.0)
+
+    assert answered(actions) == [(ALICE, "t1", Outcome.RUN_TIMEOUT)]
+    assert told(actions) == ["worker_lost", "worker_lost", "task_requeued"]
+    assert (broker.counters["timed_out"], broker.counters["requeued"]) == (1, 1)
+
+
 def test_run_timeout_is_of_one_attempt(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2))
     broker.on_client(ALICE, submit("t1", run_timeout_ms=500), now=0.0)
@@ -755,7 +768,9 @@ def test_full_backlog_refuses_by_count(make_broker: MakeBroker) -> None:
     broker = with_client(with_workers(make_broker(backlog_limit=2)), "in flight", "t1", "t2")
     before = state_of(broker)
 
-    assert broker.on_client(ALICE, submit("t3"), now=0.0) == [SendToClient(ALICE, Reject(an_id("t3"), 2, 2))]
+    assert broker.on_client(ALICE, submit("t3"), now=0.0) == [
+        SendToClient(ALICE, Reject(an_id("t3"), 2, 2, in_bytes=False))
+    ]
     assert state_of(broker) == before
     assert (broker.counters["rejected"], broker.counters["submitted"]) == (1, 3)
 
@@ -765,7 +780,7 @@ def test_full_backlog_refuses_by_bytes(make_broker: MakeBroker) -> None:
     broker.on_client(ALICE, submit("t1", payload=bytes(60)), now=0.0)
 
     assert broker.on_client(ALICE, submit("t2", payload=bytes(41)), now=0.0) == [
-        SendToClient(ALICE, Reject(an_id("t2"), 60, 100))
+        SendToClient(ALICE, Reject(an_id("t2"), 60, 100, in_bytes=True))
     ]
     assert broker.on_client(ALICE, submit("t3", payload=bytes(40)), now=0.0) == []
 
@@ -926,6 +941,15 @@ def test_broker_that_stood_still_judges_nobody(broker: BrokerCore) -> None:
     assert told(broker.on_pause(now=100.0)) == ["broker_paused"]
     assert broker.on_tick(now=100.0) == []
     assert told(broker.on_tick(now=100.0 + LIVENESS_S)).count("worker_lost") == 3
+
+
+def test_last_words_of_a_process_that_ended_in_a_pause_are_read_first(broker: BrokerCore) -> None:
+    with_client(with_workers(broker), "t1")
+    broker.on_pause(now=5.0)
+
+    assert broker.on_process_exit([an_id("worker-1")], now=5.0) == []
+    assert answered(broker.on_worker(W1, result("t1", 1), now=5.01)) == [(ALICE, "t1", Outcome.OK)]
+    assert told(broker.on_process_exit([an_id("worker-1")], now=5.0 + core.SETTLE_S)) == ["worker_lost"]
 
 
 def test_run_timeout_that_ended_in_a_pause_leaves_time_for_the_result(broker: BrokerCore) -> None:

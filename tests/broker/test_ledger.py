@@ -38,7 +38,7 @@ def test_refused_task_takes_no_number(alice: Client) -> None:
     ledger = make_ledger(backlog_limit=1)
     enter(ledger, alice, "t1")
 
-    assert ledger.submit(alice, submit("t2"), now=0.0) == Reject(an_id("t2"), 1, 1)
+    assert ledger.submit(alice, submit("t2"), now=0.0) == Reject(an_id("t2"), 1, 1, in_bytes=False)
     take(ledger)
     assert enter(ledger, alice, "t2").seq == 2
 

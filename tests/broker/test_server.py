@@ -553,7 +553,7 @@ def test_full_backlog_is_told(start: StartBroker) -> None:
     send(client, first)
     send(client, second)
 
-    assert receive(client, TO_CLIENT) == Reject(second.task_id, 1, 1)
+    assert receive(client, TO_CLIENT) == Reject(second.task_id, 1, 1, in_bytes=False)
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

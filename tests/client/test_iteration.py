@@ -178,7 +178,7 @@ def test_full_backlog_is_waited_for(broker: FakeBroker, pool: ZmqPool, race: Rac
     refused = itertools.count()
 
     def refuse_some(submit: Submit) -> list[ToClient]:
-        return [Reject(submit.task_id, 9, 9)] if next(refused) % 3 == 0 else echo(submit)
+        return [Reject(submit.task_id, 9, 9, in_bytes=False)] if next(refused) % 3 == 0 else echo(submit)
 
     broker.on_submit = refuse_some
     races = [race(race_id=f"race-{number}") for number in range(60)]

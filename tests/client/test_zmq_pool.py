@@ -243,9 +243,12 @@ def test_race_that_cannot_be_told_is_left_out_of_the_message(broker: FakeBroker,
 
 
 def test_full_backlog_comes_through_the_future(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
-    broker.on_submit = lambda task: [Reject(task.task_id, 100, 100)]
+    broker.on_submit = lambda task: [Reject(task.task_id, 90, 100, in_bytes=True)]
 
-    with pytest.raises(BacklogFullError, match=r"task .* \(race race-1\).*100 of 100; submit again later"):
+    with pytest.raises(
+        BacklogFullError,
+        match=r"task .* \(race race-1\).*90 of 100 bytes \(RACEPOOL_BACKLOG_BYTES\); submit again later",
+    ):
         submit(pool, race()).result(BOUND_S)
 
 
