@@ -179,7 +179,7 @@ class BrokerCore:
             worker, actions = self._introduce(beat, None, now, local_pid)
         worker.last_seen = now
         worker.is_suspect = False
-        worker.rss_bytes = beat.rss_bytes
+        worker.is_draining, worker.rss_bytes = beat.draining, beat.rss_bytes
         return [SendToHeartbeat(peer, messages.Pong(self.epoch)), *actions]
 
     def on_worker_unreachable(self, peer: Peer, now: float) -> list[Action]:

@@ -206,7 +206,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A worker's heartbeat, from a socket of its own. Answered by Pong, or by Who if the session is unknown."""
+    """A worker's heartbeat, from a socket of its own. Answered by Pong, or by Who if the session is unknown.
+
+    `draining` tells that it was asked to end, and will when its task is done.
+    """
 
     incarnation: Id
     name: Name
@@ -214,6 +217,7 @@ class Heartbeat:
     version: Name
     started_at_ms: int
     busy: bool
+    draining: bool
     rss_bytes: int
 
 

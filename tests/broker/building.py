@@ -47,8 +47,12 @@ def ready(name: str = "worker-1", pid: int = 101, session: str = "", number: int
     return Ready(an_id(session or name), number, Name(name), pid, Name("0.1.0"), 1_700_000_000_000 + later_ms)
 
 
-def beat(name: str = "worker-1", pid: int = 101, session: str = "", *, busy: bool = False) -> Heartbeat:
-    return Heartbeat(an_id(session or name), Name(name), pid, Name("0.1.0"), 1_700_000_000_000, busy, 50_000_000)
+def beat(
+    name: str = "worker-1", pid: int = 101, session: str = "", *, busy: bool = False, draining: bool = False
+) -> Heartbeat:
+    return Heartbeat(
+        an_id(session or name), Name(name), pid, Name("0.1.0"), 1_700_000_000_000, busy, draining, 50_000_000
+    )
 
 
 def task(

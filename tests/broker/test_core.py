@@ -881,6 +881,15 @@ def test_heartbeats_keep_a_busy_worker(broker: BrokerCore) -> None:
     assert broker.ledger.in_flight == 1
 
 
+def test_worker_that_was_asked_to_end_is_draining_until_its_task_is_done(broker: BrokerCore) -> None:
+    with_client(with_workers(broker), "t1")
+
+    broker.on_heartbeat(H1, beat(busy=True, draining=True), now=0.2)
+    assert [worker.state for worker in broker.roster.workers.values()] == ["draining"]
+    broker.on_worker(W1, result("t1", 1), now=0.3)
+    assert [worker.state for worker in broker.roster.workers.values()] == ["idle"]
+
+
 def test_silent_local_worker_is_looked_at_before_it_is_judged(broker: BrokerCore) -> None:
     with_workers(broker)
     worker = an_id("worker-1")

@@ -54,7 +54,7 @@ from tests.running import ROOT, WaitUntil, environment
 
 PATIENCE_MS = 10_000
 COMMANDS = b"HELLO SUBMIT CANCEL PING ASKSTATS READY RESULT HEARTBEAT".split()
-HEARTBEAT = Heartbeat(Id(b"x" * 16), Name("nobody"), 1, Name("raw"), 0, busy=False, rss_bytes=1)
+HEARTBEAT = Heartbeat(Id(b"x" * 16), Name("nobody"), 1, Name("raw"), 0, busy=False, draining=False, rss_bytes=1)
 SLOW = {"liveness": 60, "heartbeat_interval": 1}  # raw peers send no heartbeats
 
 
@@ -346,9 +346,11 @@ def test_heartbeat_from_a_socket_of_its_own(broker: Broker) -> None:
     beats, (_, epoch) = broker.dealer("heartbeat_endpoint"), broker.worker()
     me = broker.stats().workers[0]
 
-    send(beats, Heartbeat(Id(os.urandom(16)), Name("nobody"), 1, Name("raw"), 0, busy=False, rss_bytes=1))
+    send(
+        beats, Heartbeat(Id(os.urandom(16)), Name("nobody"), 1, Name("raw"), 0, busy=False, draining=False, rss_bytes=1)
+    )
     assert receive(beats, TO_HEARTBEAT) == Who()
-    send(beats, Heartbeat(Id(os.urandom(16)), Name("busy"), 1, Name("raw"), 0, busy=True, rss_bytes=77))
+    send(beats, Heartbeat(Id(os.urandom(16)), Name("busy"), 1, Name("raw"), 0, busy=True, draining=False, rss_bytes=77))
     assert receive(beats, TO_HEARTBEAT) == Pong(epoch)
     introduced = next(worker for worker in broker.stats().workers if worker.name == "busy")
     assert (introduced.pid, introduced.state, introduced.rss_bytes) == (os.getpid(), "busy", 77)

@@ -209,7 +209,7 @@ def test_unknown_command_is_refused(command: object) -> None:
         (Ping(0), "TO_CLIENT"),
         (Submit(ID, 1, b""), "FROM_WORKER"),
         (Ready(ID, 1, NAME, 1, NAME, 1), "FROM_HEARTBEAT"),
-        (Heartbeat(ID, NAME, 1, NAME, 1, False, 1), "FROM_WORKER"),
+        (Heartbeat(ID, NAME, 1, NAME, 1, False, False, 1), "FROM_WORKER"),
         (Task(EPOCH, 1, ID, 1, 1, b""), "TO_CLIENT"),
         (Welcome(EPOCH, 1), "TO_HEARTBEAT"),
     ],

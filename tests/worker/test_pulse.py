@@ -15,7 +15,7 @@ from protocol.settings import Settings
 from protocol.sockets import Context
 from tests.worker.fake_broker import FakeBroker
 from worker.core import Identity, Session, WorkerCore
-from worker.pulse import Pulse
+from worker.pulse import MainThread, Pulse
 
 INTERVAL_S = 0.05
 LIVENESS_S = 0.4
@@ -32,7 +32,7 @@ class Beating:
         self.core = WorkerCore(ME, lambda: Id(os.urandom(16)), liveness_s=LIVENESS_S, max_tasks=0)
         self.core.start(0.0)
         settings = Settings.load(dir=run_dir, heartbeat_interval=INTERVAL_S, liveness=LIVENESS_S)
-        self.pulse = Pulse(self.context, settings, self.core, self.woken.set)
+        self.pulse = Pulse(self.context, settings, self.core, MainThread(self.woken.set))
         self.pulse.start()
 
     def join_session(self, broker: FakeBroker) -> None:
