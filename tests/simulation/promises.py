@@ -82,10 +82,11 @@ class Wanted:
 class Witness:
     """Every task that was ever submitted, and every worker process."""
 
-    def __init__(self, clock: Clock, max_attempts: int) -> None:
+    def __init__(self, clock: Clock, *, max_attempts: int, liveness_s: float) -> None:
         self.wanted: list[Wanted] = []
         self.process_of: dict[Id, Process] = {}
         self.max_attempts = max_attempts
+        self.liveness_s = liveness_s
         self._by_id: dict[Id, Wanted] = {}
         self._clock = clock
 
@@ -105,6 +106,9 @@ class Witness:
     def on_end(self, wanted: Wanted, how: str) -> None:
         assert wanted.end is None, f"task {wanted.number} ended twice: {wanted.end}, then {how}"
         wanted.end, wanted.ended_at = how, self._clock.now
+        if how != "cancelled" and wanted.caller.is_well_since(wanted.submitted_at):
+            waited_s = self._clock.now - wanted.submitted_at - wanted.in_hand_s
+            assert waited_s <= wanted.queue_timeout_s + self.liveness_s + NOTICE_S, "it waited for too long"
 
     def on_answer(self, task_id: Id, answer: Answer) -> None:
         wanted = self.of(task_id)

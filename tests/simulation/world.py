@@ -62,7 +62,7 @@ class World:
     def __init__(self, setting: Setting) -> None:
         self.clock = Clock()
         self.random = Random(setting.seed)
-        self.witness = Witness(self.clock, MAX_ATTEMPTS)
+        self.witness = Witness(self.clock, max_attempts=MAX_ATTEMPTS, liveness_s=LIVENESS_S)
         network = Network(self.clock, self.random, setting.send_limit)
         self._stage = Stage(self.clock, network, self.random, self.witness)
         self.broker: BrokerProgram | None = None
