@@ -12,7 +12,7 @@ from typing import Any, Generic, NewType, TypeAlias, TypeVar, cast, get_type_hin
 
 import msgpack
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_HEADER_BYTES = 512
 ID_BYTES = 16
 EPOCH_BYTES = 8
@@ -78,10 +78,15 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """One task; answered by exactly one Answer or Reject. A task id that the broker knows already is not a new task."""
+    """One task; answered by exactly one Answer or Reject. A task id that the broker knows already is not a new task.
+
+    `waited_ms` is all waiting up to now, `again` that it was submitted before: to an earlier broker, perhaps.
+    """
 
     task_id: Id
     run_timeout_ms: int
+    waited_ms: int
+    again: bool
     payload: Payload
 
 
@@ -89,7 +94,7 @@ class Submit:
 class Expire:
     """The client's queue timeout seems over.
 
-    A queued task that has waited for so long in this epoch is answered (`queue_timeout`), any other by Waited.
+    A queued task that has waited for so long is answered (`queue_timeout`), any other by Waited.
     """
 
     task_id: Id
@@ -121,10 +126,11 @@ class AskStats:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The session stands, in this epoch. To clients and workers."""
+    """The session stands, in this epoch, for whoever speaks within `liveness_ms`. To clients and workers."""
 
     epoch: Epoch
     payload_limit: int
+    liveness_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +155,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """Answers Expire: so long has the task waited in this epoch, all attempts together; `queued` if it still does."""
+    """Answers Expire: so long has the task waited, all brokers and attempts together; `queued` if it still does."""
 
     task_id: Id
     waited_ms: int

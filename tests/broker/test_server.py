@@ -153,7 +153,7 @@ def receive(socket: Socket, inlet: Inlet[Any]) -> Any:  # noqa: ANN401
 
 
 def submit(payload: bytes = b"race", run_timeout_ms: int = 60_000) -> Submit:
-    return Submit(Id(os.urandom(16)), run_timeout_ms, payload)
+    return Submit(Id(os.urandom(16)), run_timeout_ms, 0, again=False, payload=payload)
 
 
 def done(task: Task, payload: bytes = b"done") -> Result:
@@ -415,7 +415,7 @@ def test_absurd_figures_of_a_worker_do_not_end_the_broker(broker: Broker) -> Non
 def test_foreign_version_is_asked_who_it_is(broker: Broker, setting: str) -> None:
     stranger = broker.dealer(setting)
 
-    stranger.send_multipart([b"\x92\x02\xa5HELLO", b"whatever version 2 has here"])
+    stranger.send_multipart([b"\x92\x09\xa5HELLO", b"whatever version 9 has here"])
 
     assert receive(stranger, TO_HEARTBEAT) == Who()
     stranger.close()
@@ -432,7 +432,7 @@ def test_garbage_is_counted_and_not_answered(broker: Broker, wait_until: WaitUnt
         [b"GET / HTTP/1.1"],
         [b"", b"", b""],
         [b"\x00" * 900],
-        encode(Welcome(Epoch(b"x" * 8), 1)),
+        encode(Welcome(Epoch(b"x" * 8), 1, 2000)),
     ]
     for frames in garbage:
         stranger.send_multipart(frames)

@@ -190,7 +190,7 @@ class Books:
         match message:
             case Submit(task_id):
                 refused = any(isinstance(a, SendToClient) and isinstance(a.message, Reject) for a in actions)
-                self._on_submit(client, task_id, is_refused=refused)
+                self._on_submit(client, message, is_refused=refused)
             case Cancel(task_id, kill):
                 entry = self.open.get(task_id)
                 if entry is not None and entry.holder is None:
@@ -217,14 +217,16 @@ class Books:
         """So that a session can be judged when it is over."""
         self._sessions = {worker.incarnation: worker.pid for worker in self.core.roster.workers.values()}
 
-    def _on_submit(self, client: Client, task_id: Id, *, is_refused: bool) -> None:
+    def _on_submit(self, client: Client, submit: Submit, *, is_refused: bool) -> None:
+        task_id = submit.task_id
         entry = self.open.get(task_id)
         if entry is not None:
             entry.is_disowned = False
             return
         if is_refused:
             waiting = sum(entry.holder is None for entry in self.open.values())
-            assert waiting >= self.core.settings.backlog_limit, "refused though there was room"
+            limit = self.core.settings.backlog_limit * (2 if submit.again else 1)
+            assert waiting >= limit, "refused though there was room"
             return
         self._arrivals += 1
         wanted = self.witness.of(task_id)

@@ -38,7 +38,7 @@ class Beating:
     def join_session(self, broker: FakeBroker) -> None:
         """As if the broker had welcomed the READY."""
         broker._known.add(self.core.session.incarnation)
-        self.core.on_message(Welcome(broker.epoch, 1000), 0.0)
+        self.core.on_message(Welcome(broker.epoch, 1000, 2000), 0.0)
 
     def work(self, broker: FakeBroker) -> None:
         self.core.on_message(Task(broker.epoch, 1, Id(os.urandom(16)), 1, 1000, b""), 0.0)
@@ -169,7 +169,7 @@ def test_session_is_replaced_whole(beating: Beating) -> None:
     """The thread reads `session` without a lock: no incarnation may ever be seen with another's epoch."""
     before = beating.core.session
 
-    beating.core.on_message(Welcome(Epoch(b"12345678"), 1), 0.0)
+    beating.core.on_message(Welcome(Epoch(b"12345678"), 1, 2000), 0.0)
 
     assert before == Session(before.incarnation, None)
     assert beating.core.session is not before
