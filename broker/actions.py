@@ -41,7 +41,7 @@ class SendToHeartbeat:
 
 @dataclass(frozen=True, slots=True)
 class WatchProcess:
-    """Watch the process behind this session; its end comes back through `on_process_exit`."""
+    """Watch the process behind this session; its end comes back as `on_process_exit`, or as `on_process_gone`."""
 
     incarnation: Id
     pid: int

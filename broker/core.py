@@ -54,6 +54,7 @@ class BrokerCore:
         self._is_draining = False
         self._next_check = inf
         self._settles_at = -inf
+        self._has_read_by = -inf
 
     @property
     def counters(self) -> Counter[str]:
@@ -77,9 +78,9 @@ class BrokerCore:
                 client.held = held
                 return [SendToClient(peer, messages.Pong(self.epoch))]
             case messages.Expire(task_id, limit_ms):
-                return self._expire(client.tasks.get(task_id), limit_ms, now)
+                return self._expire(self.ledger.task_of(client, task_id), limit_ms, now)
             case messages.Cancel(task_id, kill):
-                return self._cancel(client.tasks.get(task_id), kill=kill, now=now)
+                return self._cancel(self.ledger.task_of(client, task_id), kill=kill, now=now)
             case messages.AskStats():
                 return [SendStats(peer)]
             case messages.Bye():
@@ -99,6 +100,8 @@ class BrokerCore:
 
     def _greet(self, peer: Peer, hello: messages.Hello, now: float) -> list[Action]:
         client = self.clients.get(hello.client_id)
+        if client is not None and hello.session < client.session:
+            return []  # overtaken by a later session's
         stranger = self._client_at.get(peer)
         if stranger is not None and stranger is not client:
             self.counters["bad_frames"] += 1
@@ -107,12 +110,12 @@ class BrokerCore:
             if len(self.clients) >= MAX_CLIENTS:
                 self.counters["dropped"] += 1
                 return [Report("client_refused", {"clients": len(self.clients)})]
-            client = self.clients[hello.client_id] = Client(hello.client_id, peer, now, hello.held)
+            client = self.clients[hello.client_id] = Client(hello.client_id, hello.session, peer, now, hello.held)
         self._client_at.pop(client.peer, None)
         self._client_at[peer] = client
-        client.peer, client.last_seen, client.held = peer, now, hello.held
+        client.session, client.peer, client.last_seen, client.held = hello.session, peer, now, hello.held
         self._check_by(now + self.settings.liveness)
-        return [SendToClient(peer, messages.Welcome(self.epoch, self.settings.payload_limit))]
+        return [SendToClient(peer, self._welcome_words())]
 
     def _submit(self, client: Client, submit: messages.Submit, now: float) -> list[Action]:
         refusal = self.ledger.submit(client, submit, now)
@@ -176,7 +179,7 @@ class BrokerCore:
             worker, actions = self._introduce(beat, None, now, local_pid)
         worker.last_seen = now
         worker.is_suspect = False
-        worker.rss_bytes = beat.rss_bytes
+        worker.is_draining, worker.rss_bytes = beat.draining, beat.rss_bytes
         return [SendToHeartbeat(peer, messages.Pong(self.epoch)), *actions]
 
     def on_worker_unreachable(self, peer: Peer, now: float) -> list[Action]:
@@ -184,17 +187,26 @@ class BrokerCore:
         worker = self.roster.at(peer)
         return [] if worker is None else self._lose(worker, LostBy.UNREACHABLE, now) + self._assign(now)
 
+    def on_process_gone(self, incarnation: Id, now: float) -> list[Action]:
+        """The process behind this session had ended before it could be watched: its task will reach nobody."""
+        return self._lose(self.roster.workers[incarnation], LostBy.GONE, now) + self._assign(now)
+
     def on_process_exit(self, incarnations: Iterable[Id], now: float) -> list[Action]:
         """The kernel says that the processes behind these sessions ended. To be called in each turn, with none as well.
 
         Whatever killed a busy one may be killing more: who dies within `SETTLE_S` is learnt of before anything is
         assigned. Else a task would go from one dying worker to the next, an attempt each, before any had begun it.
+        After a pause they are to be named again for as long: their last words may not have been read yet.
         """
+        if now < self._has_read_by:
+            return self._assign(now)
         lost = [self.roster.workers[incarnation] for incarnation in incarnations if incarnation in self.roster.workers]
         if any(worker.task is not None for worker in lost):
             self._settles_at = now + SETTLE_S
             self._check_by(self._settles_at)
-        actions = [action for worker in lost for action in self._lose(worker, LostBy.PROCESS_EXIT, now)]
+        actions: list[Action] = []
+        for worker in lost:
+            actions += self._lose(worker, LostBy.RUN_TIMEOUT if worker.has_overrun(now) else LostBy.PROCESS_EXIT, now)
         return actions + self._assign(now)
 
     def on_probe(self, incarnation: Id, now: float, *, has_progress: bool) -> list[Action]:
@@ -214,19 +226,26 @@ class BrokerCore:
             return []
         replaced: list[Action] = []
         pid = ready.pid if local_pid is None else local_pid
-        for worker in self.roster.forerunners(ready.name, pid):
+        forerunners = self.roster.forerunners(ready.name, pid)
+        if any((ready.started_at_ms, ready.session) < (each.started_at_ms, each.session) for each in forerunners):
+            return []  # overtaken by that of a later session, or of a later process
+        for worker in forerunners:
             by = LostBy.RENEWED if worker.pid == pid else LostBy.REPLACED
             replaced += self._lose(worker, by, now)
         _, introduced = self._introduce(ready, peer, now, local_pid)
-        welcome = SendToWorker(peer, messages.Welcome(self.epoch, self.settings.payload_limit))
+        welcome = SendToWorker(peer, self._welcome_words())
         return [*replaced, welcome, *introduced, *self._assign(now)]
+
+    def _welcome_words(self) -> messages.Welcome:
+        return messages.Welcome(self.epoch, self.settings.payload_limit, round(self.settings.liveness * 1000))
 
     def _introduce(
         self, who: Ready | Heartbeat, peer: Peer | None, now: float, local_pid: int | None
     ) -> tuple[Worker, list[Action]]:
         pid = who.pid if local_pid is None else local_pid
         is_local = local_pid is not None
-        worker = Worker(who.incarnation, peer, who.name, pid, is_local, who.version, who.started_at_ms, now)
+        session = who.session if isinstance(who, Ready) else 0
+        worker = Worker(who.incarnation, peer, session, who.name, pid, is_local, who.version, who.started_at_ms, now)
         self.roster.add(worker)
         self._check_by(now + self.settings.liveness / 2)
         fields: dict[str, object] = {"worker": worker.name, "pid": pid, "version": worker.version}
@@ -306,7 +325,7 @@ class BrokerCore:
         worker.task = None
         if by.costs_attempt:
             task.deaths.append(CrashedAttempt(worker.name, None))
-        if by is LostBy.UNREACHABLE:
+        if by in (LostBy.GONE, LostBy.UNREACHABLE):
             task.assignments -= 1
         if by is LostBy.RUN_TIMEOUT or task.disowned is not None:
             return self._answer(task, Outcome.RUN_TIMEOUT, b"", "timed_out")
@@ -347,6 +366,7 @@ class BrokerCore:
 
     def on_pause(self, now: float) -> list[Action]:
         """The broker itself stood still, so nobody's silence tells anything, and results may wait unread."""
+        self._has_read_by = now + SETTLE_S
         for worker in self.roster.workers.values():
             worker.last_seen = now
             worker.deadline = max(worker.deadline, now + self.settings.liveness / 2)

@@ -19,9 +19,10 @@ class Disowned(Enum):
 
 @dataclass(slots=True, eq=False)
 class Client:
-    """A client; `id` outlives its sessions, `peer` is the latest."""
+    """A client; `id` outlives its sessions, of which `session` is the latest, at `peer`."""
 
     id: Id
+    session: int
     peer: Peer
     last_seen: float
     held: int
@@ -32,7 +33,8 @@ class Client:
 class Task:
     """One task. It is in exactly one place: the backlog (`is_queued`) or one worker's hands (`lease` is that worker's).
 
-    Instants and durations are in seconds. `waited_s` sums the time in the backlog over all attempts.
+    Instants and durations are in seconds. `waited_s` sums the time in the backlog over all attempts,
+    and what its client had counted before.
     """
 
     id: Id

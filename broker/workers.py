@@ -10,13 +10,17 @@ from protocol.messages import Id
 
 
 class LostBy(Enum):
-    """Why a session ended: what is logged, whether that is a loss, and whether it costs the task in hand an attempt."""
+    """Why a session ended: what is logged, whether that is a loss, and whether it costs the task in hand an attempt.
+
+    GONE: the process had ended before it could be watched, so the task that it was given has reached nobody either.
+    """
 
     PROCESS_EXIT = ("process_exit", True, True)
     SILENCE = ("silence", True, True)
     REPLACED = ("replaced", True, True)
     RUN_TIMEOUT = ("run_timeout", True, True)
     CANCELLED = ("cancelled", True, True)
+    GONE = ("process_exit", True, False)
     UNREACHABLE = ("unreachable", True, False)
     RENEWED = ("renewed", False, False)
     GOODBYE = ("goodbye", False, False)
@@ -31,14 +35,15 @@ class LostBy(Enum):
 class Worker:
     """One session of a worker process.
 
-    `peer` is None while only heartbeats told of it: it introduced itself while busy with an older epoch's task, and can
-    be given nothing before its READY. `lease` is that of `task`, 0 without one; `deadline` is the end of its run
-    timeout, infinity without one. `pid` is the kernel's word where the socket is local (`is_local`), else the worker's
-    own. Instants are the broker's clock, in seconds.
+    `peer` is None, and `session` 0, while only heartbeats told of it: it introduced itself while busy with an older
+    epoch's task, and can be given nothing before its READY. `lease` is that of `task`, 0 without one; `deadline` is the
+    end of its run timeout, infinity without one. `pid` is the kernel's word where the socket is local (`is_local`), or
+    else the worker's own. Instants are the broker's clock, in seconds.
     """
 
     incarnation: Id
     peer: Peer | None
+    session: int
     name: str
     pid: int
     is_local: bool
@@ -50,11 +55,18 @@ class Worker:
     assigned_at: float = 0.0
     deadline: float = inf
     is_suspect: bool = False
+    is_draining: bool = False
     tasks_completed: int = 0
     tasks_failed: int = 0
     rss_bytes: int | None = None
 
+    def has_overrun(self, now: float) -> bool:
+        """Whether its task has had its run timeout: by then its own timer ends it, if the broker does not."""
+        return self.task is not None and now >= self.assigned_at + self.task.run_timeout_ms / 1000
+
     @property
-    def state(self) -> Literal["idle", "busy"]:
-        """Idle, or busy with our task or an older epoch's."""
-        return "idle" if self.task is None and self.peer is not None else "busy"
+    def state(self) -> Literal["idle", "busy", "draining"]:
+        """Idle, or busy with our task or an older epoch's; draining if that is its last one."""
+        if self.task is None and self.peer is not None:
+            return "idle"
+        return "draining" if self.is_draining else "busy"

@@ -58,8 +58,13 @@ def stats_of(payload: bytes) -> tuple[PoolStats | None, PoolError | None]:
 
 def label(task: Pending) -> str:
     """How messages name a task: its id, as in the logs, and its race where that can be told."""
-    race_id = _race_id(task.parcel)
-    return f"task {task.id.hex()}" + (f" (race {race_id})" if race_id else "")
+    return f"task {task.id.hex()}{race_of(task.parcel)}"
+
+
+def race_of(parcel: Parcel) -> str:
+    """How messages name a race, in brackets, where it can be told."""
+    race_id = _race_id(parcel)
+    return f" (race {race_id})" if race_id else ""
 
 
 def _race_id(parcel: Parcel) -> str | None:

@@ -15,6 +15,7 @@ import zmq
 
 from client.answers import label, result_of, stats_of
 from client.core import (
+    FIGURES,
     Action,
     ClientCore,
     Deliver,
@@ -27,7 +28,7 @@ from client.core import (
     Timing,
 )
 from client.pool_future import PoolFuture
-from protocol.errors import PoolBrokenError, PoolClosedError, PoolError
+from protocol.errors import BacklogFullError, PoolBrokenError, PoolClosedError, PoolError
 from protocol.messages import TO_CLIENT, BadFrameError, ForeignVersionError, Id, Payload, decode, encode
 from protocol.payloads import Parcel
 from protocol.settings import Settings
@@ -56,7 +57,7 @@ class Engine:
         self.cause_of_death: BaseException | None = None
         timing = Timing(settings.heartbeat_interval, settings.liveness, settings.connect_timeout)
         self._core = ClientCore(Id(os.urandom(16)), self.pid, settings.endpoint, timing)
-        self._futures: dict[Id, PoolFuture[Any]] = {}
+        self._unresolved: dict[Id, tuple[Pending, PoolFuture[Any]]] = {}
         self._asking: deque[PoolFuture[PoolStats]] = deque()
         self._inbox: deque[Callable[[float], list[Action]]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -79,7 +80,14 @@ class Engine:
     @property
     def unresolved(self) -> int:
         """How many tasks have no answer yet."""
-        return len(self._futures)
+        return len(self._unresolved)
+
+    def require_room(self) -> None:
+        """Raises BacklogFullError when this client holds as many tasks as it may."""
+        limit = self.settings.max_in_flight
+        if self.unresolved >= limit:
+            of = "unresolved tasks (RACEPOOL_MAX_IN_FLIGHT)"
+            raise BacklogFullError("this pool holds all it may", self.unresolved, limit, of=of)
 
     def submit(self, parcel: Parcel, queue_timeout_s: float, run_timeout_s: float) -> PoolFuture[Any]:
         """Hands a packed race to the thread."""
@@ -89,7 +97,7 @@ class Engine:
         future: PoolFuture[Any] = PoolFuture(self._withdrawal(task_id), task_id=task_id.hex())
         if self._is_too_late():
             return future
-        self._futures[task_id] = future
+        self._unresolved[task_id] = (task, future)
         self._post(lambda now: self._core.on_submit(task, now))
         if self._has_ended:  # between the caller's look and this line
             self._fail_all()
@@ -108,7 +116,7 @@ class Engine:
 
     def cancel_all(self) -> None:
         """Cancels every unresolved future."""
-        for future in list(self._futures.values()):
+        for _, future in list(self._unresolved.values()):
             future.cancel()
 
     def close(self) -> None:
@@ -128,9 +136,9 @@ class Engine:
 
     def disown(self) -> None:
         """In a forked child: the thread, socket and answers are the parent's."""
-        for future in [*self._futures.values(), *filter(None, [self._resolving])]:
+        for future in [*(future for _, future in self._unresolved.values()), *filter(None, [self._resolving])]:
             future.disown()
-        self._futures = {}
+        self._unresolved = {}
 
     def _is_too_late(self) -> bool:
         """The interpreter ends, and this thread with it: an error would only be printed in the last moment."""
@@ -185,7 +193,7 @@ class Engine:
                 self._perform(self._core.on_tick(now))
 
     def _is_over(self) -> bool:
-        return self._is_stopping or (self._is_closing and not self._futures and not self._inbox)
+        return self._is_stopping or (self._is_closing and not self._unresolved and not self._inbox)
 
     def _receive(self) -> bool:
         """Takes what is there, within a quota so that submissions get their turn; true if nothing is left."""
@@ -234,8 +242,9 @@ class Engine:
         self._poller.register(self._socket, zmq.POLLIN)
 
     def _resolve(self, task_id: Id, result: object, error: BaseException | None) -> None:
-        self._resolving = self._futures.get(task_id)  # for a fork in between
-        future = self._futures.pop(task_id, None)
+        future = self._future_of(task_id)
+        self._resolving = future  # for a fork in between
+        self._unresolved.pop(task_id, None)
         if future is not None:
             future.resolve(result, error)
         self._resolving = None
@@ -244,6 +253,10 @@ class Engine:
         self._resolve(task_id, None, None)
         return self._core.on_cancel(task_id, now, kill=kill)
 
+    def _future_of(self, task_id: Id) -> PoolFuture[Any] | None:
+        entry = self._unresolved.get(task_id)
+        return None if entry is None else entry[1]
+
     def _answer_stats(self, figures: PoolStats | None, error: PoolError | None) -> None:
         while self._asking:
             with suppress(IndexError):  # another thread took it
@@ -251,28 +264,29 @@ class Engine:
 
     def _fail_all(self) -> None:
         """Nobody may wait for a thread that is no more."""
-        while self._futures:
+        while self._unresolved:
             with suppress(KeyError):
-                self._fail(self._futures.popitem()[1])
+                _, (task, future) = self._unresolved.popitem()
+                self._fail(future, self._end(label(task)))
         while self._asking:
             with suppress(IndexError):
-                self._fail(self._asking.popleft())
+                self._fail(self._asking.popleft(), self._end(FIGURES))
 
-    def _fail(self, future: PoolFuture[Any]) -> None:
+    def _fail(self, future: PoolFuture[Any], error: PoolError) -> None:
         if self._is_stopping:  # who waits now is a daemon thread, whose error would be printed in the last moment
-            future.fail_silently(self._end())
+            future.fail_silently(error)
         else:
-            future.resolve(None, self._end())
+            future.resolve(None, error)
 
-    def _end(self) -> PoolError:
+    def _end(self, about: str) -> PoolError:
         if self.cause_of_death is None:
-            return PoolClosedError("the pool was shut down before the answer came; make a new pool and exec() again")
-        return broken(self.cause_of_death)
+            return PoolClosedError(f"{about}: the pool was shut down before the answer came; submit it to a new pool")
+        return broken(self.cause_of_death, f"{about}: ")
 
 
-def broken(cause: BaseException) -> PoolBrokenError:
+def broken(cause: BaseException, about: str = "") -> PoolBrokenError:
     """The error of a pool whose I/O thread died."""
-    error = PoolBrokenError(f"the pool's I/O thread died of {cause!r}; make a new pool")
+    error = PoolBrokenError(f"{about}the pool's I/O thread died of {cause!r}; make a new pool")
     error.__cause__ = cause
     return error
 

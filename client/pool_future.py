@@ -54,7 +54,7 @@ class PoolFuture(Future[T]):
         if not self.done():
             loop = asyncio.get_running_loop()
             waiter: asyncio.Future[None] = loop.create_future()
-            self.add_done_callback(lambda _: _mailbox(loop).put(waiter))
+            self.add_done_callback(lambda _: mailbox(loop).put(waiter))
             try:
                 yield from waiter
             except asyncio.CancelledError:
@@ -75,7 +75,8 @@ class PoolFuture(Future[T]):
 
     def disown(self) -> None:
         """In a forked child: fails, without a word to the parent's event loops. Its locks may be held by no one."""
-        self.fail_silently(PoolForkedError("this future belongs to the parent process; call exec() again here"))
+        about = f"task {self.task_id}" if self.task_id else "this future"
+        self.fail_silently(PoolForkedError(f"{about} belongs to the parent process; call exec() again here"))
 
     def fail_silently(self, error: BaseException) -> None:
         """Fails for who asks from now on. Who waits already waits on, and nobody is called."""
@@ -84,6 +85,13 @@ class PoolFuture(Future[T]):
         self._waiters.clear()
         with suppress(InvalidStateError):  # it is done
             self.set_exception(error)
+
+
+def failed(error: Exception) -> PoolFuture[Any]:
+    """A future that has failed already."""
+    future: PoolFuture[Any] = PoolFuture()
+    future.set_exception(error)
+    return future
 
 
 class _Mailbox:
@@ -124,12 +132,13 @@ _mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = WeakKeyDict
 _mailboxes_lock = threading.Lock()
 
 
-def _mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
+def mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
+    """The one of this loop."""
     with _mailboxes_lock:
-        mailbox = _mailboxes.get(loop)
-        if mailbox is None:
-            mailbox = _mailboxes[loop] = _Mailbox(loop)
-        return mailbox
+        found = _mailboxes.get(loop)
+        if found is None:
+            found = _mailboxes[loop] = _Mailbox(loop)
+        return found
 
 
 def _after_fork() -> None:

@@ -5,23 +5,34 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from math import inf
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from client.answers import race_of
 from client.engine import Engine, broken
-from client.pool_future import PoolFuture
+from client.iteration import (
+    Races,
+    as_they_come,
+    as_they_come_async,
+    completed,
+    completed_async,
+    in_order,
+    in_order_async,
+)
+from client.pool_future import PoolFuture, failed
+from client.stream import Stream
 from protocol.errors import (
-    BacklogFullError,
     BrokerUnavailableError,
     PayloadTooLargeError,
     PoolClosedError,
     SettingsError,
 )
-from protocol.payloads import pack_request
+from protocol.payloads import Parcel, pack_request
 from protocol.race import RaceInput
 from protocol.settings import MAX_SECONDS, Settings
 from protocol.stats import PoolStats
@@ -106,17 +117,60 @@ class ZmqPool:
         try:
             engine = self._connected()
         except SettingsError as error:
-            return _failed(error)
+            return failed(error)
         settings = engine.settings
         queue_timeout_s = _checked("queue_timeout_s", queue_timeout_s, settings.queue_timeout)
         run_timeout_s = _checked("run_timeout_s", run_timeout_s, settings.run_timeout)
-        if engine.unresolved >= settings.max_in_flight:
-            raise BacklogFullError("this pool holds too many tasks", engine.unresolved, settings.max_in_flight)
-        amounts = None if previous is None else PreviousAmounts.of(previous)
-        parcel = pack_request(race, polled_at or datetime.now(UTC), amounts)
-        if parcel.size_bytes > settings.payload_limit:
-            raise PayloadTooLargeError("the packed race", parcel.size_bytes, settings.payload_limit)
+        engine.require_room()
+        parcel = _packed(race, polled_at or datetime.now(UTC), previous, settings)
         return engine.submit(parcel, queue_timeout_s, run_timeout_s)
+
+    def map(self, races: Iterable[RaceInput], *, timeout: float | None = None) -> Iterator[TransformedRace]:
+        """The results in the order of the input, as `Executor.map`; but lazily, in bounded memory.
+
+        Races are taken from the input as results are consumed, so it may be endless; nothing is submitted before the
+        first `next()`. Where the backlog is full it waits, and submits again. A race's queue timeout does not count
+        while others of this map are being answered. What is unresolved when the iteration ends is cancelled.
+
+        Args:
+            races: each as for `exec`; polled when it is taken.
+            timeout: of the whole iteration, in seconds from this call; None = no limit.
+
+        Raises:
+            TimeoutError: while iterating, when the next result is not there in time.
+            PoolError: while iterating, in place of the result of a race that failed; that ends the iteration.
+            PoolClosedError, PoolBrokenError, SettingsError: as for `exec`.
+        """
+        stream = self._stream()
+        return in_order(stream, completed(stream, races, _deadline(timeout)))
+
+    def map_async(self, races: Races, *, timeout: float | None = None) -> AsyncIterator[TransformedRace]:
+        """As `map`, for `async for` in an event loop; `races` may be an asynchronous iterable, too."""
+        stream = self._stream()
+        return in_order_async(stream, completed_async(stream, races, _deadline(timeout)))
+
+    def as_completed(self, races: Iterable[RaceInput]) -> Iterator[tuple[int, PoolFuture[TransformedRace]]]:
+        """Each race's index in the input, and its future, as they finish. Lazy, bounded and patient as `map`.
+
+        No race ends the iteration: one that cannot even be packed comes as a future that failed.
+
+        Args:
+            races: each as for `exec`; polled when it is taken.
+
+        Raises:
+            PoolClosedError, PoolBrokenError, SettingsError: as for `exec`.
+
+        Example:
+            >>> for index, future in pool.as_completed(bodies):  # doctest: +SKIP
+            ...     print(index, future.exception() or future.result().race_id)
+        """
+        stream = self._stream()
+        return as_they_come(stream, completed(stream, races))
+
+    def as_completed_async(self, races: Races) -> AsyncIterator[tuple[int, PoolFuture[TransformedRace]]]:
+        """As `as_completed`, for `async for` in an event loop; `races` may be an asynchronous iterable, too."""
+        stream = self._stream()
+        return as_they_come_async(stream, completed_async(stream, races))
 
     def stats(self) -> PoolStats:
         """The broker's figures of this moment.
@@ -229,6 +283,21 @@ class ZmqPool:
         self._lock = threading.Lock()
         self._engine = None
 
+    def _stream(self) -> Stream:
+        settings = self._connected().settings
+
+        def submit(parcel: Parcel) -> PoolFuture[TransformedRace]:
+            engine = self._connected()
+            engine.require_room()
+            return engine.submit(parcel, settings.queue_timeout, settings.run_timeout)
+
+        return Stream(
+            lambda race: _packed(race, datetime.now(UTC), None, settings),
+            submit,
+            start=2 * settings.workers,
+            patience_s=settings.queue_timeout / 4,
+        )
+
     # --- waiting for workers ------------------------------------------------------------------------------------------
 
     def _deadline(self, timeout_s: float | None) -> float:
@@ -250,6 +319,18 @@ pool = ZmqPool()
 """The application-wide instance. It connects at its first use, anew after a fork."""
 
 
+def _packed(race: RaceInput, polled_at: datetime, previous: Previous, settings: Settings) -> Parcel:
+    amounts = None if previous is None else PreviousAmounts.of(previous)
+    parcel = pack_request(race, polled_at, amounts)
+    if parcel.size_bytes > settings.payload_limit:
+        raise PayloadTooLargeError(f"the packed race{race_of(parcel)}", parcel.size_bytes, settings.payload_limit)
+    return parcel
+
+
+def _deadline(timeout_s: float | None) -> float:
+    return inf if timeout_s is None else time.monotonic() + timeout_s
+
+
 def _missing(stats: PoolStats | None, n: int | None) -> str | None:
     """What is still missing, in words; None when the workers are ready."""
     if stats is None:
@@ -266,12 +347,6 @@ def _checked(name: str, timeout_s: float | None, default_s: float) -> float:
     if not 0 < timeout_s <= MAX_SECONDS:  # false for nan, too
         raise ValueError(f"{name} must be a number of seconds, above 0 and at most {MAX_SECONDS}, not {timeout_s!r}")
     return timeout_s
-
-
-def _failed(error: Exception) -> PoolFuture[Any]:
-    future: PoolFuture[Any] = PoolFuture()
-    future.set_exception(error)
-    return future
 
 
 def _after_fork() -> None:

@@ -51,7 +51,7 @@ class InvalidRaceError(PoolError, ValueError):
         self.about = about
         shown = "; ".join(f"{path}: {message}" if path else message for path, message in self.errors[:5])
         more = f" (and {len(self.errors) - 5} more)" if len(self.errors) > 5 else ""
-        super().__init__(f"{about} is invalid: {shown}{more}")
+        super().__init__(f"{about} is invalid: {shown}{more}; correct it and submit it again")
 
 
 class TransformError(PoolError):
@@ -121,10 +121,10 @@ class BacklogFullError(PoolError):
         limit: how many may be held.
     """
 
-    def __init__(self, about: str, depth: int, limit: int) -> None:
+    def __init__(self, about: str, depth: int, limit: int, *, of: str = "tasks") -> None:
         self.depth = depth
         self.limit = limit
-        super().__init__(f"{about}: {depth} of {limit}; submit again later, or raise the limit")
+        super().__init__(f"{about}: {depth} of {limit} {of}; submit again later, or raise the limit")
 
 
 class PayloadTooLargeError(PoolError):
@@ -147,11 +147,12 @@ class BrokerUnavailableError(PoolError, ConnectionError):
 class ProtocolMismatchError(PoolError):
     """Broker and client speak different versions of the wire protocol; install the same racepool for both."""
 
-    def __init__(self, ours: int, theirs: int) -> None:
+    def __init__(self, about: str, ours: int, theirs: int) -> None:
         self.ours = ours
         self.theirs = theirs
         super().__init__(
-            f"this client speaks protocol version {ours}, the broker {theirs}; install the same racepool for both"
+            f"{about}: this client speaks protocol version {ours}, the broker {theirs}; "
+            "install the same racepool for both"
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, NewType, TypeAlias, TypeVar, cast, get_type_hin
 
 import msgpack
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_HEADER_BYTES = 512
 ID_BYTES = 16
 EPOCH_BYTES = 8
@@ -65,19 +65,28 @@ WORKER_OUTCOMES = frozenset({Outcome.OK, Outcome.INVALID_RACE, Outcome.RAISED, O
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Opens a client's session; answered by Welcome. `client_id` outlives sessions, the socket does not."""
+    """Opens a client's session; answered by Welcome. `client_id` outlives sessions, the socket does not.
+
+    Sessions are counted from 1: an older one's Hello, late through its own socket, is ignored.
+    """
 
     client_id: Id
+    session: int
     pid: int
     held: int
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """One task; answered by exactly one Answer or Reject. A task id that the broker knows already is not a new task."""
+    """One task; answered by exactly one Answer or Reject. A task id that the broker knows already is not a new task.
+
+    `waited_ms` is all waiting up to now, `again` that it was submitted before: to an earlier broker, perhaps.
+    """
 
     task_id: Id
     run_timeout_ms: int
+    waited_ms: int
+    again: bool
     payload: Payload
 
 
@@ -85,7 +94,7 @@ class Submit:
 class Expire:
     """The client's queue timeout seems over.
 
-    A queued task that has waited for so long in this epoch is answered (`queue_timeout`), any other by Waited.
+    A queued task that has waited for so long is answered (`queue_timeout`), any other by Waited.
     """
 
     task_id: Id
@@ -117,10 +126,11 @@ class AskStats:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The session stands, in this epoch. To clients and workers."""
+    """The session stands, in this epoch, for whoever speaks within `liveness_ms`. To clients and workers."""
 
     epoch: Epoch
     payload_limit: int
+    liveness_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +150,12 @@ class Reject:
     task_id: Id
     depth: int
     limit: int
+    in_bytes: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """Answers Expire: so long has the task waited in this epoch, all attempts together; `queued` if it still does."""
+    """Answers Expire: so long has the task waited, all brokers and attempts together; `queued` if it still does."""
 
     task_id: Id
     waited_ms: int
@@ -175,9 +186,13 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Opens a worker's session and says that it is idle; answered by Welcome. One incarnation per session."""
+    """Opens a worker's session and says that it is idle; answered by Welcome. One incarnation per session.
+
+    A process counts its sessions from 1: an older one's Ready, late through its own socket, is ignored.
+    """
 
     incarnation: Id
+    session: int
     name: Name
     pid: int
     version: Name
@@ -197,7 +212,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A worker's heartbeat, from a socket of its own. Answered by Pong, or by Who if the session is unknown."""
+    """A worker's heartbeat, from a socket of its own. Answered by Pong, or by Who if the session is unknown.
+
+    `draining` tells that it was asked to end, and will when its task is done.
+    """
 
     incarnation: Id
     name: Name
@@ -205,6 +223,7 @@ class Heartbeat:
     version: Name
     started_at_ms: int
     busy: bool
+    draining: bool
     rss_bytes: int
 
 

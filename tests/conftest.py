@@ -5,8 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import Phase, settings
 
 POLL_S = 0.01
+
+settings.register_profile("long", max_examples=2_000)
+settings.register_profile("hunt", max_examples=2_000, phases=[Phase.generate])  # whether there is a fault, not which
 
 
 @pytest.fixture

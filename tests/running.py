@@ -2,20 +2,25 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from client import PoolFuture, PoolStats, ZmqPool
+from protocol.stats import WorkerStats
 
 LOG_PATIENCE_S = 5.0
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 RACEPOOL = Path(sys.executable).with_name("racepool")
 SHARED = ROOT.parent / "shared" / "data"
+ENDS = ("completed", "failed", "crashed", "cancelled", "timed_out", "abandoned")
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,27 @@ class Running:
 
     def stats(self) -> PoolStats:
         return self.pool.stats()
+
+    def client(self, **options: Any) -> ZmqPool:  # noqa: ANN401
+        """One more client, for the caller to shut down."""
+        return ZmqPool(f"ipc://{self.dir}/frontend.ipc", **options)
+
+    def books(self) -> tuple[int, int]:
+        """What was submitted, and the sum of all that became of it: the same at all times."""
+        stats = self.stats()
+        ended = sum(getattr(stats.counters, name) for name in ENDS)
+        return stats.counters.submitted, stats.queue_depth - stats.held_by_clients + stats.in_flight + ended
+
+    def is_at_rest(self) -> bool:
+        """Whether all workers are there and idle, nothing waits, and ours is the only client."""
+        stats = self.stats()
+        return (stats.idle_workers, stats.in_flight, stats.queue_depth, stats.clients) == (
+            stats.expected_workers, 0, 0, 1
+        )  # fmt: skip
+
+    def holder(self, task_id: str | None) -> WorkerStats:
+        """The worker that has this task in its hands."""
+        return next(worker for worker in self.stats().workers if task_id and worker.task_id == task_id)
 
     def pids(self) -> dict[str, int]:
         return {worker.name: worker.pid for worker in self.stats().workers}
@@ -60,6 +86,8 @@ class Running:
 StartPool: TypeAlias = Callable[..., Running]
 Race: TypeAlias = Callable[..., dict[str, Any]]
 WaitUntil: TypeAlias = Callable[..., None]
+Blocked: TypeAlias = Callable[..., AbstractContextManager[None]]
+StartClient: TypeAlias = Callable[[Running, list[dict[str, Any]]], "subprocess.Popen[str]"]
 
 
 def environment(directory: Path, **settings: object) -> dict[str, str]:
@@ -67,3 +95,34 @@ def environment(directory: Path, **settings: object) -> dict[str, str]:
     base = {name: value for name, value in os.environ.items() if not name.startswith("RACEPOOL_")}
     given = {f"RACEPOOL_{name.upper()}": str(value) for name, value in settings.items()}
     return base | {"PYTHONPATH": str(TESTS), "RACEPOOL_DIR": str(directory)} | given
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """The process stands still, all threads of it."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def broker_held_back(running: Running) -> Iterator[None]:
+    """The broker is killed, and nobody starts another one for the time being."""
+    broker = running.stats().broker.pid
+    with frozen(running.supervisord_pid):
+        os.kill(broker, signal.SIGKILL)
+        while state_of(broker):
+            time.sleep(0.005)
+        yield
+
+
+def state_of(pid: int) -> str:
+    """The kernel's letter for the state of a process (T: stopped); empty if it is no more."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return ""
+    letter = status.rpartition(")")[2].split()[0]
+    return "" if letter == "Z" else letter

@@ -18,7 +18,9 @@ CORES = [
         for name in ("core", "ledger", "backlog", "roster", "tasks", "workers", "actions")
     ),
     ROOT / "worker" / "core.py",
+    ROOT / "worker" / "heartbeat.py",
     ROOT / "client" / "core.py",
+    ROOT / "client" / "stream.py",
 ]
 WORLD = {"zmq", "time", "socket", "threading", "asyncio", "os", "random", "structlog"}
 WORLD |= {"select", "subprocess", "signal", "selectors", "multiprocessing", "secrets", "uuid", "logging", "datetime"}
@@ -76,7 +78,7 @@ def test_core_knows_nothing_of_the_world(path: Path) -> None:
     assert imported(path) & WORLD == set()
 
 
-@pytest.mark.parametrize("core", ["broker.core", "worker.core", "client.core"])
+@pytest.mark.parametrize("core", ["broker.core", "worker.core", "worker.heartbeat", "client.core"])
 def test_core_can_be_imported_without_the_modules_beside_it_that_touch_the_world(core: str) -> None:
     program, seen, todo = core.partition(".")[0], set(), [core]
     while todo:

@@ -85,6 +85,7 @@ class WorkerCore:
         self._max_tasks = max_tasks
         self._welcome_by = inf
         self._is_session_lost = False
+        self._sessions = 0
         self.is_leaving = False
 
     def start(self, now: float) -> list[Action]:
@@ -152,12 +153,20 @@ class WorkerCore:
         """When `on_tick` has something to do."""
         return self._welcome_by
 
+    def audit(self) -> list[str]:
+        """The invariants that do not hold; empty but for a bug. For tests."""
+        is_welcome = self.session.epoch is not None
+        return [] if self.task is None or is_welcome else ["a task came into a session that nobody welcomed"]
+
     def _open(self, now: float) -> list[Action]:
         self.session = Session(self._new_id())
         self._is_session_lost = False
         self._welcome_by = now + self._liveness_s
+        self._sessions += 1
         me = self.identity
-        return [OpenSession(Ready(self.session.incarnation, me.name, me.pid, me.version, me.started_at_ms))]
+        return [
+            OpenSession(Ready(self.session.incarnation, self._sessions, me.name, me.pid, me.version, me.started_at_ms))
+        ]
 
     def _leave(self) -> list[Action]:
         self.is_leaving = True

@@ -5,42 +5,51 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import ceil
+from typing import assert_never
 
 import zmq
 
-from protocol.messages import TO_HEARTBEAT, BadFrameError, Heartbeat, Id, Pong, decode, encode
+from protocol.messages import TO_HEARTBEAT, BadFrameError, Heartbeat, Id, decode, encode
 from protocol.processes import resident_bytes
 from protocol.settings import Settings
 from protocol.sockets import Context, Socket, dealer, receive
 from worker.core import Session, WorkerCore
+from worker.heartbeat import Beat, HeartbeatCore, OpenSocket
 
 HEARTBEAT_DEAD = 70
+
+
+@dataclass(frozen=True)
+class MainThread:
+    """What the heartbeat thread asks of the main one, which may be computing: none of it may wait for that."""
+
+    wake: Callable[[], None]
+    on_beat: Callable[[], None] = lambda: None
+    is_asked_to_end: Callable[[], bool] = lambda: False
 
 
 class Pulse:
     """Beats every heartbeat interval while the core has a session, and tells when the broker does not know it.
 
-    It only reads the core, and calls `on_beat` with each beat. What it finds out it leaves in `lost` and wakes the main
-    thread; a socket that hears nothing for the liveness is replaced, since a broker on another host may have gone
-    without a word.
+    It only reads the core, and calls `on_beat` about as often as it beats. What it finds out it leaves in `lost` and
+    wakes the main thread.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        settings: Settings,
-        core: WorkerCore,
-        wake: Callable[[], None],
-        on_beat: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, context: Context, settings: Settings, core: WorkerCore, main: MainThread) -> None:
         self.lost: Id | None = None
         self._context = context
         self._settings = settings
         self._core = core
-        self._wake = wake
-        self._on_beat = on_beat
+        self._main = main
+        self._heartbeat = HeartbeatCore(
+            core.session, time.monotonic(), interval_s=settings.heartbeat_interval, liveness_s=settings.liveness
+        )
+        self._socket: Socket | None = None
         self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poller = zmq.Poller()
+        self._poller.register(self._stop, zmq.POLLIN)
         self._thread = threading.Thread(target=self._run, name="racepool-heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -54,55 +63,60 @@ class Pulse:
 
     def _run(self) -> None:
         try:
-            while self._beat_through_one_socket():
+            while not self._turn():
                 pass
+            self._close_socket()
         except BaseException:  # noqa: BLE001  # without heartbeats the broker would take this worker for frozen
             traceback.print_exc()
             os._exit(HEARTBEAT_DEAD)
 
-    def _beat_through_one_socket(self) -> bool:
-        """Beats for one session until that is over, or the broker silent for the liveness; false when told to stop."""
-        session = self._core.session
-        socket = dealer(self._context, self._settings.heartbeat_endpoint)
-        poller = zmq.Poller()
-        poller.register(socket, zmq.POLLIN)
-        poller.register(self._stop, zmq.POLLIN)
-        heard_at = beat_at = time.monotonic()
-        try:
-            while (now := time.monotonic()) < heard_at + self._settings.liveness:
-                if now >= beat_at:
-                    latest = self._core.session
-                    if latest.incarnation != session.incarnation:
-                        return True
-                    session = latest
-                    self._beat(socket, session)
-                    self._on_beat()
-                    beat_at = now + self._settings.heartbeat_interval
-                ready = dict(poller.poll(ceil((beat_at - now) * 1000)))
-                if self._stop in ready:
-                    return False
-                while (frames := receive(socket)) is not None:
-                    heard_at = time.monotonic()
-                    self._on_frames(frames, session)
+    def _turn(self) -> bool:
+        """Beats if it is time and hears what there is; true when told to stop."""
+        for action in self._heartbeat.on_tick(self._core.session, time.monotonic()):
+            match action:
+                case OpenSocket():
+                    self._close_socket()
+                    self._socket = dealer(self._context, self._settings.heartbeat_endpoint)
+                    self._poller.register(self._socket, zmq.POLLIN)
+                case Beat(session):
+                    self._beat(session)
+                case _:
+                    assert_never(action)
+        self._main.on_beat()
+        asleep_s = max(0.0, self._heartbeat.next_check() - time.monotonic())
+        if self._stop in dict(self._poller.poll(ceil(asleep_s * 1000))):
             return True
-        finally:
-            socket.close(linger=0)
+        while self._socket is not None and (frames := receive(self._socket)) is not None:
+            self._on_frames(frames)
+        return False
 
-    def _beat(self, socket: Socket, session: Session) -> None:
-        if session.epoch is None:
-            return  # not welcomed yet: a beat could overtake the READY
-        me, is_busy = self._core.identity, self._core.task is not None
-        socket.send_multipart(
-            encode(
-                Heartbeat(session.incarnation, me.name, me.pid, me.version, me.started_at_ms, is_busy, resident_bytes())
-            )
+    def _beat(self, session: Session) -> None:
+        me = self._core.identity
+        beat = Heartbeat(
+            session.incarnation,
+            me.name,
+            me.pid,
+            me.version,
+            me.started_at_ms,
+            busy=self._core.task is not None,
+            draining=self._main.is_asked_to_end(),
+            rss_bytes=resident_bytes(),
         )
+        if self._socket is not None:
+            self._socket.send_multipart(encode(beat))
 
-    def _on_frames(self, frames: list[bytes], session: Session) -> None:
+    def _on_frames(self, frames: list[bytes]) -> None:
         try:
             reply = decode(frames, TO_HEARTBEAT)
         except BadFrameError:
             return  # a broker of another version: the READY's answer tells the same to the main thread
-        if not (isinstance(reply, Pong) and reply.epoch == session.epoch):
-            self.lost = session.incarnation
-            self._wake()
+        lost = self._heartbeat.on_reply(reply, time.monotonic())
+        if lost is not None:
+            self.lost = lost
+            self._main.wake()
+
+    def _close_socket(self) -> None:
+        if self._socket is not None:
+            self._poller.unregister(self._socket)
+            self._socket.close(linger=0)
+            self._socket = None

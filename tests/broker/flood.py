@@ -13,7 +13,7 @@ def main(endpoint: str) -> None:
     """Floods until killed."""
     socket = dealer(zmq.Context(), endpoint)
     socket.set(zmq.SNDHWM, 1_000)  # what libzmq takes at once, not all of our memory
-    socket.send_multipart(encode(Hello(Id(os.urandom(16)), os.getpid(), 0)))
+    socket.send_multipart(encode(Hello(Id(os.urandom(16)), 1, os.getpid(), 0)))
     frames = encode(Ping(0))
     print("flooding", flush=True)  # noqa: T201  # the test waits for it
     while True:

@@ -19,7 +19,7 @@ HEIR_S = 3
 def main(endpoint: str, name: str) -> None:
     """Works until killed."""
     socket = dealer(zmq.Context(), endpoint)
-    socket.send_multipart(encode(Ready(Id(os.urandom(16)), Name(name), os.getpid(), Name("raw"), 0)))
+    socket.send_multipart(encode(Ready(Id(os.urandom(16)), 1, Name(name), os.getpid(), Name("raw"), 0)))
     welcome = decode(socket.recv_multipart(), TO_WORKER)
     if os.fork() == 0:
         os.close(sys.stdout.fileno())

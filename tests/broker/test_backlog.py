@@ -7,7 +7,7 @@ from broker.tasks import Client, Task
 from protocol.messages import Id
 from tests.broker.building import ALICE, an_id
 
-CLIENT = Client(an_id("alice"), ALICE, 0.0, 0)
+CLIENT = Client(an_id("alice"), 1, ALICE, 0.0, 0)
 
 
 def a_task(seq: int, size: int = 10) -> Task:

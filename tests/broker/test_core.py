@@ -516,6 +516,13 @@ def test_second_hello_on_the_same_socket_is_the_same_session(broker: BrokerCore)
     assert broker.ledger.backlog.depth == 1
 
 
+def test_hello_that_was_overtaken_by_a_later_sessions_changes_nothing(broker: BrokerCore) -> None:
+    broker.on_client(ALICE_AGAIN, hello(number=2), now=0.0)
+
+    assert broker.on_client(ALICE, hello(number=1), now=0.1) == []
+    assert broker.on_client(ALICE_AGAIN, Ping(0), now=0.2) == [SendToClient(ALICE_AGAIN, Pong(EPOCH))]
+
+
 def test_second_client_on_the_same_socket_is_refused(broker: BrokerCore) -> None:
     with_client(broker, "t1")
     before = state_of(broker)
@@ -624,6 +631,25 @@ def test_kill_may_follow_a_cancel(broker: BrokerCore) -> None:
     assert deeds(broker.on_client(ALICE, Cancel(an_id("t1"), kill=True), now=0.0)) == [KillProcess(an_id("worker-1"))]
 
 
+def test_kill_reaches_a_task_whose_client_was_forgotten_meanwhile(broker: BrokerCore) -> None:
+    with_client(with_workers(broker), "t1")
+    broker.on_client(ALICE, Bye(), now=0.0)
+    broker.on_client(ALICE_AGAIN, hello(number=2), now=0.1)
+
+    actions = broker.on_client(ALICE_AGAIN, Cancel(an_id("t1"), kill=True), now=0.2)
+
+    assert deeds(actions) == [KillProcess(an_id("worker-1"))]
+
+
+def test_task_of_another_client_cannot_be_cancelled(broker: BrokerCore) -> None:
+    with_client(with_workers(broker), "t1", "t2")
+    broker.on_client(BOB, hello("bob"), now=0.0)
+
+    for name in ("t1", "t2"):
+        assert broker.on_client(BOB, Cancel(an_id(name), kill=True), now=0.1) == []
+    assert (broker.ledger.in_flight, broker.ledger.backlog.depth) == (1, 1)
+
+
 def test_kill_of_a_queued_task_ends_no_worker(broker: BrokerCore) -> None:
     with_client(with_workers(broker), "t1", "t2")
 
@@ -676,6 +702,17 @@ def test_queued_task_that_has_waiting_left_stays_queued(broker: BrokerCore) -> N
     assert broker.ledger.backlog.depth == 1
 
 
+def test_waiting_for_an_earlier_broker_counts(broker: BrokerCore) -> None:
+    with_client(broker)
+    broker.on_client(ALICE, submit("t1", waited_ms=700, again=True), now=0.0)
+
+    waited = Waited(an_id("t1"), 900, queued=True)
+    assert broker.on_client(ALICE, Expire(an_id("t1"), 1000), now=0.2) == [SendToClient(ALICE, waited)]
+    assert answered(broker.on_client(ALICE, Expire(an_id("t1"), 1000), now=0.3)) == [
+        (ALICE, "t1", Outcome.QUEUE_TIMEOUT)
+    ]
+
+
 def test_waiting_time_adds_up_over_attempts(broker: BrokerCore) -> None:
     with_client(broker, "t1")
     broker.on_worker(W1, ready("worker-1", 101), 1.0, 101)
@@ -705,6 +742,19 @@ def test_run_timeout_answers_the_task_and_kills_its_worker(broker: BrokerCore) -
     assert (broker.counters["timed_out"], broker.counters["requeued"]) == (1, 0)
 
 
+def test_worker_that_ended_itself_after_the_run_timeout_is_no_crash_of_the_task(broker: BrokerCore) -> None:
+    """Its own timer does that where the broker stood still."""
+    with_client(with_workers(broker, 2))
+    broker.on_client(ALICE, submit("t1", run_timeout_ms=1000), now=0.0)
+    broker.on_client(ALICE, submit("t2", run_timeout_ms=5000), now=0.0)
+
+    actions = broker.on_process_exit([an_id("worker-1"), an_id("worker-2")], now=3.0)
+
+    assert answered(actions) == [(ALICE, "t1", Outcome.RUN_TIMEOUT)]
+    assert told(actions) == ["worker_lost", "worker_lost", "task_requeued"]
+    assert (broker.counters["timed_out"], broker.counters["requeued"]) == (1, 1)
+
+
 def test_run_timeout_is_of_one_attempt(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2))
     broker.on_client(ALICE, submit("t1", run_timeout_ms=500), now=0.0)
@@ -729,7 +779,9 @@ def test_full_backlog_refuses_by_count(make_broker: MakeBroker) -> None:
     broker = with_client(with_workers(make_broker(backlog_limit=2)), "in flight", "t1", "t2")
     before = state_of(broker)
 
-    assert broker.on_client(ALICE, submit("t3"), now=0.0) == [SendToClient(ALICE, Reject(an_id("t3"), 2, 2))]
+    assert broker.on_client(ALICE, submit("t3"), now=0.0) == [
+        SendToClient(ALICE, Reject(an_id("t3"), 2, 2, in_bytes=False))
+    ]
     assert state_of(broker) == before
     assert (broker.counters["rejected"], broker.counters["submitted"]) == (1, 3)
 
@@ -739,7 +791,7 @@ def test_full_backlog_refuses_by_bytes(make_broker: MakeBroker) -> None:
     broker.on_client(ALICE, submit("t1", payload=bytes(60)), now=0.0)
 
     assert broker.on_client(ALICE, submit("t2", payload=bytes(41)), now=0.0) == [
-        SendToClient(ALICE, Reject(an_id("t2"), 60, 100))
+        SendToClient(ALICE, Reject(an_id("t2"), 60, 100, in_bytes=True))
     ]
     assert broker.on_client(ALICE, submit("t3", payload=bytes(40)), now=0.0) == []
 
@@ -762,6 +814,19 @@ def test_task_of_a_dead_worker_is_never_refused(make_broker: MakeBroker) -> None
 
     assert answered(die(broker, "worker-1")) == []
     assert broker.ledger.backlog.depth == 2
+
+
+def test_task_that_an_earlier_broker_had_may_fill_the_backlog_twice_over(make_broker: MakeBroker) -> None:
+    broker = with_client(make_broker(backlog_limit=2), "t1", "t2")
+
+    assert broker.on_client(ALICE, submit("t3", again=True), now=0.0) == []
+    assert broker.on_client(ALICE, submit("t4", again=True), now=0.0) == []
+    assert broker.on_client(ALICE, submit("t5", again=True), now=0.0) == [
+        SendToClient(ALICE, Reject(an_id("t5"), 4, 4, in_bytes=False))
+    ]
+    assert broker.on_client(ALICE, submit("t6"), now=0.0) == [
+        SendToClient(ALICE, Reject(an_id("t6"), 4, 2, in_bytes=False))
+    ]
 
 
 def test_resubmission_into_a_full_backlog_is_no_new_task(make_broker: MakeBroker) -> None:
@@ -840,6 +905,15 @@ def test_heartbeats_keep_a_busy_worker(broker: BrokerCore) -> None:
     assert broker.ledger.in_flight == 1
 
 
+def test_worker_that_was_asked_to_end_is_draining_until_its_task_is_done(broker: BrokerCore) -> None:
+    with_client(with_workers(broker), "t1")
+
+    broker.on_heartbeat(H1, beat(busy=True, draining=True), now=0.2)
+    assert [worker.state for worker in broker.roster.workers.values()] == ["draining"]
+    broker.on_worker(W1, result("t1", 1), now=0.3)
+    assert [worker.state for worker in broker.roster.workers.values()] == ["idle"]
+
+
 def test_silent_local_worker_is_looked_at_before_it_is_judged(broker: BrokerCore) -> None:
     with_workers(broker)
     worker = an_id("worker-1")
@@ -902,6 +976,15 @@ def test_broker_that_stood_still_judges_nobody(broker: BrokerCore) -> None:
     assert told(broker.on_tick(now=100.0 + LIVENESS_S)).count("worker_lost") == 3
 
 
+def test_last_words_of_a_process_that_ended_in_a_pause_are_read_first(broker: BrokerCore) -> None:
+    with_client(with_workers(broker), "t1")
+    broker.on_pause(now=5.0)
+
+    assert broker.on_process_exit([an_id("worker-1")], now=5.0) == []
+    assert answered(broker.on_worker(W1, result("t1", 1), now=5.01)) == [(ALICE, "t1", Outcome.OK)]
+    assert told(broker.on_process_exit([an_id("worker-1")], now=5.0 + core.SETTLE_S)) == ["worker_lost"]
+
+
 def test_run_timeout_that_ended_in_a_pause_leaves_time_for_the_result(broker: BrokerCore) -> None:
     with_client(with_workers(broker))
     broker.on_client(ALICE, submit("t1", run_timeout_ms=500), now=0.0)
@@ -945,6 +1028,25 @@ def test_new_session_of_a_busy_process_takes_its_task_back_at_no_cost(make_broke
     assert told(actions) == ["worker_stopped", "task_requeued", "worker_ready", "task_assigned"]
     assert assigned(actions) == [(W1_AGAIN, "t1")]
     assert broker.on_worker(W1, result("t1", 1), now=1.0) == [SendToWorker(W1, Who())]
+
+
+@pytest.mark.parametrize("local_pid", [101, None], ids=["local", "remote"])
+def test_ready_that_was_overtaken_by_a_later_sessions_changes_nothing(
+    broker: BrokerCore, local_pid: int | None
+) -> None:
+    broker.on_worker(W1_AGAIN, ready(session="again", number=2), now=0.0, local_pid=local_pid)
+    with_client(broker, "t1")
+
+    assert broker.on_worker(W1, ready(number=1), now=0.1, local_pid=local_pid) == []
+    assert answered(broker.on_worker(W1_AGAIN, result("t1", 1), now=0.2)) == [(ALICE, "t1", Outcome.OK)]
+
+
+def test_ready_of_a_remote_process_that_was_overtaken_by_the_next_ones_changes_nothing(broker: BrokerCore) -> None:
+    broker.on_worker(W1_AGAIN, ready(pid=999, session="again", later_ms=300), now=0.0)
+    before = state_of(broker)
+
+    assert broker.on_worker(W1, ready(number=7), now=0.1) == []
+    assert state_of(broker) == before
 
 
 def test_remote_worker_of_the_same_name_replaces_its_forerunner(broker: BrokerCore) -> None:

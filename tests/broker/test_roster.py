@@ -8,14 +8,14 @@ from broker.tasks import Client, Task
 from broker.workers import Worker
 from tests.broker.building import ALICE, an_id
 
-TASK = Task(an_id("t1"), 1, Client(an_id("alice"), ALICE, 0.0, 0), b"race", 500, 0.0)
+TASK = Task(an_id("t1"), 1, Client(an_id("alice"), 1, ALICE, 0.0, 0), b"race", 500, 0.0)
 
 
 def a_worker(
     session: str, name: str = "worker-1", pid: int = 101, *, is_local: bool = True, has_peer: bool = True
 ) -> Worker:
     peer = session.encode() if has_peer else None
-    return Worker(an_id(session), peer, name, pid, is_local, "0.1.0", 0, 0.0)
+    return Worker(an_id(session), peer, 1, name, pid, is_local, "0.1.0", 0, 0.0)
 
 
 def roster_of(*workers: Worker) -> Roster:

@@ -54,7 +54,7 @@ from tests.running import ROOT, WaitUntil, environment
 
 PATIENCE_MS = 10_000
 COMMANDS = b"HELLO SUBMIT CANCEL PING ASKSTATS READY RESULT HEARTBEAT".split()
-HEARTBEAT = Heartbeat(Id(b"x" * 16), Name("nobody"), 1, Name("raw"), 0, busy=False, rss_bytes=1)
+HEARTBEAT = Heartbeat(Id(b"x" * 16), Name("nobody"), 1, Name("raw"), 0, busy=False, draining=False, rss_bytes=1)
 SLOW = {"liveness": 60, "heartbeat_interval": 1}  # raw peers send no heartbeats
 
 
@@ -88,14 +88,14 @@ class Broker:
 
     def client(self) -> Socket:
         socket = self.dealer()
-        send(socket, Hello(Id(os.urandom(16)), os.getpid(), 0))
+        send(socket, Hello(Id(os.urandom(16)), 1, os.getpid(), 0))
         assert isinstance(receive(socket, TO_CLIENT), Welcome)
         return socket
 
     def worker(self) -> tuple[Socket, Epoch]:
         """Ours by name, of this process: no test may have it killed."""
         socket = self.dealer("backend")
-        send(socket, Ready(Id(os.urandom(16)), Name(os.urandom(8).hex()), os.getpid(), Name("raw"), 0))
+        send(socket, Ready(Id(os.urandom(16)), 1, Name(os.urandom(8).hex()), os.getpid(), Name("raw"), 0))
         welcome = receive(socket, TO_WORKER)
         assert isinstance(welcome, Welcome)
         return socket, welcome.epoch
@@ -153,7 +153,7 @@ def receive(socket: Socket, inlet: Inlet[Any]) -> Any:  # noqa: ANN401
 
 
 def submit(payload: bytes = b"race", run_timeout_ms: int = 60_000) -> Submit:
-    return Submit(Id(os.urandom(16)), run_timeout_ms, payload)
+    return Submit(Id(os.urandom(16)), run_timeout_ms, 0, again=False, payload=payload)
 
 
 def done(task: Task, payload: bytes = b"done") -> Result:
@@ -346,15 +346,17 @@ def test_heartbeat_from_a_socket_of_its_own(broker: Broker) -> None:
     beats, (_, epoch) = broker.dealer("heartbeat_endpoint"), broker.worker()
     me = broker.stats().workers[0]
 
-    send(beats, Heartbeat(Id(os.urandom(16)), Name("nobody"), 1, Name("raw"), 0, busy=False, rss_bytes=1))
+    send(
+        beats, Heartbeat(Id(os.urandom(16)), Name("nobody"), 1, Name("raw"), 0, busy=False, draining=False, rss_bytes=1)
+    )
     assert receive(beats, TO_HEARTBEAT) == Who()
-    send(beats, Heartbeat(Id(os.urandom(16)), Name("busy"), 1, Name("raw"), 0, busy=True, rss_bytes=77))
+    send(beats, Heartbeat(Id(os.urandom(16)), Name("busy"), 1, Name("raw"), 0, busy=True, draining=False, rss_bytes=77))
     assert receive(beats, TO_HEARTBEAT) == Pong(epoch)
     introduced = next(worker for worker in broker.stats().workers if worker.name == "busy")
     assert (introduced.pid, introduced.state, introduced.rss_bytes) == (os.getpid(), "busy", 77)
 
     fresh = broker.dealer("backend")
-    send(fresh, Ready(Id(os.urandom(16)), Name("busy"), 1, Name("raw"), 0))
+    send(fresh, Ready(Id(os.urandom(16)), 1, Name("busy"), 1, Name("raw"), 0))
     assert isinstance(receive(fresh, TO_WORKER), Welcome)
     assert sorted(worker.name for worker in broker.stats().workers) == sorted(["busy", me.name])
 
@@ -400,7 +402,7 @@ def test_malformed_request_for_figures_is_counted(
 
 def test_absurd_figures_of_a_worker_do_not_end_the_broker(broker: Broker) -> None:
     socket = broker.dealer("backend")
-    send(socket, Ready(Id(os.urandom(16)), Name("absurd"), 2**53 - 1, Name("raw"), 2**53 - 1))
+    send(socket, Ready(Id(os.urandom(16)), 1, Name("absurd"), 2**53 - 1, Name("raw"), 2**53 - 1))
     receive(socket, TO_WORKER)
 
     assert broker.stats().workers[0].started_at.year == 9999
@@ -413,7 +415,7 @@ def test_absurd_figures_of_a_worker_do_not_end_the_broker(broker: Broker) -> Non
 def test_foreign_version_is_asked_who_it_is(broker: Broker, setting: str) -> None:
     stranger = broker.dealer(setting)
 
-    stranger.send_multipart([b"\x92\x02\xa5HELLO", b"whatever version 2 has here"])
+    stranger.send_multipart([b"\x92\x09\xa5HELLO", b"whatever version 9 has here"])
 
     assert receive(stranger, TO_HEARTBEAT) == Who()
     stranger.close()
@@ -430,7 +432,7 @@ def test_garbage_is_counted_and_not_answered(broker: Broker, wait_until: WaitUnt
         [b"GET / HTTP/1.1"],
         [b"", b"", b""],
         [b"\x00" * 900],
-        encode(Welcome(Epoch(b"x" * 8), 1)),
+        encode(Welcome(Epoch(b"x" * 8), 1, 2000)),
     ]
     for frames in garbage:
         stranger.send_multipart(frames)
@@ -532,7 +534,7 @@ def test_client_that_does_not_read_holds_nobody_up(start: StartBroker, context: 
     deaf.set(zmq.LINGER, 0)
     deaf.set(zmq.RCVHWM, 1)
     deaf.connect(broker.endpoints["endpoint"])
-    send(deaf, Hello(Id(b"deaf" * 4), os.getpid(), 0))
+    send(deaf, Hello(Id(b"deaf" * 4), 1, os.getpid(), 0))
 
     for _ in range(3_000):
         send(deaf, AskStats())
@@ -553,7 +555,7 @@ def test_full_backlog_is_told(start: StartBroker) -> None:
     send(client, first)
     send(client, second)
 
-    assert receive(client, TO_CLIENT) == Reject(second.task_id, 1, 1)
+    assert receive(client, TO_CLIENT) == Reject(second.task_id, 1, 1, in_bytes=False)
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

@@ -243,9 +243,12 @@ def test_race_that_cannot_be_told_is_left_out_of_the_message(broker: FakeBroker,
 
 
 def test_full_backlog_comes_through_the_future(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
-    broker.on_submit = lambda task: [Reject(task.task_id, 100, 100)]
+    broker.on_submit = lambda task: [Reject(task.task_id, 90, 100, in_bytes=True)]
 
-    with pytest.raises(BacklogFullError, match=r"task .* \(race race-1\).*100 of 100; submit again later"):
+    with pytest.raises(
+        BacklogFullError,
+        match=r"task .* \(race race-1\).*90 of 100 bytes \(RACEPOOL_BACKLOG_BYTES\); submit again later",
+    ):
         submit(pool, race()).result(BOUND_S)
 
 
@@ -399,7 +402,7 @@ def test_async_with_and_aclose_leave_the_loop_free(broker: FakeBroker, make_pool
             future = submit(pool, race())
             closing = asyncio.create_task(pool.aclose())
             deadline = time.monotonic() + BOUND_S
-            while not broker.of(Submit) and time.monotonic() < deadline:
+            while not (ticks and broker.of(Submit)) and time.monotonic() < deadline:
                 ticks += 1
                 await asyncio.sleep(0.01)
             assert not closing.done()

@@ -1,15 +1,20 @@
 """A real pool: `racepool up` in a process of its own, through pytest-xprocess, in a private run directory."""
 
+import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from xprocess import ProcessStarter, XProcess
 
 from client import ZmqPool
-from tests.running import RACEPOOL, Running, StartPool, environment
+from tests.running import RACEPOOL, Blocked, Race, Running, StartClient, StartPool, WaitUntil, environment
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +58,61 @@ def start_pool(xprocess: XProcess) -> Iterator[StartPool]:
 def scripted(start_pool: StartPool) -> Running:
     """A pool of three whose workers do what the race's name says (see tests/transforms.py)."""
     return start_pool(transform="transforms:scripted")
+
+
+@pytest.fixture
+def at_rest(scripted: Running, wait_until: WaitUntil) -> Iterator[None]:
+    """Each test finds the pool whole and idle, and leaves it so; what it did is in the books."""
+    wait_until(scripted.is_at_rest, 15)
+    yield
+    wait_until(scripted.is_at_rest, 15)
+    submitted, accounted = scripted.books()
+    assert submitted == accounted
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A file that is not there yet, for races named `wait-for:`."""
+    return tmp_path / "gate"
+
+
+@pytest.fixture
+def blocked(race: Race, wait_until: WaitUntil, gate: Path) -> Blocked:
+    """Workers have a task in hand that ends with the block, or when the test touches the gate."""
+
+    @contextmanager
+    def block(running: Running, *, workers: int | None = None, gate: Path = gate) -> Iterator[None]:
+        before = running.stats()
+        count = before.total_workers if workers is None else workers
+        blocking = [running.exec(race(f"wait-for:{gate}", f"blocking-{index}")) for index in range(count)]
+        wait_until(lambda: running.stats().in_flight == before.in_flight + count)
+        try:
+            yield
+        finally:
+            gate.touch()
+        for future in blocking:
+            future.result(20)
+
+    return block
+
+
+@pytest.fixture
+def start_client() -> Iterator[StartClient]:
+    """Starts clients in processes of their own; each has submitted its races."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(running: Running, races: list[dict[str, Any]]) -> "subprocess.Popen[str]":
+        command = [sys.executable, str(Path(__file__).with_name("client_process.py")), f"{running.dir}/frontend.ipc"]
+        child = subprocess.Popen(command, env=running.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        started.append(child)
+        assert child.stdin
+        assert child.stdout
+        child.stdin.write(json.dumps(races) + "\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "submitted\n"
+        return child
+
+    yield start
+    for child in started:
+        child.kill()
+        child.communicate()

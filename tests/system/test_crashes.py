@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from client import TaskTimeoutError, WorkerCrashedError
-from tests.running import Race, Running, WaitUntil
+from tests.running import Race, Running, WaitUntil, state_of
 
 pytestmark = pytest.mark.system
 
@@ -95,7 +95,7 @@ def test_task_of_a_frozen_worker_is_done_elsewhere(scripted: Running, race: Race
     os.kill(lost["pid"], signal.SIGCONT)
     wait_until(lambda: _attempts(scripted, frozen.task_id) == [1, 2])
     second = next(worker.pid for worker in scripted.stats().workers if worker.task_id == frozen.task_id)
-    wait_until(lambda: _is_stopped(second))
+    wait_until(lambda: state_of(second) == "T")
     os.kill(second, signal.SIGCONT)
 
     assert frozen.result(10)["pid"] == second
@@ -145,7 +145,3 @@ def test_a_killed_broker_costs_nobody_a_result(scripted: Running, race: Race, wa
 
 def _attempts(running: Running, task_id: str | None) -> list[int]:
     return [entry["attempt"] for entry in running.events("task_assigned") if entry["task_id"] == task_id]
-
-
-def _is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

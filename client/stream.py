@@ -1,0 +1,204 @@
+"""Many races through one pool: how many are on their way at once, and what is done where the backlog is full.
+
+Knows no clock, thread or loop; client.iteration takes the races, waits and hands the results over.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from math import inf
+from typing import Any, TypeAlias
+
+from client.core import UNIT_BYTES, WINDOW_UNITS
+from client.pool_future import PoolFuture, failed
+from protocol.errors import BacklogFullError, PoolError, TaskTimeoutError
+from protocol.payloads import Parcel
+from protocol.race import RaceInput
+
+RETRY_S = 0.05
+MAX_RETRY_S = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One race of the stream, the `index`th. `parcel` is let go when it is answered."""
+
+    index: int
+    parcel: Parcel | None
+    submitted_at: float = -inf
+    future: PoolFuture[Any] | None = None
+
+    @property
+    def units(self) -> int:
+        """Its share of the memory that the stream may take."""
+        return 1 if self.parcel is None else 1 + self.parcel.size_bytes // UNIT_BYTES
+
+    def __lt__(self, other: "Job") -> bool:
+        return self.index < other.index
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Take the next race from the input: `take` it, or `end_input`."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """The next race that is finished."""
+
+    job: Job
+    future: PoolFuture[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Until `wake`, or until this instant."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """All is handed over."""
+
+
+Step: TypeAlias = Take | HandOver | Wait | End
+
+
+class Stream:
+    """The races between an input and whoever consumes their results.
+
+    Invariant: each race that was taken is in exactly one place: submitted, refused, finished or handed over. Those that
+    the consumer has not released take at most `limit` places and `WINDOW_UNITS` of memory. The limit grows by one with
+    each answer that was not long in coming, as a TCP window does, and is halved when the backlog has no room.
+
+    Args:
+        pack: a race to its parcel; a PoolError is that race's result.
+        submit: a parcel to its future; BacklogFullError means later.
+        start: the first limit.
+        patience_s: an answer that took longer shows that enough is on its way.
+    """
+
+    def __init__(
+        self,
+        pack: Callable[[RaceInput], Parcel],
+        submit: Callable[[Parcel], PoolFuture[Any]],
+        *,
+        start: int,
+        patience_s: float,
+    ) -> None:
+        self.limit = start
+        self.wake: Callable[[], None] = lambda: None  # called in the I/O thread when something has finished
+        self._pack = pack
+        self._submit = submit
+        self._patience_s = patience_s
+        self._taken = 0
+        self._has_input = True
+        self._kept = 0
+        self._kept_units = 0
+        self._submitted: dict[int, Job] = {}
+        self._refused: list[Job] = []
+        self._finished: deque[Job] = deque()
+        self._answered_at = -inf
+        self._retry_at = -inf
+        self._retry_s = RETRY_S
+
+    def next_step(self, now: float, *, may_take: bool = True) -> Step:
+        """What is to be done. `may_take` is False while the input is still being waited for.
+
+        Raises:
+            PoolClosedError, PoolBrokenError: nothing can be submitted any more.
+        """
+        while self._finished:
+            job = self._finished.popleft()
+            future = self._settled(job, now)
+            if future is not None:
+                return HandOver(job, future)
+        while self._refused and now >= self._retry_at and len(self._submitted) < self.limit:
+            self._put_out(heappop(self._refused), now)
+        if self._finished:
+            return self.next_step(now, may_take=may_take)
+        if self._has_input and self._has_room:
+            return Take() if may_take else Wait(inf)
+        if not self._has_input and not self._submitted and not self._refused:
+            return End()
+        return Wait(self._retry_at if self._refused and len(self._submitted) < self.limit else inf)
+
+    def take(self, race: RaceInput, now: float) -> None:
+        """The next race of the input."""
+        job = Job(self._taken, None)
+        self._taken += 1
+        self._kept += 1
+        try:
+            job.parcel = self._pack(race)
+        except PoolError as error:
+            job.future = failed(error)
+            self._finished.append(job)
+        else:
+            self._put_out(job, now)
+        self._kept_units += job.units
+
+    def end_input(self) -> None:
+        """There are no more races."""
+        self._has_input = False
+
+    def release(self, job: Job) -> None:
+        """The consumer has this result, and so its place is free."""
+        self._kept -= 1
+        self._kept_units -= job.units
+
+    def cancel(self) -> None:
+        """Takes back whatever is not finished."""
+        for job in list(self._submitted.values()):
+            if job.future is not None:
+                job.future.cancel()
+
+    @property
+    def _has_room(self) -> bool:
+        return not self._refused and self._kept < self.limit and self._kept_units < WINDOW_UNITS
+
+    def _put_out(self, job: Job, now: float) -> None:
+        assert job.parcel is not None, "it is not answered"  # noqa: S101
+        try:
+            job.future, job.submitted_at = self._submit(job.parcel), now
+        except BacklogFullError:
+            self._refuse(job, now)
+            return
+        self._submitted[job.index] = job
+        job.future.add_done_callback(lambda _: self._on_done(job))
+
+    def _on_done(self, job: Job) -> None:
+        """In the I/O thread."""
+        self._finished.append(job)
+        self.wake()
+
+    def _settled(self, job: Job, now: float) -> PoolFuture[Any] | None:
+        """Its future, if that is its end; else it is to be submitted again."""
+        assert job.future is not None, "it was put out"  # noqa: S101
+        self._submitted.pop(job.index, None)
+        if self._is_refusal(job, job.future):
+            self._refuse(job, now)
+            return None
+        self._kept_units -= job.units
+        job.parcel = None
+        self._kept_units += job.units
+        if now - job.submitted_at <= self._patience_s:
+            self.limit = min(self.limit + 1, WINDOW_UNITS)
+        self._answered_at, self._retry_s = now, RETRY_S
+        return job.future
+
+    def _is_refusal(self, job: Job, future: Future[Any]) -> bool:
+        """No room in the backlog; or its waiting time ran out behind others of this very stream, which went on."""
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, TaskTimeoutError):
+            return error.state == "queued" and self._answered_at > job.submitted_at
+        return isinstance(error, BacklogFullError)
+
+    def _refuse(self, job: Job, now: float) -> None:
+        heappush(self._refused, job)
+        if now >= self._retry_at:  # once for all that were refused together
+            self.limit = max(1, self.limit // 2)
+            self._retry_at = now + self._retry_s
+            self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)

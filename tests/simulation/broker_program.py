@@ -1,0 +1,149 @@
+"""The broker as the simulation runs it: the real core, in turns like those of broker.server."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import assert_never
+
+from broker import actions as broker_actions
+from broker.core import BrokerCore
+from protocol.messages import (
+    Id,
+    Ready,
+    Stats,
+)
+from tests.simulation.network import Port, Program
+from tests.simulation.promises import Books, Caller, Process
+from tests.simulation.stage import Stage
+
+MESSAGES_PER_TURN = 64
+DRAIN_S = 3.0
+
+
+class BrokerProgram(Program):
+    """One epoch of the broker, in turns like those of broker.server."""
+
+    def __init__(
+        self, core: BrokerCore, stage: Stage, caller_of: dict[Id, Caller], on_done: Callable[[], None]
+    ) -> None:
+        super().__init__(stage.clock)
+        self.core = core
+        self.books = Books(core, stage.witness, stage.clock, caller_of)
+        self._on_done = on_done
+        self.drain_until = inf
+        self._network = stage.network
+        self._witness = stage.witness
+        self._patience_s = core.settings.liveness / 4
+        self._watched: dict[Id, Process] = {}
+        self._stood_still_s = 0.0
+        self._network.broker_starts(self)
+        self.wake(stage.clock.now)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether a drain is over."""
+        return self.drain_until < inf and (self.core.ledger.in_flight == 0 or self.clock.now >= self.drain_until)
+
+    def terminate(self) -> None:
+        if self.drain_until == inf:
+            self.drain_until = self.clock.now + DRAIN_S
+            self._perform(self.core.on_drain())
+
+    def on_resumed(self, stood_still_s: float) -> None:
+        self._stood_still_s += stood_still_s
+        self._network.resumed(self)
+        self.books.resumed_at = self.clock.now
+
+    def next_check(self) -> float:
+        ended = self.clock.now if any(process.is_dead for process in self._watched.values()) else inf
+        return min(self.core.next_check(), self._network.next_arrival(), ended, self.drain_until)
+
+    def turn(self) -> None:
+        is_drained = [self._drain(port) for port in Port]
+        stood_still_s, self._stood_still_s = self._stood_still_s, 0.0
+        if stood_still_s > self._patience_s:
+            self._perform(self.core.on_pause(self.clock.now))
+        if is_drained[0]:
+            ended = [incarnation for incarnation, process in self._watched.items() if process.is_dead]
+            self._perform(self.core.on_process_exit(ended, self.clock.now))
+        if all(is_drained):
+            self._perform(self.core.on_tick(self.clock.now))
+        self.books.check()
+        if self.is_done:
+            self._perform(self.core.farewell())
+            self._on_done()
+
+    def die(self) -> None:
+        self.is_dead = True
+        self.books.close()
+        self._network.broker_ends()
+
+    def _drain(self, port: Port) -> bool:
+        for _ in range(MESSAGES_PER_TURN):
+            received = self._network.receive(port)
+            if received is None:
+                return True
+            link, message = received
+            pid = link.pid if link.closed_at is None else None  # the kernel tells only of those that are there
+            now = self.clock.now
+            match port:
+                case Port.BACKEND:
+                    is_ready = isinstance(message, Ready)
+                    if is_ready:
+                        self.books.session_at[link.peer] = message.incarnation
+                    self._perform(self.core.on_worker(link.peer, message, now, pid if is_ready else None))
+                case Port.HEARTBEAT:
+                    is_known = message.incarnation in self.core.roster.workers
+                    self._perform(self.core.on_heartbeat(link.peer, message, now, None if is_known else pid))
+                case Port.FRONTEND:
+                    client = self.books.client_at(link.peer)
+                    actions = self.core.on_client(link.peer, message, now)
+                    self.books.on_client(client, message, actions)
+                    self._perform(actions)
+                case _:
+                    assert_never(port)
+        return False
+
+    def _perform(self, actions: Iterable[broker_actions.Action]) -> None:
+        self.books.on_forgotten_clients()
+        todo = deque(actions)
+        while todo:
+            action = todo.popleft()
+            self.books.on_action(action)
+            todo.extend(self._done(action))
+        self.books.note_sessions()
+
+    def _done(self, action: broker_actions.Action) -> Iterable[broker_actions.Action]:  # noqa: C901, PLR0912  # one case per action
+        match action:
+            case broker_actions.SendToWorker(peer, message):
+                if not self._network.send_to_dealer(Port.BACKEND, peer, message):
+                    return self.core.on_worker_unreachable(peer, self.clock.now)
+            case broker_actions.SendToClient(peer, message):
+                if not self._network.send_to_dealer(Port.FRONTEND, peer, message):
+                    self.books.unsent += 1
+                    return self.core.on_client_unreachable(peer)
+            case broker_actions.SendToHeartbeat(peer, message):
+                self._network.send_to_dealer(Port.HEARTBEAT, peer, message)
+            case broker_actions.SendStats(peer):
+                self._network.send_to_dealer(Port.FRONTEND, peer, Stats(b"figures"))
+            case broker_actions.WatchProcess(incarnation):
+                process = self._witness.process_of[incarnation]
+                if process.is_dead:
+                    self.books.never_reached.add(incarnation)
+                    return self.core.on_process_gone(incarnation, self.clock.now)
+                self._watched[incarnation] = process
+                process.watchers.append(self)
+            case broker_actions.UnwatchProcess(incarnation):
+                self._watched.pop(incarnation, None)
+            case broker_actions.KillProcess(incarnation):
+                if incarnation in self._watched:
+                    self._watched.pop(incarnation).die()
+            case broker_actions.ProbeProcess(incarnation):
+                watched = self._watched.get(incarnation)
+                has_progress = watched is not None and watched.uses_cpu
+                return self.core.on_probe(incarnation, self.clock.now, has_progress=has_progress)
+            case broker_actions.Report():
+                pass
+            case _:
+                assert_never(action)
+        return ()

@@ -1,0 +1,361 @@
+"""What architecture.md's guarantees mean in the simulation, checked while it runs. A broken one is an AssertionError.
+
+`Witness` stands by the callers: every task ends once, and rightly. `Books` stands beside one epoch of the broker: what
+it assigns in which order, whom it judges, what it drops. Neither asks the broker what it thinks, but where it is held
+against that.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.actions import Action, Report, SendToClient, SendToWorker
+from broker.core import BrokerCore
+from broker.tasks import Client
+from protocol.errors import BacklogFullError, BrokerUnavailableError, PoolError, TaskTimeoutError
+from protocol.failures import unpack_crashes
+from protocol.messages import Answer, Cancel, Id, Outcome, Reject, Submit, Task
+from tests.simulation.network import Clock, Program
+
+ROUNDING_S = 0.002  # timeouts travel in whole milliseconds
+NOTICE_S = 0.5  # heartbeats on their way, and their interval
+COSTLY = {"process_exit", "silence", "replaced", "run_timeout", "cancelled"}
+
+
+class Process(Program):
+    """A worker process as the kernel and these promises see it."""
+
+    pid: int
+    session: Id | None
+    watchers: list[Program]
+    wants_to_end: bool
+
+    @property
+    def uses_cpu(self) -> bool:
+        raise NotImplementedError
+
+    def die(self) -> None:
+        raise NotImplementedError
+
+
+class Caller(Program):
+    """A client process as these promises see it."""
+
+    sessions: int
+    was_welcome: bool
+    connect_timeout_s: float
+
+
+@dataclass(frozen=True)
+class Script:
+    """What a task does: how long, how it ends, how many processes it kills, whether another thread may run."""
+
+    duration_s: float
+    ending: str
+    deaths: int = 0
+    holds_gil: bool = False
+
+
+@dataclass(eq=False)
+class Wanted:
+    """A task as its caller sees it."""
+
+    number: int
+    id: Id
+    caller: Caller
+    script: Script
+    submitted_at: float
+    queue_timeout_s: float
+    run_timeout_s: float
+    sessions_before: int
+    end: str | None = None
+    ended_at: float = 0.0
+    deaths: int = 0
+    in_hand_s: float = 0.0
+
+    def waited_at_least(self, now: float) -> float:
+        """What surely was no running; a client that lost its session may not know of some of that."""
+        is_known = self.caller.sessions == self.sessions_before
+        return now - self.submitted_at - (self.in_hand_s if is_known else 0.0)
+
+
+class Witness:
+    """Every task that was ever submitted, and every worker process."""
+
+    def __init__(self, clock: Clock, *, max_attempts: int, liveness_s: float) -> None:
+        self.wanted: list[Wanted] = []
+        self.process_of: dict[Id, Process] = {}
+        self.max_attempts = max_attempts
+        self.liveness_s = liveness_s
+        self._by_id: dict[Id, Wanted] = {}
+        self._clock = clock
+
+    def add(self, wanted: Wanted) -> None:
+        self.wanted.append(wanted)
+        self._by_id[wanted.id] = wanted
+
+    def of(self, task_id: Id) -> Wanted:
+        return self._by_id[task_id]
+
+    def may_kill(self, number: int) -> bool:
+        """Whether this execution kills its process; counts it."""
+        wanted = self.wanted[number]
+        wanted.deaths += 1
+        return wanted.deaths <= wanted.script.deaths
+
+    def on_end(self, wanted: Wanted, how: str) -> None:
+        assert wanted.end is None, f"task {wanted.number} ended twice: {wanted.end}, then {how}"
+        wanted.end, wanted.ended_at = how, self._clock.now
+        if how != "cancelled" and wanted.caller.is_well_since(wanted.submitted_at):
+            waited_s = self._clock.now - wanted.submitted_at - wanted.in_hand_s
+            assert waited_s <= wanted.queue_timeout_s + self.liveness_s + NOTICE_S, "it waited for too long"
+
+    def on_answer(self, task_id: Id, answer: Answer) -> None:
+        wanted = self.of(task_id)
+        self.on_end(wanted, answer.outcome.value)
+        ending = wanted.script.ending
+        match answer.outcome:
+            case Outcome.OK:
+                assert answer.payload == b"result of %d" % wanted.number, "the result of another task"
+                assert ending in ("ok", "kill")
+            case Outcome.RAISED:
+                assert ending == "raise", "an exception that was never raised"
+            case Outcome.CRASHED:
+                assert len(unpack_crashes(answer.payload)) == self.max_attempts
+            case Outcome.RUN_TIMEOUT | Outcome.QUEUE_TIMEOUT:
+                pass  # the books looked when the broker sent it
+            case _:
+                raise AssertionError(f"no worker here ends like that: {answer.outcome}")
+
+    def on_failure(self, task_id: Id, error: PoolError) -> None:
+        wanted, now = self.of(task_id), self._clock.now
+        self.on_end(wanted, type(error).__name__)
+        match error:
+            case TaskTimeoutError():
+                assert wanted.waited_at_least(now) >= wanted.queue_timeout_s - ROUNDING_S, "it had waiting left"
+            case BrokerUnavailableError():
+                assert not wanted.caller.was_welcome, "a broker was there once"
+                assert now - wanted.submitted_at >= wanted.caller.connect_timeout_s - ROUNDING_S
+            case BacklogFullError():
+                pass  # the books looked when the broker sent it
+            case _:
+                raise AssertionError(f"nothing here fails like that: {error!r}")
+
+
+@dataclass(eq=False)
+class Entry:
+    """An open task of this epoch. `holder` is None while it waits."""
+
+    wanted: Wanted
+    client_id: Id
+    arrival: int
+    assignments: int = 0
+    deaths: int = 0
+    holder: Id | None = None
+    held_since: float = 0.0
+    is_disowned: bool = False
+    is_kill_wanted: bool = False
+    lost_by: str = ""
+
+
+@dataclass
+class Books:
+    """One epoch: every open task, by our own account."""
+
+    core: BrokerCore
+    witness: Witness
+    clock: Clock
+    caller_of: dict[Id, Caller]
+    resumed_at: float = 0.0
+    unsent: int = 0
+    open: dict[Id, Entry] = field(default_factory=dict)
+    session_at: dict[bytes, Id] = field(default_factory=dict)
+    never_reached: set[Id] = field(default_factory=set)
+    _arrivals: int = 0
+    _lease: int = 0
+    _seen: set[Id] = field(default_factory=set)
+    _latest: dict[Id, int] = field(default_factory=dict)
+    _clients: set[Id] = field(default_factory=set)
+    _sessions: dict[Id, int] = field(default_factory=dict)
+
+    # --- clients ------------------------------------------------------------------------------------------------------
+
+    def client_at(self, peer: bytes) -> Client | None:
+        return self.core._client_at.get(peer)
+
+    def on_client(self, client: Client | None, message: Any, actions: Iterable[Action]) -> None:  # noqa: ANN401
+        """A client's message was handled; `client` is whose session it came in."""
+        if client is None:
+            return
+        match message:
+            case Submit(task_id):
+                refused = any(isinstance(a, SendToClient) and isinstance(a.message, Reject) for a in actions)
+                self._on_submit(client, message, is_refused=refused)
+            case Cancel(task_id, kill):
+                entry = self.open.get(task_id)
+                if entry is not None and entry.holder is None:
+                    del self.open[task_id]
+                elif entry is not None:
+                    entry.is_disowned, entry.is_kill_wanted = True, kill
+
+    def on_forgotten_clients(self) -> None:
+        """Whoever is no client any more has lost its tasks, and must have given cause for that."""
+        now = self.clock.now
+        for client_id in self._clients - self.core.clients.keys():
+            caller = self.caller_of[client_id]
+            since = now - self.core.settings.liveness - NOTICE_S
+            is_well = caller.is_well_since(since) and self.resumed_at < since
+            assert not is_well, "a client that spoke was forgotten"
+            for task_id, entry in list(self.open.items()):
+                if entry.client_id == client_id and entry.holder is None:
+                    del self.open[task_id]
+                elif entry.client_id == client_id:
+                    entry.is_disowned = True
+        self._clients = set(self.core.clients)
+
+    def note_sessions(self) -> None:
+        """So that a session can be judged when it is over."""
+        self._sessions = {worker.incarnation: worker.pid for worker in self.core.roster.workers.values()}
+
+    def _on_submit(self, client: Client, submit: Submit, *, is_refused: bool) -> None:
+        task_id = submit.task_id
+        entry = self.open.get(task_id)
+        if entry is not None:
+            entry.is_disowned = False
+            return
+        if is_refused:
+            waiting = sum(entry.holder is None for entry in self.open.values())
+            limit = self.core.settings.backlog_limit * (2 if submit.again else 1)
+            assert waiting >= limit, "refused though there was room"
+            return
+        self._arrivals += 1
+        wanted = self.witness.of(task_id)
+        self.open[task_id] = Entry(wanted, client.id, self._arrivals)
+        if task_id not in self._seen:
+            self._seen.add(task_id)
+            assert wanted.number > self._latest.get(client.id, -1), "a client's tasks came out of order"
+            self._latest[client.id] = wanted.number
+
+    # --- what the broker does -----------------------------------------------------------------------------------------
+
+    def on_action(self, action: Action) -> None:
+        match action:
+            case SendToWorker(peer, Task() as task):
+                self._on_assigned(peer, task)
+            case SendToClient(_, Answer() as answer):
+                self._on_answered(answer)
+            case Report("task_completed" | "task_failed", fields):
+                self._on_ended_unanswered(Id(bytes.fromhex(str(fields["task_id"]))))
+            case Report("worker_lost" | "worker_stopped", fields):
+                self._on_lost(fields)
+            case Report("task_requeued", fields):
+                self._on_requeued(self.open[Id(bytes.fromhex(str(fields["task_id"])))])
+
+    def _on_assigned(self, peer: bytes, task: Task) -> None:
+        entry = self.open[task.task_id]
+        assert entry.holder is None, "it is in a worker's hands already"
+        oldest = min(other.arrival for other in self.open.values() if other.holder is None)
+        assert entry.arrival == oldest, "not the oldest that waits"
+        holder = self.session_at[peer]
+        assert all(other.holder != holder for other in self.open.values()), "this worker has its hands full"
+        entry.assignments += 1
+        assert (task.epoch, task.attempt) == (self.core.epoch, entry.assignments)
+        assert task.lease > self._lease, "two assignments under one lease"
+        self._lease = task.lease
+        entry.holder, entry.held_since = holder, self.clock.now
+
+    def _on_answered(self, answer: Answer) -> None:
+        entry = self.open.pop(answer.task_id)
+        assert not entry.is_disowned, "nobody waits for this answer"
+        match answer.outcome:
+            case Outcome.QUEUE_TIMEOUT:
+                assert entry.holder is None, "it runs"
+                wanted = entry.wanted
+                assert wanted.waited_at_least(self.clock.now) >= wanted.queue_timeout_s - ROUNDING_S, "it could wait"
+            case Outcome.CRASHED:
+                assert entry.deaths == self.witness.max_attempts, "given up too early, or too late"
+            case Outcome.RUN_TIMEOUT:
+                assert entry.lost_by == "run_timeout"
+            case _:
+                assert entry.holder is not None, "a result of a task that waits"
+        self._let_go(entry)
+
+    def _on_lost(self, fields: Any) -> None:  # noqa: ANN401
+        reason, pid = fields["reason"], fields["pid"]
+        gone = [one for one, its in self._sessions.items() if its == pid and one not in self.core.roster.workers]
+        task_id = fields.get("task_id")
+        entry = self.open[Id(bytes.fromhex(task_id))] if task_id else None
+        process = self.witness.process_of[entry.holder] if entry and entry.holder else None
+        if process is None:
+            process = next(one for one in self.witness.process_of.values() if one.pid == pid)
+        self._judge(reason, process, entry, is_current=process.session in gone)
+        if entry is not None:
+            self._on_ended_unanswered(entry.wanted.id)
+            entry.lost_by = reason
+            entry.deaths += reason in COSTLY and entry.holder not in self.never_reached
+
+    def _judge(self, reason: str, process: Process, entry: Entry | None, *, is_current: bool) -> None:
+        """Whether the broker had cause to end a session like that."""
+        now = self.clock.now
+        since = now - self.core.settings.liveness - NOTICE_S
+        match reason:
+            case "process_exit":
+                assert process.is_dead, "it lives"
+            case "silence":
+                assert not (is_current and process.is_well_since(since)), "it was not silent"
+            case "run_timeout":
+                assert entry is not None
+                wanted = entry.wanted
+                assert now - entry.held_since >= wanted.run_timeout_s - ROUNDING_S, "it had time left"
+                is_slow = wanted.script.ending in ("hang", "kill") or (
+                    wanted.script.duration_s > wanted.run_timeout_s - NOTICE_S
+                )
+                assert is_slow or not (is_current and process.is_well_since(entry.held_since)), "its result was there"
+            case "cancelled":
+                assert entry is not None
+                assert entry.is_kill_wanted, "nobody asked for its end"
+            case "replaced":
+                assert process.is_dead or process.session is None or not is_current, "it was there first"
+            case "goodbye":
+                assert process.wants_to_end
+            case "renewed":
+                assert not is_current
+            case _:
+                assert reason == "unreachable"
+
+    def _on_ended_unanswered(self, task_id: Id) -> None:
+        """Nobody waits for it any more, so its end is the worker's."""
+        entry = self.open.get(task_id)
+        if entry is not None and entry.is_disowned:
+            del self.open[task_id]
+
+    def _on_requeued(self, entry: Entry) -> None:
+        assert entry.holder not in self.core.roster.workers, "two workers have it"
+        assert entry.deaths < self.witness.max_attempts
+        entry.assignments -= entry.lost_by == "unreachable" or entry.holder in self.never_reached
+        self._let_go(entry)
+
+    def _let_go(self, entry: Entry) -> None:
+        if entry.holder is not None:
+            entry.wanted.in_hand_s += self.clock.now - entry.held_since
+            entry.holder = None
+
+    # --- after each turn ----------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Holds our account against the broker's."""
+        core = self.core
+        assert core.audit() == []
+        theirs = core.ledger._tasks
+        assert theirs.keys() >= self.open.keys(), "a task was dropped in silence"
+        assert theirs.keys() == self.open.keys(), "a task that nobody submitted"
+        assert all(task.is_queued == (self.open[task_id].holder is None) for task_id, task in theirs.items())
+        assert core.counters["dropped"] == self.unsent
+        now = self.clock.now
+        may_rest = now < core._settles_at or core.next_check() <= now or core._is_draining
+        assert may_rest or not (core.roster.idle_count and core.ledger.backlog.depth), "idle while a task waits"
+
+    def close(self) -> None:
+        """The epoch is over; what ran ran until now."""
+        for entry in self.open.values():
+            self._let_go(entry)

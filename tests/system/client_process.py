@@ -1,0 +1,29 @@
+"""A client in a process of its own, to be frozen or killed: submits the races that it reads, tells of their ends."""
+
+import json
+import sys
+from concurrent.futures import Future
+from typing import Any
+
+from client import ZmqPool
+
+
+def main(socket_path: str) -> None:
+    """Reads a JSON array of races from a line of standard input, and prints what became of each, likewise."""
+    with ZmqPool(f"ipc://{socket_path}") as pool:
+        futures = [pool.exec(race) for race in json.loads(sys.stdin.readline())]
+        print("submitted", flush=True)  # noqa: T201  # the test waits for it
+        print(json.dumps([_end(future) for future in futures]), flush=True)  # noqa: T201  # and reads this
+
+
+def _end(future: "Future[Any]") -> object:
+    """The id that came back, the size of what has none, or the error."""
+    error = future.exception()
+    if error is not None:
+        return repr(error)
+    result = future.result()
+    return len(result) if isinstance(result, bytes) else result["id"]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

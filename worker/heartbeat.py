@@ -1,0 +1,60 @@
+"""The heartbeats' decisions: when to beat, when to take a fresh socket, when the session is lost. Knows no thread."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from protocol.messages import Id, Pong, ToHeartbeat
+from worker.core import Session
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSocket:
+    """Close the socket, if there is one, and open a fresh one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Send a heartbeat of this session through the socket."""
+
+    session: Session
+
+
+Action: TypeAlias = OpenSocket | Beat
+
+
+class HeartbeatCore:
+    """The heartbeats of one worker, whatever session it is in.
+
+    Each socket serves one session, and is replaced when it has heard nothing for the liveness: a broker on another host
+    may have gone without a word.
+    """
+
+    def __init__(self, session: Session, now: float, *, interval_s: float, liveness_s: float) -> None:
+        self._session = session
+        self._interval_s = interval_s
+        self._liveness_s = liveness_s
+        self._heard_at = now - liveness_s
+        self._beat_at = now
+
+    def on_tick(self, session: Session, now: float) -> list[Action]:
+        """Beats if it is time; `session` is what the worker has at this moment."""
+        actions: list[Action] = []
+        is_due = now >= self._beat_at
+        if now >= self._heard_at + self._liveness_s or (is_due and session.incarnation != self._session.incarnation):
+            self._heard_at, is_due = now, True
+            actions.append(OpenSocket())
+        if is_due:
+            self._session, self._beat_at = session, now + self._interval_s
+            if session.epoch is not None:  # not welcomed yet: a beat could overtake the READY
+                actions.append(Beat(session))
+        return actions
+
+    def on_reply(self, reply: ToHeartbeat, now: float) -> Id | None:
+        """The incarnation that the broker does not know, or that belongs to an older epoch; None if all is well."""
+        self._heard_at = now
+        is_known = isinstance(reply, Pong) and reply.epoch == self._session.epoch
+        return None if is_known else self._session.incarnation
+
+    def next_check(self) -> float:
+        """When `on_tick` has something to do."""
+        return min(self._beat_at, self._heard_at + self._liveness_s)
