@@ -286,9 +286,8 @@ class Engine:
 
 def broken(cause: BaseException, about: str = "") -> PoolBrokenError:
     """The error of a pool whose I/O thread died."""
-    error = PoolBrokenError(
-        f"{about}the pool's I/O thread died of {cause!r}; make a new pool (restart the program, if it is the one `pool`)"
-    )
+    remedy = "make a new pool (for the application-wide `pool`: restart the program)"
+    error = PoolBrokenError(f"{about}the pool's I/O thread died of {cause!r}; {remedy}")
     error.__cause__ = cause
     return error
 

@@ -234,8 +234,12 @@ class ZmqPool:
         closed: PoolFuture[None] = PoolFuture()
 
         def close() -> None:
-            self.shutdown(wait, cancel_futures=cancel_futures)
-            closed.resolve(None, None)
+            try:
+                self.shutdown(wait, cancel_futures=cancel_futures)
+            except BaseException as error:  # noqa: BLE001  # whatever it is, its caller waits for it
+                closed.resolve(None, error)
+            else:
+                closed.resolve(None, None)
 
         # not in the loop's executor: the end of a loop waits for that, also after a Ctrl-C
         threading.Thread(target=close, name="racepool-close", daemon=True).start()
