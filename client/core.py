@@ -247,7 +247,7 @@ class ClientCore:
         self._hello_retry_s = self._timing.hello_retry_s
         self._lost_at = None
         self._hello_at = inf
-        self._interval_s = min(self._timing.heartbeat_interval_s, welcome.liveness_ms / 4000)
+        self._interval_s = min(self._timing.heartbeat_interval_s, welcome.beat_s)
         said: list[Action] = []
         for task_id, withdrawal in list(self._withdrawals.items()):
             if withdrawal.epoch == welcome.epoch:

@@ -17,6 +17,7 @@ MAX_HEADER_BYTES = 512
 ID_BYTES = 16
 EPOCH_BYTES = 8
 MAX_NAME_CHARS = 64
+MIN_BEAT_S = 0.01  # no broker's word makes a peer spin
 MAX_INT = 2**53 - 1  # what every language's integers and doubles agree on
 
 
@@ -131,6 +132,11 @@ class Welcome:
     epoch: Epoch
     payload_limit: int
     liveness_ms: int
+
+    @property
+    def beat_s(self) -> float:
+        """How often to speak at the least, in seconds."""
+        return max(self.liveness_ms / 4000, MIN_BEAT_S)
 
 
 @dataclass(frozen=True, slots=True)

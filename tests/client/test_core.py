@@ -254,6 +254,19 @@ def test_pings_keep_their_interval_and_tell_what_is_held(up: ClientCore) -> None
     assert up.next_check() == 0.5
 
 
+def test_pings_are_more_frequent_for_a_broker_of_little_patience(core: ClientCore) -> None:
+    core.on_message(Welcome(EPOCH, LIMIT, 400), 0.0)
+
+    assert core.on_tick(0.09) == []
+    assert core.on_tick(0.1) == [Send(Ping(0))]
+
+
+def test_no_broker_makes_the_client_spin(core: ClientCore) -> None:
+    core.on_message(Welcome(EPOCH, LIMIT, 0), 0.0)
+
+    assert core.next_check() >= 0.01
+
+
 def test_unreached_broker_fails_tasks_after_the_connect_timeout(core: ClientCore) -> None:
     core.on_submit(task(1), 0.0)
     core.on_submit(task(2, at=5.0), 5.0)
