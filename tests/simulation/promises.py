@@ -73,6 +73,11 @@ class Wanted:
     ended_at: float = 0.0
     deaths: int = 0
     in_hand_s: float = 0.0
+    in_hand_since: float | None = None
+
+    def run_s(self, now: float) -> float:
+        """The time in workers' hands, as the brokers saw it."""
+        return self.in_hand_s + (now - self.in_hand_since if self.in_hand_since is not None else 0.0)
 
     def waited_at_least(self, now: float) -> float:
         """What surely was no running; a client that lost its session may not know of some of that."""
@@ -109,7 +114,7 @@ class Witness:
         assert wanted.end is None, f"task {wanted.number} ended twice: {wanted.end}, then {how}"
         wanted.end, wanted.ended_at = how, self._clock.now
         if how != "cancelled" and wanted.caller.is_well_since(wanted.submitted_at):
-            waited_s = self._clock.now - wanted.submitted_at - wanted.in_hand_s
+            waited_s = self._clock.now - wanted.submitted_at - wanted.run_s(self._clock.now)
             unnoticed_s = (self.liveness_s + NOTICE_S) * (1 + self.epochs - wanted.epochs_before)
             assert waited_s <= wanted.queue_timeout_s + unnoticed_s, "it waited for too long"
 
@@ -265,7 +270,8 @@ class Books:
         assert (task.epoch, task.attempt) == (self.core.epoch, entry.assignments)
         assert task.lease > self._lease, "two assignments under one lease"
         self._lease = task.lease
-        entry.holder, entry.held_since = holder, self.clock.now
+        entry.holder = holder
+        entry.held_since = entry.wanted.in_hand_since = self.clock.now
 
     def _on_answered(self, answer: Answer) -> None:
         entry = self.open.pop(answer.task_id)
@@ -340,8 +346,8 @@ class Books:
 
     def _let_go(self, entry: Entry) -> None:
         if entry.holder is not None:
-            entry.wanted.in_hand_s += self.clock.now - entry.held_since
-            entry.holder = None
+            entry.wanted.in_hand_s = entry.wanted.run_s(self.clock.now)
+            entry.wanted.in_hand_since = entry.holder = None
 
     # --- after each turn ----------------------------------------------------------------------------------------------
 
