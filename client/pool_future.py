@@ -73,13 +73,16 @@ class PoolFuture(Future[T]):
             else:
                 self.set_exception(error)
 
-    def disown(self) -> None:
-        """In a forked child: fails, without a word to the parent's event loops. Its locks may be held by no one."""
+    def disown(self, about: str) -> None:
+        """In a forked child: fails, without a word to the parent's event loops. Its locks may be held by no one.
+
+        Args:
+            about: how the error names the task.
+        """
         self._condition = threading.Condition()
         self._done_callbacks.clear()  # type: ignore[attr-defined]
         self._waiters.clear()
         if not self.done():
-            about = f"task {self.task_id}" if self.task_id else "this future"
             self.set_exception(PoolForkedError(f"{about} belongs to the parent process; call exec() again here"))
 
 
