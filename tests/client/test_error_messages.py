@@ -181,9 +181,11 @@ def _in_child(meet: Callable[[], BaseException | None]) -> PoolForkedError:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        error = meet()
-        os.write(write, str(error).encode() if isinstance(error, PoolForkedError) else b"")
-        os._exit(0)
+        try:
+            error = meet()
+            os.write(write, str(error).encode() if isinstance(error, PoolForkedError) else b"")
+        finally:
+            os._exit(0)
     os.close(write)
     with os.fdopen(read) as told:
         message = told.read()

@@ -72,7 +72,7 @@ def test_no_race_at_all_is_no_result(broker: FakeBroker, pool: ZmqPool, verb: st
     assert broker.of(Submit) == []
 
 
-@pytest.mark.parametrize("verb", ["map", "as_completed"])
+@pytest.mark.parametrize("verb", ITERATIONS)
 def test_endless_input_is_taken_as_results_are_consumed(
     broker: FakeBroker, pool: ZmqPool, race: Race, verb: str, wait_until: WaitUntil
 ) -> None:
@@ -80,11 +80,19 @@ def test_endless_input_is_taken_as_results_are_consumed(
     results = getattr(pool, verb)(races)
     assert races.taken == 0
 
-    for _ in range(10):
-        next(results)
+    async def consume() -> None:
+        for _ in range(10):
+            await anext(results)
+        await results.aclose()
+
+    if verb.endswith("async"):
+        asyncio.run(asyncio.wait_for(consume(), 5))
+    else:
+        for _ in range(10):
+            next(results)
+        results.close()
 
     assert races.taken < 40
-    results.close()
     wait_until(lambda: pool._engine is None or pool._engine.unresolved == 0)
     assert len(broker.of(Submit)) <= races.taken
 
@@ -112,8 +120,9 @@ def test_asynchronous_input_is_waited_for_while_results_come(
     assert len(broker.of(Submit)) == 3
 
 
+@pytest.mark.parametrize("verb", ["map", "map_async"])
 def test_map_keeps_the_order_of_the_input_and_bounds_what_is_early(
-    broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil
+    broker: FakeBroker, pool: ZmqPool, race: Race, verb: str, wait_until: WaitUntil
 ) -> None:
     first: list[Submit] = []
 
@@ -125,9 +134,20 @@ def test_map_keeps_the_order_of_the_input_and_bounds_what_is_early(
 
     broker.on_submit = hold_the_first_back
     races = Counting(race)
-    results = pool.map(races)
+    results = getattr(pool, verb)(races)
     got: list[Any] = []
-    consumer = threading.Thread(target=lambda: got.extend(itertools.islice(results, 500)))
+
+    async def consume() -> None:
+        while len(got) < 500:
+            got.append(await anext(results))
+
+    def consume_in_thread() -> None:
+        if verb == "map":
+            got.extend(itertools.islice(results, 500))
+        else:
+            asyncio.run(consume())
+
+    consumer = threading.Thread(target=consume_in_thread)
     consumer.start()
     wait_until(lambda: races.taken == 256)
     time.sleep(0.05)
@@ -137,6 +157,27 @@ def test_map_keeps_the_order_of_the_input_and_bounds_what_is_early(
     broker.say(*echo(first[0]))
     consumer.join(10)
     assert got == [f"race-{number}" for number in range(500)]
+
+
+@pytest.mark.parametrize("verb", ["as_completed", "as_completed_async"])
+def test_as_completed_gives_first_what_is_finished_first(
+    broker: FakeBroker, pool: ZmqPool, race: Race, verb: str
+) -> None:
+    held: list[Submit] = []
+
+    def hold_the_first_back(submit: Submit) -> list[ToClient]:
+        if race_of(submit)["id"] == "race-0":
+            held.append(submit)
+            return []
+        return [*echo(submit), *(echo(held[0]) if race_of(submit)["id"] == "race-4" else [])]
+
+    broker.on_submit = hold_the_first_back
+
+    results = collected(pool, verb, [race(race_id=f"race-{number}") for number in range(5)])
+
+    assert [(index, future.result()) for index, future in results] == [
+        (index, f"race-{index}") for index in (1, 2, 3, 4, 0)
+    ]
 
 
 @pytest.mark.parametrize("verb", ["as_completed", "as_completed_async"])
@@ -219,6 +260,22 @@ def test_timeout_is_of_the_whole_iteration_and_cancels_the_rest(
 
     assert 0.3 <= time.monotonic() - started_at < 2
     wait_until(lambda: len(broker.of(Cancel)) == len(broker.of(Submit)) - 1)
+
+
+@pytest.mark.parametrize("verb", ["map", "map_async"])
+def test_timeout_counts_from_the_call(
+    broker: FakeBroker, pool: ZmqPool, race: Race, verb: str, wait_until: WaitUntil
+) -> None:
+    broker.on_submit = nothing
+    called_at = time.monotonic()
+    results = getattr(pool, verb)([race()], timeout=0.5)
+    wait_until(lambda: time.monotonic() >= called_at + 0.5)
+    asked_at = time.monotonic()
+
+    with pytest.raises(TimeoutError, match="not all results"):
+        next(results) if verb == "map" else asyncio.run(anext(results))
+
+    assert time.monotonic() - asked_at < 0.3
 
 
 @pytest.mark.parametrize("verb", ITERATIONS)
