@@ -33,7 +33,7 @@ from client import (
     ZmqPool,
 )
 from protocol.failures import pack_crashes
-from protocol.messages import Answer, Outcome, Reject, Submit, Who
+from protocol.messages import PROTOCOL_VERSION, Answer, Outcome, Reject, Submit, Who
 from tests.client.fake_broker import PAYLOAD_LIMIT, FakeBroker, nothing
 from worker.execution import Execution
 
@@ -413,6 +413,53 @@ def test_error_without_a_task_names_the_race_where_it_was_looked_at_and_the_reme
     assert task_id is None
     assert (f"(race {RACE_ID})" in str(error)) is is_race_told
     assert remedy in str(error)
+
+
+ATTRIBUTES: list[Any] = [
+    pytest.param(
+        lambda stage: worked(stage, stage.race | {"entrants": [{"entrantId": "a", "name": 5}]}),
+        {"errors": [("entrants.0.runnerNumber", "is required"), ("entrants.0.name", "must be text")]},
+        id="invalid race",
+    ),
+    pytest.param(
+        lambda stage: worked(stage, returns=KeyError("no such horse")),
+        {"type": "KeyError", "message": "'no such horse'"}, id="the transform raised",
+    ),
+    pytest.param(crashed, {"attempts": [("worker-0", None), ("worker-1", 9)]}, id="crashed"),
+    pytest.param(
+        lambda stage: answered(stage, Outcome.RUN_TIMEOUT), {"state": "running", "timeout_s": 7}, id="running"
+    ),
+    pytest.param(
+        lambda stage: answered(stage, Outcome.QUEUE_TIMEOUT), {"state": "queued", "timeout_s": 9}, id="queued"
+    ),
+    pytest.param(
+        lambda stage: without_a_broker(stage, queue_timeout_s=0.1),
+        {"state": "queued", "timeout_s": 0.1}, id="queued without a broker",
+    ),
+    pytest.param(lambda stage: rejected(stage, in_bytes=False), {"depth": 90, "limit": 100}, id="backlog"),
+    pytest.param(full, {"depth": 1, "limit": 1}, id="full"),
+    pytest.param(larger_than_the_broker_takes, {"limit_bytes": PAYLOAD_LIMIT}, id="task"),
+    pytest.param(
+        lambda stage: worked(stage, returns="x" * 5000, limit_bytes=2000),
+        {"size_bytes": 5012, "limit_bytes": None}, id="result",
+    ),
+    pytest.param(of_another_version, {"ours": PROTOCOL_VERSION, "theirs": FOREIGN_VERSION}, id="version"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("meet", "attributes"), ATTRIBUTES)
+def test_attributes_tell_the_failure(stage: Stage, meet: Callable[[Stage], Met], attributes: dict[str, object]) -> None:
+    error, _ = meet(stage)
+
+    assert {name: getattr(error, name) for name in attributes} == attributes
+
+
+def test_traceback_of_the_transform_comes_along(stage: Stage) -> None:
+    error, _ = worked(stage, returns=KeyError("no such horse"))
+
+    assert isinstance(error, TransformError)
+    assert "Traceback" in error.remote_traceback
+    assert "raise returns" in error.remote_traceback
 
 
 def test_error_that_ends_a_map_names_the_race(stage: Stage) -> None:

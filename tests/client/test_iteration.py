@@ -26,16 +26,31 @@ ITERATIONS = [
 ]
 
 
-def collected(pool: ZmqPool, verb: str, races: Any, **arguments: Any) -> list[Any]:  # noqa: ANN401
-    """All that the iteration gives."""
+def collected(
+    pool: ZmqPool,
+    verb: str,
+    races: Any,  # noqa: ANN401
+    on_result: Callable[[Any], None] = lambda _: None,
+    **arguments: Any,  # noqa: ANN401
+) -> list[Any]:
+    """All that the iteration gives; `on_result` sees each before the next one is asked for."""
     made = getattr(pool, verb)(races, **arguments)
-    if not verb.endswith("async"):
-        return list(made)
+    got: list[Any] = []
 
-    async def collect() -> list[Any]:
-        return [one async for one in made]
+    def take(one: Any) -> None:  # noqa: ANN401
+        got.append(one)
+        on_result(one)
 
-    return asyncio.run(collect())
+    async def collect() -> None:
+        async for one in made:
+            take(one)
+
+    if verb.endswith("async"):
+        asyncio.run(collect())
+    else:
+        for one in made:
+            take(one)
+    return got
 
 
 def ids(verb: str, results: list[Any]) -> list[Any]:
@@ -169,15 +184,21 @@ def test_as_completed_gives_first_what_is_finished_first(
         if race_of(submit)["id"] == "race-0":
             held.append(submit)
             return []
-        return [*echo(submit), *(echo(held[0]) if race_of(submit)["id"] == "race-4" else [])]
+        return echo(submit)
+
+    def release_it_after_the_others(result: tuple[int, Any]) -> None:
+        others.discard(result[0])
+        if not others and held:
+            broker.say(*echo(held.pop()))
 
     broker.on_submit = hold_the_first_back
+    others = {1, 2, 3, 4}
+    races = [race(race_id=f"race-{number}") for number in range(5)]
 
-    results = collected(pool, verb, [race(race_id=f"race-{number}") for number in range(5)])
+    results = collected(pool, verb, races, release_it_after_the_others)
 
-    assert [(index, future.result()) for index, future in results] == [
-        (index, f"race-{index}") for index in (1, 2, 3, 4, 0)
-    ]
+    assert {index: future.result() for index, future in results} == {index: f"race-{index}" for index in range(5)}
+    assert results[-1][0] == 0
 
 
 @pytest.mark.parametrize("verb", ["as_completed", "as_completed_async"])
@@ -305,6 +326,31 @@ def test_consumer_that_leaves_cancels_the_rest(
     asyncio.run(consume())
 
     wait_until(lambda: len(broker.of(Cancel)) == len(broker.of(Submit)) - 1)
+
+
+def test_asynchronous_input_that_is_waited_for_ends_with_the_iteration(
+    broker: FakeBroker, pool: ZmqPool, race: Race
+) -> None:
+    async def consume() -> None:
+        has_ended = asyncio.Event()
+
+        async def feed() -> AsyncIterator[dict[str, Any]]:
+            try:
+                yield race()
+                await asyncio.get_running_loop().create_future()
+            finally:
+                has_ended.set()
+
+        results: Any = pool.as_completed_async(feed())
+        await anext(results)
+        following = asyncio.create_task(anext(results))
+        await asyncio.sleep(0)  # the input is asked for another race
+        following.cancel()
+        await asyncio.wait_for(has_ended.wait(), 5)
+
+    asyncio.run(consume())
+
+    assert len(broker.of(Submit)) == 1
 
 
 def test_cancelled_consumer_cancels_its_races(

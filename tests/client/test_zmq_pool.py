@@ -484,12 +484,18 @@ def test_shutdown_may_cancel_what_is_unresolved(broker: FakeBroker, pool: ZmqPoo
     assert wait(futures, BOUND_S).done == set(futures)
 
 
-def test_with_waits_and_cancels_if_its_block_failed(broker: FakeBroker, make_pool: MakePool, race: Race) -> None:
+def test_with_waits_and_cancels_if_its_block_failed(
+    broker: FakeBroker, make_pool: MakePool, race: Race, wait_until: WaitUntil
+) -> None:
+    broker.on_submit = nothing
     with make_pool() as pool:
         future = submit(pool, race())
+        wait_until(lambda: broker.of(Submit))
+        answering = threading.Timer(0.1, lambda: broker.say(*echo(broker.of(Submit)[0])))
+        answering.start()
     assert future.result(0) == "race-1"
+    answering.join()
 
-    broker.on_submit = nothing
     held: list[PoolFuture[Any]] = []
 
     def fail() -> None:
@@ -628,6 +634,19 @@ def test_waiting_for_no_number_waits_for_as_many_as_the_broker_expects(pool: Zmq
     wait(pool)
 
     assert pool.stats().total_workers == 4, "the third answer told of three"
+
+
+@pytest.mark.usefixtures("counting")
+@pytest.mark.parametrize(
+    "wait", [ZmqPool.wait_for_workers, lambda *given: asyncio.run(ZmqPool.wait_for_workers_async(*given))]
+)
+def test_waiting_for_workers_without_a_timeout_ends_with_the_connect_timeout(make_pool: MakePool, wait: Any) -> None:  # noqa: ANN401
+    started_at = time.monotonic()
+
+    with pytest.raises(BrokerUnavailableError, match="of 1000 workers"):
+        wait(make_pool(connect_timeout=0.4), 1000)
+
+    assert 0.4 <= time.monotonic() - started_at < 2.0
 
 
 @pytest.mark.usefixtures("counting")
