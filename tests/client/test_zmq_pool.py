@@ -466,9 +466,12 @@ def test_shutdown_without_waiting_lets_the_rest_come(
     broker.on_submit = nothing
     future = submit(pool, race())
     wait_until(lambda: broker.of(Submit))
+    closing = threading.Thread(target=lambda: pool.shutdown(wait=False))
 
-    pool.shutdown(wait=False)
+    closing.start()
 
+    closing.join(BOUND_S)
+    assert not closing.is_alive()
     assert not future.done()
     broker.say(Answer(broker.of(Submit)[0].task_id, Outcome.OK, 1, msgpack.packb(["msgpack", "last"])))
     assert future.result(BOUND_S) == "last"
