@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from client import InvalidRaceError, PoolClosedError, PoolForkedError, TransformError, ZmqPool
+from client import InvalidRaceError, PoolClosedError, PoolForkedError, PoolFuture, TransformError, ZmqPool
+from client.iteration import completed, completed_async
+from client.stream import Step, Stream, Wait
 from protocol.failures import pack_raised
 from protocol.messages import Answer, Cancel, Outcome, Reject, Submit, ToClient
+from protocol.payloads import Parcel
 from tests.client.fake_broker import FakeBroker, echo, nothing, race_of
 
 Race = Callable[..., dict[str, Any]]
@@ -26,31 +29,16 @@ ITERATIONS = [
 ]
 
 
-def collected(
-    pool: ZmqPool,
-    verb: str,
-    races: Any,  # noqa: ANN401
-    on_result: Callable[[Any], None] = lambda _: None,
-    **arguments: Any,  # noqa: ANN401
-) -> list[Any]:
-    """All that the iteration gives; `on_result` sees each before the next one is asked for."""
+def collected(pool: ZmqPool, verb: str, races: Any, **arguments: Any) -> list[Any]:  # noqa: ANN401
+    """All that the iteration gives."""
     made = getattr(pool, verb)(races, **arguments)
-    got: list[Any] = []
+    if not verb.endswith("async"):
+        return list(made)
 
-    def take(one: Any) -> None:  # noqa: ANN401
-        got.append(one)
-        on_result(one)
+    async def collect() -> list[Any]:
+        return [one async for one in made]
 
-    async def collect() -> None:
-        async for one in made:
-            take(one)
-
-    if verb.endswith("async"):
-        asyncio.run(collect())
-    else:
-        for one in made:
-            take(one)
-    return got
+    return asyncio.run(collect())
 
 
 def ids(verb: str, results: list[Any]) -> list[Any]:
@@ -184,21 +172,14 @@ def test_as_completed_gives_first_what_is_finished_first(
         if race_of(submit)["id"] == "race-0":
             held.append(submit)
             return []
-        return echo(submit)
-
-    def release_it_after_the_others(result: tuple[int, Any]) -> None:
-        others.discard(result[0])
-        if not others and held:
-            broker.say(*echo(held.pop()))
+        return [*echo(submit), *(echo(held[0]) if race_of(submit)["id"] == "race-4" else [])]
 
     broker.on_submit = hold_the_first_back
-    others = {1, 2, 3, 4}
-    races = [race(race_id=f"race-{number}") for number in range(5)]
 
-    results = collected(pool, verb, races, release_it_after_the_others)
+    results = collected(pool, verb, [race(race_id=f"race-{number}") for number in range(5)])
 
     assert {index: future.result() for index, future in results} == {index: f"race-{index}" for index in range(5)}
-    assert results[-1][0] == 0
+    assert [index for index, _ in results[:3]] == [1, 2, 3], "the last two come together"
 
 
 @pytest.mark.parametrize("verb", ["as_completed", "as_completed_async"])
@@ -311,17 +292,19 @@ def test_error_of_the_input_is_the_callers(broker: FakeBroker, pool: ZmqPool, ra
         collected(pool, verb, feed())
 
 
+@pytest.mark.parametrize("verb", ["map_async", "as_completed_async"])
 def test_consumer_that_leaves_cancels_the_rest(
-    broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil
+    broker: FakeBroker, pool: ZmqPool, race: Race, verb: str, wait_until: WaitUntil
 ) -> None:
     broker.on_submit = lambda submit: echo(submit) if race_of(submit)["id"] == "race-0" else []
 
     async def consume() -> None:
-        results = pool.as_completed_async(Counting(race))
-        async for index, _ in results:
-            assert index == 0
-            break
-        await results.aclose()  # type: ignore[attr-defined]  # an asynchronous generator
+        results = getattr(pool, verb)(Counting(race))
+        await anext(results)
+        held = [future for _, future in pool._connected()._unresolved.values()]
+        await results.aclose()
+        assert held
+        assert all(future.cancelled() for future in held)
 
     asyncio.run(consume())
 
@@ -414,19 +397,55 @@ def test_pool_that_is_shut_down_meanwhile_ends_the_iteration(broker: FakeBroker,
     assert broker.of(Submit)
 
 
-def test_iteration_of_the_parent_process_fails_in_the_child(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
-    results: Iterator[Any] = pool.map(Counting(race))
-    next(results)
+@pytest.mark.parametrize("verb", ITERATIONS)
+def test_iteration_of_the_parent_process_fails_in_the_child(
+    broker: FakeBroker, pool: ZmqPool, race: Race, verb: str
+) -> None:
+    results = getattr(pool, verb)(Counting(race))
+    loop = asyncio.new_event_loop()
+
+    def following() -> Any:  # noqa: ANN401
+        if not verb.endswith("async"):
+            return next(results)
+        return loop.run_until_complete(asyncio.wait_for(anext(results), 5))
+
+    following()
 
     child = os.fork()
     if child == 0:
         try:
-            next(results)
+            following()
         except PoolForkedError:
             os._exit(0)
         finally:
             os._exit(1)
 
     assert os.waitpid(child, 0)[1] == 0
-    assert next(results) == "race-1"
+    assert ids(verb, [following()]) == ["race-1"]
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
     assert broker.of(Submit)
+
+
+class Hasty(Stream):
+    """Its race is answered when the iteration has just decided to wait."""
+
+    def __init__(self) -> None:
+        self.future: PoolFuture[Any] = PoolFuture()
+        super().__init__(lambda _: Parcel(b"", b""), lambda _: self.future, start=1, patience_s=1.0)
+
+    def next_step(self, now: float, *, may_take: bool = True) -> Step:
+        step = super().next_step(now, may_take=may_take)
+        if isinstance(step, Wait) and not self.future.done():
+            self.future.resolve("just now", None)
+        return step
+
+
+def test_answer_between_the_decision_to_wait_and_the_waiting_is_seen() -> None:
+    stream, twin = Hasty(), Hasty()
+
+    async def collect() -> list[str]:
+        return [done.future.result() async for done in completed_async(twin, [b"race"], time.monotonic() + 1)]
+
+    assert [done.future.result() for done in completed(stream, [b"race"], time.monotonic() + 1)] == ["just now"]
+    assert asyncio.run(collect()) == ["just now"]
