@@ -449,3 +449,32 @@ def test_answer_between_the_decision_to_wait_and_the_waiting_is_seen() -> None:
 
     assert [done.future.result() for done in completed(stream, [b"race"], time.monotonic() + 1)] == ["just now"]
     assert asyncio.run(collect()) == ["just now"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_time_that_the_input_takes_is_not_the_answers(is_async: bool) -> None:  # noqa: FBT001
+    """Else a slow feed would look like a pool that has enough to do."""
+
+    def submit(_parcel: Parcel) -> PoolFuture[Any]:
+        future: PoolFuture[Any] = PoolFuture()
+        future.resolve("at once", None)
+        return future
+
+    async def feed() -> AsyncIterator[bytes]:
+        await asyncio.to_thread(is_due.wait, 0.3)
+        yield b"race"
+
+    def feed_thread() -> Iterator[bytes]:
+        is_due.wait(0.3)
+        yield b"race"
+
+    async def collect() -> list[str]:
+        return [done.future.result() async for done in completed_async(stream, feed())]
+
+    is_due = threading.Event()
+    stream = Stream(lambda _: Parcel(b"", b""), submit, start=1, patience_s=0.2)
+
+    results = asyncio.run(collect()) if is_async else [one.future.result() for one in completed(stream, feed_thread())]
+
+    assert results == ["at once"]
+    assert stream.limit == 2
