@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from client import InvalidRaceError, PoolClosedError, PoolForkedError, PoolFuture, TransformError, ZmqPool
-from client.iteration import completed, completed_async
+from client.iteration import as_they_come, as_they_come_async, completed, completed_async
 from client.stream import Step, Stream, Wait
 from protocol.failures import pack_raised
 from protocol.messages import Answer, Cancel, Outcome, Reject, Submit, ToClient
@@ -469,12 +469,15 @@ def test_time_that_the_input_takes_is_not_the_answers(is_async: bool) -> None:  
         yield b"race"
 
     async def collect() -> list[str]:
-        return [done.future.result() async for done in completed_async(stream, feed())]
+        return [one.result() async for _, one in as_they_come_async(stream, completed_async(stream, feed()))]
 
     is_due = threading.Event()
     stream = Stream(lambda _: Parcel(b"", b""), submit, start=1, patience_s=0.2)
 
-    results = asyncio.run(collect()) if is_async else [one.future.result() for one in completed(stream, feed_thread())]
+    if is_async:
+        results = asyncio.run(collect())
+    else:
+        results = [one.result() for _, one in as_they_come(stream, completed(stream, feed_thread()))]
 
     assert results == ["at once"]
     assert stream.limit == 2
