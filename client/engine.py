@@ -240,7 +240,7 @@ class Engine:
         return self._core.on_cancel(task_id, now, kill=kill)
 
     def _answer_stats(self, figures: PoolStats | None, error: PoolError | None) -> None:
-        while self._asking:
+        for _ in range(len(self._asking)):  # who asks meanwhile wants newer ones
             with suppress(IndexError):  # another thread took it
                 self._asking.popleft().resolve(figures, error)
 

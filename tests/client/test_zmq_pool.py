@@ -623,6 +623,24 @@ def test_stats_come_to_threads_and_loops(pool: ZmqPool) -> None:
 
 
 @pytest.mark.usefixtures("counting")
+def test_question_that_follows_an_answer_gets_newer_figures(pool: ZmqPool) -> None:
+    """Even from another thread that is awake before the I/O thread has told all who asked."""
+    following: list[PoolFuture[Any]] = []
+    has_asked = threading.Event()
+
+    def ask_again(_: object) -> None:
+        following.append(pool._connected().ask_stats())
+        has_asked.set()
+
+    asked = pool._connected().ask_stats()
+    asked.add_done_callback(ask_again)
+
+    assert asked.result(BOUND_S).total_workers == 1
+    assert has_asked.wait(BOUND_S)
+    assert following[0].result(BOUND_S).total_workers == 2
+
+
+@pytest.mark.usefixtures("counting")
 def test_waiting_for_workers_ends_when_they_are_there(pool: ZmqPool) -> None:
     pool.wait_for_workers(2)
     pool.wait_for_workers()
