@@ -18,13 +18,13 @@ THROTTLE_S = 1.0  # a supervisor without back-off restarts at once; a broker tha
 
 def main() -> int:
     """Runs one broker until it is told to stop; returns its exit code."""
+    if is_supervised():
+        die_with_supervisor()  # before it makes the run directory anew, which a killed pool's owner has just removed
     try:
         settings = from_command_line(Settings, "racepool broker")
         directory = settings.private_dir()
     except SettingsError as error:
         return _refused(error, Exit.BAD_SETTINGS)
-    if is_supervised():
-        die_with_supervisor()
     outlet = Outlet(sys.stdout.fileno(), LOG_HOLD_S)
     log = open_log(settings, outlet=outlet, program="broker")
     try:

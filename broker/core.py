@@ -115,7 +115,7 @@ class BrokerCore:
         self._client_at[peer] = client
         client.session, client.peer, client.last_seen, client.held = hello.session, peer, now, hello.held
         self._check_by(now + self.settings.liveness)
-        return [SendToClient(peer, messages.Welcome(self.epoch, self.settings.payload_limit))]
+        return [SendToClient(peer, self._welcome_words())]
 
     def _submit(self, client: Client, submit: messages.Submit, now: float) -> list[Action]:
         refusal = self.ledger.submit(client, submit, now)
@@ -179,7 +179,7 @@ class BrokerCore:
             worker, actions = self._introduce(beat, None, now, local_pid)
         worker.last_seen = now
         worker.is_suspect = False
-        worker.rss_bytes = beat.rss_bytes
+        worker.is_draining, worker.rss_bytes = beat.draining, beat.rss_bytes
         return [SendToHeartbeat(peer, messages.Pong(self.epoch)), *actions]
 
     def on_worker_unreachable(self, peer: Peer, now: float) -> list[Action]:
@@ -233,8 +233,11 @@ class BrokerCore:
             by = LostBy.RENEWED if worker.pid == pid else LostBy.REPLACED
             replaced += self._lose(worker, by, now)
         _, introduced = self._introduce(ready, peer, now, local_pid)
-        welcome = SendToWorker(peer, messages.Welcome(self.epoch, self.settings.payload_limit))
+        welcome = SendToWorker(peer, self._welcome_words())
         return [*replaced, welcome, *introduced, *self._assign(now)]
+
+    def _welcome_words(self) -> messages.Welcome:
+        return messages.Welcome(self.epoch, self.settings.payload_limit, round(self.settings.liveness * 1000))
 
     def _introduce(
         self, who: Ready | Heartbeat, peer: Peer | None, now: float, local_pid: int | None

@@ -45,7 +45,15 @@ class Ledger:
             self.counters["rejected"] += 1
             return refusal
         self._seq += 1
-        task = Task(submit.task_id, self._seq, client, submit.payload, submit.run_timeout_ms, now)
+        task = Task(
+            submit.task_id,
+            self._seq,
+            client,
+            submit.payload,
+            submit.run_timeout_ms,
+            now,
+            waited_s=submit.waited_ms / 1000,
+        )
         self._tasks[task.id] = client.tasks[task.id] = task
         self.counters["submitted"] += 1
         self.backlog.add(task, now)
@@ -82,11 +90,14 @@ class Ledger:
         client.tasks[task.id] = task
 
     def _refusal(self, submit: Submit) -> Reject | None:
-        depth, held_bytes = self.backlog.depth, self.backlog.payload_bytes
-        if depth >= self._settings.backlog_limit:
-            return Reject(submit.task_id, depth, self._settings.backlog_limit, in_bytes=False)
-        if depth and held_bytes + len(submit.payload) > self._settings.backlog_bytes:
-            return Reject(submit.task_id, held_bytes, self._settings.backlog_bytes, in_bytes=True)
+        """What was submitted before may fill the backlog twice over: an earlier broker had most of it, and took it."""
+        fold = 2 if submit.again else 1
+        depth, limit = self.backlog.depth, fold * self._settings.backlog_limit
+        held_bytes, bytes_limit = self.backlog.payload_bytes, fold * self._settings.backlog_bytes
+        if depth >= limit:
+            return Reject(submit.task_id, depth, limit, in_bytes=False)
+        if depth and held_bytes + len(submit.payload) > bytes_limit:
+            return Reject(submit.task_id, held_bytes, bytes_limit, in_bytes=True)
         return None
 
     def audit(self, held: list[Task]) -> Iterable[str]:

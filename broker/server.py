@@ -53,6 +53,7 @@ WORKER_SEND_LIMIT = 16
 MESSAGES_PER_TURN = 64
 MAX_SLEEP_S = 1.0
 SOCKET_CHECK_S = 5.0
+MAX_FOREIGN_VERSIONS = 8
 DRAIN_S = 3.0
 FAREWELL_LINGER_MS = 1_000
 WARNINGS = frozenset({"worker_lost", "worker_silent", "task_requeued", "task_abandoned", "broker_paused"})
@@ -97,6 +98,7 @@ class Server:
         self._judged_at = self._woke_at
         self._sockets_checked_at = self._woke_at
         self._drain_until: float | None = None
+        self._foreign_versions: set[int] = set()
 
     def run(self) -> None:
         """Serves until a signal, drains, says farewell.
@@ -189,13 +191,20 @@ class Server:
     def _decoded(self, source: Socket, peer: Peer, frames: list[Payload], inlet: Inlet[M]) -> M | None:
         try:
             return decode(frames, inlet)
-        except ForeignVersionError:
+        except ForeignVersionError as error:
             self._core.counters["bad_frames"] += 1
+            self._warn_of(error)
             self._send(source, [peer, *encode(Who())])
         except BadFrameError as error:
             self._core.counters["bad_frames"] += 1
             self._log.debug("bad_frame", reason=str(error))
         return None
+
+    def _warn_of(self, error: ForeignVersionError) -> None:
+        """Once for each version: such a peer speaks again and again."""
+        if error.version not in self._foreign_versions and len(self._foreign_versions) < MAX_FOREIGN_VERSIONS:
+            self._foreign_versions.add(error.version)
+            self._log.warning("foreign_version", reason=f"{error}; install the same racepool everywhere")
 
     # --- what goes out ------------------------------------------------------------------------------------------------
 

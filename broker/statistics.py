@@ -104,7 +104,7 @@ class Statistics:
         oldest = backlog.oldest()
         return PoolStats(
             total_workers=len(workers),
-            active_workers=sum(worker.state == "busy" for worker in workers),
+            active_workers=sum(worker.state != "idle" for worker in workers),
             idle_workers=core.roster.idle_count,
             expected_workers=core.settings.workers,
             degraded=len(workers) < core.settings.workers,

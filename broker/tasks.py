@@ -33,7 +33,8 @@ class Client:
 class Task:
     """One task. It is in exactly one place: the backlog (`is_queued`) or one worker's hands (`lease` is that worker's).
 
-    Instants and durations are in seconds. `waited_s` sums the time in the backlog over all attempts.
+    Instants and durations are in seconds. `waited_s` sums the time in the backlog over all attempts,
+    and what its client had counted before.
     """
 
     id: Id

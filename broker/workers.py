@@ -55,6 +55,7 @@ class Worker:
     assigned_at: float = 0.0
     deadline: float = inf
     is_suspect: bool = False
+    is_draining: bool = False
     tasks_completed: int = 0
     tasks_failed: int = 0
     rss_bytes: int | None = None
@@ -64,6 +65,8 @@ class Worker:
         return self.task is not None and now >= self.assigned_at + self.task.run_timeout_ms / 1000
 
     @property
-    def state(self) -> Literal["idle", "busy"]:
-        """Idle, or busy with our task or an older epoch's."""
-        return "idle" if self.task is None and self.peer is not None else "busy"
+    def state(self) -> Literal["idle", "busy", "draining"]:
+        """Idle, or busy with our task or an older epoch's; draining if that is its last one."""
+        if self.task is None and self.peer is not None:
+            return "idle"
+        return "draining" if self.is_draining else "busy"

@@ -7,7 +7,7 @@ submits all that is unresolved again, in the order of submission. Of two brokers
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import floor, inf
 from typing import TypeAlias, assert_never
@@ -38,7 +38,7 @@ class Pending:
     """An unresolved task. Instants are the client's clock, in seconds.
 
     `waited_s` is the waiting that is settled, `waiting_since` the start of what is not (None while the broker is known
-    to have it in flight); `waited_before_s` is what was settled when this epoch's broker got it first.
+    to have it in flight). `sent_in` is the epoch whose broker may have it, None if it was never sent.
     """
 
     id: Id
@@ -48,7 +48,6 @@ class Pending:
     submitted_at: float
     waiting_since: float | None
     waited_s: float = 0.0
-    waited_before_s: float = 0.0
     check_at: float = inf
     is_sent: bool = False
     sent_in: Epoch | None = None
@@ -61,6 +60,18 @@ class Pending:
     def settled_s(self, now: float) -> float:
         """The waiting up to now."""
         return self.waited_s + (now - self.waiting_since if self.waiting_since is not None else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A cancellation that the broker of this epoch may not have heard yet: not before it answers the ping of a number.
+
+    `heard_by_ping` is infinity while it is not said.
+    """
+
+    epoch: Epoch
+    kill: bool
+    heard_by_ping: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +139,8 @@ class ClientCore:
     """All unresolved tasks of one client, and its session.
 
     Invariant: `pending` holds each task from `on_submit` to its one Deliver, Fail or cancellation, in the order of
-    submission; the units of those that are sent make up `outstanding`. A task that is cancelled between two sessions
-    is cancelled in the next one, if that is with the same broker.
+    submission; the units of those that are sent make up `outstanding`. A cancellation is said in each session with the
+    broker that may have the task, until it is known to have been heard.
     """
 
     def __init__(self, client_id: Id, pid: int, endpoint: str, timing: Timing) -> None:
@@ -140,7 +151,9 @@ class ClientCore:
         self._endpoint = endpoint
         self._timing = timing
         self._held: deque[Id] = deque()
-        self._unsent_cancels: dict[Id, tuple[Epoch, bool]] = {}
+        self._withdrawals: dict[Id, Withdrawal] = {}
+        self._pings = self._pongs = 0
+        self._interval_s = timing.heartbeat_interval_s
         self._sent = 0
         self._sessions = 0
         self._epoch: Epoch | None = None
@@ -171,15 +184,16 @@ class ClientCore:
     def on_cancel(self, task_id: Id, now: float, *, kill: bool) -> list[Action]:
         """The caller wants no answer any more; may be repeated, to kill the worker after all."""
         task = self._take(task_id)
+        if task is not None:
+            epoch = task.sent_in
+        else:
+            epoch = self._withdrawals[task_id].epoch if task_id in self._withdrawals else self._epoch
+        if epoch is None or self._epoch not in (None, epoch):
+            return self._submit_held(now)  # no broker of today has it
         if self._epoch is None:
-            if task is not None and task.sent_in is not None:
-                self._unsent_cancels[task_id] = (task.sent_in, kill)
-            elif task_id in self._unsent_cancels:
-                self._unsent_cancels[task_id] = (self._unsent_cancels[task_id][0], kill)
+            self._withdrawals[task_id] = Withdrawal(epoch, kill, inf)
             return []
-        if task is not None and not task.is_sent:
-            return []
-        return [Send(messages.Cancel(task_id, kill)), *self._submit_held(now)]
+        return [self._withdraw(task_id, epoch, kill=kill), *self._submit_held(now)]
 
     def on_ask_stats(self, now: float) -> list[Action]:
         """Somebody wants the broker's figures."""
@@ -202,7 +216,7 @@ class ClientCore:
                 task = self._take(task_id)
                 return [Deliver(task, message), *self._submit_held(now)] if task else []
             case messages.Pong(epoch):
-                return [] if epoch == self._epoch else self._open(now)
+                return self._on_pong() if epoch == self._epoch else self._open(now)
             case messages.Welcome():
                 return self._on_welcome(message, now)
             case messages.Reject(task_id):
@@ -233,21 +247,39 @@ class ClientCore:
         self._hello_retry_s = self._timing.hello_retry_s
         self._lost_at = None
         self._hello_at = inf
-        self._ping_at = now + self._timing.heartbeat_interval_s
-        said: list[Action] = [
-            Send(messages.Cancel(task_id, kill))
-            for task_id, (epoch, kill) in self._unsent_cancels.items()
-            if epoch == welcome.epoch
-        ]
-        self._unsent_cancels.clear()
+        self._interval_s = min(self._timing.heartbeat_interval_s, welcome.beat_s)
+        said: list[Action] = []
+        for task_id, withdrawal in list(self._withdrawals.items()):
+            if withdrawal.epoch == welcome.epoch:
+                said.append(self._withdraw(task_id, withdrawal.epoch, kill=withdrawal.kill))
+            else:
+                del self._withdrawals[task_id]
         if self._stats_by < inf:
             said.append(Send(messages.AskStats()))
-        return [*said, *self._submit_held(now)]
+        return [*said, *self._submit_held(now), self._ping(now)]
+
+    def _on_pong(self) -> list[Action]:
+        self._pongs += 1
+        if self._withdrawals:
+            self._withdrawals = {
+                task_id: each for task_id, each in self._withdrawals.items() if each.heard_by_ping > self._pongs
+            }
+        return []
+
+    def _withdraw(self, task_id: Id, epoch: Epoch, *, kill: bool) -> Send:
+        self._withdrawals[task_id] = Withdrawal(epoch, kill, self._pings + 1)
+        return Send(messages.Cancel(task_id, kill))
+
+    def _ping(self, now: float) -> Send:
+        """Tells how much is held, too."""
+        self._pings += 1
+        self._ping_at = now + self._interval_s
+        return Send(messages.Ping(len(self.pending) - self._sent))
 
     def _on_waited(self, report: messages.Waited, now: float) -> None:
         task = self.pending.get(report.task_id)
         if task is not None:
-            task.waited_s = task.waited_before_s + report.waited_ms / 1000
+            task.waited_s = report.waited_ms / 1000
             task.waiting_since = now if report.queued else None
             left_s = task.queue_timeout_s - task.waited_s
             self._recheck(task, now + max(left_s, self._timing.heartbeat_interval_s))
@@ -262,7 +294,8 @@ class ClientCore:
         self._hello_at = now + self._hello_retry_s
         self._hello_retry_s = min(2 * self._hello_retry_s, self._timing.liveness_s)
         self._held = deque(self.pending)
-        self._sent = self.outstanding = 0
+        self._sent = self.outstanding = self._pings = self._pongs = 0
+        self._withdrawals = {task_id: replace(each, heard_by_ping=inf) for task_id, each in self._withdrawals.items()}
         for task in self.pending.values():
             task.is_sent = False
             if task.waiting_since is None:
@@ -285,12 +318,17 @@ class ClientCore:
             if task.parcel.size_bytes > self._payload_limit:
                 actions += self._refuse(task)
                 continue
-            task.is_sent = True
-            if task.sent_in != self._epoch:  # else the broker's own account goes on from there
-                task.sent_in, task.waited_before_s = self._epoch, task.settled_s(now)
+            submit = Submit(
+                task.id,
+                task.run_timeout_ms,
+                waited_ms=floor(task.settled_s(now) * 1000),
+                again=task.sent_in is not None,
+                payload=task.parcel.payload(),
+            )
+            task.is_sent, task.sent_in = True, self._epoch
             self._sent += 1
             self.outstanding += task.units
-            actions.append(Send(Submit(task.id, task.run_timeout_ms, task.parcel.payload())))
+            actions.append(Send(submit))
         return actions
 
     def _refuse(self, task: Pending) -> list[Action]:
@@ -349,8 +387,7 @@ class ClientCore:
         if now >= self._hello_at or (self._epoch is not None and now >= self._heard_at + self._timing.liveness_s):
             actions += self._open(now)
         if now >= self._ping_at:
-            self._ping_at = now + self._timing.heartbeat_interval_s
-            actions.append(Send(messages.Ping(len(self.pending) - self._sent)))
+            actions.append(self._ping(now))
         if now >= self._check_at:
             actions += self._check_timeouts(now)
         if now >= self._stats_by:
@@ -373,7 +410,7 @@ class ClientCore:
             return []
         if task.is_sent:  # only the broker knows whether it still waits
             task.check_at = now + self._timing.heartbeat_interval_s
-            return [Send(messages.Expire(task.id, max(0, floor((task.queue_timeout_s - task.waited_before_s) * 1000))))]
+            return [Send(messages.Expire(task.id, floor(task.queue_timeout_s * 1000)))]
         reason = f"no broker for {now - self._lost_at:.1f} s" if self._lost_at is not None else "held by the client"
         return self._fail(
             task.id,

@@ -94,7 +94,9 @@ class Engine:
         task_id = Id(os.urandom(16))
         now = time.monotonic()
         task = Pending(task_id, parcel, max(1, round(run_timeout_s * 1000)), queue_timeout_s, now, now)
-        future: PoolFuture[Any] = PoolFuture(lambda kill: self._withdraw(task_id, kill=kill), task_id=task_id.hex())
+        future: PoolFuture[Any] = PoolFuture(self._withdrawal(task_id), task_id=task_id.hex())
+        if self._is_too_late():
+            return future
         self._unresolved[task_id] = (task, future)
         self._post(lambda now: self._core.on_submit(task, now))
         if self._has_ended:  # between the caller's look and this line
@@ -104,6 +106,8 @@ class Engine:
     def ask_stats(self) -> PoolFuture[PoolStats]:
         """The broker's figures, to come."""
         future: PoolFuture[PoolStats] = PoolFuture()
+        if self._is_too_late():
+            return future
         self._asking.append(future)
         self._post(self._core.on_ask_stats)
         if self._has_ended:
@@ -121,7 +125,7 @@ class Engine:
         self._post(lambda _now: [])
 
     def stop(self) -> None:
-        """Ends the thread now; what is unresolved fails with PoolClosedError."""
+        """Ends the thread at the interpreter's end; what is unresolved fails with PoolClosedError, in silence."""
         self._is_stopping = True
         self._post(lambda _now: [])
 
@@ -136,8 +140,20 @@ class Engine:
             future.disown(label(task))
         self._unresolved = {}
 
-    def _withdraw(self, task_id: Id, *, kill: bool) -> None:
-        self._post(lambda now: self._cancel(task_id, now, kill=kill))
+    def _is_too_late(self) -> bool:
+        """The interpreter ends, and this thread with it: an error would only be printed in the last moment."""
+        return self._is_stopping and threading.current_thread().daemon
+
+    def _withdrawal(self, task_id: Id) -> Callable[[bool], None]:
+        """Does not hold this engine, whose descriptor would else live as long as a cancelled future."""
+        engine = weakref.ref(self)
+
+        def withdraw(kill: bool) -> None:  # noqa: FBT001  # PoolFuture's contract
+            alive = engine()
+            if alive is not None:
+                alive._post(lambda now: alive._cancel(task_id, now, kill=kill))  # noqa: SLF001
+
+        return withdraw
 
     def _post(self, event: Callable[[float], list[Action]]) -> None:
         self._inbox.append(event)
@@ -201,9 +217,9 @@ class Engine:
                 case Send(message):
                     self._send(encode(message))
                 case Deliver(task, answer):
-                    self._resolve(task, *result_of(answer, task))
+                    self._resolve(task.id, *result_of(answer, task))
                 case Fail(task, error):
-                    self._resolve(task, None, error(label(task)))
+                    self._resolve(task.id, None, error(label(task)))
                 case OpenSession(hello):
                     self._replace_socket()
                     self._send(encode(hello))
@@ -225,18 +241,16 @@ class Engine:
         self._socket = dealer(self._context, self.settings.endpoint)
         self._poller.register(self._socket, zmq.POLLIN)
 
-    def _resolve(self, task: Pending, result: object, error: BaseException | None) -> None:
-        entry = self._unresolved.get(task.id)
+    def _resolve(self, task_id: Id, result: object, error: BaseException | None) -> None:
+        entry = self._unresolved.get(task_id)
         self._resolving = entry  # for a fork in between
-        self._unresolved.pop(task.id, None)
+        self._unresolved.pop(task_id, None)
         if entry is not None:
             entry[1].resolve(result, error)
         self._resolving = None
 
     def _cancel(self, task_id: Id, now: float, *, kill: bool) -> list[Action]:
-        entry = self._unresolved.pop(task_id, None)
-        if entry is not None:
-            entry[1].resolve(None, None)
+        self._resolve(task_id, None, None)
         return self._core.on_cancel(task_id, now, kill=kill)
 
     def _answer_stats(self, figures: PoolStats | None, error: PoolError | None) -> None:
@@ -249,8 +263,16 @@ class Engine:
         while self._unresolved:
             with suppress(KeyError):
                 _, (task, future) = self._unresolved.popitem()
-                future.resolve(None, self._end(label(task)))
-        self._answer_stats(None, self._end(FIGURES))
+                self._fail(future, self._end(label(task)))
+        while self._asking:
+            with suppress(IndexError):
+                self._fail(self._asking.popleft(), self._end(FIGURES))
+
+    def _fail(self, future: PoolFuture[Any], error: PoolError) -> None:
+        if self._is_stopping:  # who waits now is a daemon thread, whose error would be printed in the last moment
+            future.fail_silently(error)
+        else:
+            future.resolve(None, error)
 
     def _end(self, about: str) -> PoolError:
         if self.cause_of_death is None:
@@ -273,7 +295,8 @@ def started(settings: Settings) -> Engine:
 
 def broken(cause: BaseException, about: str = "") -> PoolBrokenError:
     """The error of a pool whose I/O thread died."""
-    error = PoolBrokenError(f"{about}the pool's I/O thread died of {cause!r}; make a new pool")
+    remedy = "make a new pool (for the application-wide `pool`: restart the program)"
+    error = PoolBrokenError(f"{about}the pool's I/O thread died of {cause!r}; {remedy}")
     error.__cause__ = cause
     return error
 
@@ -287,10 +310,11 @@ def _disown_all() -> None:
 def _stop_all() -> None:
     deadline = time.monotonic() + EXIT_S
     alive = list(_engines)
-    for engine in alive:
-        engine.stop()
-    for engine in alive:
-        engine.join(max(0.0, deadline - time.monotonic()))
+    with suppress(KeyboardInterrupt):  # the second Ctrl-C: the program ends already, of the first
+        for engine in alive:
+            engine.stop()
+        for engine in alive:
+            engine.join(max(0.0, deadline - time.monotonic()))
 
 
 os.register_at_fork(after_in_child=_disown_all)

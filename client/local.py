@@ -5,8 +5,12 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 from uuid import uuid4
 
 from client.supervision import child_environment, supervisord_command, write_configuration
@@ -16,6 +20,8 @@ from protocol.settings import Settings, sockets_in
 
 STOP_S = 5.0  # all futures are resolved or cancelled by then: nobody waits for what still runs
 LOG_TAIL_LINES = 5
+
+T = TypeVar("T")
 
 
 class LocalPool:
@@ -27,7 +33,8 @@ class LocalPool:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
-        self._pool: ZmqPool | None = None
+        self._pool = ZmqPool.of(settings)
+        self._is_given_up = False
 
     def __enter__(self) -> ZmqPool:
         try:
@@ -40,7 +47,6 @@ class LocalPool:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the caller, who ends us
             )
-            self._pool = ZmqPool.of(self._settings)
             self._pool.wait_for_workers(self._settings.workers)
         except BaseException as error:
             tail = self._log_tail()
@@ -56,27 +62,43 @@ class LocalPool:
         self._stop(cancel_futures=error is not None)
 
     async def __aenter__(self) -> ZmqPool:
-        return await asyncio.to_thread(self.__enter__)
+        return await self._in_thread(self.__enter__)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self.__exit__, kind, error, traceback)
+        await self._in_thread(partial(self.__exit__, kind, error, traceback))
+
+    async def _in_thread(self, step: Callable[[], T]) -> T:
+        """Cancelled, it gives up what the step waits for, and ends when nothing of ours is left."""
+        running = asyncio.ensure_future(asyncio.to_thread(step))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self._is_given_up = True
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            with suppress(Exception):
+                await running
+            await asyncio.to_thread(self._stop)
+            raise
 
     def _stop(self, *, cancel_futures: bool = True) -> None:
+        is_orderly = False
         try:
-            if self._pool is not None:
-                self._pool.shutdown(cancel_futures=cancel_futures)
+            self._pool.shutdown(cancel_futures=cancel_futures)
+            is_orderly = not (cancel_futures or self._is_given_up)
         finally:
-            if self._process is not None:
-                self._end(self._process)
-            shutil.rmtree(self._settings.dir, ignore_errors=True)
+            try:
+                if self._process is not None:
+                    self._end(self._process, STOP_S if is_orderly else 0.0)  # an orderly end takes supervisord seconds
+            finally:
+                shutil.rmtree(self._settings.dir, ignore_errors=True)
 
     @staticmethod
-    def _end(process: subprocess.Popen[bytes]) -> None:
+    def _end(process: subprocess.Popen[bytes], patience_s: float) -> None:
         process.terminate()
         try:
-            process.wait(STOP_S)
+            process.wait(patience_s)
         except BaseException as error:
             process.kill()  # its children die with it
             process.wait()

@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
@@ -79,11 +79,15 @@ class PoolFuture(Future[T]):
         Args:
             about: how the error names the task.
         """
+        self.fail_silently(PoolForkedError(f"{about} belongs to the parent process; call exec() again here"))
+
+    def fail_silently(self, error: BaseException) -> None:
+        """Fails for who asks from now on. Who waits already waits on, and nobody is called."""
         self._condition = threading.Condition()
         self._done_callbacks.clear()  # type: ignore[attr-defined]
         self._waiters.clear()
-        if not self.done():
-            self.set_exception(PoolForkedError(f"{about} belongs to the parent process; call exec() again here"))
+        with suppress(InvalidStateError):  # it is done
+            self.set_exception(error)
 
 
 def failed(error: Exception) -> PoolFuture[Any]:
@@ -110,14 +114,19 @@ class _Mailbox:
             self._is_called = True
         loop = self._loop()
         if loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+            try:
                 loop.call_soon_threadsafe(self._deliver)
+            except RuntimeError:  # the loop is closed: nobody waits there any more, and to keep a waiter keeps the loop
+                self._take()
 
-    def _deliver(self) -> None:
+    def _take(self) -> list[asyncio.Future[None]]:
         with self._lock:
             waiters, self._waiters = self._waiters, []
             self._is_called = False
-        for waiter in waiters:
+        return waiters
+
+    def _deliver(self) -> None:
+        for waiter in self._take():
             if not waiter.done():
                 waiter.set_result(None)
 

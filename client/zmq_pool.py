@@ -232,7 +232,19 @@ class ZmqPool:
 
     async def aclose(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # twin
         """As `shutdown`, for an event loop."""
-        await asyncio.to_thread(self.shutdown, wait, cancel_futures=cancel_futures)
+        closed: PoolFuture[None] = PoolFuture()
+
+        def close() -> None:
+            try:
+                self.shutdown(wait, cancel_futures=cancel_futures)
+            except BaseException as error:  # noqa: BLE001  # whatever it is, its caller waits for it
+                closed.resolve(None, error)
+            else:
+                closed.resolve(None, None)
+
+        # not in the loop's executor: the end of a loop waits for that, also after a Ctrl-C
+        threading.Thread(target=close, name="racepool-close", daemon=True).start()
+        await closed
 
     def __enter__(self) -> Self:
         return self

@@ -12,11 +12,12 @@ from typing import Any, Generic, NewType, TypeAlias, TypeVar, cast, get_type_hin
 
 import msgpack
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_HEADER_BYTES = 512
 ID_BYTES = 16
 EPOCH_BYTES = 8
 MAX_NAME_CHARS = 64
+MIN_BEAT_S = 0.01  # no broker's word makes a peer spin
 MAX_INT = 2**53 - 1  # what every language's integers and doubles agree on
 
 
@@ -78,10 +79,15 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """One task; answered by exactly one Answer or Reject. A task id that the broker knows already is not a new task."""
+    """One task; answered by exactly one Answer or Reject. A task id that the broker knows already is not a new task.
+
+    `waited_ms` is all waiting up to now, `again` that it was submitted before: to an earlier broker, perhaps.
+    """
 
     task_id: Id
     run_timeout_ms: int
+    waited_ms: int
+    again: bool
     payload: Payload
 
 
@@ -89,7 +95,7 @@ class Submit:
 class Expire:
     """The client's queue timeout seems over.
 
-    A queued task that has waited for so long in this epoch is answered (`queue_timeout`), any other by Waited.
+    A queued task that has waited for so long is answered (`queue_timeout`), any other by Waited.
     """
 
     task_id: Id
@@ -121,10 +127,16 @@ class AskStats:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The session stands, in this epoch. To clients and workers."""
+    """The session stands, in this epoch, for whoever speaks within `liveness_ms`. To clients and workers."""
 
     epoch: Epoch
     payload_limit: int
+    liveness_ms: int
+
+    @property
+    def beat_s(self) -> float:
+        """How often to speak at the least, in seconds."""
+        return max(self.liveness_ms / 4000, MIN_BEAT_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +161,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """Answers Expire: so long has the task waited in this epoch, all attempts together; `queued` if it still does."""
+    """Answers Expire: so long has the task waited, all brokers and attempts together; `queued` if it still does."""
 
     task_id: Id
     waited_ms: int
@@ -206,7 +218,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A worker's heartbeat, from a socket of its own. Answered by Pong, or by Who if the session is unknown."""
+    """A worker's heartbeat, from a socket of its own. Answered by Pong, or by Who if the session is unknown.
+
+    `draining` tells that it was asked to end, and will when its task is done.
+    """
 
     incarnation: Id
     name: Name
@@ -214,6 +229,7 @@ class Heartbeat:
     version: Name
     started_at_ms: int
     busy: bool
+    draining: bool
     rss_bytes: int
 
 

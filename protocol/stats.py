@@ -11,7 +11,7 @@ class _Figures(BaseModel):
 
 
 class WorkerStats(_Figures):
-    """One worker. `state` is idle, busy or draining; ages and durations are in seconds."""
+    """One worker. `state` is idle, busy, or draining (its last task); ages and durations are in seconds."""
 
     name: str
     pid: int

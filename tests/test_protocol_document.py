@@ -3,12 +3,28 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable
-
-import msgpack
+from datetime import UTC, datetime
 
 from broker.actions import Action, SendStats, SendToClient, SendToHeartbeat, SendToWorker
 from broker.core import BrokerCore
-from protocol.messages import AskStats, Bye, Cancel, Expire, FromClient, FromWorker, Hello, Id, Ping, encode
+from protocol.messages import (
+    Answer,
+    AskStats,
+    Bye,
+    Cancel,
+    Epoch,
+    Expire,
+    FromClient,
+    FromWorker,
+    Hello,
+    Id,
+    Outcome,
+    Ping,
+    Submit,
+    Welcome,
+    encode,
+)
+from protocol.payloads import pack_request
 from protocol.settings import Settings
 from tests.broker.building import ALICE, EPOCH, H1, W1, an_id, beat, hello, ready, result, submit
 from tests.running import ROOT
@@ -69,9 +85,9 @@ CONVERSATIONS: list[tuple[str, bytes, Speak]] = [
 def documented() -> dict[str, set[str]]:
     """The replies that the page names for what a peer says to the broker, by command."""
     replies: defaultdict[str, set[str]] = defaultdict(set)
-    peers_part = PAGE.replace("### Broker to client", "\0").replace("## Worker and broker", "\0").split("\0")
-    rows = re.findall(r"^\| ([A-Z]+) \|.*\| ([^|]*) \|$", peers_part[0], re.MULTILINE)
-    rows += re.findall(r"^\| ([A-Z]+) \| to broker \|.*\| ([^|]*) \|$", peers_part[2], re.MULTILINE)
+    from_client = PAGE.partition("### Client to broker")[2].partition("###")[0]
+    rows = re.findall(r"^\| ([A-Z]+) \|.*\| ([^|]*) \|$", from_client, re.MULTILINE)
+    rows += re.findall(r"^\| ([A-Z]+) \| to broker \|.*\| ([^|]*) \|$", PAGE, re.MULTILINE)
     for command, text in rows:
         replies[command] |= set(re.findall(r"\b[A-Z]{3,}\b", text))
     return dict(replies)
@@ -100,9 +116,18 @@ def test_every_reply_is_documented_and_every_documented_reply_is_given() -> None
 
 
 def test_the_examples_are_what_goes_over_the_wire() -> None:
-    client_id = Id(bytes.fromhex("00112233445566778899aabbccddeeff"))
+    client_id, task_id = (
+        Id(bytes.fromhex(digits)) for digits in ("00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100")
+    )
+    instant = datetime(2025, 7, 17, 0, 45, tzinfo=UTC)
     examples = re.findall(r"^((?:[0-9a-f]{2,} )+) +\[(.*)\]$", PAGE, re.MULTILINE)
-    wire = [bytes.fromhex(digits.replace(" ", "")) for digits, _ in examples]
 
-    assert wire == [encode(Hello(client_id, 1, 1234, 0))[0], encode(Ping(0))[0]]
-    assert [msgpack.unpackb(frame)[1] for frame in wire] == [words.split('"')[1] for _, words in examples]
+    assert [bytes.fromhex(digits.replace(" ", "")) for digits, _ in examples] == [
+        encode(Hello(client_id, 1, 1234, 0))[0],
+        encode(Welcome(Epoch(bytes(range(1, 9))), 2**24, 2000))[0],
+        encode(Submit(task_id, 30_000, 0, again=False, payload=b""))[0],
+        encode(Answer(task_id, Outcome.OK, 1, b""))[0],
+        encode(Ping(0))[0],
+        pack_request(b'{"id": "r1"}', instant, None).payload(),
+    ]
+    assert str(int(instant.timestamp() * 1_000_000)) in examples[-1][1]

@@ -17,6 +17,8 @@ THROTTLE_S = 1.0  # a supervisor without back-off restarts at once; a worker tha
 
 def main() -> int:
     """Runs one worker until it is told to stop; returns its exit code."""
+    if is_supervised():
+        die_with_supervisor()  # before it makes the run directory anew, which a killed pool's owner has just removed
     try:
         settings = from_command_line(WorkerSettings, "racepool worker")
         settings.private_dir()
@@ -24,8 +26,6 @@ def main() -> int:
         sys.stderr.write(f"racepool worker: {error}\n")
         time.sleep(THROTTLE_S)
         return Exit.BAD_SETTINGS
-    if is_supervised():
-        die_with_supervisor()
     outlet = Outlet(sys.stdout.fileno(), LOG_HOLD_S)
     log = open_log(settings, outlet=outlet, program="worker", worker=settings.name)
     try:

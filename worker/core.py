@@ -61,10 +61,14 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One incarnation, and the epoch that welcomed it (None until then). Replaced whole: another thread reads it."""
+    """One incarnation, the epoch that welcomed it (None until then), and how often that broker wants to hear of it.
+
+    Replaced whole: another thread reads it.
+    """
 
     incarnation: Id
     epoch: Epoch | None = None
+    beat_s: float = inf
 
 
 class WorkerCore:
@@ -97,7 +101,7 @@ class WorkerCore:
         match message:
             case Welcome(epoch, payload_limit):
                 self.payload_limit = payload_limit
-                self.session = Session(self.session.incarnation, epoch)
+                self.session = Session(self.session.incarnation, epoch, message.beat_s)
                 self._welcome_by = inf
                 return [Report("broker_found")]
             case Task():

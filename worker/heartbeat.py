@@ -25,8 +25,8 @@ Action: TypeAlias = OpenSocket | Beat
 class HeartbeatCore:
     """The heartbeats of one worker, whatever session it is in.
 
-    Each socket serves one session, and is replaced when it has heard nothing for the liveness: a broker on another host
-    may have gone without a word.
+    It beats at its interval, or sooner for a broker of little patience. Each socket serves one session, and is replaced
+    when it has heard nothing for the liveness: a broker on another host may have gone without a word.
     """
 
     def __init__(self, session: Session, now: float, *, interval_s: float, liveness_s: float) -> None:
@@ -44,7 +44,7 @@ class HeartbeatCore:
             self._heard_at, is_due = now, True
             actions.append(OpenSocket())
         if is_due:
-            self._session, self._beat_at = session, now + self._interval_s
+            self._session, self._beat_at = session, now + min(self._interval_s, session.beat_s)
             if session.epoch is not None:  # not welcomed yet: a beat could overtake the READY
                 actions.append(Beat(session))
         return actions

@@ -5,6 +5,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import ceil
 from typing import assert_never
 
@@ -20,6 +21,15 @@ from worker.heartbeat import Beat, HeartbeatCore, OpenSocket
 HEARTBEAT_DEAD = 70
 
 
+@dataclass(frozen=True)
+class MainThread:
+    """What the heartbeat thread asks of the main one, which may be computing: none of it may wait for that."""
+
+    wake: Callable[[], None]
+    on_beat: Callable[[], None] = lambda: None
+    is_asked_to_end: Callable[[], bool] = lambda: False
+
+
 class Pulse:
     """Beats every heartbeat interval while the core has a session, and tells when the broker does not know it.
 
@@ -27,20 +37,12 @@ class Pulse:
     wakes the main thread.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        settings: Settings,
-        core: WorkerCore,
-        wake: Callable[[], None],
-        on_beat: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, context: Context, settings: Settings, core: WorkerCore, main: MainThread) -> None:
         self.lost: Id | None = None
         self._context = context
         self._settings = settings
         self._core = core
-        self._wake = wake
-        self._on_beat = on_beat
+        self._main = main
         self._heartbeat = HeartbeatCore(
             core.session, time.monotonic(), interval_s=settings.heartbeat_interval, liveness_s=settings.liveness
         )
@@ -80,7 +82,7 @@ class Pulse:
                     self._beat(session)
                 case _:
                     assert_never(action)
-        self._on_beat()
+        self._main.on_beat()
         asleep_s = max(0.0, self._heartbeat.next_check() - time.monotonic())
         if self._stop in dict(self._poller.poll(ceil(asleep_s * 1000))):
             return True
@@ -89,8 +91,17 @@ class Pulse:
         return False
 
     def _beat(self, session: Session) -> None:
-        me, is_busy = self._core.identity, self._core.task is not None
-        beat = Heartbeat(session.incarnation, me.name, me.pid, me.version, me.started_at_ms, is_busy, resident_bytes())
+        me = self._core.identity
+        beat = Heartbeat(
+            session.incarnation,
+            me.name,
+            me.pid,
+            me.version,
+            me.started_at_ms,
+            busy=self._core.task is not None,
+            draining=self._main.is_asked_to_end(),
+            rss_bytes=resident_bytes(),
+        )
         if self._socket is not None:
             self._socket.send_multipart(encode(beat))
 
@@ -102,7 +113,7 @@ class Pulse:
         lost = self._heartbeat.on_reply(reply, time.monotonic())
         if lost is not None:
             self.lost = lost
-            self._wake()
+            self._main.wake()
 
     def _close_socket(self) -> None:
         if self._socket is not None:

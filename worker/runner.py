@@ -19,7 +19,7 @@ from protocol.signals import Termination
 from protocol.sockets import Context, Socket, dealer, receive
 from worker.core import Action, Execute, Exit, Identity, OpenSession, Report, Send, WorkerCore
 from worker.execution import Execution, Transform
-from worker.pulse import Pulse
+from worker.pulse import MainThread, Pulse
 from worker.settings import WorkerSettings
 
 LINGER_MS = 1_000
@@ -42,13 +42,12 @@ class Runner:
         self._socket: Socket | None = None
         self._termination = Termination()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._pulse = Pulse(
-            self._context,
-            settings,
-            self._core,
+        main = MainThread(
             lambda: os.eventfd_write(self._wake, 1),
             outlet.flush_if_due,  # a task that takes long must not hold the lines of the last one back
+            lambda: self._termination.is_asked,
         )
+        self._pulse = Pulse(self._context, settings, self._core, main)
         self._poller = zmq.Poller()
         self._poller.register(self._termination, zmq.POLLIN)
         self._poller.register(self._wake, zmq.POLLIN)

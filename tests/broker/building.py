@@ -27,7 +27,7 @@ EPOCH = Epoch(b"epoch-01")
 ALICE, ALICE_AGAIN, BOB = b"peer-alice", b"peer-alice-again", b"peer-bob"
 W1, W2, W3, W1_AGAIN = b"peer-w1", b"peer-w2", b"peer-w3", b"peer-w1-again"
 H1 = b"peer-heartbeat-1"
-WELCOME = Welcome(EPOCH, Settings.model_fields["payload_limit"].default)
+WELCOME = Welcome(EPOCH, Settings.model_fields["payload_limit"].default, 2000)
 LIVENESS_S: float = Settings.model_fields["liveness"].default
 
 
@@ -39,16 +39,22 @@ def hello(name: str = "alice", held: int = 0, number: int = 1) -> Hello:
     return Hello(an_id(name), number, 1, held)
 
 
-def submit(name: str, run_timeout_ms: int = 30_000, payload: bytes = b"race") -> Submit:
-    return Submit(an_id(name), run_timeout_ms, payload)
+def submit(
+    name: str, run_timeout_ms: int = 30_000, payload: bytes = b"race", *, waited_ms: int = 0, again: bool = False
+) -> Submit:
+    return Submit(an_id(name), run_timeout_ms, waited_ms, again, payload)
 
 
 def ready(name: str = "worker-1", pid: int = 101, session: str = "", number: int = 1, later_ms: int = 0) -> Ready:
     return Ready(an_id(session or name), number, Name(name), pid, Name("0.1.0"), 1_700_000_000_000 + later_ms)
 
 
-def beat(name: str = "worker-1", pid: int = 101, session: str = "", *, busy: bool = False) -> Heartbeat:
-    return Heartbeat(an_id(session or name), Name(name), pid, Name("0.1.0"), 1_700_000_000_000, busy, 50_000_000)
+def beat(
+    name: str = "worker-1", pid: int = 101, session: str = "", *, busy: bool = False, draining: bool = False
+) -> Heartbeat:
+    return Heartbeat(
+        an_id(session or name), Name(name), pid, Name("0.1.0"), 1_700_000_000_000, busy, draining, 50_000_000
+    )
 
 
 def task(

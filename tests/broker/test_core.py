@@ -702,6 +702,17 @@ def test_queued_task_that_has_waiting_left_stays_queued(broker: BrokerCore) -> N
     assert broker.ledger.backlog.depth == 1
 
 
+def test_waiting_for_an_earlier_broker_counts(broker: BrokerCore) -> None:
+    with_client(broker)
+    broker.on_client(ALICE, submit("t1", waited_ms=700, again=True), now=0.0)
+
+    waited = Waited(an_id("t1"), 900, queued=True)
+    assert broker.on_client(ALICE, Expire(an_id("t1"), 1000), now=0.2) == [SendToClient(ALICE, waited)]
+    assert answered(broker.on_client(ALICE, Expire(an_id("t1"), 1000), now=0.3)) == [
+        (ALICE, "t1", Outcome.QUEUE_TIMEOUT)
+    ]
+
+
 def test_waiting_time_adds_up_over_attempts(broker: BrokerCore) -> None:
     with_client(broker, "t1")
     broker.on_worker(W1, ready("worker-1", 101), 1.0, 101)
@@ -805,6 +816,19 @@ def test_task_of_a_dead_worker_is_never_refused(make_broker: MakeBroker) -> None
     assert broker.ledger.backlog.depth == 2
 
 
+def test_task_that_an_earlier_broker_had_may_fill_the_backlog_twice_over(make_broker: MakeBroker) -> None:
+    broker = with_client(make_broker(backlog_limit=2), "t1", "t2")
+
+    assert broker.on_client(ALICE, submit("t3", again=True), now=0.0) == []
+    assert broker.on_client(ALICE, submit("t4", again=True), now=0.0) == []
+    assert broker.on_client(ALICE, submit("t5", again=True), now=0.0) == [
+        SendToClient(ALICE, Reject(an_id("t5"), 4, 4, in_bytes=False))
+    ]
+    assert broker.on_client(ALICE, submit("t6"), now=0.0) == [
+        SendToClient(ALICE, Reject(an_id("t6"), 4, 2, in_bytes=False))
+    ]
+
+
 def test_resubmission_into_a_full_backlog_is_no_new_task(make_broker: MakeBroker) -> None:
     broker = with_client(make_broker(backlog_limit=1), "t1")
 
@@ -879,6 +903,15 @@ def test_heartbeats_keep_a_busy_worker(broker: BrokerCore) -> None:
         assert broker.on_tick(now) == []
 
     assert broker.ledger.in_flight == 1
+
+
+def test_worker_that_was_asked_to_end_is_draining_until_its_task_is_done(broker: BrokerCore) -> None:
+    with_client(with_workers(broker), "t1")
+
+    broker.on_heartbeat(H1, beat(busy=True, draining=True), now=0.2)
+    assert [worker.state for worker in broker.roster.workers.values()] == ["draining"]
+    broker.on_worker(W1, result("t1", 1), now=0.3)
+    assert [worker.state for worker in broker.roster.workers.values()] == ["idle"]
 
 
 def test_silent_local_worker_is_looked_at_before_it_is_judged(broker: BrokerCore) -> None:

@@ -54,7 +54,7 @@ from tests.running import ROOT, WaitUntil, environment
 
 PATIENCE_MS = 10_000
 COMMANDS = b"HELLO SUBMIT CANCEL PING ASKSTATS READY RESULT HEARTBEAT".split()
-HEARTBEAT = Heartbeat(Id(b"x" * 16), Name("nobody"), 1, Name("raw"), 0, busy=False, rss_bytes=1)
+HEARTBEAT = Heartbeat(Id(b"x" * 16), Name("nobody"), 1, Name("raw"), 0, busy=False, draining=False, rss_bytes=1)
 SLOW = {"liveness": 60, "heartbeat_interval": 1}  # raw peers send no heartbeats
 
 
@@ -153,7 +153,7 @@ def receive(socket: Socket, inlet: Inlet[Any]) -> Any:  # noqa: ANN401
 
 
 def submit(payload: bytes = b"race", run_timeout_ms: int = 60_000) -> Submit:
-    return Submit(Id(os.urandom(16)), run_timeout_ms, payload)
+    return Submit(Id(os.urandom(16)), run_timeout_ms, 0, again=False, payload=payload)
 
 
 def done(task: Task, payload: bytes = b"done") -> Result:
@@ -346,9 +346,11 @@ def test_heartbeat_from_a_socket_of_its_own(broker: Broker) -> None:
     beats, (_, epoch) = broker.dealer("heartbeat_endpoint"), broker.worker()
     me = broker.stats().workers[0]
 
-    send(beats, Heartbeat(Id(os.urandom(16)), Name("nobody"), 1, Name("raw"), 0, busy=False, rss_bytes=1))
+    send(
+        beats, Heartbeat(Id(os.urandom(16)), Name("nobody"), 1, Name("raw"), 0, busy=False, draining=False, rss_bytes=1)
+    )
     assert receive(beats, TO_HEARTBEAT) == Who()
-    send(beats, Heartbeat(Id(os.urandom(16)), Name("busy"), 1, Name("raw"), 0, busy=True, rss_bytes=77))
+    send(beats, Heartbeat(Id(os.urandom(16)), Name("busy"), 1, Name("raw"), 0, busy=True, draining=False, rss_bytes=77))
     assert receive(beats, TO_HEARTBEAT) == Pong(epoch)
     introduced = next(worker for worker in broker.stats().workers if worker.name == "busy")
     assert (introduced.pid, introduced.state, introduced.rss_bytes) == (os.getpid(), "busy", 77)
@@ -413,7 +415,7 @@ def test_absurd_figures_of_a_worker_do_not_end_the_broker(broker: Broker) -> Non
 def test_foreign_version_is_asked_who_it_is(broker: Broker, setting: str) -> None:
     stranger = broker.dealer(setting)
 
-    stranger.send_multipart([b"\x92\x02\xa5HELLO", b"whatever version 2 has here"])
+    stranger.send_multipart([b"\x92\x09\xa5HELLO", b"whatever version 9 has here"])
 
     assert receive(stranger, TO_HEARTBEAT) == Who()
     stranger.close()
@@ -430,7 +432,7 @@ def test_garbage_is_counted_and_not_answered(broker: Broker, wait_until: WaitUnt
         [b"GET / HTTP/1.1"],
         [b"", b"", b""],
         [b"\x00" * 900],
-        encode(Welcome(Epoch(b"x" * 8), 1)),
+        encode(Welcome(Epoch(b"x" * 8), 1, 2000)),
     ]
     for frames in garbage:
         stranger.send_multipart(frames)

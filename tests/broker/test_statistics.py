@@ -112,12 +112,13 @@ def test_figures_add_up(broker: BrokerCore, statistics: Statistics, clock: Clock
     broker.on_worker(W1, ready("worker-2", 102), now, 102)
     broker.on_worker(W1, result("t1", 1, Outcome.RAISED), now + 1)
     broker.on_heartbeat(H1, beat("worker-2", 102, busy=True), now + 1)
-    broker.on_heartbeat(H1, beat("worker-1", 101, busy=True), now + 1, 101)
+    broker.on_heartbeat(H1, beat("worker-1", 101, busy=True, draining=True), now + 1, 101)
     clock.now = now + 3
 
     figures = statistics.snapshot()
 
     assert (figures.total_workers, figures.active_workers, figures.idle_workers) == (2, 2, 0)
+    assert [worker.state for worker in figures.workers] == ["draining", "busy"]
     assert (figures.queue_depth, figures.held_by_clients, figures.in_flight, figures.oldest_queued_s) == (6, 5, 1, 3.0)
     counters = figures.counters
     assert counters.submitted == (

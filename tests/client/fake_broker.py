@@ -112,7 +112,7 @@ class FakeBroker:
         replies: list[ToClient] = []
         if isinstance(message, Hello):
             self._peers.append(peer)
-            replies = [Welcome(self.epoch, PAYLOAD_LIMIT)]
+            replies = [Welcome(self.epoch, PAYLOAD_LIMIT, 2000)]
         elif peer not in self._peers:
             replies = [Who()]
         elif isinstance(message, Ping):

@@ -30,6 +30,7 @@ from protocol.errors import (
     TaskTimeoutError,
 )
 from protocol.messages import (
+    PROTOCOL_VERSION,
     Answer,
     AskStats,
     Bye,
@@ -62,8 +63,8 @@ def task(number: int, *, at: float = 0.0, size: int = 10, queue_timeout_s: float
     return Pending(Id(bytes([number]) * 16), Parcel(b"", bytes(size)), 30_000, queue_timeout_s, at, at)
 
 
-def submit(pending: Pending) -> Send:
-    return Send(Submit(pending.id, pending.run_timeout_ms, pending.parcel.payload()))
+def submit(pending: Pending, *, waited_ms: int = 0, again: bool = False) -> Send:
+    return Send(Submit(pending.id, pending.run_timeout_ms, waited_ms, again, pending.parcel.payload()))
 
 
 def answer(pending: Pending, outcome: Outcome = Outcome.OK) -> Answer:
@@ -75,7 +76,10 @@ def hello(held: int = 0, number: int = 2) -> OpenSession:
 
 
 def welcome(epoch: Epoch = EPOCH, limit: int = LIMIT) -> Welcome:
-    return Welcome(epoch, limit)
+    return Welcome(epoch, limit, 2000)
+
+
+PING = Send(Ping(0))
 
 
 def error_of(action: Action) -> PoolError:
@@ -115,7 +119,7 @@ def test_tasks_before_the_welcome_go_out_after_it_in_order(core: ClientCore) -> 
     tasks = [task(number) for number in (3, 1, 2)]
     assert [action for one in tasks for action in core.on_submit(one, 0.0)] == []
 
-    assert core.on_message(welcome(), 0.1) == [submit(one) for one in tasks]
+    assert core.on_message(welcome(), 0.1) == [*(submit(one, waited_ms=100) for one in tasks), PING]
 
 
 def test_window_counts_bytes_in_units_and_an_answer_lets_the_next_out(up: ClientCore) -> None:
@@ -127,7 +131,11 @@ def test_window_counts_bytes_in_units_and_an_answer_lets_the_next_out(up: Client
     assert up.on_submit(last, 0.0) == []
     assert up.on_submit(held, 0.0) == []
 
-    assert up.on_message(answer(first), 0.1) == [Deliver(first, answer(first)), submit(last), submit(held)]
+    assert up.on_message(answer(first), 0.1) == [
+        Deliver(first, answer(first)),
+        submit(last, waited_ms=100),
+        submit(held, waited_ms=100),
+    ]
     assert up.outstanding == last.units + held.units
 
 
@@ -139,7 +147,7 @@ def test_tasks_that_are_held_follow_when_the_whole_window_is_refused(up: ClientC
     actions = up.on_message(Reject(tasks[0].id, 5, 5, in_bytes=False), 0.1)
 
     assert [type(action) for action in actions] == [Fail, Send]
-    assert actions[1] == submit(tasks[1])
+    assert actions[1] == submit(tasks[1], waited_ms=100)
 
 
 def test_window_holds_small_tasks_by_number(up: ClientCore) -> None:
@@ -177,9 +185,9 @@ def test_task_beyond_the_brokers_limit_fails_when_its_turn_comes(core: ClientCor
     core.on_submit(large, 0.0)
     core.on_submit(small, 0.0)
 
-    refused, sent = core.on_message(welcome(limit=1999), 0.1)
+    refused, sent, ping = core.on_message(welcome(limit=1999), 0.1)
 
-    assert sent == submit(small)
+    assert (sent, ping) == (submit(small, waited_ms=100), PING)
     error = error_of(refused)
     assert isinstance(error, PayloadTooLargeError)
     assert (error.size_bytes, error.limit_bytes) == (2000, 1999)
@@ -196,11 +204,12 @@ def test_new_session_submits_all_unresolved_again_in_order(up: ClientCore, lost:
     assert up.on_message(lost, 1.0) == [hello(held=3)]
     later = task(5, at=1.0)
     assert up.on_submit(later, 1.0) == []
-    assert up.on_message(welcome(LATER_EPOCH), 1.1) == [
-        submit(tasks[0]),
-        submit(tasks[2]),
-        submit(tasks[3]),
-        submit(later),
+    assert up.on_message(welcome(LATER_EPOCH), 1.5) == [
+        submit(tasks[0], waited_ms=1500, again=True),
+        submit(tasks[2], waited_ms=1500, again=True),
+        submit(tasks[3], waited_ms=1500, again=True),
+        submit(later, waited_ms=500),
+        PING,
     ]
 
 
@@ -215,7 +224,7 @@ def test_silent_broker_is_left_after_the_liveness(up: ClientCore) -> None:
 
     assert hello(1) not in up.on_tick(2.999)
     assert up.on_tick(3.0) == [hello(1)]
-    assert up.on_message(welcome(), 3.1) == [submit(one)]
+    assert up.on_message(welcome(), 3.25) == [submit(one, waited_ms=3250, again=True), PING]
 
 
 def test_own_pause_gives_the_broker_another_liveness(up: ClientCore) -> None:
@@ -243,6 +252,19 @@ def test_pings_keep_their_interval_and_tell_what_is_held(up: ClientCore) -> None
     assert up.on_tick(0.25) == [Send(Ping(1))]
     assert up.on_tick(0.3) == []
     assert up.next_check() == 0.5
+
+
+def test_pings_are_more_frequent_for_a_broker_of_little_patience(core: ClientCore) -> None:
+    core.on_message(Welcome(EPOCH, LIMIT, 400), 0.0)
+
+    assert core.on_tick(0.09) == []
+    assert core.on_tick(0.1) == [Send(Ping(0))]
+
+
+def test_no_broker_makes_the_client_spin(core: ClientCore) -> None:
+    core.on_message(Welcome(EPOCH, LIMIT, 0), 0.0)
+
+    assert core.next_check() >= 0.01
 
 
 def test_unreached_broker_fails_tasks_after_the_connect_timeout(core: ClientCore) -> None:
@@ -333,10 +355,10 @@ def test_waiting_of_an_earlier_epoch_counts(up: ClientCore) -> None:
     up.on_message(welcome(LATER_EPOCH), 0.6)
     up.on_tick(1.0)
 
-    up.on_message(Waited(one.id, waited_ms=200, queued=False), 1.0)
+    up.on_message(Waited(one.id, waited_ms=800, queued=False), 1.0)
 
-    assert Send(Expire(one.id, 400)) not in up.on_tick(1.19)
-    assert Send(Expire(one.id, 400)) in up.on_tick(1.26)  # 0.8 s of waiting, 0.2 s are left, but a heartbeat at least
+    assert Send(Expire(one.id, 1000)) not in up.on_tick(1.19)
+    assert Send(Expire(one.id, 1000)) in up.on_tick(1.26)  # 0.2 s are left, but a heartbeat at least
 
 
 def test_a_task_that_was_in_flight_for_long_and_waits_again_is_given_its_whole_time(up: ClientCore) -> None:
@@ -405,7 +427,10 @@ def test_cancelled_task_is_taken_back_and_its_place_given_away(up: ClientCore) -
     up.on_submit(first, 0.0)
     up.on_submit(second, 0.0)
 
-    assert up.on_cancel(first.id, 0.1, kill=False) == [Send(Cancel(first.id, kill=False)), submit(second)]
+    assert up.on_cancel(first.id, 0.1, kill=False) == [
+        Send(Cancel(first.id, kill=False)),
+        submit(second, waited_ms=100),
+    ]
     assert up.on_cancel(first.id, 0.2, kill=True) == [Send(Cancel(first.id, kill=True))]
     assert up.on_message(answer(first), 0.3) == []
 
@@ -416,7 +441,7 @@ def test_cancelled_held_task_never_reaches_the_broker(up: ClientCore) -> None:
         up.on_submit(one, 0.0)
 
     assert up.on_cancel(second.id, 0.1, kill=False) == []
-    assert up.on_message(answer(first), 0.2) == [Deliver(first, answer(first)), submit(third)]
+    assert up.on_message(answer(first), 0.2) == [Deliver(first, answer(first)), submit(third, waited_ms=200)]
 
 
 def test_task_cancelled_without_a_broker_is_not_submitted(core: ClientCore) -> None:
@@ -425,7 +450,7 @@ def test_task_cancelled_without_a_broker_is_not_submitted(core: ClientCore) -> N
     core.on_submit(two, 0.0)
 
     assert core.on_cancel(one.id, 0.1, kill=True) == []
-    assert core.on_message(welcome(), 0.2) == [submit(two)]
+    assert core.on_message(welcome(), 0.2) == [submit(two, waited_ms=200), PING]
 
 
 def test_cancellation_between_two_sessions_is_told_in_the_next_one(up: ClientCore) -> None:
@@ -436,7 +461,26 @@ def test_cancellation_between_two_sessions_is_told_in_the_next_one(up: ClientCor
 
     assert up.on_cancel(one.id, 0.2, kill=False) == []
     assert up.on_cancel(one.id, 0.3, kill=True) == []
-    assert up.on_message(welcome(), 0.4) == [Send(Cancel(one.id, kill=True)), submit(two)]
+    assert up.on_message(welcome(), 0.4) == [
+        Send(Cancel(one.id, kill=True)),
+        submit(two, waited_ms=400, again=True),
+        PING,
+    ]
+
+
+def test_cancellation_is_told_again_in_the_next_session_unless_it_was_heard(up: ClientCore) -> None:
+    heard, unheard = task(1), task(2)
+    up.on_submit(heard, 0.0)
+    up.on_submit(unheard, 0.0)
+    up.on_cancel(heard.id, 0.1, kill=False)
+    up.on_message(Pong(EPOCH), 0.1)  # to the ping of the welcome, which was said before
+    up.on_tick(0.25)
+    up.on_cancel(unheard.id, 0.3, kill=True)
+    up.on_message(Pong(EPOCH), 0.3)  # to the ping after the first cancellation
+
+    up.on_message(Who(), 0.4)
+
+    assert up.on_message(welcome(), 0.5) == [Send(Cancel(unheard.id, kill=True)), PING]
 
 
 def test_cancellation_between_two_epochs_needs_no_word(up: ClientCore) -> None:
@@ -445,9 +489,9 @@ def test_cancellation_between_two_epochs_needs_no_word(up: ClientCore) -> None:
     up.on_message(Bye(), 0.1)
     up.on_cancel(one.id, 0.2, kill=True)
 
-    assert up.on_message(welcome(LATER_EPOCH), 0.3) == []
+    assert up.on_message(welcome(LATER_EPOCH), 0.3) == [PING]
     up.on_message(Who(), 0.4)
-    assert up.on_message(welcome(), 0.5) == []
+    assert up.on_message(welcome(), 0.5) == [PING]
 
 
 def test_foreign_version_fails_all_that_waits(core: ClientCore) -> None:
@@ -461,7 +505,7 @@ def test_foreign_version_fails_all_that_waits(core: ClientCore) -> None:
     assert all("task t (race r)" in str(error_of(action)) for action in failed)
     assert isinstance(stats, FailStats)
     assert isinstance(stats.error, ProtocolMismatchError)
-    assert (stats.error.ours, stats.error.theirs) == (1, 9)
+    assert (stats.error.ours, stats.error.theirs) == (PROTOCOL_VERSION, 9)
     assert core.pending == {}
     assert core.on_foreign_version(9) == []
 
@@ -470,7 +514,7 @@ def test_stats_are_asked_for_once_and_again_in_a_new_session(up: ClientCore) -> 
     assert up.on_ask_stats(0.0) == [Send(AskStats())]
     assert up.on_ask_stats(0.1) == []
     assert up.on_message(Who(), 0.2) == [hello()]
-    assert up.on_message(welcome(), 0.3) == [Send(AskStats())]
+    assert up.on_message(welcome(), 0.3) == [Send(AskStats()), PING]
 
     assert up.on_message(Stats(b"figures"), 0.4) == [DeliverStats(b"figures")]
     assert up.on_ask_stats(0.5) == [Send(AskStats())]
@@ -479,7 +523,7 @@ def test_stats_are_asked_for_once_and_again_in_a_new_session(up: ClientCore) -> 
 def test_stats_asked_without_a_broker_wait_for_one(core: ClientCore) -> None:
     assert core.on_ask_stats(0.0) == []
 
-    assert core.on_message(welcome(), 0.1) == [Send(AskStats())]
+    assert core.on_message(welcome(), 0.1) == [Send(AskStats()), PING]
 
 
 def test_stats_without_a_broker_fail_after_the_connect_timeout(core: ClientCore) -> None:
@@ -553,7 +597,7 @@ class AnyHistory(RuleBasedStateMachine):
     def greet(self, epoch: Epoch, limit: int) -> None:
         if not self.is_welcome:
             self.is_welcome = True
-            self.observe(self.core.on_message(Welcome(epoch, limit), self.now))
+            self.observe(self.core.on_message(Welcome(epoch, limit, 2000), self.now))
 
     @rule(message=st.sampled_from([Who(), Bye(), Pong(EPOCH), Pong(LATER_EPOCH), Stats(b"")]))
     def hear(self, message: Who | Bye | Pong | Stats) -> None:

@@ -84,7 +84,8 @@ def test_unresolved_tasks_come_again_in_the_next_session(
 
     assert [future.result(BOUND_S) for future in futures] == ["r0", "r1", "r2"]
     first, second = broker.of(Submit)[:3], broker.of(Submit)[3:]
-    assert first == second
+    assert [(one.task_id, one.payload) for one in first] == [(one.task_id, one.payload) for one in second]
+    assert [one.again for one in (*first, *second)] == [False] * 3 + [True] * 3
     assert len({hello.client_id for hello in broker.of(Hello)}) == 1
 
 
@@ -208,7 +209,7 @@ def test_broker_of_another_version_fails_what_waits(
     future = submit(pool, race())
     wait_until(lambda: broker.of(Submit))
 
-    broker.say_frames([msgpack.packb([2, "WHO"])])
+    broker.say_frames([msgpack.packb([9, "WHO"])])
 
     with pytest.raises(ProtocolMismatchError, match="install the same racepool"):
         future.result(BOUND_S)
@@ -364,6 +365,25 @@ def test_stop_fails_what_is_unresolved_and_says_farewell(
         asked.result(0)
     assert time.monotonic() - started_at < 1.0
     wait_until(lambda: broker.of(Bye))
+
+
+def test_future_that_is_being_cancelled_at_a_fork_is_usable_in_the_child(run_dir: Path, wait_until: WaitUntil) -> None:
+    """Its lock is held by the I/O thread then, which no child has."""
+    engine = Engine(settings(run_dir))
+    future = engine.submit(Parcel(b"", b""), 60.0, 30.0)
+    condition = future._condition
+
+    with condition:
+        future.cancel()
+        wait_until(lambda: engine.unresolved == 0)  # the thread has begun, and waits for the lock
+        engine.disown()  # as in the child
+        asking = threading.Thread(target=future.cancelled, daemon=True)
+        asking.start()
+        asking.join(BOUND_S)
+
+        assert not asking.is_alive()
+    engine.stop()
+    engine.join(BOUND_S)
 
 
 def test_death_of_the_thread_fails_all_and_names_the_cause(

@@ -110,15 +110,15 @@ def test_every_message_of_the_module_may_come_in_somewhere() -> None:
 def test_header_is_version_command_and_fields_in_order() -> None:
     frames = encode(Result(EPOCH, 7, ID, Outcome.OK, b"payload"))
 
-    assert msgpack.unpackb(frames[0]) == [1, "RESULT", EPOCH, 7, ID, "ok"]
+    assert msgpack.unpackb(frames[0]) == [PROTOCOL_VERSION, "RESULT", EPOCH, 7, ID, "ok"]
     assert frames[1] == b"payload"
 
 
 def test_payload_is_passed_on_without_a_copy() -> None:
     payload = bytes(100_000)
 
-    assert encode(Submit(ID, 1, payload))[1] is payload
-    assert decode([encode(Submit(ID, 1, payload))[0], payload], FROM_CLIENT).payload is payload  # type: ignore[union-attr]
+    assert encode(Submit(ID, 1, 0, False, payload))[1] is payload
+    assert decode([encode(Submit(ID, 1, 0, False, payload))[0], payload], FROM_CLIENT).payload is payload  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_inlets_are_the_contract(inlet: str, commands: str) -> None:
 # --- each rule of decode ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [0, 2, 99, MAX_INT])
+@pytest.mark.parametrize("version", [0, 1, 99, MAX_INT])
 def test_other_version_is_foreign_whatever_follows_it(version: int) -> None:
     with pytest.raises(ForeignVersionError, match=f"version {version}, this side speaks {PROTOCOL_VERSION}") as caught:
         decode([header(version, "WHATEVER", 1.5), b"", b""], FROM_CLIENT)
@@ -162,16 +162,16 @@ def test_version_is_a_count(version: object) -> None:
         b"\xc1",
         b"GET / HTTP/1.1\r\n\r\n",
         header(),
-        header(1),
-        header(1, "WHO") + b"\x00",
-        header(1, "WHO")[:-1],
+        header(PROTOCOL_VERSION),
+        header(PROTOCOL_VERSION, "WHO") + b"\x00",
+        header(PROTOCOL_VERSION, "WHO")[:-1],
         msgpack.packb({"version": 1}),
         msgpack.packb("WHO"),
-        msgpack.packb([1, "WHO", {"a": 1}]),
-        msgpack.packb([1, "WHO", msgpack.ExtType(1, b"x")]),
-        header(1, "WHO", *[0] * 15),
-        header(1, "W" * 257),
-        header(1, b"x" * 65),
+        msgpack.packb([PROTOCOL_VERSION, "WHO", {"a": 1}]),
+        msgpack.packb([PROTOCOL_VERSION, "WHO", msgpack.ExtType(1, b"x")]),
+        header(PROTOCOL_VERSION, "WHO", *[0] * 15),
+        header(PROTOCOL_VERSION, "W" * 257),
+        header(PROTOCOL_VERSION, b"x" * 65),
         b"\x91" * 500,
         b"\xdd\xff\xff\xff\xff",
     ],
@@ -187,7 +187,7 @@ def test_no_frames_are_no_message() -> None:
 
 
 def test_header_is_bounded() -> None:
-    fits = [1, "HELLO", b"x" * 64, *["y" * 100] * 4]
+    fits = [PROTOCOL_VERSION, "HELLO", b"x" * 64, *["y" * 100] * 4]
     assert len(msgpack.packb(fits)) <= MAX_HEADER_BYTES < len(msgpack.packb([*fits, "y" * 100]))
 
     with pytest.raises(BadFrameError, match="4 fields"):
@@ -199,7 +199,7 @@ def test_header_is_bounded() -> None:
 @pytest.mark.parametrize("command", ["NONSENSE", "who", "", "WHO ", b"WHO", 7, None, ["WHO"]])
 def test_unknown_command_is_refused(command: object) -> None:
     with pytest.raises(BadFrameError, match="unknown here"):
-        decode([header(1, command)], TO_CLIENT)
+        decode([header(PROTOCOL_VERSION, command)], TO_CLIENT)
 
 
 @pytest.mark.parametrize(
@@ -207,11 +207,11 @@ def test_unknown_command_is_refused(command: object) -> None:
     [
         (Who(), "FROM_CLIENT"),
         (Ping(0), "TO_CLIENT"),
-        (Submit(ID, 1, b""), "FROM_WORKER"),
+        (Submit(ID, 1, 0, False, b""), "FROM_WORKER"),
         (Ready(ID, 1, NAME, 1, NAME, 1), "FROM_HEARTBEAT"),
-        (Heartbeat(ID, NAME, 1, NAME, 1, False, 1), "FROM_WORKER"),
+        (Heartbeat(ID, NAME, 1, NAME, 1, False, False, 1), "FROM_WORKER"),
         (Task(EPOCH, 1, ID, 1, 1, b""), "TO_CLIENT"),
-        (Welcome(EPOCH, 1), "TO_HEARTBEAT"),
+        (Welcome(EPOCH, 1, 2000), "TO_HEARTBEAT"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
@@ -224,11 +224,11 @@ def test_message_of_another_socket_is_refused(message: Any, inlet: str) -> None:
     ("frames", "complaint"),
     [
         ([*encode(Ping(0)), b""], "PING takes 1 frames, not 2"),
-        (encode(Submit(ID, 1, b""))[:1], "SUBMIT takes 2 frames, not 1"),
-        ([*encode(Submit(ID, 1, b"")), b""], "SUBMIT takes 2 frames, not 3"),
-        ([header(1, "PING")], "PING takes 1 fields, not 0"),
-        ([header(1, "PING", 0, 0)], "PING takes 1 fields, not 2"),
-        ([header(1, "BYE", None)], "BYE takes 0 fields, not 1"),
+        (encode(Submit(ID, 1, 0, False, b""))[:1], "SUBMIT takes 2 frames, not 1"),
+        ([*encode(Submit(ID, 1, 0, False, b"")), b""], "SUBMIT takes 2 frames, not 3"),
+        ([header(PROTOCOL_VERSION, "PING")], "PING takes 1 fields, not 0"),
+        ([header(PROTOCOL_VERSION, "PING", 0, 0)], "PING takes 1 fields, not 2"),
+        ([header(PROTOCOL_VERSION, "BYE", None)], "BYE takes 0 fields, not 1"),
     ],
 )
 def test_frames_and_fields_are_counted(frames: list[bytes], complaint: str) -> None:
@@ -264,7 +264,9 @@ def test_field_that_breaks_its_rule_is_named(kind: type, field: str, value: obje
     inlet = next(inlet for inlet in INLETS.values() if kind.__name__.upper() in inlet.commands)
 
     with pytest.raises(BadFrameError, match=f"{kind.__name__.upper()}: {field} breaks its rule"):
-        decode([header(1, kind.__name__.upper(), *values), *([b""] if "payload" in hints else [])], inlet)
+        decode(
+            [header(PROTOCOL_VERSION, kind.__name__.upper(), *values), *([b""] if "payload" in hints else [])], inlet
+        )
 
 
 @pytest.mark.parametrize("count", [0, MAX_INT])
@@ -297,7 +299,11 @@ HOSTILE_FRAMES = st.lists(
     st.one_of(
         st.binary(max_size=600),
         ANY_VALUE.map(msgpack.packb),
-        st.builds(lambda command, values: header(1, command, *values), COMMANDS, st.lists(ANY_VALUE, max_size=7)),
+        st.builds(
+            lambda command, values: header(PROTOCOL_VERSION, command, *values),
+            COMMANDS,
+            st.lists(ANY_VALUE, max_size=7),
+        ),
     ),
     max_size=5,
 )

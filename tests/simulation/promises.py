@@ -68,6 +68,7 @@ class Wanted:
     queue_timeout_s: float
     run_timeout_s: float
     sessions_before: int
+    epochs_before: int
     end: str | None = None
     ended_at: float = 0.0
     deaths: int = 0
@@ -82,10 +83,12 @@ class Wanted:
 class Witness:
     """Every task that was ever submitted, and every worker process."""
 
-    def __init__(self, clock: Clock, max_attempts: int) -> None:
+    def __init__(self, clock: Clock, *, max_attempts: int, liveness_s: float) -> None:
         self.wanted: list[Wanted] = []
         self.process_of: dict[Id, Process] = {}
         self.max_attempts = max_attempts
+        self.liveness_s = liveness_s
+        self.epochs = 0
         self._by_id: dict[Id, Wanted] = {}
         self._clock = clock
 
@@ -105,6 +108,10 @@ class Witness:
     def on_end(self, wanted: Wanted, how: str) -> None:
         assert wanted.end is None, f"task {wanted.number} ended twice: {wanted.end}, then {how}"
         wanted.end, wanted.ended_at = how, self._clock.now
+        if how != "cancelled" and wanted.caller.is_well_since(wanted.submitted_at):
+            waited_s = self._clock.now - wanted.submitted_at - wanted.in_hand_s
+            unnoticed_s = (self.liveness_s + NOTICE_S) * (1 + self.epochs - wanted.epochs_before)
+            assert waited_s <= wanted.queue_timeout_s + unnoticed_s, "it waited for too long"
 
     def on_answer(self, task_id: Id, answer: Answer) -> None:
         wanted = self.of(task_id)
@@ -186,7 +193,7 @@ class Books:
         match message:
             case Submit(task_id):
                 refused = any(isinstance(a, SendToClient) and isinstance(a.message, Reject) for a in actions)
-                self._on_submit(client, task_id, is_refused=refused)
+                self._on_submit(client, message, is_refused=refused)
             case Cancel(task_id, kill):
                 entry = self.open.get(task_id)
                 if entry is not None and entry.holder is None:
@@ -213,14 +220,16 @@ class Books:
         """So that a session can be judged when it is over."""
         self._sessions = {worker.incarnation: worker.pid for worker in self.core.roster.workers.values()}
 
-    def _on_submit(self, client: Client, task_id: Id, *, is_refused: bool) -> None:
+    def _on_submit(self, client: Client, submit: Submit, *, is_refused: bool) -> None:
+        task_id = submit.task_id
         entry = self.open.get(task_id)
         if entry is not None:
             entry.is_disowned = False
             return
         if is_refused:
             waiting = sum(entry.holder is None for entry in self.open.values())
-            assert waiting >= self.core.settings.backlog_limit, "refused though there was room"
+            limit = self.core.settings.backlog_limit * (2 if submit.again else 1)
+            assert waiting >= limit, "refused though there was room"
             return
         self._arrivals += 1
         wanted = self.witness.of(task_id)

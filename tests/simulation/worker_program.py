@@ -224,7 +224,8 @@ class PulseProgram(Program):
                         me.pid,
                         me.version,
                         me.started_at_ms,
-                        core.task is not None,
+                        busy=core.task is not None,
+                        draining=self._worker.wants_to_end,
                         rss_bytes=1,
                     )
                     assert self.link is not None

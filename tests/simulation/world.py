@@ -62,11 +62,10 @@ class World:
     def __init__(self, setting: Setting) -> None:
         self.clock = Clock()
         self.random = Random(setting.seed)
-        self.witness = Witness(self.clock, MAX_ATTEMPTS)
+        self.witness = Witness(self.clock, max_attempts=MAX_ATTEMPTS, liveness_s=LIVENESS_S)
         network = Network(self.clock, self.random, setting.send_limit)
         self._stage = Stage(self.clock, network, self.random, self.witness)
         self.broker: BrokerProgram | None = None
-        self.epochs = 0
         self._setting = setting
         self._settings = _settings(setting.backlog_limit)
         self._pids = count(100)
@@ -86,6 +85,7 @@ class World:
             number=len(self.witness.wanted), id=Id(self.random.randbytes(16)), caller=client, script=script,
             submitted_at=self.clock.now, queue_timeout_s=self.random.choice(QUEUE_TIMEOUTS_S),
             run_timeout_s=self.random.choice(RUN_TIMEOUTS_S), sessions_before=client.sessions,
+            epochs_before=self.witness.epochs,
         )  # fmt: skip
         self.witness.add(wanted)
         client.submit(wanted, self.random.choice(SIZES))
@@ -225,8 +225,8 @@ class World:
     # --- whoever restarts them ----------------------------------------------------------------------------------------
 
     def start_broker(self) -> None:
-        self.epochs += 1
-        core = BrokerCore(self._settings, Epoch(self.epochs.to_bytes(8, "big")))
+        self.witness.epochs += 1
+        core = BrokerCore(self._settings, Epoch(self.witness.epochs.to_bytes(8, "big")))
         self.broker = BrokerProgram(core, self._stage, self._caller_of, lambda: self.kill_broker(0, 0))
 
     def _new_worker(self, index: int) -> WorkerProgram:

@@ -119,7 +119,7 @@ class FakeBroker:
         self.heard.append(Heard(message, peer))
         if isinstance(message, Ready) and not self.is_mute:
             self._known.add(message.incarnation)
-            self._send(self._backend, [peer, *encode(Welcome(self.epoch, PAYLOAD_LIMIT))])
+            self._send(self._backend, [peer, *encode(Welcome(self.epoch, PAYLOAD_LIMIT, 2000))])
 
     def _feel(self, peer: bytes, beat: Heartbeat) -> None:
         self.heard.append(Heard(beat, peer))

@@ -44,7 +44,7 @@ def core() -> WorkerCore:
 @pytest.fixture
 def idle() -> WorkerCore:
     core = make_core()
-    core.on_message(Welcome(EPOCH, 1000), 0.0)
+    core.on_message(Welcome(EPOCH, 1000, 2000), 0.0)
     return core
 
 
@@ -70,7 +70,7 @@ def test_unanswered_ready_is_repeated_as_a_new_incarnation(core: WorkerCore) -> 
 
 
 def test_welcome_confirms_the_session(core: WorkerCore) -> None:
-    assert core.on_message(Welcome(EPOCH, 1000), 0.1) == [Report("broker_found")]
+    assert core.on_message(Welcome(EPOCH, 1000, 2000), 0.1) == [Report("broker_found")]
 
     assert (core.session.incarnation, core.session.epoch) == (incarnation(1), EPOCH)
     assert core.next_check() == inf
@@ -128,7 +128,7 @@ def test_busy_worker_finishes_first_and_drops_its_stale_result(busy: WorkerCore)
 
     assert busy.on_finished(Outcome.OK, b"result", 3.0) == [Report("session_lost"), opened(2)]
     assert busy.task is None
-    busy.on_message(Welcome(LATER_EPOCH, 1000), 3.1)
+    busy.on_message(Welcome(LATER_EPOCH, 1000, 2000), 3.1)
     later = task(2, epoch=LATER_EPOCH)
     assert busy.on_message(later, 3.2) == [Execute(later)]
     assert busy.on_finished(Outcome.OK, b"result", 4.0) == [result(later)]
@@ -174,7 +174,7 @@ def test_leaving_worker_opens_no_session(idle: WorkerCore) -> None:
 
 def test_worker_is_recycled_after_its_tasks() -> None:
     core = make_core(max_tasks=2)
-    core.on_message(Welcome(EPOCH, 1000), 0.0)
+    core.on_message(Welcome(EPOCH, 1000, 2000), 0.0)
     core.on_message(task(1), 1.0)
     assert core.on_finished(Outcome.OK, b"result", 1.1) == [result(task(1))]
     core.on_message(task(2), 2.0)

@@ -26,6 +26,14 @@ def test_worker_beats_at_its_interval(heartbeat: HeartbeatCore) -> None:
     assert heartbeat.on_tick(WELCOMED, INTERVAL_S) == [Beat(WELCOMED)]
 
 
+def test_worker_beats_sooner_for_a_broker_of_little_patience() -> None:
+    hurried = Session(WELCOMED.incarnation, EPOCH, beat_s=0.1)
+    core = HeartbeatCore(hurried, 0.0, interval_s=INTERVAL_S, liveness_s=LIVENESS_S)
+    core.on_tick(hurried, 0.0)
+
+    assert core.next_check() == 0.1
+
+
 def test_worker_that_is_not_welcomed_does_not_beat() -> None:
     core = HeartbeatCore(NEW, 0.0, interval_s=INTERVAL_S, liveness_s=LIVENESS_S)
 

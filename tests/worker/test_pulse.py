@@ -15,7 +15,7 @@ from protocol.settings import Settings
 from protocol.sockets import Context
 from tests.worker.fake_broker import FakeBroker
 from worker.core import Identity, Session, WorkerCore
-from worker.pulse import Pulse
+from worker.pulse import MainThread, Pulse
 
 INTERVAL_S = 0.05
 LIVENESS_S = 0.4
@@ -32,13 +32,13 @@ class Beating:
         self.core = WorkerCore(ME, lambda: Id(os.urandom(16)), liveness_s=LIVENESS_S, max_tasks=0)
         self.core.start(0.0)
         settings = Settings.load(dir=run_dir, heartbeat_interval=INTERVAL_S, liveness=LIVENESS_S)
-        self.pulse = Pulse(self.context, settings, self.core, self.woken.set)
+        self.pulse = Pulse(self.context, settings, self.core, MainThread(self.woken.set))
         self.pulse.start()
 
     def join_session(self, broker: FakeBroker) -> None:
         """As if the broker had welcomed the READY."""
         broker._known.add(self.core.session.incarnation)
-        self.core.on_message(Welcome(broker.epoch, 1000), 0.0)
+        self.core.on_message(Welcome(broker.epoch, 1000, 2000), 0.0)
 
     def work(self, broker: FakeBroker) -> None:
         self.core.on_message(Task(broker.epoch, 1, Id(os.urandom(16)), 1, 1000, b""), 0.0)
@@ -169,7 +169,7 @@ def test_session_is_replaced_whole(beating: Beating) -> None:
     """The thread reads `session` without a lock: no incarnation may ever be seen with another's epoch."""
     before = beating.core.session
 
-    beating.core.on_message(Welcome(Epoch(b"12345678"), 1), 0.0)
+    beating.core.on_message(Welcome(Epoch(b"12345678"), 1, 2000), 0.0)
 
     assert before == Session(before.incarnation, None)
     assert beating.core.session is not before

@@ -264,6 +264,8 @@ def test_busy_worker_replies_before_it_ends(
     beats = len(broker.heard)
     wait_until(lambda: len(broker.heard) > beats + 1)
     assert worker.process.poll() is None
+    wait_until(lambda: broker.of(Heartbeat)[-1].draining)
+    assert broker.of(Heartbeat)[-1].busy
 
     (run_dir / "go").touch()
 
