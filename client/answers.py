@@ -3,6 +3,7 @@
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from client.core import Pending
 from protocol.errors import (
@@ -15,7 +16,8 @@ from protocol.errors import (
 )
 from protocol.failures import unpack_crashes, unpack_field_errors, unpack_raised, unpack_size
 from protocol.messages import Answer, Outcome
-from protocol.payloads import Parcel, unpack_result
+from protocol.payloads import PEEK_BYTES, Parcel, unpack_result
+from protocol.race import RaceData, RaceInput
 from protocol.stats import PoolStats
 
 
@@ -26,7 +28,8 @@ def result_of(answer: Answer, task: Pending) -> tuple[Any, PoolError | None]:
             return unpack_result(answer.payload), None
         return None, _error(answer, task, label(task))
     except Exception as error:  # noqa: BLE001  # what a worker packed concerns one task, never the I/O thread
-        return None, TransformError(label(task), type(error).__name__, f"its answer cannot be read: {error}", "")
+        what = f"its answer cannot be read: {error}; install the same racepool for workers and clients"
+        return None, TransformError(label(task), type(error).__name__, what, "")
 
 
 def _error(answer: Answer, task: Pending, about: str) -> PoolError:
@@ -61,17 +64,30 @@ def label(task: Pending) -> str:
     return f"task {task.id.hex()}{race_of(task.parcel)}"
 
 
-def race_of(parcel: Parcel) -> str:
+def race_of(given: "Parcel | RaceInput") -> str:
     """How messages name a race, in brackets, where it can be told."""
-    race_id = _race_id(parcel)
+    race_id = _race_id(given)
     return f" (race {race_id})" if race_id else ""
 
 
-def _race_id(parcel: Parcel) -> str | None:
+def _race_id(given: "Parcel | RaceInput") -> str | None:
     """Looks into what failed, no further than need be; what worked is never opened here."""
     try:
-        race = parcel.peek()
+        race = _opened(given)
         race_id = race["data"]["race"]["event_id"] if "data" in race else race["id"]
     except (ValueError, TypeError, KeyError):
         return None
-    return str(race_id)[:64]
+    return str(race_id)[:64].encode(errors="backslashreplace").decode()
+
+
+def _opened(given: "Parcel | RaceInput") -> Any:  # noqa: ANN401  # whatever the caller gave
+    match given:
+        case Parcel():
+            return given.peek()
+        case RaceData():
+            return {"id": given.id}
+        case bytes() | bytearray() | memoryview() | str():
+            first = given[:PEEK_BYTES]
+            return from_json(bytes(first) if isinstance(first, memoryview) else first, allow_partial=True)
+        case _:
+            return given

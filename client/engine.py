@@ -66,7 +66,7 @@ class Engine:
         self._is_closing = False
         self._is_stopping = False
         self._has_ended = False
-        self._resolving: PoolFuture[Any] | None = None
+        self._resolving: tuple[Pending, PoolFuture[Any]] | None = None
         self._socket: Socket | None = None
         self._context: Context = zmq.Context()
         self._poller = zmq.Poller()
@@ -136,8 +136,8 @@ class Engine:
 
     def disown(self) -> None:
         """In a forked child: the thread, socket and answers are the parent's."""
-        for future in [*(future for _, future in self._unresolved.values()), *filter(None, [self._resolving])]:
-            future.disown()
+        for task, future in [*self._unresolved.values(), *filter(None, [self._resolving])]:
+            future.disown(label(task))
         self._unresolved = {}
 
     def _is_too_late(self) -> bool:
@@ -242,23 +242,19 @@ class Engine:
         self._poller.register(self._socket, zmq.POLLIN)
 
     def _resolve(self, task_id: Id, result: object, error: BaseException | None) -> None:
-        future = self._future_of(task_id)
-        self._resolving = future  # for a fork in between
+        entry = self._unresolved.get(task_id)
+        self._resolving = entry  # for a fork in between
         self._unresolved.pop(task_id, None)
-        if future is not None:
-            future.resolve(result, error)
+        if entry is not None:
+            entry[1].resolve(result, error)
         self._resolving = None
 
     def _cancel(self, task_id: Id, now: float, *, kill: bool) -> list[Action]:
         self._resolve(task_id, None, None)
         return self._core.on_cancel(task_id, now, kill=kill)
 
-    def _future_of(self, task_id: Id) -> PoolFuture[Any] | None:
-        entry = self._unresolved.get(task_id)
-        return None if entry is None else entry[1]
-
     def _answer_stats(self, figures: PoolStats | None, error: PoolError | None) -> None:
-        while self._asking:
+        for _ in range(len(self._asking)):  # who asks meanwhile wants newer ones
             with suppress(IndexError):  # another thread took it
                 self._asking.popleft().resolve(figures, error)
 
@@ -282,6 +278,19 @@ class Engine:
         if self.cause_of_death is None:
             return PoolClosedError(f"{about}: the pool was shut down before the answer came; submit it to a new pool")
         return broken(self.cause_of_death, f"{about}: ")
+
+
+def started(settings: Settings) -> Engine:
+    """An engine.
+
+    Raises:
+        PoolBrokenError: there are no threads or file descriptors left for it.
+    """
+    try:
+        return Engine(settings)
+    except (OSError, RuntimeError, zmq.ZMQError) as error:
+        what = f"the pool's I/O thread cannot start: {error!r}"
+        raise PoolBrokenError(f"{what}; free threads or file descriptors, and try again") from error
 
 
 def broken(cause: BaseException, about: str = "") -> PoolBrokenError:

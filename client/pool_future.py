@@ -73,9 +73,12 @@ class PoolFuture(Future[T]):
             else:
                 self.set_exception(error)
 
-    def disown(self) -> None:
-        """In a forked child: fails, without a word to the parent's event loops. Its locks may be held by no one."""
-        about = f"task {self.task_id}" if self.task_id else "this future"
+    def disown(self, about: str) -> None:
+        """In a forked child: fails, without a word to the parent's event loops. Its locks may be held by no one.
+
+        Args:
+            about: how the error names the task.
+        """
         self.fail_silently(PoolForkedError(f"{about} belongs to the parent process; call exec() again here"))
 
     def fail_silently(self, error: BaseException) -> None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from client.answers import race_of
-from client.engine import Engine, broken
+from client.engine import Engine, broken, started
 from client.iteration import (
     Races,
     as_they_come,
@@ -28,6 +28,7 @@ from client.pool_future import PoolFuture, failed
 from client.stream import Stream
 from protocol.errors import (
     BrokerUnavailableError,
+    InvalidRaceError,
     PayloadTooLargeError,
     PoolClosedError,
     SettingsError,
@@ -111,7 +112,7 @@ class ZmqPool:
             PayloadTooLargeError: it is larger than RACEPOOL_PAYLOAD_LIMIT.
             BacklogFullError: this pool already holds `max_in_flight` unresolved tasks.
             PoolClosedError: the pool was shut down.
-            PoolBrokenError: the pool's I/O thread died.
+            PoolBrokenError: the pool's I/O thread died, or cannot start.
             ValueError: a timeout is not a positive number.
         """
         try:
@@ -278,7 +279,7 @@ class ZmqPool:
             if self._engine is None or self._engine.pid != os.getpid():
                 settings = self._settings()
                 settings.guard(settings.endpoint)
-                self._engine = Engine(settings)
+                self._engine = started(settings)
                 weakref.finalize(self, self._engine.close).atexit = False
             return self._engine
 
@@ -324,8 +325,11 @@ pool = ZmqPool()
 
 
 def _packed(race: RaceInput, polled_at: datetime, previous: Previous, settings: Settings) -> Parcel:
-    amounts = None if previous is None else PreviousAmounts.of(previous)
-    parcel = pack_request(race, polled_at, amounts)
+    try:
+        amounts = None if previous is None else PreviousAmounts.of(previous)
+        parcel = pack_request(race, polled_at, amounts)
+    except InvalidRaceError as error:
+        raise InvalidRaceError(error.errors, about=f"the race{race_of(race)}") from None
     if parcel.size_bytes > settings.payload_limit:
         raise PayloadTooLargeError(f"the packed race{race_of(parcel)}", parcel.size_bytes, settings.payload_limit)
     return parcel

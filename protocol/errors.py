@@ -67,7 +67,8 @@ class TransformError(PoolError):
         self.type = type_
         self.message = message
         self.remote_traceback = remote_traceback
-        super().__init__(f"{about}: the transform raised {type_}: {message}; its traceback is in .remote_traceback")
+        where = "; its traceback is in .remote_traceback" if remote_traceback else ""
+        super().__init__(f"{about}: the transform raised {type_}: {message}{where}")
 
 
 class CrashedAttempt(NamedTuple):
@@ -169,4 +170,7 @@ class PoolForkedError(PoolError):
 
 
 class PoolBrokenError(PoolError):
-    """The pool's I/O thread died of what `__cause__` names; all its futures failed with this error. Make a new pool."""
+    """The pool's I/O thread died of what `__cause__` names; all its futures failed with this error. Make a new pool.
+
+    Or it cannot start, for want of threads or file descriptors; then the same pool may be tried again.
+    """

@@ -133,7 +133,9 @@ class Settings(BaseSettings):
         try:
             self.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise SettingsError(f"{variable('dir')}={self.dir}: cannot be made: {error.strerror}") from None
+            raise SettingsError(
+                f"{variable('dir')}={self.dir}: cannot be made ({error.strerror}); choose another"
+            ) from None
         self._refuse_foreign_dir()
         return self.dir
 
@@ -162,11 +164,15 @@ class Settings(BaseSettings):
         try:
             status = self.dir.stat(follow_symlinks=False)
         except OSError as error:
-            raise SettingsError(f"{variable('dir')}={self.dir}: cannot be looked at: {error.strerror}") from None
+            raise SettingsError(
+                f"{variable('dir')}={self.dir}: cannot be looked at ({error.strerror}); choose another"
+            ) from None
         if not stat.S_ISDIR(status.st_mode):
-            raise SettingsError(f"{variable('dir')}={self.dir}: is no directory")
+            raise SettingsError(f"{variable('dir')}={self.dir}: is no directory; choose another")
         if status.st_uid != os.getuid():
-            raise SettingsError(f"{variable('dir')}={self.dir}: belongs to user {status.st_uid}, we are {os.getuid()}")
+            raise SettingsError(
+                f"{variable('dir')}={self.dir}: belongs to user {status.st_uid}, we are {os.getuid()}; choose another"
+            )
         if status.st_mode & 0o077:
             raise SettingsError(f"{variable('dir')}={self.dir}: others may enter it; chmod 700 it or choose another")
 

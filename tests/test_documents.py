@@ -6,12 +6,15 @@ from dataclasses import fields
 
 import pytest
 
+from client import ZmqPool
 from protocol import messages
+from protocol.errors import PoolError
 from protocol.settings import Settings, variable
 from tests.running import ROOT
 
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRACT = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
 LIMITS = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
 FACTORS = {"": 1, "s": 1, "ms": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 MESSAGES = [
@@ -66,14 +69,43 @@ def test_the_readme_lists_every_setting() -> None:
     assert {variable(name).removeprefix("RACEPOOL") for name in Settings.model_fields} <= set(named)
 
 
-def test_every_link_and_test_that_the_readme_names_is_there() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    tests = re.findall(r"`(test_\w+)`", README)
+@pytest.mark.parametrize("name", ["README.md", "docs/contract.md", "docs/limits.md", "docs/protocol.md"])
+def test_every_link_and_test_that_a_document_names_is_there(name: str) -> None:
+    document = (ROOT / name).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", document)
+    tests = re.findall(r"`(test_\w+)`", document)
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
 
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [link for link in links if not ((ROOT / name).parent / link).exists()] == []
     assert [test for test in tests if f"def {test}(" not in source] == []
-    assert tests
+    assert tests or name not in {"README.md", "docs/contract.md"}
+
+
+def test_every_promise_of_the_contract_is_proved_by_tests_of_the_files_that_it_names() -> None:
+    promises = re.findall(r"^\| [^|]+ \| ([^|]+) \|$", CONTRACT, re.MULTILINE)
+    proofs = [proof for promise in promises for proof in promise.split("; ")]
+    named = [
+        (file, test)
+        for file, tests in re.findall(r"(\w+/test_\w+\.py) ((?:`test_\w+`(?:, )?)+)", CONTRACT)
+        for test in re.findall(r"test_\w+", tests)
+    ]
+
+    assert len(named) == len(re.findall(r"`test_\w+`", CONTRACT)), "each test stands after its file"
+    assert [proof for proof in proofs if "`test_" not in proof] == ["proved by", "---"] * CONTRACT.count("proved by |")
+    assert [(file, test) for file, test in named if f"def {test}(" not in _source("tests", *file.split("/"))] == []
+
+
+def test_every_call_and_every_error_stands_in_the_contract() -> None:
+    headings = ", ".join(re.findall(r"^## (.*)$", CONTRACT, re.MULTILINE)).split(", ")
+    calls = {name for name in vars(ZmqPool) if not name.startswith("_")} - {"of"}
+    errors = {
+        kind.__name__: ({base.__name__ for base in kind.__bases__} - {"PoolError"})
+        for kind in PoolError.__subclasses__()
+    }
+    rows = re.findall(r"^\| `(\w+Error)` \| (?:`(\w+)` )?\|", CONTRACT, re.MULTILINE)
+
+    assert calls <= set(headings)
+    assert {error: {also} - {""} for error, also in rows} == errors
 
 
 @pytest.mark.parametrize(("name", "default"), _limits())
@@ -100,6 +132,10 @@ def test_supervisords_patience_stands_in_the_document() -> None:
     stated = re.findall(r"^\| `stopwaitsecs` of [^|]* \| (\d+) s \|", LIMITS, re.MULTILINE)
 
     assert re.findall(r"^stopwaitsecs=(\d+)", shipped, re.MULTILINE) == stated
+
+
+def _source(*parts: str) -> str:
+    return ROOT.joinpath(*parts).read_text(encoding="utf-8")
 
 
 def _type_name(annotation: object) -> str:

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from client import InvalidRaceError, PoolClosedError, PoolForkedError, TransformError, ZmqPool
+from client import InvalidRaceError, PoolClosedError, PoolForkedError, PoolFuture, TransformError, ZmqPool
+from client.iteration import as_they_come, as_they_come_async, completed, completed_async
+from client.stream import Step, Stream, Wait
 from protocol.failures import pack_raised
 from protocol.messages import Answer, Cancel, Outcome, Reject, Submit, ToClient
+from protocol.payloads import Parcel
 from tests.client.fake_broker import FakeBroker, echo, nothing, race_of
 
 Race = Callable[..., dict[str, Any]]
@@ -72,7 +75,7 @@ def test_no_race_at_all_is_no_result(broker: FakeBroker, pool: ZmqPool, verb: st
     assert broker.of(Submit) == []
 
 
-@pytest.mark.parametrize("verb", ["map", "as_completed"])
+@pytest.mark.parametrize("verb", ITERATIONS)
 def test_endless_input_is_taken_as_results_are_consumed(
     broker: FakeBroker, pool: ZmqPool, race: Race, verb: str, wait_until: WaitUntil
 ) -> None:
@@ -80,11 +83,19 @@ def test_endless_input_is_taken_as_results_are_consumed(
     results = getattr(pool, verb)(races)
     assert races.taken == 0
 
-    for _ in range(10):
-        next(results)
+    async def consume() -> None:
+        for _ in range(10):
+            await anext(results)
+        await results.aclose()
+
+    if verb.endswith("async"):
+        asyncio.run(asyncio.wait_for(consume(), 5))
+    else:
+        for _ in range(10):
+            next(results)
+        results.close()
 
     assert races.taken < 40
-    results.close()
     wait_until(lambda: pool._engine is None or pool._engine.unresolved == 0)
     assert len(broker.of(Submit)) <= races.taken
 
@@ -112,8 +123,9 @@ def test_asynchronous_input_is_waited_for_while_results_come(
     assert len(broker.of(Submit)) == 3
 
 
+@pytest.mark.parametrize("verb", ["map", "map_async"])
 def test_map_keeps_the_order_of_the_input_and_bounds_what_is_early(
-    broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil
+    broker: FakeBroker, pool: ZmqPool, race: Race, verb: str, wait_until: WaitUntil
 ) -> None:
     first: list[Submit] = []
 
@@ -125,9 +137,20 @@ def test_map_keeps_the_order_of_the_input_and_bounds_what_is_early(
 
     broker.on_submit = hold_the_first_back
     races = Counting(race)
-    results = pool.map(races)
+    results = getattr(pool, verb)(races)
     got: list[Any] = []
-    consumer = threading.Thread(target=lambda: got.extend(itertools.islice(results, 500)))
+
+    async def consume() -> None:
+        while len(got) < 500:
+            got.append(await anext(results))
+
+    def consume_in_thread() -> None:
+        if verb == "map":
+            got.extend(itertools.islice(results, 500))
+        else:
+            asyncio.run(consume())
+
+    consumer = threading.Thread(target=consume_in_thread)
     consumer.start()
     wait_until(lambda: races.taken == 256)
     time.sleep(0.05)
@@ -137,6 +160,26 @@ def test_map_keeps_the_order_of_the_input_and_bounds_what_is_early(
     broker.say(*echo(first[0]))
     consumer.join(10)
     assert got == [f"race-{number}" for number in range(500)]
+
+
+@pytest.mark.parametrize("verb", ["as_completed", "as_completed_async"])
+def test_as_completed_gives_first_what_is_finished_first(
+    broker: FakeBroker, pool: ZmqPool, race: Race, verb: str
+) -> None:
+    held: list[Submit] = []
+
+    def hold_the_first_back(submit: Submit) -> list[ToClient]:
+        if race_of(submit)["id"] == "race-0":
+            held.append(submit)
+            return []
+        return [*echo(submit), *(echo(held[0]) if race_of(submit)["id"] == "race-4" else [])]
+
+    broker.on_submit = hold_the_first_back
+
+    results = collected(pool, verb, [race(race_id=f"race-{number}") for number in range(5)])
+
+    assert {index: future.result() for index, future in results} == {index: f"race-{index}" for index in range(5)}
+    assert [index for index, _ in results[:3]] == [1, 2, 3], "the last two come together"
 
 
 @pytest.mark.parametrize("verb", ["as_completed", "as_completed_async"])
@@ -221,6 +264,22 @@ def test_timeout_is_of_the_whole_iteration_and_cancels_the_rest(
     wait_until(lambda: len(broker.of(Cancel)) == len(broker.of(Submit)) - 1)
 
 
+@pytest.mark.parametrize("verb", ["map", "map_async"])
+def test_timeout_counts_from_the_call(
+    broker: FakeBroker, pool: ZmqPool, race: Race, verb: str, wait_until: WaitUntil
+) -> None:
+    broker.on_submit = nothing
+    called_at = time.monotonic()
+    results = getattr(pool, verb)([race()], timeout=0.5)
+    wait_until(lambda: time.monotonic() >= called_at + 0.5)
+    asked_at = time.monotonic()
+
+    with pytest.raises(TimeoutError, match="not all results"):
+        next(results) if verb == "map" else asyncio.run(anext(results))
+
+    assert time.monotonic() - asked_at < 0.3
+
+
 @pytest.mark.parametrize("verb", ITERATIONS)
 def test_error_of_the_input_is_the_callers(broker: FakeBroker, pool: ZmqPool, race: Race, verb: str) -> None:
     def feed() -> Iterator[dict[str, Any]]:
@@ -233,21 +292,48 @@ def test_error_of_the_input_is_the_callers(broker: FakeBroker, pool: ZmqPool, ra
         collected(pool, verb, feed())
 
 
+@pytest.mark.parametrize("verb", ["map_async", "as_completed_async"])
 def test_consumer_that_leaves_cancels_the_rest(
-    broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil
+    broker: FakeBroker, pool: ZmqPool, race: Race, verb: str, wait_until: WaitUntil
 ) -> None:
     broker.on_submit = lambda submit: echo(submit) if race_of(submit)["id"] == "race-0" else []
 
     async def consume() -> None:
-        results = pool.as_completed_async(Counting(race))
-        async for index, _ in results:
-            assert index == 0
-            break
-        await results.aclose()  # type: ignore[attr-defined]  # an asynchronous generator
+        results = getattr(pool, verb)(Counting(race))
+        await anext(results)
+        held = [future for _, future in pool._connected()._unresolved.values()]
+        await results.aclose()
+        assert held
+        assert all(future.cancelled() for future in held)
 
     asyncio.run(consume())
 
     wait_until(lambda: len(broker.of(Cancel)) == len(broker.of(Submit)) - 1)
+
+
+def test_asynchronous_input_that_is_waited_for_ends_with_the_iteration(
+    broker: FakeBroker, pool: ZmqPool, race: Race
+) -> None:
+    async def consume() -> None:
+        has_ended = asyncio.Event()
+
+        async def feed() -> AsyncIterator[dict[str, Any]]:
+            try:
+                yield race()
+                await asyncio.get_running_loop().create_future()
+            finally:
+                has_ended.set()
+
+        results: Any = pool.as_completed_async(feed())
+        await anext(results)
+        following = asyncio.create_task(anext(results))
+        await asyncio.sleep(0)  # the input is asked for another race
+        following.cancel()
+        await asyncio.wait_for(has_ended.wait(), 5)
+
+    asyncio.run(consume())
+
+    assert len(broker.of(Submit)) == 1
 
 
 def test_cancelled_consumer_cancels_its_races(
@@ -311,19 +397,87 @@ def test_pool_that_is_shut_down_meanwhile_ends_the_iteration(broker: FakeBroker,
     assert broker.of(Submit)
 
 
-def test_iteration_of_the_parent_process_fails_in_the_child(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
-    results: Iterator[Any] = pool.map(Counting(race))
-    next(results)
+@pytest.mark.parametrize("verb", ITERATIONS)
+def test_iteration_of_the_parent_process_fails_in_the_child(
+    broker: FakeBroker, pool: ZmqPool, race: Race, verb: str
+) -> None:
+    results = getattr(pool, verb)(Counting(race))
+    loop = asyncio.new_event_loop()
+
+    def following() -> Any:  # noqa: ANN401
+        if not verb.endswith("async"):
+            return next(results)
+        return loop.run_until_complete(asyncio.wait_for(anext(results), 5))
+
+    following()
 
     child = os.fork()
     if child == 0:
         try:
-            next(results)
+            following()
         except PoolForkedError:
             os._exit(0)
         finally:
             os._exit(1)
 
     assert os.waitpid(child, 0)[1] == 0
-    assert next(results) == "race-1"
+    assert ids(verb, [following()]) == ["race-1"]
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
     assert broker.of(Submit)
+
+
+class Hasty(Stream):
+    """Its race is answered when the iteration has just decided to wait."""
+
+    def __init__(self) -> None:
+        self.future: PoolFuture[Any] = PoolFuture()
+        super().__init__(lambda _: Parcel(b"", b""), lambda _: self.future, start=1, patience_s=1.0)
+
+    def next_step(self, now: float, *, may_take: bool = True) -> Step:
+        step = super().next_step(now, may_take=may_take)
+        if isinstance(step, Wait) and not self.future.done():
+            self.future.resolve("just now", None)
+        return step
+
+
+def test_answer_between_the_decision_to_wait_and_the_waiting_is_seen() -> None:
+    stream, twin = Hasty(), Hasty()
+
+    async def collect() -> list[str]:
+        return [done.future.result() async for done in completed_async(twin, [b"race"], time.monotonic() + 1)]
+
+    assert [done.future.result() for done in completed(stream, [b"race"], time.monotonic() + 1)] == ["just now"]
+    assert asyncio.run(collect()) == ["just now"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_time_that_the_input_takes_is_not_the_answers(is_async: bool) -> None:  # noqa: FBT001
+    """Else a slow feed would look like a pool that has enough to do."""
+
+    def submit(_parcel: Parcel) -> PoolFuture[Any]:
+        future: PoolFuture[Any] = PoolFuture()
+        future.resolve("at once", None)
+        return future
+
+    async def feed() -> AsyncIterator[bytes]:
+        await asyncio.to_thread(is_due.wait, 0.3)
+        yield b"race"
+
+    def feed_thread() -> Iterator[bytes]:
+        is_due.wait(0.3)
+        yield b"race"
+
+    async def collect() -> list[str]:
+        return [one.result() async for _, one in as_they_come_async(stream, completed_async(stream, feed()))]
+
+    is_due = threading.Event()
+    stream = Stream(lambda _: Parcel(b"", b""), submit, start=1, patience_s=0.2)
+
+    if is_async:
+        results = asyncio.run(collect())
+    else:
+        results = [one.result() for _, one in as_they_come(stream, completed(stream, feed_thread()))]
+
+    assert results == ["at once"]
+    assert stream.limit == 2

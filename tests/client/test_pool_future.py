@@ -337,12 +337,12 @@ def test_disowned_future_fails_without_calling_anyone() -> None:
     holder = threading.Thread(target=future._condition.acquire)  # as a thread of the parent's at the fork
     holder.start()
     holder.join()
-    disowning = threading.Thread(target=future.disown, daemon=True)
+    disowning = threading.Thread(target=future.disown, args=("task 1 (race r1)",), daemon=True)
     disowning.start()
     disowning.join(BOUND_S)
 
     assert not disowning.is_alive()
-    with pytest.raises(PoolForkedError, match=r"call exec\(\) again"):
+    with pytest.raises(PoolForkedError, match=r"^task 1 \(race r1\) .*call exec\(\) again"):
         future.result(BOUND_S)
     assert called == []
 
@@ -351,6 +351,6 @@ def test_disowned_future_that_was_answered_keeps_its_answer(elsewhere: Elsewhere
     future: PoolFuture[str] = PoolFuture()
     elsewhere.resolve(future)
 
-    future.disown()
+    future.disown("task 1")
 
     assert future.result() == "done"

@@ -112,6 +112,15 @@ def test_large_races_take_no_more_memory_than_the_window(pool: Pool) -> None:
     assert pool.stream.next_step(0.1) == Take()
 
 
+def test_race_that_is_answered_but_not_consumed_takes_a_place_and_no_memory(pool: Pool) -> None:
+    pool.take(3, race=bytes(WINDOW_UNITS // 3 * UNIT_BYTES))
+    assert pool.stream.next_step(0.0) == Wait(inf)
+    pool.futures[0].resolve("a small result", None)
+
+    assert isinstance(pool.stream.next_step(0.1), HandOver)
+    assert pool.stream.next_step(0.1) == Take()
+
+
 def test_refused_race_is_submitted_again_and_nothing_is_taken_meanwhile(pool: Pool) -> None:
     pool.take(1)
     pool.futures[0].resolve(None, FULL)
@@ -130,7 +139,8 @@ def test_refused_races_come_in_their_order_and_each_time_later(pool: Pool) -> No
 
     assert pool.stream.next_step(0.0) == Wait(RETRY_S)
     assert pool.stream.limit == START // 2
-    assert pool.stream.next_step(RETRY_S) == Wait(inf)  # two are out again, two wait for their places
+    assert pool.stream.next_step(RETRY_S) == Wait(inf)
+    assert len(pool.futures) == 4 + 2  # two are out again, two wait for their places
     pool.futures[4].resolve("first", None)
     pool.futures[5].resolve("second", None)
     assert pool.handed_over(RETRY_S) == [0, 1]
@@ -149,6 +159,20 @@ def test_backlog_that_stays_full_is_asked_ever_more_seldom(pool: Pool) -> None:
 
     assert gaps == [0.05, 0.1, 0.2, 0.4, MAX_RETRY_S, MAX_RETRY_S]
     assert pool.stream.limit == 1
+
+
+def test_answer_makes_the_next_refusal_wait_as_briefly_as_the_first(pool: Pool) -> None:
+    pool.take(1)
+    pool.futures[0].resolve(None, FULL)
+    assert pool.stream.next_step(0.0) == Wait(RETRY_S)
+    pool.stream.next_step(RETRY_S)
+    pool.futures[1].resolve("after all", None)
+    assert pool.handed_over(1.0) == [0]
+
+    pool.take(1, now=1.0)
+    pool.futures[2].resolve(None, FULL)
+
+    assert pool.stream.next_step(1.0) == Wait(1.0 + RETRY_S)
 
 
 def test_client_that_holds_all_it_may_is_tried_again(pool: Pool) -> None:
@@ -177,6 +201,16 @@ def test_race_that_waited_for_nothing_at_all_has_failed(pool: Pool) -> None:
     pool.futures[1].resolve(None, WAITED)
 
     assert pool.handed_over(60.0) == [1]
+
+
+def test_race_that_ran_for_too_long_has_failed(pool: Pool) -> None:
+    pool.take(2, now=0.0)
+    pool.futures[0].resolve("slow", None)
+    assert pool.handed_over(20.0) == [0]
+
+    pool.futures[1].resolve(None, TaskTimeoutError("task 2", state="running", timeout_s=30))
+
+    assert pool.handed_over(30.0) == [1]
 
 
 def test_race_that_cannot_be_packed_is_a_result(pool: Pool) -> None:
@@ -211,6 +245,34 @@ def test_stream_ends_when_all_is_handed_over(pool: Pool) -> None:
 
 def test_input_that_is_waited_for_is_not_asked_again(pool: Pool) -> None:
     assert pool.stream.next_step(0.0, may_take=False) == Wait(inf)
+
+
+def test_refused_race_is_submitted_again_while_the_input_is_waited_for(pool: Pool) -> None:
+    pool.take(1)
+    pool.futures[0].resolve(None, FULL)
+
+    assert pool.stream.next_step(0.0, may_take=False) == Wait(RETRY_S)
+
+
+def test_races_that_cannot_be_packed_leave_the_bounds_as_they_are(pool: Pool) -> None:
+    for index in range(WINDOW_UNITS):
+        pool.take(1, race=b"bad")
+        assert pool.handed_over(0.0) == [index]
+
+    pool.take(3, race=bytes(WINDOW_UNITS // 3 * UNIT_BYTES))
+
+    assert pool.stream.next_step(0.0) == Wait(inf)
+
+
+def test_race_that_somebody_cancelled_is_a_result(pool: Pool) -> None:
+    """As a shutdown does that cancels."""
+    pool.take(1)
+    pool.futures[0].cancel()
+
+    step = pool.stream.next_step(0.0)
+
+    assert isinstance(step, HandOver)
+    assert step.future.cancelled()
 
 
 def test_cancellation_takes_back_what_is_out(pool: Pool) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import msgpack
@@ -30,13 +31,18 @@ from protocol.errors import (
     TransformError,
     WorkerCrashedError,
 )
-from protocol.messages import Answer, AskStats, Bye, Outcome, Reject, Stats, Submit, ToClient
+from protocol.messages import Answer, AskStats, Bye, Hello, Outcome, Reject, Stats, Submit, ToClient
 from protocol.payloads import unpack_request
 from protocol.race import RaceData
 from tests.client.fake_broker import FakeBroker, echo, nothing, race_of
 from tests.running import environment
+from worker.transform import transform_race
 
 BOUND_S = 5.0
+MONEY = {
+    "pools": {"winPool": 10000, "placePool": 5000},
+    "money_tracker": {"entrants": [{"entrant_id": "a", "hold_percentage": 5, "bet_percentage": 5}]},
+}
 Race = Callable[..., dict[str, Any]]
 WaitUntil = Callable[..., None]
 MakePool = Callable[..., ZmqPool]
@@ -188,6 +194,35 @@ def test_connect_timeout_is_an_argument(race: Race, run_dir: Path) -> None:
     pool.shutdown()
 
 
+def test_arguments_that_are_left_out_are_the_settings(
+    race: Race, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RACEPOOL_ENDPOINT", f"ipc://{run_dir}/elsewhere.ipc")
+    monkeypatch.setenv("RACEPOOL_CONNECT_TIMEOUT", "0.2")
+    monkeypatch.setenv("RACEPOOL_MAX_IN_FLIGHT", "1")
+    pool = ZmqPool()
+
+    future = submit(pool, race())
+
+    with pytest.raises(BacklogFullError):
+        submit(pool, race())
+    with pytest.raises(BrokerUnavailableError, match=r"elsewhere\.ipc within 0\.2 s"):
+        future.result(BOUND_S)
+    pool.shutdown()
+
+
+def test_exec_returns_at_once_whatever_the_broker_does(broker: FakeBroker, make_pool: MakePool, race: Race) -> None:
+    """More than fits into the window, and nobody answers; or there is no broker at all."""
+    broker.on_submit = nothing
+    started_at = time.monotonic()
+
+    for pool in (make_pool(), make_pool(endpoint=f"{broker.endpoint}.nobody")):
+        futures = [submit(pool, race()) for _ in range(600)]
+        assert not any(future.done() for future in futures)
+
+    assert time.monotonic() - started_at < 2.0
+
+
 def test_queue_timeout_ends_the_waiting_for_a_broker(make_pool: MakePool, race: Race) -> None:
     pool = make_pool()
 
@@ -279,6 +314,49 @@ def test_instant_of_the_poll_and_timeouts_go_out(broker: FakeBroker, pool: ZmqPo
     assert [task.run_timeout_ms for task in broker.of(Submit)] == [1500, 1]
 
 
+def test_timeouts_that_are_left_out_are_the_settings(make_pool: MakePool, broker: FakeBroker, race: Race) -> None:
+    submit(make_pool(run_timeout=1.5), race()).result(BOUND_S)
+    with pytest.raises(TaskTimeoutError, match=r"0\.2 s while queued"):
+        submit(make_pool(endpoint=f"{broker.endpoint}.nobody", queue_timeout=0.2), race()).result(BOUND_S)
+
+    assert [task.run_timeout_ms for task in broker.of(Submit)] == [1500]
+
+
+def test_previous_poll_goes_out_in_every_form(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
+    previous = transform_race(RaceData.parse(race(race_id="r1") | MONEY), polled_at=datetime.now(UTC))
+    forms: list[Any] = [previous, previous.money_flow_records, [previous.money_flow_records[0].model_dump()]]
+
+    wait([submit(pool, race(race_id="r1"), previous=form) for form in forms], BOUND_S)
+
+    assert previous.money_flow_records[0].win_pool_amount == 50000
+    assert [request.previous.amounts for request in requests(broker)] == [{"a": (50000, 25000)}] * 3
+
+
+@pytest.mark.parametrize("body", [bytes, bytearray, memoryview, bytes.decode], ids=lambda form: form.__name__)
+def test_nothing_of_a_body_is_parsed_in_the_callers_process(
+    broker: FakeBroker, make_pool: MakePool, body: Callable[[bytes], object]
+) -> None:
+    called: set[str] = set()
+
+    def note(frame: FrameType, event: str, what: Any) -> None:  # noqa: ANN401
+        if event in {"call", "c_call"}:
+            called.add(what.__name__ if event == "c_call" else frame.f_code.co_name)
+
+    pool = make_pool()
+    threading.setprofile(note)  # the I/O thread's, which starts at the first exec
+    sys.setprofile(note)
+    try:
+        future = submit(pool, body(b'{"id": "r1"}'))
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+    assert future.result(BOUND_S) == "r1"
+    assert {"pack_request", "to_bytes"} <= called
+    assert called & {"from_json", "loads", "raw_decode", "validate_json", "parse", "peek"} == set()
+    assert len(broker.of(Submit)) == 1
+
+
 def test_race_that_changes_after_exec_goes_out_as_it_was(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
     mutable = race(race_id="before")
     body = bytearray(b'{"id": "before"}')
@@ -302,6 +380,37 @@ def test_several_loops_share_one_pool(broker: FakeBroker, pool: ZmqPool, race: R
 
     assert results == [[f"{name}{n}" for n in range(30)] for name in "abc"]
     assert len(broker.of(Submit)) == 90
+
+
+def test_threads_that_come_first_at_once_share_one_connection(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    at_once = threading.Barrier(8)
+
+    def work(name: int) -> object:
+        at_once.wait(BOUND_S)
+        return submit(pool, race(race_id=f"r{name}")).result(BOUND_S)
+
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            results = list(threads.map(work, range(8)))
+    finally:
+        sys.setswitchinterval(interval_s)
+
+    assert results == [f"r{name}" for name in range(8)]
+    assert len({hello.client_id for hello in broker.of(Hello)}) == 1
+
+
+def test_task_with_the_broker_is_not_running_and_can_be_cancelled(
+    broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil
+) -> None:
+    broker.on_submit = nothing
+    future = submit(pool, race())
+    wait_until(lambda: broker.of(Submit))
+
+    assert not future.running()
+    assert future.cancel()
+    assert not future.running()
 
 
 def test_loop_after_loop_uses_one_pool(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
@@ -357,9 +466,12 @@ def test_shutdown_without_waiting_lets_the_rest_come(
     broker.on_submit = nothing
     future = submit(pool, race())
     wait_until(lambda: broker.of(Submit))
+    closing = threading.Thread(target=lambda: pool.shutdown(wait=False))
 
-    pool.shutdown(wait=False)
+    closing.start()
 
+    closing.join(BOUND_S)
+    assert not closing.is_alive()
     assert not future.done()
     broker.say(Answer(broker.of(Submit)[0].task_id, Outcome.OK, 1, msgpack.packb(["msgpack", "last"])))
     assert future.result(BOUND_S) == "last"
@@ -375,12 +487,18 @@ def test_shutdown_may_cancel_what_is_unresolved(broker: FakeBroker, pool: ZmqPoo
     assert wait(futures, BOUND_S).done == set(futures)
 
 
-def test_with_waits_and_cancels_if_its_block_failed(broker: FakeBroker, make_pool: MakePool, race: Race) -> None:
+def test_with_waits_and_cancels_if_its_block_failed(
+    broker: FakeBroker, make_pool: MakePool, race: Race, wait_until: WaitUntil
+) -> None:
+    broker.on_submit = nothing
     with make_pool() as pool:
         future = submit(pool, race())
+        wait_until(lambda: broker.of(Submit))
+        answering = threading.Timer(0.1, lambda: broker.say(*echo(broker.of(Submit)[0])))
+        answering.start()
     assert future.result(0) == "race-1"
+    answering.join()
 
-    broker.on_submit = nothing
     held: list[PoolFuture[Any]] = []
 
     def fail() -> None:
@@ -411,6 +529,32 @@ def test_async_with_and_aclose_leave_the_loop_free(broker: FakeBroker, make_pool
         return await future, ticks > 0
 
     assert asyncio.run(main()) == ("last", True)
+
+
+def test_aclose_takes_what_shutdown_takes(broker: FakeBroker, make_pool: MakePool, race: Race) -> None:
+    broker.on_submit = nothing
+    left, cancelled = make_pool(), make_pool()
+    futures = [submit(left, race()), submit(cancelled, race())]
+
+    asyncio.run(left.aclose(wait=False))
+    asyncio.run(cancelled.aclose(cancel_futures=True))
+
+    assert [future.done() for future in futures] == [False, True]
+    assert futures[1].cancelled()
+
+
+def test_async_with_cancels_if_its_block_failed(broker: FakeBroker, make_pool: MakePool, race: Race) -> None:
+    broker.on_submit = nothing
+    held: list[PoolFuture[Any]] = []
+
+    async def fail() -> None:
+        async with make_pool() as pool:
+            held.append(submit(pool, race()))
+            raise KeyError("the block's own")
+
+    with pytest.raises(KeyError):
+        asyncio.run(asyncio.wait_for(fail(), BOUND_S))
+    assert held[0].cancelled()
 
 
 def test_shutdown_before_the_first_use_needs_no_broker(pool: ZmqPool) -> None:
@@ -479,10 +623,51 @@ def test_stats_come_to_threads_and_loops(pool: ZmqPool) -> None:
 
 
 @pytest.mark.usefixtures("counting")
+def test_question_that_follows_an_answer_gets_newer_figures(pool: ZmqPool) -> None:
+    """Even from another thread that is awake before the I/O thread has told all who asked."""
+    following: list[PoolFuture[Any]] = []
+    has_asked = threading.Event()
+
+    def ask_again(_: object) -> None:
+        following.append(pool._connected().ask_stats())
+        has_asked.set()
+
+    asked = pool._connected().ask_stats()
+    asked.add_done_callback(ask_again)
+
+    assert asked.result(BOUND_S).total_workers == 1
+    assert has_asked.wait(BOUND_S)
+    assert following[0].result(BOUND_S).total_workers == 2
+
+
+@pytest.mark.usefixtures("counting")
 def test_waiting_for_workers_ends_when_they_are_there(pool: ZmqPool) -> None:
     pool.wait_for_workers(2)
     pool.wait_for_workers()
     assert pool.stats().total_workers == 4
+
+
+@pytest.mark.usefixtures("counting")
+@pytest.mark.parametrize(
+    "wait", [ZmqPool.wait_for_workers, lambda *given: asyncio.run(ZmqPool.wait_for_workers_async(*given))]
+)
+def test_waiting_for_no_number_waits_for_as_many_as_the_broker_expects(pool: ZmqPool, wait: Any) -> None:  # noqa: ANN401
+    wait(pool)
+
+    assert pool.stats().total_workers == 4, "the third answer told of three"
+
+
+@pytest.mark.usefixtures("counting")
+@pytest.mark.parametrize(
+    "wait", [ZmqPool.wait_for_workers, lambda *given: asyncio.run(ZmqPool.wait_for_workers_async(*given))]
+)
+def test_waiting_for_workers_without_a_timeout_ends_with_the_connect_timeout(make_pool: MakePool, wait: Any) -> None:  # noqa: ANN401
+    started_at = time.monotonic()
+
+    with pytest.raises(BrokerUnavailableError, match="of 1000 workers"):
+        wait(make_pool(connect_timeout=0.4), 1000)
+
+    assert 0.4 <= time.monotonic() - started_at < 2.0
 
 
 @pytest.mark.usefixtures("counting")

@@ -263,7 +263,7 @@ def test_run_directory_of_another_user_is_refused(directory: Path, monkeypatch: 
     directory.mkdir(mode=0o700)
     monkeypatch.setattr("os.getuid", lambda: directory.stat().st_uid + 1)
 
-    with pytest.raises(SettingsError, match="belongs to user"):
+    with pytest.raises(SettingsError, match=r"belongs to user.*choose another"):
         Settings.load(dir=directory).private_dir()
 
 
@@ -272,14 +272,14 @@ def test_run_directory_behind_a_link_is_refused(directory: Path) -> None:
     link = directory.with_name("link")
     link.symlink_to(directory)
 
-    with pytest.raises(SettingsError, match="is no directory"):
+    with pytest.raises(SettingsError, match="is no directory; choose another"):
         Settings.load(dir=link).private_dir()
 
 
 def test_file_in_the_place_of_the_run_directory_is_refused(directory: Path) -> None:
     directory.touch()
 
-    with pytest.raises(SettingsError, match="cannot be made: File exists"):
+    with pytest.raises(SettingsError, match=r"cannot be made \(File exists\); choose another"):
         Settings.load(dir=directory).private_dir()
 
 
