@@ -68,7 +68,7 @@ class Wanted:
     queue_timeout_s: float
     run_timeout_s: float
     sessions_before: int
-    epochs_before: int
+    outages_before: int
     end: str | None = None
     ended_at: float = 0.0
     deaths: int = 0
@@ -93,7 +93,7 @@ class Witness:
         self.process_of: dict[Id, Process] = {}
         self.max_attempts = max_attempts
         self.liveness_s = liveness_s
-        self.epochs = 0
+        self.outages = 0
         self._by_id: dict[Id, Wanted] = {}
         self._clock = clock
 
@@ -115,7 +115,7 @@ class Witness:
         wanted.end, wanted.ended_at = how, self._clock.now
         if how != "cancelled" and wanted.caller.is_well_since(wanted.submitted_at):
             waited_s = self._clock.now - wanted.submitted_at - wanted.run_s(self._clock.now)
-            unnoticed_s = (self.liveness_s + NOTICE_S) * (1 + self.epochs - wanted.epochs_before)
+            unnoticed_s = (self.liveness_s + NOTICE_S) * (1 + self.outages - wanted.outages_before)
             assert waited_s <= wanted.queue_timeout_s + unnoticed_s, "it waited for too long"
 
     def on_answer(self, task_id: Id, answer: Answer) -> None:
@@ -182,6 +182,7 @@ class Books:
     _arrivals: int = 0
     _lease: int = 0
     _seen: set[Id] = field(default_factory=set)
+    _abandoned: set[Id] = field(default_factory=set)
     _latest: dict[Id, int] = field(default_factory=dict)
     _clients: set[Id] = field(default_factory=set)
     _sessions: dict[Id, int] = field(default_factory=dict)
@@ -219,6 +220,7 @@ class Books:
                     del self.open[task_id]
                 elif entry.client_id == client_id:
                     entry.is_disowned = True
+                    self._abandoned.add(task_id)
         self._clients = set(self.core.clients)
 
     def note_sessions(self) -> None:
@@ -257,7 +259,7 @@ class Books:
             case Report("worker_lost" | "worker_stopped", fields):
                 self._on_lost(fields)
             case Report("task_requeued", fields):
-                self._on_requeued(self.open[Id(bytes.fromhex(str(fields["task_id"])))])
+                self._on_requeued(Id(bytes.fromhex(str(fields["task_id"]))))
 
     def _on_assigned(self, peer: bytes, task: Task) -> None:
         entry = self.open[task.task_id]
@@ -338,7 +340,11 @@ class Books:
         if entry is not None and entry.is_disowned:
             del self.open[task_id]
 
-    def _on_requeued(self, entry: Entry) -> None:
+    def _on_requeued(self, task_id: Id) -> None:
+        entry = self.open.get(task_id)
+        if entry is None:  # its client was forgotten in the same breath
+            assert task_id in self._abandoned, "nobody has it"
+            return
         assert entry.holder not in self.core.roster.workers, "two workers have it"
         assert entry.deaths < self.witness.max_attempts
         entry.assignments -= entry.lost_by == "unreachable" or entry.holder in self.never_reached

@@ -66,6 +66,7 @@ class World:
         network = Network(self.clock, self.random, setting.send_limit)
         self._stage = Stage(self.clock, network, self.random, self.witness)
         self.broker: BrokerProgram | None = None
+        self.epochs = 0
         self._setting = setting
         self._settings = _settings(setting.backlog_limit)
         self._pids = count(100)
@@ -85,7 +86,7 @@ class World:
             number=len(self.witness.wanted), id=Id(self.random.randbytes(16)), caller=client, script=script,
             submitted_at=self.clock.now, queue_timeout_s=self.random.choice(QUEUE_TIMEOUTS_S),
             run_timeout_s=self.random.choice(RUN_TIMEOUTS_S), sessions_before=client.sessions,
-            epochs_before=self.witness.epochs,
+            outages_before=self.witness.outages,
         )  # fmt: skip
         self.witness.add(wanted)
         client.submit(wanted, self.random.choice(SIZES))
@@ -138,6 +139,7 @@ class World:
 
     def freeze_broker(self, _: int, how: int) -> None:
         if self.broker is not None:
+            self.witness.outages += 1
             self._freeze(self.broker, how)
 
     def resume_broker(self, _: int, __: int) -> None:
@@ -225,8 +227,9 @@ class World:
     # --- whoever restarts them ----------------------------------------------------------------------------------------
 
     def start_broker(self) -> None:
-        self.witness.epochs += 1
-        core = BrokerCore(self._settings, Epoch(self.witness.epochs.to_bytes(8, "big")))
+        self.epochs += 1
+        self.witness.outages += 1
+        core = BrokerCore(self._settings, Epoch(self.epochs.to_bytes(8, "big")))
         self.broker = BrokerProgram(core, self._stage, self._caller_of, lambda: self.kill_broker(0, 0))
 
     def _new_worker(self, index: int) -> WorkerProgram:
