@@ -1,5 +1,6 @@
 """A fake clock, and a fake network that delays, and loses what the socket of a dead peer loses."""
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class Clock:
         self.now = max(self.now, instant)
 
 
-class Program:
+class Program(ABC):
     """A process, or a thread of one: takes a turn when it is woken, and not while it is frozen or dead."""
 
     def __init__(self, clock: Clock) -> None:
@@ -73,14 +74,15 @@ class Program:
         """Whether nothing has kept it from speaking."""
         return self.is_running and self.troubled_at < instant
 
+    @abstractmethod
     def on_resumed(self, stood_still_s: float) -> None:
         """It goes on after so long."""
 
-    def turn(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def turn(self) -> None: ...
 
-    def next_check(self) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def next_check(self) -> float: ...
 
     def _on_wake(self, at: float) -> None:
         if at != self._wake_at:

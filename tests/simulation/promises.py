@@ -5,6 +5,7 @@ it assigns in which order, whom it judges, what it drops. Neither asks the broke
 against that.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,11 +32,11 @@ class Process(Program):
     wants_to_end: bool
 
     @property
-    def uses_cpu(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def uses_cpu(self) -> bool: ...
 
-    def die(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def die(self) -> None: ...
 
 
 class Caller(Program):
