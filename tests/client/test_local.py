@@ -230,7 +230,7 @@ def test_all_is_gone_when_the_caller_is_killed(end: signal.Signals, tmp_path: Pa
 
 def test_workers_that_cannot_start_are_an_error_with_their_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RACEPOOL_TRANSFORM", "no_such_module:f")
-    pool = local_pool(workers=1, **(QUICK | {"connect_timeout": 2.5}))
+    pool = local_pool(workers=1, **(QUICK | {"connect_timeout": 5.0}))
 
     with pytest.raises(BrokerUnavailableError, match="did not start: only 0 of 1 workers") as raised:
         pool.__enter__()
