@@ -71,7 +71,6 @@ class Wanted:
     sessions_before: int
     outages_before: int
     end: str | None = None
-    ended_at: float = 0.0
     deaths: int = 0
     in_hand_s: float = 0.0
     in_hand_since: float | None = None
@@ -113,7 +112,7 @@ class Witness:
 
     def on_end(self, wanted: Wanted, how: str) -> None:
         assert wanted.end is None, f"task {wanted.number} ended twice: {wanted.end}, then {how}"
-        wanted.end, wanted.ended_at = how, self._clock.now
+        wanted.end = how
         if how != "cancelled" and wanted.caller.is_well_since(wanted.submitted_at):
             waited_s = self._clock.now - wanted.submitted_at - wanted.run_s(self._clock.now)
             unnoticed_s = (self.liveness_s + NOTICE_S) * (1 + self.outages - wanted.outages_before)
