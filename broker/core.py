@@ -22,6 +22,7 @@ from broker.actions import (
     UnwatchProcess,
     WatchProcess,
 )
+from broker.frozen import FrozenProcesses
 from broker.ledger import Ledger
 from broker.roster import Roster
 from broker.tasks import Client, Disowned, Peer, Task
@@ -48,6 +49,7 @@ class BrokerCore:
         self.epoch = epoch
         self.ledger = Ledger(settings)
         self.roster = Roster()
+        self.frozen = FrozenProcesses(settings.liveness)
         self.clients: dict[Id, Client] = {}
         self._client_at: dict[Peer, Client] = {}
         self._lease = 0
@@ -173,13 +175,23 @@ class BrokerCore:
         worker = self.roster.workers.get(beat.incarnation)
         actions: list[Action] = []
         if worker is None:
+            actions = self._spare(beat.incarnation, local_pid)
             pid = beat.pid if local_pid is None else local_pid
             if not beat.busy or self.roster.is_full or self.roster.sessions_of(beat.name, pid):
-                return [SendToHeartbeat(peer, messages.Who())]  # a known process beats here for a session that is over
-            worker, actions = self._introduce(beat, None, now, local_pid)
+                # a known process beats here for a session that is over
+                return [*actions, SendToHeartbeat(peer, messages.Who())]
+            worker, introduced = self._introduce(beat, None, now, local_pid)
+            actions += introduced
+        is_out_of_step = worker.is_out_of_step(now, self.settings.liveness, says_busy=beat.busy)
         worker.last_seen = now
         worker.is_suspect = False
         worker.is_draining, worker.rss_bytes = beat.draining, beat.rss_bytes
+        if is_out_of_step:
+            return [
+                *self._lose(worker, LostBy.OUT_OF_STEP, now),
+                SendToHeartbeat(peer, messages.Who()),
+                *self._assign(now),
+            ]
         return [SendToHeartbeat(peer, messages.Pong(self.epoch)), *actions]
 
     def on_worker_unreachable(self, peer: Peer, now: float) -> list[Action]:
@@ -200,11 +212,12 @@ class BrokerCore:
         """
         if now < self._has_read_by:
             return self._assign(now)
+        incarnations = list(incarnations)
         lost = [self.roster.workers[incarnation] for incarnation in incarnations if incarnation in self.roster.workers]
         if any(worker.task is not None for worker in lost):
             self._settles_at = now + SETTLE_S
             self._check_by(self._settles_at)
-        actions: list[Action] = []
+        actions: list[Action] = [UnwatchProcess(incarnation) for incarnation in self.frozen.ended(incarnations)]
         for worker in lost:
             actions += self._lose(worker, LostBy.RUN_TIMEOUT if worker.has_overrun(now) else LostBy.PROCESS_EXIT, now)
         return actions + self._assign(now)
@@ -224,17 +237,17 @@ class BrokerCore:
         if ready.incarnation in self.roster.workers or self.roster.at(peer) is not None or self.roster.is_full:
             self.counters["bad_frames"] += 1
             return []
-        replaced: list[Action] = []
+        replaced = self._spare(ready.incarnation, local_pid)
         pid = ready.pid if local_pid is None else local_pid
         forerunners = self.roster.forerunners(ready.name, pid)
         if any((ready.started_at_ms, ready.session) < (each.started_at_ms, each.session) for each in forerunners):
-            return []  # overtaken by that of a later session, or of a later process
+            return replaced  # overtaken by that of a later session, or of a later process
         for worker in forerunners:
             by = LostBy.RENEWED if worker.pid == pid else LostBy.REPLACED
             replaced += self._lose(worker, by, now)
         _, introduced = self._introduce(ready, peer, now, local_pid)
         welcome = SendToWorker(peer, self._welcome_words())
-        return [*replaced, welcome, *introduced, *self._assign(now)]
+        return [*replaced, welcome, *introduced, *self._recycle(now), *self._assign(now)]
 
     def _welcome_words(self) -> messages.Welcome:
         return messages.Welcome(self.epoch, self.settings.payload_limit, round(self.settings.liveness * 1000))
@@ -250,9 +263,9 @@ class BrokerCore:
         self._check_by(now + self.settings.liveness / 2)
         fields: dict[str, object] = {"worker": worker.name, "pid": pid, "version": worker.version}
         actions: list[Action] = [WatchProcess(worker.incarnation, pid)] if is_local else []
-        lost_at = self.roster.take_lost_at(worker.name)
-        if lost_at is not None:
-            actions.append(Report("worker_restarted", fields | {"duration_ms": _ms(now - lost_at)}))
+        away_since = self.roster.take_away_since(worker.name)
+        if away_since is not None:
+            actions.append(Report("worker_restarted", fields | {"duration_ms": _ms(now - away_since)}))
         actions.append(Report("worker_ready", fields | {"state": worker.state}))
         return worker, actions
 
@@ -272,8 +285,26 @@ class BrokerCore:
             "outcome": result.outcome.value,
         }
         self.roster.release(worker)
+        worker.wants_recycling = result.recycle
         answer = self._answer(task, result.outcome, result.payload, "completed" if is_ok else "failed")
-        return [*answer, Report("task_completed" if is_ok else "task_failed", fields), *self._assign(now)]
+        report = Report("task_completed" if is_ok else "task_failed", fields)
+        return [*answer, report, *(self._recycle(now) if result.recycle else ()), *self._assign(now)]
+
+    def _recycle(self, now: float) -> list[Action]:
+        """Tells a worker that wants it to end and come back: only one at a time, and none while another is away."""
+        tired = [worker for worker in self.roster.workers.values() if worker.wants_recycling]
+        until = self.roster.somebody_is_away_until(now) if tired else None
+        if until is not None:
+            self._check_by(until)
+            return []
+        for worker in tired:
+            if worker.peer is not None and worker.task is None:  # the others: after their next result
+                return [SendToWorker(worker.peer, messages.Recycle()), *self._lose(worker, LostBy.RECYCLED, now)]
+        return []
+
+    def _spare(self, incarnation: Id, local_pid: int | None) -> list[Action]:
+        """A process that fell silent has spoken: it was not frozen for good."""
+        return [UnwatchProcess(each) for each in self.frozen.spared(incarnation, local_pid)]
 
     def _lose(self, worker: Worker, by: LostBy, now: float) -> list[Action]:
         """Ends a worker's session; the task in its hands goes back to its place, or is given up.
@@ -283,13 +314,16 @@ class BrokerCore:
         """
         self.roster.remove(worker)
         actions: list[Action] = []
-        if worker.is_local:
+        if worker.is_local and by is LostBy.SILENCE:
+            self._check_by(self.frozen.add(worker))
+        elif worker.is_local:
             end = KillProcess if by in (LostBy.RUN_TIMEOUT, LostBy.CANCELLED) else UnwatchProcess
             actions.append(end(worker.incarnation))
         fields: dict[str, object] = {"worker": worker.name, "pid": worker.pid, "reason": by.reason}
+        if by is not LostBy.RENEWED:
+            self.roster.mark_away(worker, now)
         if by.is_loss:
             self.counters["worker_crashes"] += 1
-            self.roster.mark_lost(worker, now)
             fields["silent_ms"] = _ms(now - worker.last_seen)
         if worker.task is not None:
             fields |= _attempt(worker, worker.task) | {"duration_ms": _ms(now - worker.assigned_at)}
@@ -358,8 +392,12 @@ class BrokerCore:
         for client in list(self.clients.values()):
             if client.last_seen + self.settings.liveness <= now:
                 actions += self._forget_client(client, now)
-        actions += self._assign(now)
+        for worker in self.frozen.overdue(now):
+            fields = {"worker": worker.name, "pid": worker.pid, "reason": "frozen"}
+            silent = {"silent_ms": _ms(now - worker.last_seen)}
+            actions += (KillProcess(worker.incarnation), Report("worker_killed", fields | silent))
         self._next_check = min(self._checks(), default=inf)
+        actions += [*self._recycle(now), *self._assign(now)]
         if now < self._settles_at:
             self._check_by(self._settles_at)
         return actions
@@ -373,6 +411,7 @@ class BrokerCore:
             worker.is_suspect = False
         for client in self.clients.values():
             client.last_seen = now
+        self.frozen.on_pause(now)
         return [Report("broker_paused", {"workers": len(self.roster.workers), "clients": len(self.clients)})]
 
     def on_drain(self) -> list[Action]:
@@ -406,6 +445,7 @@ class BrokerCore:
             yield worker.last_seen + (liveness if worker.is_suspect or not worker.is_local else liveness / 2)
         for client in self.clients.values():
             yield client.last_seen + liveness
+        yield self.frozen.next_check()
 
     def audit(self) -> list[str]:
         """The invariants that do not hold; empty but for a bug. For tests: it looks at every task."""

@@ -8,7 +8,8 @@ from broker.workers import Worker
 from protocol.messages import Id
 
 MAX_WORKERS = 4_096
-MAX_LOST_NAMES = 1_024
+MAX_NAMES_AWAY = 1_024
+AWAY_S = 10.0
 
 
 class Roster:
@@ -21,7 +22,7 @@ class Roster:
         self.workers: dict[Id, Worker] = {}
         self._at: dict[Peer, Worker] = {}
         self._idle: dict[Id, Worker] = {}
-        self._lost_at: dict[str, float] = {}
+        self._away_since: dict[str, float] = {}
 
     @property
     def idle_count(self) -> int:
@@ -72,6 +73,7 @@ class Roster:
         worker = self._idle.pop(next(iter(self._idle)))
         worker.task, worker.lease, worker.assigned_at = task, lease, now
         worker.deadline = now + task.run_timeout_ms / 1000
+        worker.idle_since = None
         return worker
 
     def release(self, worker: Worker) -> None:
@@ -79,16 +81,21 @@ class Roster:
         worker.task, worker.lease, worker.deadline = None, 0, inf
         self._idle[worker.incarnation] = worker
 
-    def mark_lost(self, worker: Worker, now: float) -> None:
-        """Remembers when this name went missing, for as long as there are not too many."""
-        self._lost_at.pop(worker.name, None)
-        self._lost_at[worker.name] = now
-        if len(self._lost_at) > MAX_LOST_NAMES:
-            del self._lost_at[next(iter(self._lost_at))]
+    def mark_away(self, worker: Worker, now: float) -> None:
+        """Remembers since when this name is missing, for as long as there are not too many."""
+        self._away_since.pop(worker.name, None)
+        self._away_since[worker.name] = now
+        if len(self._away_since) > MAX_NAMES_AWAY:
+            del self._away_since[next(iter(self._away_since))]
 
-    def take_lost_at(self, name: str) -> float | None:
-        """When a worker of this name was lost, if it was and nobody has taken its place yet."""
-        return self._lost_at.pop(name, None)
+    def take_away_since(self, name: str) -> float | None:
+        """Since when a worker of this name was missing, if it was and nobody has taken its place yet."""
+        return self._away_since.pop(name, None)
+
+    def somebody_is_away_until(self, now: float) -> float | None:
+        """When the last one who went missing will no longer be waited for; None if nobody is missed."""
+        latest = next(reversed(self._away_since.values()), None)
+        return None if latest is None or now >= latest + AWAY_S else latest + AWAY_S
 
     def audit(self) -> Iterable[str]:
         """The invariants that do not hold."""

@@ -56,7 +56,9 @@ SOCKET_CHECK_S = 5.0
 MAX_FOREIGN_VERSIONS = 8
 DRAIN_S = 3.0
 FAREWELL_LINGER_MS = 1_000
-WARNINGS = frozenset({"worker_lost", "worker_silent", "task_requeued", "task_abandoned", "broker_paused"})
+WARNINGS = frozenset(
+    {"worker_lost", "worker_silent", "worker_killed", "task_requeued", "task_abandoned", "broker_paused"}
+)
 ERRORS = frozenset({"task_given_up", "client_refused"})
 
 

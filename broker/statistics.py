@@ -17,8 +17,10 @@ from protocol.stats import BrokerStats, Counters, Distribution, Event, PoolStats
 
 BOUNDS_MS = tuple(base * 10.0**power for power in range(-1, 5) for base in (1.0, 2.5, 5.0))
 RECENT_EVENTS = 100
-REMEMBERED = frozenset({"worker_lost", "worker_restarted", "task_requeued", "task_given_up", "task_abandoned"})
-DETECTED = frozenset({"process_exit", "silence", "unreachable", "replaced"})
+REMEMBERED = frozenset(
+    {"worker_lost", "worker_killed", "worker_restarted", "task_requeued", "task_given_up", "task_abandoned"}
+)
+DETECTED = frozenset({"process_exit", "silence", "unreachable", "replaced", "out_of_step"})
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_MS = 253_402_300_799_000  # the end of 9999: a worker's own word must not break the figures

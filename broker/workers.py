@@ -13,6 +13,7 @@ class LostBy(Enum):
     """Why a session ended: what is logged, whether that is a loss, and whether it costs the task in hand an attempt.
 
     GONE: the process had ended before it could be watched, so the task that it was given has reached nobody either.
+    OUT_OF_STEP: it says that it is idle while we believe it busy: a message was lost with a connection in between.
     """
 
     PROCESS_EXIT = ("process_exit", True, True)
@@ -21,8 +22,10 @@ class LostBy(Enum):
     RUN_TIMEOUT = ("run_timeout", True, True)
     CANCELLED = ("cancelled", True, True)
     GONE = ("process_exit", True, False)
+    OUT_OF_STEP = ("out_of_step", True, True)
     UNREACHABLE = ("unreachable", True, False)
     RENEWED = ("renewed", False, False)
+    RECYCLED = ("recycled", False, False)
     GOODBYE = ("goodbye", False, False)
 
     def __init__(self, reason: str, is_loss: bool, costs_attempt: bool) -> None:  # noqa: FBT001  # the table above
@@ -37,8 +40,9 @@ class Worker:
 
     `peer` is None, and `session` 0, while only heartbeats told of it: it introduced itself while busy with an older
     epoch's task, and can be given nothing before its READY. `lease` is that of `task`, 0 without one; `deadline` is the
-    end of its run timeout, infinity without one. `pid` is the kernel's word where the socket is local (`is_local`), or
-    else the worker's own. Instants are the broker's clock, in seconds.
+    end of its run timeout, infinity without one. `idle_since` is when its heartbeats began to say that it has no task
+    though we gave it one, None if they agree with us. `pid` is the kernel's word where the socket is local
+    (`is_local`), or else the worker's own. Instants are the broker's clock, in seconds.
     """
 
     incarnation: Id
@@ -56,6 +60,8 @@ class Worker:
     deadline: float = inf
     is_suspect: bool = False
     is_draining: bool = False
+    wants_recycling: bool = False
+    idle_since: float | None = None
     tasks_completed: int = 0
     tasks_failed: int = 0
     rss_bytes: int | None = None
@@ -63,6 +69,17 @@ class Worker:
     def has_overrun(self, now: float) -> bool:
         """Whether its task has had its run timeout: by then its own timer ends it, if the broker does not."""
         return self.task is not None and now >= self.assigned_at + self.task.run_timeout_ms / 1000
+
+    def is_out_of_step(self, now: float, liveness_s: float, *, says_busy: bool) -> bool:
+        """Whether its heartbeats call it idle, and have for the liveness, while it has this one task of ours.
+
+        To be asked before `last_seen` is renewed: after a silence the first beat may have overtaken a result.
+        """
+        if says_busy or self.task is None:
+            self.idle_since = None
+        elif self.idle_since is None or now >= self.last_seen + liveness_s / 2:
+            self.idle_since = now
+        return self.idle_since is not None and now >= self.idle_since + liveness_s
 
     @property
     def state(self) -> Literal["idle", "busy", "draining"]:

@@ -12,7 +12,7 @@ from typing import Any, Generic, NewType, TypeAlias, TypeVar, cast, get_type_hin
 
 import msgpack
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAX_HEADER_BYTES = 512
 ID_BYTES = 16
 EPOCH_BYTES = 8
@@ -207,12 +207,16 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The end of the assignment that epoch, lease and task id name together; the worker is idle again."""
+    """The end of the assignment that epoch, lease and task id name together; the worker is idle again.
+
+    `recycle` asks for Recycle: it has done its number of tasks, or grown too large. It works on until then.
+    """
 
     epoch: Epoch
     lease: int
     task_id: Id
     outcome: Outcome
+    recycle: bool
     payload: Payload
 
 
@@ -248,6 +252,11 @@ class Task:
     payload: Payload
 
 
+@dataclass(frozen=True, slots=True)
+class Recycle:
+    """End, to be started anew: no other worker is away. To one that asked for it and is idle; its session is over."""
+
+
 # --- both ways --------------------------------------------------------------------------------------------------------
 
 
@@ -259,7 +268,7 @@ class Bye:
 FromClient: TypeAlias = Hello | Submit | Expire | Cancel | Ping | AskStats | Bye
 ToClient: TypeAlias = Welcome | Answer | Reject | Waited | Pong | Who | Stats | Bye
 FromWorker: TypeAlias = Ready | Result | Bye
-ToWorker: TypeAlias = Welcome | Task | Who | Bye
+ToWorker: TypeAlias = Welcome | Task | Recycle | Who | Bye
 ToHeartbeat: TypeAlias = Pong | Who
 Message: TypeAlias = FromClient | ToClient | FromWorker | ToWorker | Heartbeat
 
@@ -324,7 +333,7 @@ class Inlet(Generic[M]):
 FROM_CLIENT: Inlet[FromClient] = Inlet(Hello, Submit, Expire, Cancel, Ping, AskStats, Bye)
 TO_CLIENT: Inlet[ToClient] = Inlet(Welcome, Answer, Reject, Waited, Pong, Who, Stats, Bye)
 FROM_WORKER: Inlet[FromWorker] = Inlet(Ready, Result, Bye)
-TO_WORKER: Inlet[ToWorker] = Inlet(Welcome, Task, Who, Bye)
+TO_WORKER: Inlet[ToWorker] = Inlet(Welcome, Task, Recycle, Who, Bye)
 FROM_HEARTBEAT: Inlet[Heartbeat] = Inlet(Heartbeat)
 TO_HEARTBEAT: Inlet[ToHeartbeat] = Inlet(Pong, Who)
 

@@ -75,6 +75,7 @@ CONVERSATIONS: list[tuple[str, bytes, Speak]] = [
     ("READY", W1, last_of(client(hello(), submit("t1")), worker(ready()))),
     ("RESULT", W1, worker(ready(), result("t1", 1))),
     ("RESULT", W1, last_of(worker(ready()), client(hello(), submit("t1"), submit("t2")), worker(result("t1", 1)))),
+    ("RESULT", W1, last_of(worker(ready()), client(hello(), submit("t1")), worker(result("t1", 1, recycle=True)))),
     ("RESULT", W1, worker(result("t1", 1))),
     ("BYE", W1, worker(ready(), Bye())),
     ("HEARTBEAT", H1, last_of(worker(ready()), heartbeat)),

@@ -10,7 +10,21 @@ from dataclasses import dataclass
 from math import inf
 from typing import TypeAlias, assert_never
 
-from protocol.messages import Bye, Epoch, FromWorker, Id, Name, Outcome, Ready, Result, Task, ToWorker, Welcome, Who
+from protocol.messages import (
+    Bye,
+    Epoch,
+    FromWorker,
+    Id,
+    Name,
+    Outcome,
+    Ready,
+    Recycle,
+    Result,
+    Task,
+    ToWorker,
+    Welcome,
+    Who,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +125,8 @@ class WorkerCore:
                 return [Execute(message)]
             case Who():
                 return self.on_session_lost(self.session.incarnation, now)
+            case Recycle():
+                return self.on_terminate()
             case Bye():
                 return []  # the next broker's epoch will tell
             case _:
@@ -128,15 +144,16 @@ class WorkerCore:
     def on_finished(
         self, outcome: Outcome, payload: bytes, now: float, *, wants_recycling: bool = False
     ) -> list[Action]:
-        """The transform ended, one way or the other."""
+        """The transform ended, one way or the other. Who `wants_recycling` works on until the broker can spare it."""
         task, self.task = self.task, None
         if task is None:
             return []
         self.tasks_done += 1
         actions: list[Action] = []
         if not self._is_session_lost:
-            actions.append(Send(Result(task.epoch, task.lease, task.task_id, outcome, payload)))
-        if self.is_leaving or wants_recycling or self.tasks_done == self._max_tasks:
+            recycle = wants_recycling or 0 < self._max_tasks <= self.tasks_done
+            actions.append(Send(Result(task.epoch, task.lease, task.task_id, outcome, recycle, payload)))
+        if self.is_leaving:
             return actions + self._leave()
         if self._is_session_lost:
             actions += [Report("session_lost"), *self._open(now)]

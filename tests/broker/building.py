@@ -70,9 +70,15 @@ def task(
 
 
 def result(
-    name: str, lease: int, outcome: Outcome = Outcome.OK, payload: bytes = b"done", epoch: Epoch = EPOCH
+    name: str,
+    lease: int,
+    outcome: Outcome = Outcome.OK,
+    payload: bytes = b"done",
+    epoch: Epoch = EPOCH,
+    *,
+    recycle: bool = False,
 ) -> Result:
-    return Result(epoch, lease, an_id(name), outcome, payload)
+    return Result(epoch, lease, an_id(name), outcome, recycle, payload)
 
 
 def answer(name: str, outcome: Outcome = Outcome.OK, attempts: int = 1, payload: bytes = b"done") -> Answer:

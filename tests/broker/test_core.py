@@ -23,9 +23,11 @@ from protocol.messages import (
     Cancel,
     Epoch,
     Expire,
+    Id,
     Outcome,
     Ping,
     Pong,
+    Recycle,
     Reject,
     Task,
     Waited,
@@ -835,6 +837,60 @@ def test_resubmission_into_a_full_backlog_is_no_new_task(make_broker: MakeBroker
     assert broker.on_client(ALICE, submit("t1"), now=0.0) == []
 
 
+# --- recycling --------------------------------------------------------------------------------------------------------
+
+
+def test_worker_that_asks_for_it_is_recycled_before_its_next_task(broker: BrokerCore) -> None:
+    with_client(with_workers(broker), "t1", "t2")
+
+    actions = broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
+
+    assert answered(actions) == [(ALICE, "t1", Outcome.OK)]
+    assert SendToWorker(W1, Recycle()) in actions
+    assert assigned(actions) == []
+    assert report(actions, "worker_stopped")["reason"] == "recycled"
+    assert (broker.roster.workers, broker.counters["worker_crashes"], broker.counters["requeued"]) == ({}, 0, 0)
+
+
+def test_second_worker_is_recycled_when_the_first_is_back(broker: BrokerCore) -> None:
+    with_client(with_workers(broker, 2), "t1", "t2")
+    broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
+    assert SendToWorker(W2, Recycle()) not in broker.on_worker(W2, result("t2", 2, recycle=True), now=1.1)
+
+    actions = broker.on_worker(W1_AGAIN, ready(session="fresh", pid=201, later_ms=1), now=1.5, local_pid=201)
+
+    assert SendToWorker(W2, Recycle()) in actions
+    assert report(actions, "worker_restarted")["duration_ms"] == 500.0
+
+
+def test_worker_that_cannot_be_spared_works_on(broker: BrokerCore) -> None:
+    with_client(with_workers(broker, 2), "t1", "t2", "t3")
+    broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
+
+    assert assigned(broker.on_worker(W2, result("t2", 2, recycle=True), now=1.1)) == [(W2, "t3")]
+    broker.on_worker(W1_AGAIN, ready(session="fresh", pid=201, later_ms=1), now=1.5, local_pid=201)
+    assert SendToWorker(W2, Recycle()) in broker.on_worker(W2, result("t3", 3, recycle=True), now=2.0)
+
+
+@pytest.mark.parametrize("how", ["crashed", "said goodbye"])
+def test_nobody_is_recycled_while_another_is_away_for_another_reason(broker: BrokerCore, how: str) -> None:
+    with_client(with_workers(broker, 2), "t1")
+    broker.on_process_exit([an_id("worker-2")], now=0.5) if how == "crashed" else broker.on_worker(W2, Bye(), now=0.5)
+
+    assert SendToWorker(W1, Recycle()) not in broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
+
+
+def test_worker_that_never_comes_back_is_not_waited_for_for_ever(broker: BrokerCore) -> None:
+    with_client(with_workers(broker, 2, local=False), "t1")
+    broker.on_worker(W2, Bye(), now=0.5)
+    broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
+
+    until = 0.5 + roster.AWAY_S
+    broker.on_heartbeat(H1, beat(), now=until)
+    assert broker.next_check() <= until
+    assert SendToWorker(W1, Recycle()) in broker.on_tick(until)
+
+
 # --- heartbeats and silence -------------------------------------------------------------------------------------------
 
 
@@ -966,6 +1022,98 @@ def test_task_of_a_silent_local_worker_is_retried_elsewhere_by_the_next_tick(bro
 
     assert broker.next_check() <= 2.0
     assert deeds(broker.on_tick(now=2.0)) == [SendToWorker(W2, task("t1", lease=2, attempt=2))]
+
+
+def silenced(broker: BrokerCore) -> Id:
+    """A local worker that was lost in silence at 2.0; its process is still there."""
+    broker.on_tick(now=1.0)
+    broker.on_tick(now=2.0)
+    assert told(broker.on_probe(an_id("worker-1"), now=2.0, has_progress=False))[0] == "worker_lost"
+    return an_id("worker-1")
+
+
+def test_process_that_stays_silent_is_killed(broker: BrokerCore) -> None:
+    worker = silenced(with_workers(broker))
+    assert broker.on_tick(9.999) == []
+
+    actions = broker.on_tick(10.0)
+
+    assert deeds(actions) == [KillProcess(worker)]
+    assert report(actions, "worker_killed") == {
+        "worker": "worker-1", "pid": 101, "reason": "frozen", "silent_ms": 10_000.0,
+    }  # fmt: skip
+    assert broker.counters["worker_crashes"] == 1
+    assert broker.on_tick(1000.0) == []
+
+
+def test_process_that_speaks_again_is_spared(broker: BrokerCore) -> None:
+    worker = silenced(with_workers(broker))
+
+    assert broker.on_heartbeat(H1, beat(), now=5.0, local_pid=101) == [
+        UnwatchProcess(worker), SendToHeartbeat(H1, Who()),
+    ]  # fmt: skip
+    assert broker.on_tick(1000.0) == []
+
+
+def test_process_that_opens_another_session_is_spared(broker: BrokerCore) -> None:
+    worker = silenced(with_workers(broker))
+
+    actions = broker.on_worker(W1_AGAIN, ready(session="fresh", number=2), now=5.0, local_pid=101)
+
+    assert deeds(actions)[0] == UnwatchProcess(worker)
+    assert KillProcess(worker) not in broker.on_tick(10.0)
+
+
+def test_silent_process_that_ended_is_watched_no_more(broker: BrokerCore) -> None:
+    worker = silenced(with_workers(broker))
+
+    assert broker.on_process_exit([worker], now=5.0) == [UnwatchProcess(worker)]
+    assert broker.on_tick(1000.0) == []
+
+
+def test_silent_process_has_its_say_after_the_brokers_own_pause(broker: BrokerCore) -> None:
+    worker = silenced(with_workers(broker))
+    broker.on_pause(now=30.0)
+
+    assert broker.on_tick(30.0) == []
+    assert broker.next_check() == 30.0 + LIVENESS_S / 2
+    assert deeds(broker.on_tick(31.0)) == [KillProcess(worker)]
+
+
+def test_worker_that_calls_itself_idle_for_the_liveness_has_lost_touch(broker: BrokerCore) -> None:
+    with_client(with_workers(broker, 2, local=False), "t1")
+    for now in (0.1, 0.9, 1.7):
+        broker.on_heartbeat(H1, beat(busy=False), now)
+        broker.on_heartbeat(b"h2", beat("worker-2", 102), now)
+    assert broker.ledger.in_flight == 1
+
+    actions = broker.on_heartbeat(H1, beat(busy=False), now=2.1)
+
+    assert told(actions) == ["worker_lost", "task_requeued", "task_assigned"]
+    assert report(actions, "worker_lost")["reason"] == "out_of_step"
+    assert assigned(actions) == [(W2, "t1")]
+    assert SendToHeartbeat(H1, Who()) in actions
+
+
+def test_beat_after_a_silence_may_have_overtaken_the_result(broker: BrokerCore) -> None:
+    with_client(with_workers(broker), "t1")
+    broker.on_heartbeat(H1, beat(busy=False), 0.1)
+
+    assert told(broker.on_heartbeat(H1, beat(busy=False), 3.0)) == []
+    assert answered(broker.on_worker(W1, result("t1", 1), now=3.001)) == [(ALICE, "t1", Outcome.OK)]
+
+
+@pytest.mark.parametrize("says", ["busy once", "a result and the next task"])
+def test_worker_whose_heartbeats_agree_in_between_is_in_step(broker: BrokerCore, says: str) -> None:
+    with_client(with_workers(broker, local=False), "t1", "t2")
+    broker.on_heartbeat(H1, beat(busy=False), 0.1)
+    if says == "busy once":
+        broker.on_heartbeat(H1, beat(busy=True), 1.0)
+    else:
+        broker.on_worker(W1, result("t1", 1), now=1.0)
+
+    assert told(broker.on_heartbeat(H1, beat(busy=False), 2.5)) == []
+    assert broker.ledger.in_flight == 1
 
 
 def test_broker_that_stood_still_judges_nobody(broker: BrokerCore) -> None:
@@ -1109,7 +1257,7 @@ def test_workers_are_bounded(broker: BrokerCore, monkeypatch: pytest.MonkeyPatch
 
 
 def test_names_of_lost_workers_are_bounded(broker: BrokerCore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roster, "MAX_LOST_NAMES", 2)
+    monkeypatch.setattr(roster, "MAX_NAMES_AWAY", 2)
     for name in ("a", "b", "c"):
         broker.on_worker(name.encode(), ready(name), now=0.0)
         broker.on_worker_unreachable(name.encode(), now=0.0)

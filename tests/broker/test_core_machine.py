@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -19,7 +20,8 @@ from hypothesis.stateful import (
 
 from broker.actions import Action, KillProcess, SendToClient, SendToWorker
 from broker.core import SETTLE_S, BrokerCore
-from protocol.messages import Answer, Bye, Cancel, Expire, Outcome, Ping, Task, Waited
+from broker.roster import AWAY_S
+from protocol.messages import Answer, Bye, Cancel, Expire, Outcome, Ping, Recycle, Task, Waited
 from protocol.settings import Settings
 from tests.broker.building import EPOCH, an_id, beat, hello, ready, result, submit
 
@@ -48,6 +50,7 @@ class Model:
     peers: dict[str, bytes] = field(default_factory=dict)
     due: list[tuple[str, Outcome]] = field(default_factory=list)
     ends: Counter[str] = field(default_factory=Counter)
+    last_away: float = -inf
 
     def owned_by(self, client: str) -> list[Wanted]:
         return [
@@ -60,7 +63,9 @@ class Model:
         self.ends[counter] += 1
         self.due.append((task.name, outcome))
 
-    def lose(self, peer: bytes, *, costs_attempt: bool, outcome: Outcome | None = None) -> None:
+    def lose(self, peer: bytes, *, costs_attempt: bool, now: float, outcome: Outcome | None = None) -> None:
+        if peer in self.idle or peer in self.held:
+            self.last_away = now
         self.idle.discard(peer)
         task, _, _ = self.held.pop(peer, (None, 0, 0.0))
         if task is None:
@@ -99,6 +104,9 @@ class BrokerMachine(RuleBasedStateMachine):
                     assert attempt > first.deaths
                     self.model.idle.remove(peer)
                     self.model.held[peer] = (self.model.queued.pop(name), lease, self.now + RUN_TIMEOUT_MS / 1000)
+                case SendToWorker(peer, Recycle()):
+                    assert self.now >= self.model.last_away + AWAY_S, "somebody is away"
+                    self.model.lose(peer, costs_attempt=False, now=self.now)
                 case SendToClient(peer, Answer(task_id=task_id, outcome=outcome)):
                     name = task_id.rstrip(b".").decode()
                     assert (name, outcome) in self.model.due, "nobody waits for this answer"
@@ -149,7 +157,7 @@ class BrokerMachine(RuleBasedStateMachine):
         if holder is None:
             del self.model.queued[task.name]
         elif kill:
-            self.model.lose(holder, costs_attempt=True)
+            self.model.lose(holder, costs_attempt=True, now=self.now)
         actions = self.broker.on_client(self.model.peers[task.client], Cancel(an_id(task.name), kill), self.now)
         self.check(actions)
         assert any(isinstance(action, KillProcess) for action in actions) == (holder is not None and kill)
@@ -210,14 +218,14 @@ class BrokerMachine(RuleBasedStateMachine):
             self.check(self.broker.on_worker(peer, ready(peer.decode(), self.made), self.now, self.made))
         return multiple(*peers)
 
-    @rule(peer=workers, outcome=st.sampled_from([Outcome.OK, Outcome.RAISED]))
-    def finish(self, peer: bytes, outcome: Outcome) -> None:
+    @rule(peer=workers, outcome=st.sampled_from([Outcome.OK, Outcome.RAISED]), recycle=st.booleans())
+    def finish(self, peer: bytes, outcome: Outcome, *, recycle: bool) -> None:
         if peer not in self.model.held:
             return
         task, lease, _ = self.model.held.pop(peer)
         self.model.idle.add(peer)
         self.model.end(task, "completed" if outcome is Outcome.OK else "failed", outcome)
-        self.check(self.broker.on_worker(peer, result(task.name, lease, outcome), self.now))
+        self.check(self.broker.on_worker(peer, result(task.name, lease, outcome, recycle=recycle), self.now))
 
     @rule(peer=workers, lease_offset=st.sampled_from([-2, -1, 1, 2]), data=st.data())
     def send_a_stale_result(self, peer: bytes, lease_offset: int, data: st.DataObject) -> None:
@@ -230,7 +238,7 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(peers=st.lists(consumes(workers), min_size=1, max_size=4, unique=True))
     def kill_some_at_once(self, peers: list[bytes]) -> None:
         for peer in peers:
-            self.model.lose(peer, costs_attempt=True)
+            self.model.lose(peer, costs_attempt=True, now=self.now)
         self.check(self.broker.on_process_exit([an_id(peer.decode()) for peer in peers], self.now))
 
     @rule()
@@ -242,17 +250,17 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def kill_a_busy_one(self, data: st.DataObject) -> None:
         peer = data.draw(st.sampled_from(sorted(self.model.held)))
-        self.model.lose(peer, costs_attempt=True)
+        self.model.lose(peer, costs_attempt=True, now=self.now)
         self.check(self.broker.on_process_exit([an_id(peer.decode())], self.now))
 
     @rule(peer=consumes(workers))
     def say_goodbye(self, peer: bytes) -> None:
-        self.model.lose(peer, costs_attempt=False)
+        self.model.lose(peer, costs_attempt=False, now=self.now)
         self.check(self.broker.on_worker(peer, Bye(), self.now))
 
     @rule(peer=consumes(workers))
     def cannot_be_reached(self, peer: bytes) -> None:
-        self.model.lose(peer, costs_attempt=False)
+        self.model.lose(peer, costs_attempt=False, now=self.now)
         self.check(self.broker.on_worker_unreachable(peer, self.now))
 
     # --- time ---------------------------------------------------------------------------------------------------------
@@ -265,10 +273,10 @@ class BrokerMachine(RuleBasedStateMachine):
             assert client
             self.broker.on_client(peer, Ping(0), self.now)
         for peer in (*self.model.idle, *self.model.held):
-            self.broker.on_heartbeat(b"h", beat(peer.decode()), self.now)
+            self.broker.on_heartbeat(b"h", beat(peer.decode(), busy=peer in self.model.held), self.now)
         for peer, (_, _, deadline) in list(self.model.held.items()):
             if deadline <= self.now:
-                self.model.lose(peer, costs_attempt=True, outcome=Outcome.RUN_TIMEOUT)
+                self.model.lose(peer, costs_attempt=True, now=self.now, outcome=Outcome.RUN_TIMEOUT)
         self.check(self.broker.on_tick(self.now))
 
     # --- always -------------------------------------------------------------------------------------------------------

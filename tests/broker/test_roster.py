@@ -99,21 +99,34 @@ def test_sessions_of_a_process() -> None:
     assert roster.sessions_of("worker-1", 101) == [ours]
 
 
-def test_name_of_a_lost_worker_is_taken_once() -> None:
+def test_name_that_is_away_is_taken_once() -> None:
     roster = roster_of()
-    roster.mark_lost(a_worker("s1"), now=3.0)
+    roster.mark_away(a_worker("s1"), now=3.0)
 
-    assert roster.take_lost_at("worker-1") == 3.0
-    assert roster.take_lost_at("worker-1") is None
+    assert roster.take_away_since("worker-1") == 3.0
+    assert roster.take_away_since("worker-1") is None
 
 
-def test_names_of_lost_workers_are_bounded_and_the_oldest_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_LOST_NAMES", 2)
+def test_names_that_are_away_are_bounded_and_the_oldest_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_NAMES_AWAY", 2)
     roster = roster_of()
     for now, name in enumerate(("a", "b", "a", "c")):
-        roster.mark_lost(a_worker(name, name), float(now))
+        roster.mark_away(a_worker(name, name), float(now))
 
-    assert [roster.take_lost_at(name) for name in ("a", "b", "c")] == [2.0, None, 3.0]
+    assert [roster.take_away_since(name) for name in ("a", "b", "c")] == [2.0, None, 3.0]
+
+
+def test_whoever_went_missing_is_waited_for_until_a_bound() -> None:
+    roster = roster_of()
+    assert roster.somebody_is_away_until(0.0) is None
+    roster.mark_away(a_worker("s1", "a"), 1.0)
+    roster.mark_away(a_worker("s2", "b"), 2.0)
+    assert roster.somebody_is_away_until(3.0) == 2.0 + module.AWAY_S
+
+    roster.take_away_since("b")
+
+    assert roster.somebody_is_away_until(3.0) == 1.0 + module.AWAY_S
+    assert roster.somebody_is_away_until(1.0 + module.AWAY_S) is None
 
 
 def test_roster_is_full_at_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:

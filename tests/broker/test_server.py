@@ -157,7 +157,7 @@ def submit(payload: bytes = b"race", run_timeout_ms: int = 60_000) -> Submit:
 
 
 def done(task: Task, payload: bytes = b"done") -> Result:
-    return Result(task.epoch, task.lease, task.task_id, Outcome.OK, payload)
+    return Result(task.epoch, task.lease, task.task_id, Outcome.OK, recycle=False, payload=payload)
 
 
 StartBroker = Callable[..., Broker]
@@ -446,7 +446,7 @@ def test_twenty_thousand_random_frames_do_no_harm(broker: Broker) -> None:
     dice = random.Random(4)
     names = ("endpoint", "backend", "heartbeat_endpoint", "stats_endpoint")
     strangers = [broker.dealer(name) for name in names]
-    last_words = [Ping(0), Result(Epoch(b"x" * 8), 1, Id(b"x" * 16), Outcome.OK, b""), HEARTBEAT]
+    last_words = [Ping(0), Result(Epoch(b"x" * 8), 1, Id(b"x" * 16), Outcome.OK, recycle=False, payload=b""), HEARTBEAT]
     before = broker.stats().counters.bad_frames
 
     for index in range(20_000):

@@ -108,9 +108,9 @@ def test_every_message_of_the_module_may_come_in_somewhere() -> None:
 
 
 def test_header_is_version_command_and_fields_in_order() -> None:
-    frames = encode(Result(EPOCH, 7, ID, Outcome.OK, b"payload"))
+    frames = encode(Result(EPOCH, 7, ID, Outcome.OK, False, b"payload"))
 
-    assert msgpack.unpackb(frames[0]) == [PROTOCOL_VERSION, "RESULT", EPOCH, 7, ID, "ok"]
+    assert msgpack.unpackb(frames[0]) == [PROTOCOL_VERSION, "RESULT", EPOCH, 7, ID, "ok", False]
     assert frames[1] == b"payload"
 
 
@@ -127,7 +127,7 @@ def test_payload_is_passed_on_without_a_copy() -> None:
         ("FROM_CLIENT", "ASKSTATS BYE CANCEL EXPIRE HELLO PING SUBMIT"),
         ("TO_CLIENT", "ANSWER BYE PONG REJECT STATS WAITED WELCOME WHO"),
         ("FROM_WORKER", "BYE READY RESULT"),
-        ("TO_WORKER", "BYE TASK WELCOME WHO"),
+        ("TO_WORKER", "BYE RECYCLE TASK WELCOME WHO"),
         ("FROM_HEARTBEAT", "HEARTBEAT"),
         ("TO_HEARTBEAT", "PONG WHO"),
     ],

@@ -12,6 +12,7 @@ from typing import Any
 
 from broker.actions import Action, Report, SendToClient, SendToWorker
 from broker.core import BrokerCore
+from broker.roster import AWAY_S
 from broker.tasks import Client
 from protocol.errors import BacklogFullError, BrokerUnavailableError, PoolError, TaskTimeoutError
 from protocol.failures import unpack_crashes
@@ -20,16 +21,19 @@ from tests.simulation.network import Clock, Program
 
 ROUNDING_S = 0.002  # timeouts travel in whole milliseconds
 NOTICE_S = 0.5  # heartbeats on their way, and their interval
-COSTLY = {"process_exit", "silence", "replaced", "run_timeout", "cancelled"}
+COSTLY = {"process_exit", "silence", "out_of_step", "replaced", "run_timeout", "cancelled"}
 
 
 class Process(Program):
     """A worker process as the kernel and these promises see it."""
 
+    name: str
     pid: int
     session: Id | None
     watchers: list[Program]
     wants_to_end: bool
+    wants_recycling: bool
+    was_cut_off: bool
 
     @property
     @abstractmethod
@@ -186,6 +190,8 @@ class Books:
     _latest: dict[Id, int] = field(default_factory=dict)
     _clients: set[Id] = field(default_factory=set)
     _sessions: dict[Id, int] = field(default_factory=dict)
+    _recycled: Process | None = None
+    _recycled_at: float = 0.0
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
@@ -318,8 +324,10 @@ class Books:
                 assert entry is not None
                 wanted = entry.wanted
                 assert now - entry.held_since >= wanted.run_timeout_s - ROUNDING_S, "it had time left"
-                is_slow = wanted.script.ending in ("hang", "kill") or (
-                    wanted.script.duration_s > wanted.run_timeout_s - NOTICE_S
+                is_slow = (
+                    wanted.script.ending in ("hang", "kill")
+                    or process.was_cut_off
+                    or (wanted.script.duration_s > wanted.run_timeout_s - NOTICE_S)
                 )
                 assert is_slow or not (is_current and process.is_well_since(entry.held_since)), "its result was there"
             case "cancelled":
@@ -331,8 +339,18 @@ class Books:
                 assert process.wants_to_end
             case "renewed":
                 assert not is_current
+            case "out_of_step":
+                assert process.was_cut_off, "no message was lost"
+            case "recycled":
+                assert process.wants_recycling, "it did not ask"
+                is_away = self._recycled is not None and self._recycled.name not in {process.name, *self._names()}
+                assert not is_away or now >= self._recycled_at + AWAY_S, "two are away at once"
+                self._recycled, self._recycled_at = process, now
             case _:
                 assert reason == "unreachable"
+
+    def _names(self) -> set[str]:
+        return {worker.name for worker in self.core.roster.workers.values()}
 
     def _on_ended_unanswered(self, task_id: Id) -> None:
         """Nobody waits for it any more, so its end is the worker's."""

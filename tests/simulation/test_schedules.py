@@ -45,6 +45,7 @@ def schedules(draw: st.DrawFn) -> Schedule:
             is_local=st.booleans(),
             send_limit=st.sampled_from([1_024, 1]),
             backlog_limit=st.sampled_from([100_000, 100_000, 100_000, 3]),
+            max_tasks=st.sampled_from([0, 0, 2]),
         )
     )
     kinds = draw(st.lists(st.sampled_from(FAULTS), max_size=4, unique=True))

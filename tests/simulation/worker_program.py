@@ -10,6 +10,7 @@ from protocol.messages import (
     Message,
     Name,
     Outcome,
+    Result,
     Task,
     ToWorker,
 )
@@ -26,11 +27,14 @@ class WorkerProgram(Process):
 
     def __init__(self, name: str, pid: int, stage: Stage, settings: Settings, *, is_local: bool) -> None:
         super().__init__(stage.clock)
+        self.name = name
         self.pid = pid
         self.watchers: list[Program] = []
         self.results: list[Message] = []
         self.session: Id | None = None
         self.wants_to_end = False
+        self.wants_recycling = False
+        self.was_cut_off = False
         self.on_death: Callable[[], None] = lambda: None
         self._network = stage.network
         self._witness = stage.witness
@@ -38,7 +42,10 @@ class WorkerProgram(Process):
         self._finishes_at: float | None = None
         identity = worker_core.Identity(Name(name), pid, Name("1"), round(stage.clock.now * 1000))
         self.core = worker_core.WorkerCore(
-            identity, lambda: Id(stage.random.randbytes(16)), liveness_s=settings.liveness, max_tasks=0
+            identity,
+            lambda: Id(stage.random.randbytes(16)),
+            liveness_s=settings.liveness,
+            max_tasks=settings.max_tasks_per_worker,
         )
         self._liveness_s = settings.liveness
         self._link: Link | None = None
@@ -126,6 +133,7 @@ class WorkerProgram(Process):
                     assert self._link is not None
                     self._network.send_to_broker(self._link, message)
                     self.results.append(message)
+                    self.wants_recycling |= isinstance(message, Result) and message.recycle
                 case worker_core.Execute(task):
                     self._execute(task)
                 case worker_core.Exit():

@@ -47,12 +47,17 @@ class Setting:
     is_local: bool = True
     send_limit: int = 1_024
     backlog_limit: int = 100_000
+    max_tasks: int = 0
 
 
 @cache
-def _settings(backlog_limit: int) -> Settings:
+def _settings(backlog_limit: int, max_tasks: int) -> Settings:
     return Settings.load(
-        max_attempts=MAX_ATTEMPTS, heartbeat_interval=0.5, liveness=LIVENESS_S, backlog_limit=backlog_limit
+        max_attempts=MAX_ATTEMPTS,
+        heartbeat_interval=0.5,
+        liveness=LIVENESS_S,
+        backlog_limit=backlog_limit,
+        max_tasks_per_worker=max_tasks,
     )
 
 
@@ -68,7 +73,7 @@ class World:
         self.broker: BrokerProgram | None = None
         self.epochs = 0
         self._setting = setting
-        self._settings = _settings(setting.backlog_limit)
+        self._settings = _settings(setting.backlog_limit, setting.max_tasks)
         self._pids = count(100)
         self._caller_of: dict[Id, Caller] = {}
         self.start_broker()
@@ -157,12 +162,14 @@ class World:
         self.clients[which % CLIENTS].resume()
 
     def cut_line(self, which: int, _: int) -> None:
-        """Of a client, or of a worker's heartbeats, from another host: a local socket has no line to cut."""
+        """Of a client, a worker, or a worker's heartbeats, from another host: a local socket has no line to cut."""
         if not self._setting.is_local:
             lines: list[tuple[Program, Program]] = [(client, client) for client in self.clients]
-            lines += [(worker, worker.pulse) for worker in self.workers]
+            lines += [(worker, dealer) for worker in self.workers for dealer in (worker, worker.pulse)]
             program, dealer = lines[which % len(lines)]
             program.troubled_at = self.clock.now
+            if isinstance(dealer, WorkerProgram):
+                dealer.was_cut_off = True
             self._stage.network.cut(dealer)
 
     def end_client(self, which: int, how: int) -> None:

@@ -3,7 +3,7 @@ from math import inf
 
 import pytest
 
-from protocol.messages import Bye, Epoch, Id, Name, Outcome, Ready, Result, Task, Welcome, Who
+from protocol.messages import Bye, Epoch, Id, Name, Outcome, Ready, Recycle, Result, Task, Welcome, Who
 from worker.core import Execute, Exit, Identity, OpenSession, Report, Send, WorkerCore
 
 ME = Identity(Name("worker-0"), 7, Name("1.0"), 1000)
@@ -24,8 +24,8 @@ def task(number: int = 1, *, epoch: Epoch = EPOCH, lease: int = 5) -> Task:
     return Task(epoch, lease, Id(bytes([100 + number]) * 16), 1, 30_000, b"payload")
 
 
-def result(of: Task, outcome: Outcome = Outcome.OK) -> Send:
-    return Send(Result(of.epoch, of.lease, of.task_id, outcome, b"result"))
+def result(of: Task, outcome: Outcome = Outcome.OK, *, recycle: bool = False) -> Send:
+    return Send(Result(of.epoch, of.lease, of.task_id, outcome, recycle, b"result"))
 
 
 def make_core(max_tasks: int = 0) -> WorkerCore:
@@ -172,15 +172,26 @@ def test_leaving_worker_opens_no_session(idle: WorkerCore) -> None:
     assert idle.on_session_lost(incarnation(1), 2.0) == []
 
 
-def test_worker_is_recycled_after_its_tasks() -> None:
+def test_worker_asks_to_be_recycled_after_its_tasks_and_works_on() -> None:
     core = make_core(max_tasks=2)
     core.on_message(Welcome(EPOCH, 1000, 2000), 0.0)
-    core.on_message(task(1), 1.0)
-    assert core.on_finished(Outcome.OK, b"result", 1.1) == [result(task(1))]
-    core.on_message(task(2), 2.0)
+    answers = []
+    for number in (1, 2, 3):
+        core.on_message(task(number), float(number))
+        answers.append(core.on_finished(Outcome.OK, b"result", number + 0.1))
 
-    assert core.on_finished(Outcome.OK, b"result", 2.1) == [result(task(2)), Send(Bye()), Exit()]
+    assert answers == [[result(task(1))], [result(task(2), recycle=True)], [result(task(3), recycle=True)]]
 
 
-def test_worker_that_grew_too_large_replies_and_is_recycled(busy: WorkerCore) -> None:
-    assert busy.on_finished(Outcome.OK, b"result", 2.0, wants_recycling=True) == [result(task()), Send(Bye()), Exit()]
+def test_worker_that_grew_too_large_asks_to_be_recycled(busy: WorkerCore) -> None:
+    assert busy.on_finished(Outcome.OK, b"result", 2.0, wants_recycling=True) == [result(task(), recycle=True)]
+
+
+def test_worker_ends_when_the_broker_recycles_it(idle: WorkerCore) -> None:
+    assert idle.on_message(Recycle(), 2.0) == [Send(Bye()), Exit()]
+
+
+def test_busy_worker_that_is_to_be_recycled_replies_first(busy: WorkerCore) -> None:
+    assert busy.on_message(Recycle(), 2.0) == [Report("worker_draining")]
+
+    assert busy.on_finished(Outcome.OK, b"result", 3.0) == [result(task()), Send(Bye()), Exit()]

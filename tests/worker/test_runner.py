@@ -15,7 +15,7 @@ import pytest
 
 from protocol import VERSION
 from protocol.exits import Exit
-from protocol.messages import Bye, Epoch, Heartbeat, Id, Outcome, Ready, Result, Task, Who
+from protocol.messages import Bye, Epoch, Heartbeat, Id, Outcome, Ready, Recycle, Result, Task, Who
 from protocol.payloads import unpack_result
 from tests.running import environment
 from tests.worker.fake_broker import FakeBroker
@@ -280,9 +280,10 @@ def test_busy_worker_replies_before_it_ends(
 def test_large_result_of_a_worker_that_ends_arrives_whole(
     broker: FakeBroker, start_worker: StartWorker, race: Race, wait_until: WaitUntil
 ) -> None:
-    worker = start_worker(max_tasks_per_worker=1)
+    worker = start_worker()
     wait_until(lambda: broker.of(Heartbeat), timeout=BOUND_S)
     task = broker.assign(race("large:12000000"))
+    broker.say(Recycle())
 
     assert worker.exit_code() == Exit.OK
     wait_until(lambda: results_of(broker, task))
@@ -375,33 +376,35 @@ def test_worker_without_heartbeats_ends_itself(
     assert "Too many open files" in worker.log
 
 
-def test_worker_is_recycled_after_its_tasks(
+def test_worker_asks_to_be_recycled_after_its_tasks_and_ends_when_it_may(
     broker: FakeBroker, start_worker: StartWorker, race: Race, wait_until: WaitUntil
 ) -> None:
     worker = start_worker(max_tasks_per_worker=2)
     wait_until(lambda: broker.of(Heartbeat), timeout=BOUND_S)
-    for number in range(1, 3):
+    for number in range(1, 4):
         broker.assign(race())
         wait_until(lambda number=number: len(broker.of(Result)) == number)
+    assert [each.recycle for each in broker.of(Result)] == [False, True, True]
+    assert worker.process.poll() is None
+
+    broker.say(Recycle())
 
     assert worker.exit_code() == Exit.OK
     wait_until(lambda: broker.of(Bye))
-    assert worker.events("worker_stopped")[0]["tasks_done"] == 2
+    assert worker.events("worker_stopped")[0]["tasks_done"] == 3
 
 
-def test_worker_that_grew_too_large_is_recycled_after_its_reply(
+def test_worker_that_grew_too_large_asks_to_be_recycled_with_its_reply(
     broker: FakeBroker, start_worker: StartWorker, race: Race, wait_until: WaitUntil
 ) -> None:
-    worker = start_worker(worker_memory_limit=200 << 20)
+    start_worker(worker_memory_limit=200 << 20)
     wait_until(lambda: broker.of(Heartbeat), timeout=BOUND_S)
     small = broker.assign(race())
     wait_until(lambda: results_of(broker, small))
-    assert worker.process.poll() is None
-
     large = broker.assign(race(f"hoard:{200 << 20}"))
-
-    assert worker.exit_code() == Exit.OK
     wait_until(lambda: results_of(broker, large))
+
+    assert [each.recycle for each in broker.of(Result)] == [False, True]
 
 
 def test_transform_that_asks_for_the_end_is_an_answer(

@@ -1,0 +1,58 @@
+"""Processes that fell silent: who is spared, who is overdue. By the clock alone."""
+
+from math import inf
+
+import pytest
+
+from broker.frozen import PATIENCE, FrozenProcesses
+from broker.workers import Worker
+from tests.broker.building import LIVENESS_S, an_id
+
+OVERDUE_S = PATIENCE * LIVENESS_S
+
+
+def silent(name: str, pid: int, last_seen: float = 0.0) -> Worker:
+    return Worker(an_id(name), None, 1, name, pid, True, "1", 0, last_seen)
+
+
+@pytest.fixture
+def frozen() -> FrozenProcesses:
+    processes = FrozenProcesses(LIVENESS_S)
+    processes.add(silent("a", 101))
+    processes.add(silent("b", 102, last_seen=1.0))
+    return processes
+
+
+def test_each_is_overdue_after_its_own_silence(frozen: FrozenProcesses) -> None:
+    assert frozen.next_check() == OVERDUE_S
+    assert frozen.overdue(OVERDUE_S - 0.001) == []
+
+    assert [worker.name for worker in frozen.overdue(OVERDUE_S)] == ["a"]
+    assert [worker.name for worker in frozen.overdue(OVERDUE_S + 1.0)] == ["b"]
+    assert frozen.next_check() == inf
+
+
+@pytest.mark.parametrize(("session", "pid"), [("a", None), ("elsewhere", 101)])
+def test_who_speaks_by_its_session_or_its_pid_is_spared(frozen: FrozenProcesses, session: str, pid: int | None) -> None:
+    assert frozen.spared(an_id(session), pid) == [an_id("a")]
+
+    assert [worker.name for worker in frozen.overdue(inf)] == ["b"]
+
+
+def test_stranger_spares_nobody(frozen: FrozenProcesses) -> None:
+    assert frozen.spared(an_id("c"), 103) == []
+
+    assert len(frozen.overdue(inf)) == 2
+
+
+def test_process_that_ended_is_let_go(frozen: FrozenProcesses) -> None:
+    assert frozen.ended([an_id("b"), an_id("another")]) == [an_id("b")]
+
+    assert [worker.name for worker in frozen.overdue(inf)] == ["a"]
+
+
+def test_broker_that_stood_still_lets_them_speak_first(frozen: FrozenProcesses) -> None:
+    frozen.on_pause(100.0)
+
+    assert frozen.overdue(100.0) == []
+    assert frozen.next_check() == 100.0 + LIVENESS_S / 2
