@@ -1,0 +1,91 @@
+"""Workers that stand still, for a moment or for good, and those that only seem to."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from client import WorkerCrashedError
+from tests.running import Race, Running, WaitUntil, frozen
+
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("at_rest")]
+
+LIVENESS_S = 2.0
+FROZEN_S = 5 * LIVENESS_S
+SLACK_S = 2.0
+
+
+def test_worker_that_is_frozen_for_good_is_killed_and_replaced(
+    scripted: Running, race: Race, wait_until: WaitUntil
+) -> None:
+    before, pids = scripted.stats().counters, scripted.pids()
+
+    frozen_at = time.monotonic()
+    os.kill(pids["worker-1"], signal.SIGSTOP)
+    others = [scripted.exec(race("echo", f"other-{index}")) for index in range(30)]
+    wait_until(lambda: scripted.pids().get("worker-1", pids["worker-1"]) != pids["worker-1"], FROZEN_S + 2 * SLACK_S)
+    replaced_s = time.monotonic() - frozen_at
+
+    assert [future.result(20)["id"] for future in others] == [f"other-{index}" for index in range(30)]
+    killed = scripted.logged("worker_killed")
+    assert (killed["worker"], killed["pid"], killed["reason"]) == ("worker-1", pids["worker-1"], "frozen")
+    assert FROZEN_S - 0.5 <= replaced_s < FROZEN_S + SLACK_S + 2.0
+    assert scripted.stats().counters.worker_crashes == before.worker_crashes + 1
+
+
+def test_payload_that_freezes_every_worker_leaves_the_pool_whole(
+    scripted: Running, race: Race, wait_until: WaitUntil
+) -> None:
+    pids = scripted.pids()
+
+    freezing = scripted.exec(race("freeze", "freezing"))
+    with pytest.raises(WorkerCrashedError):
+        freezing.result(3 * LIVENESS_S + 2 * SLACK_S)
+    later = scripted.exec(race("echo", "later"))
+
+    assert later.result(FROZEN_S + 2 * SLACK_S)["id"] == "later"
+    wait_until(scripted.is_at_rest, FROZEN_S + 2 * SLACK_S)
+    assert not set(scripted.pids().values()) & set(pids.values())
+
+
+def test_worker_that_stands_still_for_less_than_the_liveness_is_left_alone(
+    scripted: Running, race: Race, wait_until: WaitUntil
+) -> None:
+    before, pids = scripted.stats().counters, scripted.pids()
+
+    slow = scripted.exec(race("sleep:0.2", "slow"))
+    wait_until(lambda: scripted.stats().in_flight == 1)
+    with frozen(scripted.holder(slow.task_id).pid):
+        time.sleep(LIVENESS_S / 2)  # what is tested is that nothing happens meanwhile
+
+    assert slow.result(5)["id"] == "slow"
+    after = scripted.stats().counters
+    assert (after.requeued, after.worker_crashes) == (before.requeued, before.worker_crashes)
+    assert scripted.pids() == pids
+
+
+def test_worker_that_one_c_call_silences_for_long_is_left_to_finish(scripted: Running, race: Race) -> None:
+    before = scripted.stats().counters
+
+    silent = scripted.exec(race("hold-gil:27", "silent"))
+
+    assert silent.result(60)["id"] == "silent"
+    wait_s = scripted.logged("task_completed", task_id=silent.task_id)["duration_ms"] / 1000
+    assert wait_s > LIVENESS_S, "too short to tell anything: a larger hold-gil, please"
+    after = scripted.stats().counters
+    assert (after.requeued, after.worker_crashes) == (before.requeued, before.worker_crashes)
+    assert scripted.logged("worker_silent")["reason"] == "it uses CPU"
+
+
+def test_child_that_outlives_its_worker_hides_nothing(scripted: Running, race: Race) -> None:
+    """It keeps the worker's sockets open, so only the process itself can tell."""
+    started_at = time.monotonic()
+
+    with pytest.raises(WorkerCrashedError):
+        scripted.exec(race("fork-kill:5", "forking")).result(20)
+
+    lost = [each for each in scripted.events("worker_lost") if each["reason"] == "process_exit"][-3:]
+    assert len(lost) == 3
+    assert time.monotonic() - started_at < 3 * LIVENESS_S, "heartbeats told it, not the kernel"
+    assert all(each["silent_ms"] < LIVENESS_S * 1000 for each in lost)
