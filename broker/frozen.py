@@ -21,6 +21,11 @@ class FrozenProcesses:
         self._kill_at: dict[Id, float] = {}
         self._workers: dict[Id, Worker] = {}
 
+    @property
+    def sessions(self) -> list[Id]:
+        """Whose processes are here."""
+        return list(self._workers)
+
     def add(self, worker: Worker) -> float:
         """Takes the process on; returns when it will be overdue."""
         kill_at = worker.last_seen + PATIENCE * self._liveness_s

@@ -41,7 +41,7 @@ class Worker:
     `peer` is None, and `session` 0, while only heartbeats told of it: it introduced itself while busy with an older
     epoch's task, and can be given nothing before its READY. `lease` is that of `task`, 0 without one; `deadline` is the
     end of its run timeout, infinity without one. `idle_since` is when its heartbeats began to say that it has no task
-    though we gave it one, None if they agree with us. `pid` is the kernel's word where the socket is local
+    though it has one, None if they agree with us. `pid` is the kernel's word where the socket is local
     (`is_local`), or else the worker's own. Instants are the broker's clock, in seconds.
     """
 
@@ -71,11 +71,11 @@ class Worker:
         return self.task is not None and now >= self.assigned_at + self.task.run_timeout_ms / 1000
 
     def is_out_of_step(self, now: float, liveness_s: float, *, says_busy: bool) -> bool:
-        """Whether its heartbeats call it idle, and have for the liveness, while it has this one task of ours.
+        """Whether its heartbeats call it idle, and have for the liveness, while it is busy with this one task.
 
         To be asked before `last_seen` is renewed: after a silence the first beat may have overtaken a result.
         """
-        if says_busy or self.task is None:
+        if says_busy or self.state == "idle":
             self.idle_since = None
         elif self.idle_since is None or now >= self.last_seen + liveness_s / 2:
             self.idle_since = now

@@ -1095,6 +1095,18 @@ def test_worker_that_calls_itself_idle_for_the_liveness_has_lost_touch(broker: B
     assert SendToHeartbeat(H1, Who()) in actions
 
 
+def test_worker_that_was_introduced_busy_and_stays_idle_without_a_ready_has_lost_touch(broker: BrokerCore) -> None:
+    broker.on_heartbeat(H1, beat(busy=True), now=0.0)
+    for now in (0.5, 1.25, 2.0):
+        assert told(broker.on_heartbeat(H1, beat(busy=False), now)) == []
+
+    actions = broker.on_heartbeat(H1, beat(busy=False), now=2.5)
+
+    assert told(actions) == ["worker_lost"]
+    assert deeds(actions) == [SendToHeartbeat(H1, Who())]
+    assert broker.roster.workers == {}
+
+
 def test_beat_after_a_silence_may_have_overtaken_the_result(broker: BrokerCore) -> None:
     with_client(with_workers(broker), "t1")
     broker.on_heartbeat(H1, beat(busy=False), 0.1)

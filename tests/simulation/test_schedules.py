@@ -46,6 +46,7 @@ def schedules(draw: st.DrawFn) -> Schedule:
             send_limit=st.sampled_from([1_024, 1]),
             backlog_limit=st.sampled_from([100_000, 100_000, 100_000, 3]),
             max_tasks=st.sampled_from([0, 0, 2]),
+            leaves_frozen=st.booleans(),
         )
     )
     kinds = draw(st.lists(st.sampled_from(FAULTS), max_size=4, unique=True))

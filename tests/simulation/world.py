@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
+from math import inf
 from random import Random
 
 from broker.core import BrokerCore
@@ -48,6 +49,7 @@ class Setting:
     send_limit: int = 1_024
     backlog_limit: int = 100_000
     max_tasks: int = 0
+    leaves_frozen: bool = False
 
 
 @cache
@@ -200,14 +202,26 @@ class World:
 
     def heal_and_finish(self) -> None:
         """Nothing goes wrong any more: all that is unresolved ends in time, and the pool is whole again."""
+        kept_frozen = [
+            worker for worker in self.workers if self._setting.leaves_frozen and self._is_broker_aware(worker)
+        ]
         for program in (*self.workers, *self.clients, *([self.broker] if self.broker else [])):
-            program.resume()
+            if program not in kept_frozen:
+                program.resume()
         self._run_while(lambda: any(one.end is None and one.caller.is_running for one in self.witness.wanted))
         for one in self.witness.wanted:
             assert one.end is not None or not one.caller.is_running, f"task {one.number} never ended: {one}"
         self._run_while(lambda: bool(self._missing()))
         self.check()
         assert self._missing() == []
+
+    def _is_broker_aware(self, worker: WorkerProgram) -> bool:
+        """Whether this broker, which stays, will kill it if it stays frozen."""
+        if self.broker is None or not self.broker.is_running or self.broker.drain_until < inf:
+            return False
+        core = self.broker.core
+        known = core.roster.workers.get(worker.session) if worker.session else None
+        return known.is_local if known is not None else worker.session in core.frozen.sessions
 
     def _missing(self) -> list[str]:
         """What keeps the pool from being whole and at rest."""
