@@ -56,6 +56,8 @@ FAULTS = {
     "backlog-of-a-vanished-client-kept": Fault(
         "broker/ledger.py", '            self.withdraw(task, "abandoned", now)\n', "            pass\n"
     ),
+    "frozen-worker-never-killed": Fault("broker/core.py", "in self.frozen.overdue(now):", "in ():"),
+    "two-recycled-at-once": Fault("broker/core.py", "        if until is not None:\n", "        if False:\n"),
     "silent-broker-never-left": Fault(
         "client/core.py",
         "if now >= self._hello_at or (self._epoch is not None and now >= self._heard_at + self._timing.liveness_s):",
