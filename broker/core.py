@@ -314,7 +314,7 @@ class BrokerCore:
         """
         self.roster.remove(worker)
         actions: list[Action] = []
-        if worker.is_local and by is LostBy.SILENCE:
+        if worker.is_local and by in (LostBy.SILENCE, LostBy.UNREACHABLE):
             self._check_by(self.frozen.add(worker))
         elif worker.is_local:
             end = KillProcess if by in (LostBy.RUN_TIMEOUT, LostBy.CANCELLED) else UnwatchProcess

@@ -1,4 +1,4 @@
-"""Local worker processes that fell silent: their sessions are over, the processes are still there. Kills nothing."""
+"""Local worker processes that do not speak: their sessions are over, they are still there. Kills nothing."""
 
 from collections.abc import Iterable
 from math import inf
@@ -11,7 +11,7 @@ PATIENCE = 5
 
 
 class FrozenProcesses:
-    """Processes by the session that was lost in silence. supervisord takes them for running, so nobody else ends them.
+    """Processes by the session that was lost in silence, or that could not be reached. supervisord takes them for running, so nobody else ends them.
 
     Who speaks again is spared. Who does not is overdue `PATIENCE` times the liveness after its last sign of life.
     """

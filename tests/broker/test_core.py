@@ -326,7 +326,7 @@ def test_task_that_reached_nobody_goes_on_to_the_next_idle_worker(broker: Broker
 
     actions = broker.on_worker_unreachable(W1, now=0.0)
 
-    assert deeds(actions) == [UnwatchProcess(an_id("worker-1")), SendToWorker(W2, task("t1", lease=2, attempt=1))]
+    assert deeds(actions) == [SendToWorker(W2, task("t1", lease=2, attempt=1))]
 
 
 def test_death_of_an_idle_worker_touches_no_task(broker: BrokerCore) -> None:
@@ -1044,6 +1044,13 @@ def test_process_that_stays_silent_is_killed(broker: BrokerCore) -> None:
     }  # fmt: skip
     assert broker.counters["worker_crashes"] == 1
     assert broker.on_tick(1000.0) == []
+
+
+def test_process_that_could_not_be_reached_and_stays_silent_is_killed(broker: BrokerCore) -> None:
+    with_workers(broker)
+    broker.on_worker_unreachable(W1, now=1.0)
+
+    assert deeds(broker.on_tick(10.0)) == [KillProcess(an_id("worker-1"))]
 
 
 def test_process_that_speaks_again_is_spared(broker: BrokerCore) -> None:
