@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import IO, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -55,8 +56,13 @@ def list_(*, as_json: bool) -> None:
 @dead.command(epilog=IDS)
 @click.argument("name", metavar="TASK")
 @_as_json
-@click.option("--body", type=click.File("wb", lazy=True), help="Write its race there, and nothing else (- is stdout).")
-def show(name: str, *, as_json: bool, body: IO[bytes] | None) -> None:
+@click.option(
+    "--body",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Write its race there, and nothing else (- is standard output).",
+)
+def show(name: str, *, as_json: bool, body: str | None) -> None:
     """Show a dead task: its race, its attempts, what was submitted.
 
     With --body the race is written byte for byte as it was fetched, so that `racepool transform FILE` can try it alone.
@@ -169,12 +175,14 @@ def _body_of(task: DeadTask, payload: bytes) -> bytes:
             raise PoolError(f"task {task.task_id}: its payload is no request of this racepool's; {task.path} has it")
 
 
-def _write(body: bytes, file: IO[bytes]) -> None:
+def _write(body: bytes, file: str) -> None:
+    if file == "-":
+        click.echo(body, nl=False)
+        return
     try:
-        file.write(body)
-        file.flush()
+        Path(file).write_bytes(body)
     except OSError as error:
-        raise PoolError(f"{file.name}: {error.strerror}") from None
+        raise PoolError(f"{file}: {error.strerror}") from None
 
 
 @contextmanager
