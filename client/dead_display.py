@@ -59,18 +59,17 @@ def dead_details(task: DeadTask, request: Request | None, *, plain: bool) -> Ren
 
 def _attempts(task: DeadTask, *, plain: bool) -> Table:
     table = Table(box=None if plain else ROUNDED)
-    table.add_column("Attempt", justify="right")
-    for heading in ("Worker", "Lost by", "Signal", "Assigned", "Lost"):
+    table.add_column("No", justify="right")
+    for heading in ("Worker", "Lost by", "Signal", "Assigned at"):
         table.add_column(heading)
-    table.add_column("After", justify="right")
+    table.add_column("Lost after", justify="right")
     for number, attempt in enumerate(task.record.attempts, start=1):
         table.add_row(
             str(number),
             Text(_printable(attempt.worker)),
             Text(_printable(attempt.reason), style="red"),
             _signal(attempt.signal),
-            _clock(attempt.assigned_at_ms),
-            _clock(attempt.lost_at_ms),
+            f"{_local(attempt.assigned_at_ms):%H:%M:%S.%f}"[:-3],
             f"{(attempt.lost_at_ms - attempt.assigned_at_ms) / 1000:.3f} s",
         )
     return table
@@ -119,7 +118,7 @@ def _losses(task: DeadTask) -> str:
 
 
 def _sizes(task: DeadTask, request: Request | None) -> str:
-    size = f"{decimal(task.record.payload_bytes)}"
+    size = decimal(task.record.payload_bytes)
     match request and request.race:
         case bytes() as body:
             return f"{size}, of which the body as it was fetched is {len(body):,} bytes"
@@ -147,10 +146,6 @@ def _zoned(instant: datetime) -> datetime:
         return instant.astimezone()
     except OverflowError:  # at the ends of the calendar
         return instant
-
-
-def _clock(instant_ms: int) -> str:
-    return f"{_local(instant_ms):%H:%M:%S.%f}"[:-3]
 
 
 def _utc(instant_ms: int) -> str:
