@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from broker.tasks import Peer
-from protocol.messages import Id, ToClient, ToHeartbeat, ToWorker
+from broker.tasks import Death, Peer
+from protocol.messages import Id, Payload, ToClient, ToHeartbeat, ToWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,16 @@ class ProbeProcess:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Keep a task that was given up where somebody can look into it; one that cannot be kept is let go."""
+
+    task_id: Id
+    run_timeout_ms: int
+    deaths: tuple[Death, ...]
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What an operator must know: one log line, counted and remembered by the statistics."""
 
@@ -85,5 +95,6 @@ Action: TypeAlias = (
     | UnwatchProcess
     | KillProcess
     | ProbeProcess
+    | Quarantine
     | Report
 )

@@ -14,6 +14,7 @@ from broker.actions import (
     Action,
     KillProcess,
     ProbeProcess,
+    Quarantine,
     Report,
     SendStats,
     SendToClient,
@@ -25,16 +26,19 @@ from broker.actions import (
 from broker.frozen import FrozenProcesses
 from broker.ledger import Ledger
 from broker.roster import Roster
-from broker.tasks import Client, Disowned, Peer, Task
+from broker.tasks import Client, Death, Disowned, Peer, Task
 from broker.workers import LostBy, Worker
 from protocol import messages
 from protocol.errors import CrashedAttempt
 from protocol.failures import pack_crashes
 from protocol.messages import Epoch, FromClient, FromWorker, Heartbeat, Id, Outcome, Payload, Ready
+from protocol.quarantine import file_of
 from protocol.settings import Settings
 
 MAX_CLIENTS = 4_096
 SETTLE_S = 0.05
+KILLED = (LostBy.RUN_TIMEOUT, LostBy.CANCELLED)
+SIGKILL = 9
 
 
 class BrokerCore:
@@ -317,7 +321,7 @@ class BrokerCore:
         if worker.is_local and by in (LostBy.SILENCE, LostBy.UNREACHABLE):
             self._check_by(self.frozen.add(worker))
         elif worker.is_local:
-            end = KillProcess if by in (LostBy.RUN_TIMEOUT, LostBy.CANCELLED) else UnwatchProcess
+            end = KillProcess if by in KILLED else UnwatchProcess
             actions.append(end(worker.incarnation))
         fields: dict[str, object] = {"worker": worker.name, "pid": worker.pid, "reason": by.reason}
         if by is not LostBy.RENEWED:
@@ -358,17 +362,25 @@ class BrokerCore:
         fields = _attempt(worker, task)
         worker.task = None
         if by.costs_attempt:
-            task.deaths.append(CrashedAttempt(worker.name, None))
+            signal = SIGKILL if by in KILLED and worker.is_local else None
+            task.deaths.append(Death(worker.name, by.reason, signal, worker.assigned_at, now))
         if by in (LostBy.GONE, LostBy.UNREACHABLE):
             task.assignments -= 1
         if by is LostBy.RUN_TIMEOUT or task.disowned is not None:
             return self._answer(task, Outcome.RUN_TIMEOUT, b"", "timed_out")
         if len(task.deaths) >= self.settings.max_attempts:
-            answer = self._answer(task, Outcome.CRASHED, pack_crashes(task.deaths), "crashed")
-            return [*answer, Report("task_given_up", fields)]
+            return self._give_up(task, fields)
         self.counters["requeued"] += 1
         self.ledger.backlog.add(task, now)
         return [Report("task_requeued", fields | {"queue_depth": self.ledger.backlog.depth})]
+
+    def _give_up(self, task: Task, fields: dict[str, object]) -> list[Action]:
+        crashes = pack_crashes([CrashedAttempt(death.worker, death.signal) for death in task.deaths])
+        return [
+            Quarantine(task.id, task.run_timeout_ms, tuple(task.deaths), task.payload),
+            *self._answer(task, Outcome.CRASHED, crashes, "crashed"),
+            Report("task_given_up", fields | {"kept_in": str(file_of(self.settings.dir, task.id))}),
+        ]
 
     def _answer(self, task: Task, outcome: Outcome, payload: Payload, counter: str) -> list[Action]:
         """Ends the task, with its one answer if somebody waits for it."""

@@ -11,9 +11,10 @@ PATIENCE = 5
 
 
 class FrozenProcesses:
-    """Processes by the session that was lost in silence, or that could not be reached. supervisord takes them for running, so nobody else ends them.
+    """Processes by the session that was lost in silence, or that could not be reached.
 
-    Who speaks again is spared. Who does not is overdue `PATIENCE` times the liveness after its last sign of life.
+    supervisord takes them for running, so nobody else ends them. Who speaks again is spared. Who does not is overdue
+    `PATIENCE` times the liveness after its last sign of life.
     """
 
     def __init__(self, liveness_s: float) -> None:

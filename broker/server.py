@@ -15,6 +15,7 @@ from broker.actions import (
     Action,
     KillProcess,
     ProbeProcess,
+    Quarantine,
     Report,
     SendStats,
     SendToClient,
@@ -25,6 +26,7 @@ from broker.actions import (
 )
 from broker.core import BrokerCore
 from broker.process_watch import ProcessWatch
+from broker.quarantine import CLOSE_S, QuarantineWriter
 from broker.statistics import Statistics
 from broker.tasks import Peer
 from protocol.logs import Log, Outlet
@@ -77,6 +79,7 @@ class Server:
         self._core = BrokerCore(settings, Epoch(os.urandom(8)))
         self._statistics = Statistics(self._core, time.monotonic, time.time() - time.monotonic())
         self._processes = ProcessWatch()
+        self._quarantine = QuarantineWriter(settings.dir, log)
         limit = settings.payload_limit
         self._frontend = router(self._context, settings.endpoint, send_limit=CLIENT_SEND_LIMIT, payload_limit=limit)
         self._backend = router(self._context, settings.backend, send_limit=WORKER_SEND_LIMIT, payload_limit=limit)
@@ -116,6 +119,7 @@ class Server:
             self._perform(self._core.farewell())
             self._log.info("broker_stopped", **self._core.counters)
         finally:
+            self._quarantine.close(CLOSE_S)
             linger_ms = FAREWELL_LINGER_MS if self._is_done() else 0
             self._context.destroy(linger=linger_ms)
 
@@ -240,6 +244,8 @@ class Server:
             case ProbeProcess(incarnation):
                 has_progress = self._processes.has_progress(incarnation)
                 return self._core.on_probe(incarnation, time.monotonic(), has_progress=has_progress)
+            case Quarantine():
+                self._quarantine.keep(action, time.time() - time.monotonic())
             case _:
                 assert_never(action)
         return ()

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from protocol.errors import CrashedAttempt
 from protocol.messages import Id, Payload
 
 Peer = bytes
@@ -15,6 +14,20 @@ class Disowned(Enum):
 
     CANCELLED = "cancelled"
     ABANDONED = "abandoned"
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """One attempt that ended with its worker's loss. `signal` is the one that the broker sent, None if it sent none.
+
+    Instants are the broker's clock, in seconds; `reason` is a LostBy's.
+    """
+
+    worker: str
+    reason: str
+    signal: int | None
+    assigned_at: float
+    lost_at: float
 
 
 @dataclass(slots=True, eq=False)
@@ -46,7 +59,7 @@ class Task:
     queued_since: float | None = None
     waited_s: float = 0.0
     assignments: int = 0
-    deaths: list[CrashedAttempt] = field(default_factory=list)
+    deaths: list[Death] = field(default_factory=list)
     disowned: Disowned | None = None
 
     @property

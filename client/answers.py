@@ -39,7 +39,7 @@ def _error(answer: Answer, task: Pending, about: str) -> PoolError:
         case Outcome.RAISED:
             return TransformError(about, *unpack_raised(answer.payload))
         case Outcome.CRASHED:
-            return WorkerCrashedError(about, unpack_crashes(answer.payload))
+            return WorkerCrashedError(about, unpack_crashes(answer.payload), task_id=task.id.hex())
         case Outcome.TOO_LARGE:
             size_bytes = unpack_size(answer.payload)
             return PayloadTooLargeError(f"the result of {about}", size_bytes)
@@ -66,18 +66,28 @@ def label(task: Pending) -> str:
 
 def race_of(given: "Parcel | RaceInput") -> str:
     """How messages name a race, in brackets, where it can be told."""
-    race_id = _race_id(given)
-    return f" (race {race_id})" if race_id else ""
+    told = race_id(given)
+    return f" (race {told})" if told else ""
 
 
-def _race_id(given: "Parcel | RaceInput") -> str | None:
+def race_id(given: "Parcel | RaceInput") -> str | None:
+    """The race's id, as far as it can be told, and is short."""
+    return _field(given, "event_id", "id")
+
+
+def race_name(given: "Parcel | RaceInput") -> str | None:
+    """As `race_id`, for its name."""
+    return _field(given, "description", "name")
+
+
+def _field(given: "Parcel | RaceInput", in_response: str, in_race: str) -> str | None:
     """Looks into what failed, no further than need be; what worked is never opened here."""
     try:
         race = _opened(given)
-        race_id = race["data"]["race"]["event_id"] if "data" in race else race["id"]
+        value = race["data"]["race"][in_response] if "data" in race else race[in_race]
     except (ValueError, TypeError, KeyError):
         return None
-    return str(race_id)[:64].encode(errors="backslashreplace").decode()
+    return str(value)[:64].encode(errors="backslashreplace").decode()
 
 
 def _opened(given: "Parcel | RaceInput") -> Any:  # noqa: ANN401  # whatever the caller gave
@@ -85,7 +95,7 @@ def _opened(given: "Parcel | RaceInput") -> Any:  # noqa: ANN401  # whatever the
         case Parcel():
             return given.peek()
         case RaceData():
-            return {"id": given.id}
+            return {"id": given.id, "name": given.name}
         case bytes() | bytearray() | memoryview() | str():
             first = given[:PEEK_BYTES]
             return from_json(bytes(first) if isinstance(first, memoryview) else first, allow_partial=True)

@@ -18,7 +18,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from client.display import race_table, stats_table
+from client.dead_command import dead
+from client.display import result_json, screen_of_stdout, show_result, stats_table
 from client.local import local_pool
 from client.monitoring import fetch_stats, wait_for_workers
 from client.pool_future import PoolFuture
@@ -33,7 +34,6 @@ from protocol.transformed_race import TransformedRace
 ASK_S = 1.0
 OUTSTANDING_FILES = 64  # what is read ahead; more gains nothing, and a day of polls would not fit into memory
 WATCH_S = 1.0
-PLAIN_WIDTH = 240
 PROGRAM_CONTEXT = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
@@ -105,7 +105,7 @@ def transform(
         _refuse_equal_names(files)
         out.mkdir(parents=True, exist_ok=True)
     failures = 0
-    screen = _screen()
+    screen = screen_of_stdout()
     with _any_pool(Settings.load()) as pool, _progress(len(files), screen) as advance:
         for name, outcome in _results(pool, files, polled_at):
             advance()
@@ -113,7 +113,7 @@ def transform(
                 failures += 1
                 click.echo(f"racepool: {name}: {outcome}", err=True)
                 continue
-            _show(outcome, shape, screen)
+            show_result(outcome, shape, screen)
             if out is not None:
                 _write(outcome, out, name, shape)
     if failures:
@@ -163,24 +163,9 @@ def _generated_time(body: bytes, name: str) -> datetime:
     return instant
 
 
-def _show(result: object, shape: str, screen: Console) -> None:
-    if shape == "table" and isinstance(result, TransformedRace):
-        screen.print(race_table(result, plain=not screen.is_terminal))
-    else:
-        click.echo(_json(result, shape))
-
-
 def _write(result: object, out: Path, name: str, shape: str) -> None:
     suffix = ".ndjson" if shape == "ndjson" else ".json"
-    (out / f"{_stem(name)}{suffix}").write_text(_json(result, shape) + "\n", encoding="utf-8")
-
-
-def _json(result: object, shape: str) -> str:
-    """A TransformedRace, or whatever another transform returned, on one line or on many."""
-    indent = None if shape == "ndjson" else 2
-    if isinstance(result, TransformedRace):
-        return result.model_dump_json(indent=indent)
-    return json.dumps(result, indent=indent, default=str)
+    (out / f"{_stem(name)}{suffix}").write_text(result_json(result, shape) + "\n", encoding="utf-8")
 
 
 def _stem(name: str) -> str:
@@ -267,6 +252,7 @@ def _program(name: str) -> click.Command:
 
 main.add_command(_program("broker"))
 main.add_command(_program("worker"))
+main.add_command(dead)
 
 
 # --- a look at it -----------------------------------------------------------------------------------------------------
@@ -278,7 +264,7 @@ main.add_command(_program("worker"))
 def stats(*, as_json: bool, watch: bool) -> None:
     """Show worker states, queue depth and counters, from the stats socket."""
     endpoint = _stats_endpoint()
-    screen = _screen()
+    screen = screen_of_stdout()
     figures = fetch_stats(endpoint, ASK_S)
     live = (
         Live(console=screen, auto_refresh=False, screen=True) if watch and screen.is_terminal and not as_json else None
@@ -341,7 +327,7 @@ def config(*, as_json: bool) -> None:
             json.dumps({name: {"value": value, "origin": origin} for name, value, origin, _ in rows}, default=str)
         )
     else:
-        screen = _screen()
+        screen = screen_of_stdout()
         table = Table("Variable", "Value", "From", "Meaning", box=None)
         for name, value, origin, meaning in rows:
             table.add_row(
@@ -356,9 +342,3 @@ def _stats_endpoint() -> str:
     settings = Settings.load()
     settings.guard(settings.stats_endpoint)
     return settings.stats_endpoint
-
-
-def _screen() -> Console:
-    """Standard output: as wide as the terminal, and as wide as it takes where there is none."""
-    screen = Console()
-    return screen if screen.is_terminal else Console(width=PLAIN_WIDTH)

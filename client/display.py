@@ -1,9 +1,11 @@
 """What a person sees: results and figures as tables. Knows no socket."""
 
+import json
 from datetime import timedelta
 
+import click
 from rich.box import ROUNDED, Box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -12,8 +14,31 @@ from protocol.stats import Distribution, PoolStats
 from protocol.transformed_race import MoneyFlowRecord, RacePools, TransformedEntrant, TransformedRace
 
 STATE_STYLES = {"idle": "green", "busy": "yellow", "draining": "cyan"}
+PLAIN_WIDTH = 240
 MINUTES_A_DAY = 24 * 60
 POOL_NAMES = ("win", "place", "quinella", "trifecta", "exacta", "first4", "multi_leg", "other")
+
+
+def screen_of_stdout() -> Console:
+    """Standard output: as wide as the terminal, and as wide as it takes where there is none."""
+    screen = Console()
+    return screen if screen.is_terminal else Console(width=PLAIN_WIDTH)
+
+
+def show_result(result: object, shape: str, screen: Console) -> None:
+    """Prints a result as a table, or in the shape that `result_json` gives it."""
+    if shape == "table" and isinstance(result, TransformedRace):
+        screen.print(race_table(result, plain=not screen.is_terminal))
+    else:
+        click.echo(result_json(result, shape))
+
+
+def result_json(result: object, shape: str) -> str:
+    """A TransformedRace, or whatever another transform returned, on one line (`ndjson`) or on many."""
+    indent = None if shape == "ndjson" else 2
+    if isinstance(result, TransformedRace):
+        return result.model_dump_json(indent=indent)
+    return json.dumps(result, indent=indent, default=str)
 
 
 def race_table(race: TransformedRace, *, plain: bool = False) -> RenderableType:

@@ -89,9 +89,11 @@ class Engine:
             of = "unresolved tasks (RACEPOOL_MAX_IN_FLIGHT)"
             raise BacklogFullError("this pool holds all it may", self.unresolved, limit, of=of)
 
-    def submit(self, parcel: Parcel, queue_timeout_s: float, run_timeout_s: float) -> PoolFuture[Any]:
-        """Hands a packed race to the thread."""
-        task_id = Id(os.urandom(16))
+    def submit(
+        self, parcel: Parcel, queue_timeout_s: float, run_timeout_s: float, task_id: Id | None = None
+    ) -> PoolFuture[Any]:
+        """Hands a packed race to the thread; under the id of a task that has ended, if it is that task again."""
+        task_id = task_id or Id(os.urandom(16))
         now = time.monotonic()
         task = Pending(task_id, parcel, max(1, round(run_timeout_s * 1000)), queue_timeout_s, now, now)
         future: PoolFuture[Any] = PoolFuture(self._withdrawal(task_id), task_id=task_id.hex())

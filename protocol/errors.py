@@ -85,11 +85,12 @@ class WorkerCrashedError(PoolError):
         attempts: one CrashedAttempt for each worker that died.
     """
 
-    def __init__(self, about: str, attempts: Sequence[CrashedAttempt]) -> None:
+    def __init__(self, about: str, attempts: Sequence[CrashedAttempt], *, task_id: str = "TASK") -> None:
         self.attempts = list(attempts)
         workers = ", ".join(attempt.worker for attempt in self.attempts)
         super().__init__(
             f"{about} was given up after {len(self.attempts)} attempts: its worker died each time ({workers}); "
+            f"`racepool dead show {task_id}` (with the broker's RACEPOOL_DIR) tells how, and gives the payload; "
             "look for worker_lost in the broker's log, and for memory or a native crash in what the payload sets off"
         )
 

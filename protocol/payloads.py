@@ -27,6 +27,7 @@ _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _ARRAY_OF_4 = b"\x94"
 _BIN_32 = b"\xc6"
+_BIN_HEADS = {0xC4: 2, 0xC5: 3, 0xC6: 5}  # bytes, by the first of them
 _JSON: bytes = msgpack.packb("json")
 _MSGPACK: bytes = msgpack.packb("msgpack")
 
@@ -46,6 +47,19 @@ class Parcel:
 
     head: bytes
     body: bytes
+
+    @staticmethod
+    def of(payload: bytes) -> "Parcel":
+        """A request that was packed before, as far as it is there; what is none is all head."""
+        unpacker = msgpack.Unpacker(max_buffer_size=len(payload), max_ext_len=0, strict_map_key=False)
+        unpacker.feed(payload)
+        try:
+            is_request = unpacker.read_array_header() == 4
+            encoding, _, _ = (unpacker.unpack() for _ in range(3))
+            body_at = unpacker.tell() + (_BIN_HEADS[payload[unpacker.tell()]] if encoding == "json" else 0)
+        except Exception:  # noqa: BLE001  # msgpack's errors have no common base
+            is_request = False
+        return Parcel(payload[:body_at], payload[body_at:]) if is_request else Parcel(payload, b"")
 
     @property
     def size_bytes(self) -> int:

@@ -97,6 +97,12 @@ def environment(directory: Path, **settings: object) -> dict[str, str]:
     return base | {"PYTHONPATH": str(TESTS), "RACEPOOL_DIR": str(directory)} | given
 
 
+def racepool(*arguments: object, env: dict[str, str], text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """The command as a person types it; `text` is its standard input."""
+    command = [str(RACEPOOL), *map(str, arguments)]
+    return subprocess.run(command, env=env, input=text, capture_output=True, text=True, timeout=60, check=False)
+
+
 @contextmanager
 def frozen(pid: int) -> Iterator[None]:
     """The process stands still, all threads of it."""

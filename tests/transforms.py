@@ -82,6 +82,13 @@ def kill_once(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts 
     raise AssertionError("unreachable")
 
 
+def kill_unless(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | None) -> dict[str, Any]:
+    """Kills its process unless the file is there: `kill-unless:PATH`."""
+    if not Path(_argument(race)).exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return echo(race, polled_at=polled_at, previous=previous)
+
+
 def freeze(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | None) -> dict[str, Any]:
     """Stops its own process, all threads of it, until somebody sends SIGCONT."""
     os.kill(os.getpid(), signal.SIGSTOP)
@@ -152,6 +159,7 @@ _SCRIPT = {
     "exit": exit_,
     "kill": kill,
     "kill-once": kill_once,
+    "kill-unless": kill_unless,
     "freeze": freeze,
     "spin": spin,
     "hold-gil": hold_gil,

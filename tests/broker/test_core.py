@@ -8,6 +8,7 @@ from broker.actions import (
     Action,
     KillProcess,
     ProbeProcess,
+    Quarantine,
     Report,
     SendStats,
     SendToClient,
@@ -17,6 +18,7 @@ from broker.actions import (
     WatchProcess,
 )
 from broker.core import BrokerCore
+from broker.tasks import Death
 from protocol.messages import (
     AskStats,
     Bye,
@@ -279,12 +281,47 @@ def test_third_death_gives_the_task_up_and_names_the_workers(broker: BrokerCore)
 
     actions = die(broker, "worker-3")
 
-    assert deeds(actions) == [
-        UnwatchProcess(an_id("worker-3")),
-        SendToClient(ALICE, crashed("t1", "worker-1", "worker-2", "worker-3")),
-    ]
+    assert answered(actions) == [(ALICE, "t1", Outcome.CRASHED)]
+    assert SendToClient(ALICE, crashed("t1", "worker-1", "worker-2", "worker-3")) in actions
     assert told(actions) == ["worker_lost", "task_given_up"]
     assert (broker.counters["crashed"], broker.counters["requeued"], broker.counters["worker_crashes"]) == (1, 2, 3)
+
+
+def test_task_that_is_given_up_is_quarantined_once_with_each_of_its_attempts(broker: BrokerCore) -> None:
+    with_client(with_workers(broker))
+    actions = broker.on_client(ALICE, submit("t1", run_timeout_ms=7_000, payload=b"poison"), now=0.25)
+    actions += die(broker, "worker-1", now=0.5)
+    actions += broker.on_worker(W2, ready("worker-2", 102), now=1.0)  # of another host: its silence alone can tell
+    broker.on_client(ALICE, Ping(0), now=2.5)
+    actions += broker.on_tick(now=3.0)
+    actions += broker.on_worker(W3, ready("worker-3", 103), now=4.0)
+    assert not any(isinstance(action, Quarantine) for action in actions)
+
+    actions = broker.on_worker(b"new", ready("worker-3", 104, session="new", later_ms=1), now=4.5)
+
+    deaths = (
+        Death("worker-1", "process_exit", None, assigned_at=0.25, lost_at=0.5),
+        Death("worker-2", "silence", None, assigned_at=1.0, lost_at=3.0),
+        Death("worker-3", "replaced", None, assigned_at=4.0, lost_at=4.5),
+    )
+    assert [action for action in actions if isinstance(action, Quarantine)] == [
+        Quarantine(an_id("t1"), 7_000, deaths, b"poison")
+    ]
+    assert report(actions, "task_given_up")["kept_in"] == str(
+        broker.settings.dir / "dead" / f"{an_id('t1').hex()}.dead"
+    )
+
+
+def test_only_what_is_given_up_is_quarantined(make_broker: MakeBroker) -> None:
+    broker = with_client(with_workers(make_broker(max_attempts=1), 3), "overrun", "cancelled", "failed")
+
+    actions = broker.on_worker(W3, result("failed", 3, Outcome.RAISED), now=0.5)
+    actions += broker.on_client(ALICE, Cancel(an_id("cancelled"), kill=True), now=0.5)
+    broker.on_client(ALICE, Ping(0), now=29.0)
+    actions += broker.on_process_exit([an_id("worker-1")], now=30.0)
+
+    assert answered(actions) == [(ALICE, "failed", Outcome.RAISED), (ALICE, "overrun", Outcome.RUN_TIMEOUT)]
+    assert not any(isinstance(action, Quarantine) for action in actions)
 
 
 def test_max_attempts_is_a_setting(make_broker: MakeBroker) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 import zmq
 
+from broker import quarantine
 from protocol.messages import (
     TO_CLIENT,
     TO_HEARTBEAT,
@@ -682,6 +684,75 @@ def test_address_in_use_ends_the_broker(start: StartBroker) -> None:
 
     assert broker.process.returncode == 1
     assert "in use" in output
+
+
+# --- what was given up ------------------------------------------------------------------------------------------------
+
+
+def test_mass_of_poison_leaves_as_many_records_as_may_be_and_a_broker_that_is_well(start: StartBroker) -> None:
+    broker = _broker_of_remote_workers(start)
+    client = broker.client()
+    tasks = [submit(b"poison %d" % number) for number in range(150)]
+
+    for task in tasks:
+        send(client, task)
+    _kill_in_turn(broker, client, len(tasks))
+    counters = broker.stats().counters
+    code, _ = broker.end()
+
+    assert (code, counters.crashed) == (0, 150)
+    kept = {path.stem for path in (broker.dir / "dead").iterdir()}
+    assert len(kept) == quarantine.MAX_TASKS
+    assert kept <= {task.task_id.hex() for task in tasks}
+
+
+def test_what_is_given_up_right_before_the_end_is_kept(start: StartBroker) -> None:
+    broker = _broker_of_remote_workers(start)
+    client = broker.client()
+    payload = random.randbytes(8 * 2**20)
+    order = submit(payload)
+
+    send(client, order)
+    _kill_in_turn(broker, client, 1)
+    code, _ = broker.end()
+
+    assert code == 0
+    assert (broker.dir / "dead" / f"{order.task_id.hex()}.dead").read_bytes().endswith(payload)
+
+
+def test_full_disk_harms_nothing_but_the_record(start: StartBroker) -> None:
+    broker = _broker_of_remote_workers(start)
+    client = broker.client()
+    resource.prlimit(broker.process.pid, resource.RLIMIT_FSIZE, (4_096, 4_096))
+    large, small = submit(bytes(100_000)), submit(b"small")
+
+    send(client, large)
+    send(client, small)
+    _kill_in_turn(broker, client, 2)
+    code, output = broker.end()
+
+    assert code == 0
+    assert [path.name for path in (broker.dir / "dead").iterdir()] == [f"{small.task_id.hex()}.dead"]
+    assert '"event":"quarantine_failed"' in output
+    assert "File too large" in output
+
+
+def _broker_of_remote_workers(start: StartBroker) -> Broker:
+    """Over tcp, where a worker is replaced by the next of its name; a task's first death is its last."""
+    (port,) = _free_ports(1)
+    return start(**SLOW, max_attempts=1, backend=f"tcp://127.0.0.1:{port}")
+
+
+def _kill_in_turn(broker: Broker, client: Socket, count: int) -> None:
+    """So many tasks cost so many workers their lives, each replaced by the next."""
+    for number in range(1, count + 2):
+        worker = broker.dealer("backend")
+        send(worker, Ready(Id(os.urandom(16)), 1, Name("worker"), number, Name("raw"), number))
+        assert isinstance(receive(worker, TO_WORKER), Welcome)
+        if number > 1:
+            assert receive(client, TO_CLIENT).outcome is Outcome.CRASHED
+        if number <= count:
+            assert isinstance(receive(worker, TO_WORKER), Task)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from protocol.errors import InvalidRaceError
 from protocol.failures import BadPayloadError
-from protocol.payloads import Request, pack_request, pack_result, unpack_request, unpack_result
+from protocol.payloads import Parcel, Request, pack_request, pack_result, unpack_request, unpack_result
 from protocol.race import RaceData
 from protocol.transformed_race import PreviousAmounts
 
@@ -51,6 +51,45 @@ def test_text_is_not_looked_into() -> None:
 )
 def test_mapping_travels_as_itself(race: Any) -> None:  # noqa: ANN401
     assert round_trip(race).race == RACE
+
+
+@pytest.mark.parametrize(
+    "race", [BODY, RACE, b"", {}, b"x" * 100_000], ids=["text", "mapping", "none", "empty", "large"]
+)
+@pytest.mark.parametrize("previous", [None, PreviousAmounts("r1", {"a": (100, 50)})], ids=["first", "later"])
+def test_packed_request_is_the_same_parcel_again(race: Any, previous: PreviousAmounts | None) -> None:  # noqa: ANN401
+    parcel = pack_request(race, POLLED_AT, previous)
+
+    assert Parcel.of(parcel.payload()) == parcel
+
+
+@pytest.mark.parametrize("size", [10, 300, 70_000])
+def test_request_of_another_packer_is_taken_apart_where_its_body_begins(size: int) -> None:
+    body = b'{"id": "r1", "padding": "%s"}' % (b"x" * size)
+    payload = msgpack.packb(["json", 0, None, body])
+
+    parcel = Parcel.of(payload)
+
+    assert parcel.body == body
+    assert parcel.payload() == payload
+    assert parcel.peek()["id"] == "r1"
+
+
+@given(st.integers(0, len(BODY)))
+def test_beginning_of_a_request_is_a_parcel_too(cut: int) -> None:
+    parcel = pack_request(BODY, POLLED_AT, None)
+
+    assert Parcel.of(parcel.head + BODY[:cut]) == Parcel(parcel.head, BODY[:cut])
+
+
+@given(st.binary(max_size=64))
+@example(b"")
+@example(b"\x94\xa4json")
+@example(b"\x94\xa4json\x00\xc0\x01")
+@example(b"\x93\xa4json\x00\xc0\xc4\x01x")
+@example(b"\xdd\xff\xff\xff\xff")
+def test_parcel_of_whatever_it_is_travels_unchanged(payload: bytes) -> None:
+    assert Parcel.of(payload).payload() == payload
 
 
 def test_race_data_is_the_same_race_on_the_other_side() -> None:

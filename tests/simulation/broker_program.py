@@ -142,7 +142,7 @@ class BrokerProgram(Program):
                 watched = self._watched.get(incarnation)
                 has_progress = watched is not None and watched.uses_cpu
                 return self.core.on_probe(incarnation, self.clock.now, has_progress=has_progress)
-            case broker_actions.Report():
+            case broker_actions.Quarantine() | broker_actions.Report():
                 pass
             case _:
                 assert_never(action)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from broker.actions import Action, Report, SendToClient, SendToWorker
+from broker.actions import Action, Quarantine, Report, SendToClient, SendToWorker
 from broker.core import BrokerCore
 from broker.roster import AWAY_S
 from broker.tasks import Client
@@ -187,6 +187,7 @@ class Books:
     _lease: int = 0
     _seen: set[Id] = field(default_factory=set)
     _abandoned: set[Id] = field(default_factory=set)
+    _quarantined: set[Id] = field(default_factory=set)
     _latest: dict[Id, int] = field(default_factory=dict)
     _clients: set[Id] = field(default_factory=set)
     _sessions: dict[Id, int] = field(default_factory=dict)
@@ -264,6 +265,10 @@ class Books:
                 self._on_ended_unanswered(Id(bytes.fromhex(str(fields["task_id"]))))
             case Report("worker_lost" | "worker_stopped", fields):
                 self._on_lost(fields)
+            case Quarantine(task_id, deaths=deaths):
+                assert len(deaths) == self.open[task_id].deaths == self.witness.max_attempts, "it had attempts left"
+                assert all(death.assigned_at <= death.lost_at <= self.clock.now for death in deaths)
+                self._quarantined.add(task_id)
             case Report("task_requeued", fields):
                 self._on_requeued(Id(bytes.fromhex(str(fields["task_id"]))))
 
@@ -291,6 +296,7 @@ class Books:
                 assert wanted.waited_at_least(self.clock.now) >= wanted.queue_timeout_s - ROUNDING_S, "it could wait"
             case Outcome.CRASHED:
                 assert entry.deaths == self.witness.max_attempts, "given up too early, or too late"
+                assert answer.task_id in self._quarantined, "given up without a trace"
             case Outcome.RUN_TIMEOUT:
                 assert entry.lost_by == "run_timeout"
             case _:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import RACEPOOL, ROOT, SHARED, Running, StartPool, WaitUntil, environment
+from tests.running import RACEPOOL, ROOT, SHARED, Running, StartPool, WaitUntil, environment, racepool
 
 pytestmark = pytest.mark.system
 API_FIELDS = {
@@ -31,11 +31,6 @@ COUNTERS = {
 @pytest.fixture(scope="module")
 def real(start_pool: StartPool) -> Running:
     return start_pool()
-
-
-def racepool(*arguments: object, env: dict[str, str], text: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [str(RACEPOOL), *map(str, arguments)]
-    return subprocess.run(command, env=env, input=text, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_transform_without_a_broker_brings_its_own(run_dir: Path) -> None:

@@ -1,0 +1,313 @@
+"""The thread that keeps what was given up, on a real disk that is at times none."""
+
+import json
+import os
+import resource
+import shutil
+import stat
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from broker import quarantine
+from broker.actions import Quarantine
+from broker.quarantine import QuarantineWriter
+from broker.tasks import Death
+from protocol.logs import Log
+from protocol.messages import Id
+from protocol.quarantine import LostAttempt, Record, unpack_head
+from tests.running import WaitUntil
+
+BOUND_S = 10.0
+WALL_OFFSET_S = 1_700_000_000.0
+DEATHS = (
+    Death("worker-0", "process_exit", None, assigned_at=1.0, lost_at=1.5),
+    Death("worker-1", "silence", 9, assigned_at=2.0, lost_at=4.25),
+)
+
+
+class Lines:
+    """The log's lines as they are written, to be waited for; `is_open` lets its writer go on."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, Any]] = []
+        self.is_open = threading.Event()
+        self.is_open.set()
+
+    def __call__(self, _logger: object, method: str, entry: Any) -> str:  # noqa: ANN401  # as structlog has it
+        self.entries.append(json.loads(json.dumps(dict(entry) | {"level": method})))
+        if method == "info":
+            assert self.is_open.wait(BOUND_S)
+        raise structlog.DropEvent
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.entries if entry["event"] == event]
+
+
+@pytest.fixture
+def run_dir() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp())
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def lines() -> Lines:
+    return Lines()
+
+
+@pytest.fixture
+def writer(run_dir: Path, lines: Lines) -> Iterator[QuarantineWriter]:
+    log: Log = structlog.wrap_logger(None, processors=[lines])
+    made = QuarantineWriter(run_dir, log)
+    yield made
+    lines.is_open.set()
+    made.close(BOUND_S)
+
+
+def poison(number: int = 0, payload: bytes = b"poison") -> Quarantine:
+    return Quarantine(Id(number.to_bytes(16, "big")), 30_000, DEATHS, payload)
+
+
+def name_of(number: int) -> str:
+    return f"{number:032x}.dead"
+
+
+def names_in(run_dir: Path) -> list[str]:
+    return sorted(path.name for path in (run_dir / "dead").iterdir())
+
+
+def keep(writer: QuarantineWriter, *tasks: Quarantine) -> None:
+    """All of them, and the end of the broker."""
+    for task in tasks:
+        writer.keep(task, WALL_OFFSET_S)
+    writer.close(BOUND_S)
+
+
+def test_task_is_kept_with_its_attempts_by_the_clock_on_the_wall(writer: QuarantineWriter, run_dir: Path) -> None:
+    keep(writer, poison(1, b"any bytes"))
+
+    content = (run_dir / "dead" / name_of(1)).read_bytes()
+    attempts = (
+        LostAttempt("worker-0", "process_exit", None, 1_700_000_001_000, 1_700_000_001_500),
+        LostAttempt("worker-1", "silence", 9, 1_700_000_002_000, 1_700_000_004_250),
+    )
+    expected = Record(poison(1).task_id, 1_700_000_004_250, 30_000, attempts, zlib.crc32(b"any bytes"), 9)
+    assert unpack_head(content) == (expected, len(content) - 9)
+    assert content.endswith(b"any bytes")
+
+
+def test_nobody_else_may_read_it_whatever_the_umask(writer: QuarantineWriter, run_dir: Path) -> None:
+    before = os.umask(0)
+    try:
+        keep(writer, poison(1))
+    finally:
+        os.umask(before)
+
+    directory = run_dir / "dead"
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE((directory / name_of(1)).stat().st_mode) == 0o600
+
+
+def test_payload_that_libzmq_holds_is_kept_as_well(writer: QuarantineWriter, run_dir: Path) -> None:
+    keep(writer, Quarantine(poison(1).task_id, 30_000, DEATHS, memoryview(b"large")))
+
+    assert (run_dir / "dead" / name_of(1)).read_bytes().endswith(b"large")
+
+
+def test_pool_without_poison_has_neither_thread_nor_directory(writer: QuarantineWriter, run_dir: Path) -> None:
+    before = threading.active_count()
+    writer.close(BOUND_S)
+
+    assert threading.active_count() == before
+    assert list(run_dir.iterdir()) == []
+
+
+def test_task_that_is_given_up_again_replaces_its_record_and_nothing_else(
+    writer: QuarantineWriter, run_dir: Path, lines: Lines, wait_until: WaitUntil
+) -> None:
+    for number in range(quarantine.MAX_TASKS):
+        writer.keep(poison(number), WALL_OFFSET_S)
+    wait_until(lambda: len(lines.of("task_quarantined")) == quarantine.MAX_TASKS)
+
+    keep(writer, poison(50, b"again"))
+
+    assert names_in(run_dir) == [name_of(number) for number in range(quarantine.MAX_TASKS)]
+    assert (run_dir / "dead" / name_of(50)).read_bytes().endswith(b"again")
+
+
+def test_oldest_make_room_for_more_than_the_number_that_may_be_kept(
+    writer: QuarantineWriter, run_dir: Path, lines: Lines, wait_until: WaitUntil
+) -> None:
+    for number in range(150):
+        writer.keep(poison(number), WALL_OFFSET_S)
+        wait_until(lambda number=number: len(lines.of("task_quarantined")) == number + 1)
+
+    assert names_in(run_dir) == [name_of(number) for number in range(50, 150)]
+    assert [entry["task_id"] for entry in lines.of("quarantine_dropped")] == [f"{n:032x}" for n in range(50)]
+    assert lines.of("quarantine_failed") == []
+
+
+def test_oldest_make_room_for_more_than_the_bytes_that_may_be_kept(
+    writer: QuarantineWriter, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "MAX_BYTES", 10_000)
+
+    keep(writer, *(poison(number, bytes(3_000)) for number in range(5)), poison(5, bytes(6_000)))
+
+    assert names_in(run_dir) == [name_of(4), name_of(5)]
+    assert sum(path.stat().st_size for path in (run_dir / "dead").iterdir()) <= 10_000
+
+
+def test_one_that_is_larger_than_all_may_be_is_let_go_and_costs_no_other(
+    writer: QuarantineWriter, run_dir: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "MAX_BYTES", 10_000)
+
+    keep(writer, poison(1), poison(2, bytes(10_001)), poison(3, bytes(9_990)))
+
+    assert names_in(run_dir) == [name_of(1)]
+    assert [entry["task_id"] for entry in lines.of("quarantine_failed")] == [f"{2:032x}", f"{3:032x}"]
+
+
+def test_files_that_are_not_ours_stay_and_do_not_count(writer: QuarantineWriter, run_dir: Path) -> None:
+    (run_dir / "dead").mkdir()
+    foreign = [run_dir / "dead" / name for name in ("notes.txt", "notes.dead", "notes.unfinished")]
+    for path in foreign:
+        path.write_text("mine")
+
+    keep(writer, *(poison(number) for number in range(quarantine.MAX_TASKS)))
+
+    assert set(names_in(run_dir)) == {path.name for path in foreign} | {name_of(n) for n in range(quarantine.MAX_TASKS)}
+
+
+def test_what_a_killed_broker_was_writing_is_removed(writer: QuarantineWriter, run_dir: Path) -> None:
+    (run_dir / "dead").mkdir()
+    for number in (1, 2):
+        (run_dir / "dead" / name_of(number)).with_suffix(".unfinished").write_text("half a rec")
+
+    keep(writer, poison(1))
+
+    assert names_in(run_dir) == [name_of(1)]
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file of this process may grow beyond 4 KiB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_full_disk_costs_the_record_and_neither_an_older_nor_a_later_one(
+    writer: QuarantineWriter, run_dir: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "MAX_BYTES", 9_000)
+
+    keep(writer, poison(1), poison(2, bytes(8_850)), poison(3))
+
+    assert names_in(run_dir) == [name_of(1), name_of(3)]
+    (failed,) = lines.of("quarantine_failed")
+    assert (failed["task_id"], failed["level"]) == (f"{2:032x}", "error")
+    assert "File too large" in failed["reason"]
+
+
+def test_directory_that_cannot_be_made_is_logged_for_each_task(
+    writer: QuarantineWriter, run_dir: Path, lines: Lines
+) -> None:
+    (run_dir / "dead").write_text("somebody's notes")
+
+    keep(writer, poison(1), poison(2))
+
+    assert [entry["task_id"] for entry in lines.of("quarantine_failed")] == [f"{1:032x}", f"{2:032x}"]
+    assert "File exists" in lines.of("quarantine_failed")[0]["reason"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_directory_that_may_not_be_written_to_is_logged(writer: QuarantineWriter, run_dir: Path, lines: Lines) -> None:
+    (run_dir / "dead").mkdir(mode=0o500)
+
+    keep(writer, poison(1))
+
+    assert "Permission denied" in lines.of("quarantine_failed")[0]["reason"]
+
+
+def test_directory_that_was_removed_is_made_anew(
+    writer: QuarantineWriter, run_dir: Path, lines: Lines, wait_until: WaitUntil
+) -> None:
+    writer.keep(poison(1), WALL_OFFSET_S)
+    wait_until(lambda: lines.of("task_quarantined"))
+    shutil.rmtree(run_dir / "dead")
+
+    keep(writer, poison(2))
+
+    assert names_in(run_dir) == [name_of(2)]
+
+
+def test_disk_that_stands_still_holds_nobody_up_and_its_queue_is_bounded_in_tasks(
+    writer: QuarantineWriter, lines: Lines, wait_until: WaitUntil
+) -> None:
+    lines.is_open.clear()  # the thread stands still after its first write
+    writer.keep(poison(0), WALL_OFFSET_S)
+    wait_until(lambda: lines.of("task_quarantined"))
+
+    started_at = time.monotonic()
+    for number in range(1, 200):
+        writer.keep(poison(number), WALL_OFFSET_S)
+    took_s = time.monotonic() - started_at
+    writer.close(0.1)
+
+    assert took_s < 1.0
+    *refused, unwritten = lines.of("quarantine_failed")
+    assert [entry["task_id"] for entry in refused] == [f"{n:032x}" for n in range(quarantine.MAX_TASKS, 200)]
+    assert unwritten["task_ids"] == [f"{n:032x}" for n in range(quarantine.MAX_TASKS)]
+    assert "0.1 s" in unwritten["reason"]
+
+
+def test_queue_is_bounded_in_bytes_but_takes_one_task_of_any_size(
+    writer: QuarantineWriter, run_dir: Path, lines: Lines, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quarantine, "QUEUE_BYTES", 1_000)
+    lines.is_open.clear()
+    writer.keep(poison(0, bytes(2_000)), WALL_OFFSET_S)
+    wait_until(lambda: lines.of("task_quarantined"))
+
+    writer.keep(poison(1, bytes(10)), WALL_OFFSET_S)
+    lines.is_open.set()
+    wait_until(lambda: writer._waiting_bytes == 0)
+    keep(writer, poison(2, bytes(500)), poison(3, bytes(500)))
+
+    assert names_in(run_dir) == [name_of(0), name_of(2), name_of(3)]
+    assert [entry["task_id"] for entry in lines.of("quarantine_failed")] == [f"{1:032x}"]
+
+
+def test_all_that_waits_is_written_at_the_brokers_end(writer: QuarantineWriter, run_dir: Path) -> None:
+    keep(writer, *(poison(number, bytes(100_000)) for number in range(60)))
+
+    assert names_in(run_dir) == [name_of(number) for number in range(60)]
+
+
+def test_payload_is_let_go_as_soon_as_it_is_written(
+    writer: QuarantineWriter, lines: Lines, wait_until: WaitUntil
+) -> None:
+    payload = bytearray(b"poison")
+    writer.keep(Quarantine(poison().task_id, 30_000, DEATHS, memoryview(payload)), WALL_OFFSET_S)
+    wait_until(lambda: lines.of("task_quarantined"))
+
+    def is_free() -> bool:
+        try:
+            payload.append(0)
+        except BufferError:  # somebody has a view of it
+            return False
+        return True
+
+    wait_until(is_free)
