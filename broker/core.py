@@ -6,8 +6,9 @@ named by their peer (a routing id); whoever speaks without a session is told Who
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import inf
+from types import MappingProxyType
 from typing import assert_never
 
 from broker.actions import (
@@ -38,7 +39,7 @@ from protocol.settings import Settings
 MAX_CLIENTS = 4_096
 SETTLE_S = 0.05
 KILLED = (LostBy.RUN_TIMEOUT, LostBy.CANCELLED)
-SIGKILL = 9
+NO_SIGNALS: Mapping[Id, int] = MappingProxyType({})
 
 
 class BrokerCore:
@@ -207,8 +208,12 @@ class BrokerCore:
         """The process behind this session had ended before it could be watched: its task will reach nobody."""
         return self._lose(self.roster.workers[incarnation], LostBy.GONE, now) + self._assign(now)
 
-    def on_process_exit(self, incarnations: Iterable[Id], now: float) -> list[Action]:
-        """The kernel says that the processes behind these sessions ended. To be called in each turn, with none as well.
+    def on_process_exit(
+        self, incarnations: Iterable[Id], now: float, signals: Mapping[Id, int] = NO_SIGNALS
+    ) -> list[Action]:
+        """The kernel says that the processes behind these sessions ended, some of them by signals that it can name.
+
+        To be called in each turn, with none as well.
 
         Whatever killed a busy one may be killing more: who dies within `SETTLE_S` is learnt of before anything is
         assigned. Else a task would go from one dying worker to the next, an attempt each, before any had begun it.
@@ -223,7 +228,8 @@ class BrokerCore:
             self._check_by(self._settles_at)
         actions: list[Action] = [UnwatchProcess(incarnation) for incarnation in self.frozen.ended(incarnations)]
         for worker in lost:
-            actions += self._lose(worker, LostBy.RUN_TIMEOUT if worker.has_overrun(now) else LostBy.PROCESS_EXIT, now)
+            by = LostBy.RUN_TIMEOUT if worker.has_overrun(now) else LostBy.PROCESS_EXIT
+            actions += self._lose(worker, by, now, signals.get(worker.incarnation))
         return actions + self._assign(now)
 
     def on_probe(self, incarnation: Id, now: float, *, has_progress: bool) -> list[Action]:
@@ -310,8 +316,10 @@ class BrokerCore:
         """A process that fell silent has spoken: it was not frozen for good."""
         return [UnwatchProcess(each) for each in self.frozen.spared(incarnation, local_pid)]
 
-    def _lose(self, worker: Worker, by: LostBy, now: float) -> list[Action]:
+    def _lose(self, worker: Worker, by: LostBy, now: float, signal: int | None = None) -> list[Action]:
         """Ends a worker's session; the task in its hands goes back to its place, or is given up.
+
+        `signal` is what ended the process, where that is known.
 
         Assigns nothing: it may be one of several that are lost at once, and a task must not go from hand to hand of
         workers that are all dead, an attempt each.
@@ -324,6 +332,8 @@ class BrokerCore:
             end = KillProcess if by in KILLED else UnwatchProcess
             actions.append(end(worker.incarnation))
         fields: dict[str, object] = {"worker": worker.name, "pid": worker.pid, "reason": by.reason}
+        if signal is not None:
+            fields["signal"] = signal
         if by is not LostBy.RENEWED:
             self.roster.mark_away(worker, now)
         if by.is_loss:
@@ -333,7 +343,7 @@ class BrokerCore:
             fields |= _attempt(worker, worker.task) | {"duration_ms": _ms(now - worker.assigned_at)}
         actions.append(Report("worker_lost" if by.is_loss else "worker_stopped", fields))
         if worker.task is not None:
-            actions += self._take_back(worker, worker.task, by, now)
+            actions += self._take_back(worker, worker.task, by, now, signal)
         return actions
 
     # --- tasks --------------------------------------------------------------------------------------------------------
@@ -358,11 +368,10 @@ class BrokerCore:
             actions += (Report("task_assigned", fields), SendToWorker(worker.peer, assignment))
         return actions
 
-    def _take_back(self, worker: Worker, task: Task, by: LostBy, now: float) -> list[Action]:
+    def _take_back(self, worker: Worker, task: Task, by: LostBy, now: float, signal: int | None) -> list[Action]:
         fields = _attempt(worker, task)
         worker.task = None
         if by.costs_attempt:
-            signal = SIGKILL if by in KILLED and worker.is_local else None
             task.deaths.append(Death(worker.name, by.reason, signal, worker.assigned_at, now))
         if by in (LostBy.GONE, LostBy.UNREACHABLE):
             task.assignments -= 1
@@ -375,7 +384,8 @@ class BrokerCore:
         return [Report("task_requeued", fields | {"queue_depth": self.ledger.backlog.depth})]
 
     def _give_up(self, task: Task, fields: dict[str, object]) -> list[Action]:
-        crashes = pack_crashes([CrashedAttempt(death.worker, death.signal) for death in task.deaths])
+        """Its caller learns of no signal: of those that the broker sends, each ends the task with another answer."""
+        crashes = pack_crashes([CrashedAttempt(death.worker, None) for death in task.deaths])
         return [
             Quarantine(task.id, task.run_timeout_ms, tuple(task.deaths), task.payload),
             *self._answer(task, Outcome.CRASHED, crashes, "crashed"),

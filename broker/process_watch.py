@@ -3,11 +3,12 @@
 import os
 import select
 import signal
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from protocol.messages import Id
-from protocol.processes import cpu_ticks
+from protocol.processes import cpu_ticks, death_signal
 
 
 @dataclass(slots=True)
@@ -64,6 +65,12 @@ class ProcessWatch:
     def ended(self) -> list[Id]:
         """The sessions whose process has ended."""
         return [self._session_of[pidfd] for pidfd, _ in self._epoll.poll(0)]
+
+    def death_signals(self, incarnations: Iterable[Id]) -> dict[Id, int]:
+        """The signals that ended these processes, where one did and the kernel tells."""
+        watched = [(incarnation, self._watched[incarnation]) for incarnation in incarnations]
+        numbers = [(incarnation, death_signal(each.pidfd, each.pid)) for incarnation, each in watched]
+        return {incarnation: number for incarnation, number in numbers if number is not None}
 
     def has_progress(self, incarnation: Id) -> bool:
         """Whether the process has used CPU since this was asked last, or since the watch began."""

@@ -148,8 +148,9 @@ class Server:
             self._perform(self._core.on_pause(now))
         is_due = now > self._judged_at + self._patience_s
         if self._backend not in undrained or is_due:
-            ended = self._processes.ended() if self._processes.fileno() in ready else ()
-            self._perform(self._core.on_process_exit(ended, now))
+            ended = self._processes.ended() if self._processes.fileno() in ready else []
+            signals = self._processes.death_signals(ended)
+            self._perform(self._core.on_process_exit(ended, now, signals))
         if not undrained or is_due:
             self._judged_at = now
             self._perform(self._core.on_tick(now))

@@ -18,7 +18,7 @@ class Disowned(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """One attempt that ended with its worker's loss. `signal` is the one that the broker sent, None if it sent none.
+    """One attempt that ended with its worker's loss. `signal` is what ended it, where the kernel told.
 
     Instants are the broker's clock, in seconds; `reason` is a LostBy's.
     """

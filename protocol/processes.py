@@ -1,13 +1,18 @@
 """What Linux tells of processes. Knows no message."""
 
 import ctypes
+import fcntl
 import gc
 import os
 import resource
 import signal
+import struct
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info)
+PIDFD_INFO_EXIT = 1 << 3
+_PIDFD_INFO = struct.Struct("=Q52xi")  # its mask, and its exit_code
 _PAGE_BYTES = resource.getpagesize()
 
 
@@ -18,14 +23,48 @@ def resident_bytes() -> int:
 
 def cpu_ticks(pid: int) -> int | None:
     """The CPU time that a process has used, in clock ticks; None if it is gone or stopped."""
+    fields = _status(pid)
+    if not fields or fields[0] in "TtZX":
+        return None
+    return int(fields[11]) + int(fields[12])
+
+
+def _status(pid: int) -> list[str]:
+    """What /proc/PID/stat says after the process's name; nothing if it is gone."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
+        return []
+    return status.rpartition(")")[2].split()
+
+
+def death_signal(pidfd: int, pid: int) -> int | None:
+    """The signal that ended a process; None if none did, or if nobody tells.
+
+    Before its parent reaps it, /proc knows; afterwards its pidfd does, since Linux 6.15.
+    """
+    fields = _status(pid)
+    if fields and fields[0] == "Z" and not _is_reaped(pidfd):
+        return _signal_in(int(fields[49]))
+    info = bytearray(_PIDFD_INFO.pack(PIDFD_INFO_EXIT, 0))
+    try:
+        fcntl.ioctl(pidfd, PIDFD_GET_INFO, info)
+    except OSError:
         return None
-    fields = status.rpartition(")")[2].split()
-    if fields[0] in "TtZX":
-        return None
-    return int(fields[11]) + int(fields[12])
+    mask, status = _PIDFD_INFO.unpack(info)
+    return _signal_in(status) if mask & PIDFD_INFO_EXIT else None
+
+
+def _signal_in(wait_status: int) -> int | None:
+    return os.WTERMSIG(wait_status) if os.WIFSIGNALED(wait_status) else None
+
+
+def _is_reaped(pidfd: int) -> bool:
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def die_with_parent() -> None:

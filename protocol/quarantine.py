@@ -33,7 +33,7 @@ class BadRecordError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LostAttempt:
-    """One assignment of the task, which ended with its worker's loss; `signal` is known where the broker sent it."""
+    """One assignment of the task, which ended with its worker's loss; `signal` is what ended that, if it is known."""
 
     worker: str
     reason: str

@@ -1069,6 +1069,15 @@ def silenced(broker: BrokerCore) -> Id:
     return an_id("worker-1")
 
 
+def test_signal_that_ended_a_worker_is_told_where_the_kernel_knows_it(broker: BrokerCore) -> None:
+    with_client(with_workers(broker, 2), "t1")
+
+    actions = broker.on_process_exit([an_id("worker-1"), an_id("worker-2")], 1.0, {an_id("worker-1"): 11})
+
+    assert [action.fields.get("signal") for action in actions if isinstance(action, Report)][:1] == [11]
+    assert broker.ledger._tasks[an_id("t1")].deaths[0].signal == 11
+
+
 def test_process_that_stays_silent_is_killed(broker: BrokerCore) -> None:
     worker = silenced(with_workers(broker))
     assert broker.on_tick(9.999) == []

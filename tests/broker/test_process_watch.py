@@ -1,3 +1,4 @@
+import os
 import select
 import signal
 import subprocess
@@ -50,6 +51,38 @@ def test_end_of_a_process_is_told(spawn: Spawn) -> None:
     assert watch.ended() == [ONE]
     watch.unwatch(ONE)
     assert watch.ended() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_signal_that_ended_a_process_is_told(spawn: Spawn, number: signal.Signals) -> None:
+    watch, child = ProcessWatch(), spawn(SLEEP)
+    watch.watch(ONE, child.pid)
+
+    child.send_signal(number)
+
+    assert is_told(watch)
+    assert watch.death_signals([ONE]) == {ONE: number}
+
+
+def test_signal_of_a_process_that_was_reaped_is_told_by_newer_kernels(spawn: Spawn) -> None:
+    watch, child = ProcessWatch(), spawn(SLEEP)
+    watch.watch(ONE, child.pid)
+    child.kill()
+    child.wait()
+
+    major, minor = (int(part) for part in os.uname().release.split(".")[:2])
+    assert watch.death_signals([ONE]) == ({ONE: signal.SIGKILL} if (major, minor) >= (6, 15) else {})
+
+
+@pytest.mark.parametrize("is_reaped", [True, False])
+def test_process_that_exits_tells_no_signal(spawn: Spawn, *, is_reaped: bool) -> None:
+    watch, child = ProcessWatch(), spawn("raise SystemExit(3)")
+    watch.watch(ONE, child.pid)
+    assert is_told(watch)
+    if is_reaped:
+        child.wait()
+
+    assert watch.death_signals([ONE]) == {}
 
 
 def test_several_ends_are_told_together(spawn: Spawn, wait_until: WaitUntil) -> None:

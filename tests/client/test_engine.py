@@ -18,6 +18,7 @@ from client import PoolFuture, ZmqPool
 from client.engine import Engine
 from protocol.errors import PoolBrokenError, PoolClosedError, PoolError, ProtocolMismatchError
 from protocol.messages import (
+    PROTOCOL_VERSION,
     Answer,
     AskStats,
     Bye,
@@ -193,7 +194,9 @@ def test_unreadable_figures_fail_the_question_only(broker: FakeBroker, pool: Zmq
     assert execute(pool, race(race_id="r2")) == "r2"
 
 
-@pytest.mark.parametrize("frames", [[b""], [b"\x00"], [b"junk", b"junk"], [msgpack.packb([1, "SUBMIT"])]])
+@pytest.mark.parametrize(
+    "frames", [[b""], [b"\x00"], [b"junk", b"junk"], [msgpack.packb([PROTOCOL_VERSION, "SUBMIT"])]]
+)
 def test_garbage_from_the_broker_is_ignored(broker: FakeBroker, pool: ZmqPool, race: Race, frames: list[bytes]) -> None:
     assert execute(pool, race(race_id="r1")) == "r1"
 
