@@ -18,14 +18,24 @@ def resident_bytes() -> int:
 
 def cpu_ticks(pid: int) -> int | None:
     """The CPU time that a process has used, in clock ticks; None if it is gone or stopped."""
+    fields = _status(pid)
+    if not fields or fields[0] in "TtZX":
+        return None
+    return int(fields[11]) + int(fields[12])
+
+
+def process_state(pid: int) -> str:
+    """The kernel's letter for the state of a process (T: stopped); empty if it is gone."""
+    return (_status(pid) or [""])[0]
+
+
+def _status(pid: int) -> list[str]:
+    """What /proc/PID/stat says after the process's name; nothing if it is gone."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
-    fields = status.rpartition(")")[2].split()
-    if fields[0] in "TtZX":
-        return None
-    return int(fields[11]) + int(fields[12])
+        return []
+    return status.rpartition(")")[2].split()
 
 
 def die_with_parent() -> None:
