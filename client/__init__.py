@@ -2,54 +2,25 @@
 
 >>> from client import pool
 >>> result = await pool.exec(body)  # doctest: +SKIP
+
+The public names are those of `client.face`. They are imported when the first of them is used: the small programs of
+this package, which run beside every pool, need none of them.
 """
 
-from client.local import local_pool
-from client.pool_future import PoolFuture
-from client.zmq_pool import ZmqPool, pool
-from protocol.errors import (
-    BacklogFullError,
-    BrokerUnavailableError,
-    CrashedAttempt,
-    FieldError,
-    InvalidRaceError,
-    PayloadTooLargeError,
-    PoolBrokenError,
-    PoolClosedError,
-    PoolError,
-    PoolForkedError,
-    ProtocolMismatchError,
-    SettingsError,
-    TaskTimeoutError,
-    TransformError,
-    WorkerCrashedError,
-)
-from protocol.race import RaceData
-from protocol.stats import PoolStats
-from protocol.transformed_race import MoneyFlowRecord, TransformedRace
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "BacklogFullError",
-    "BrokerUnavailableError",
-    "CrashedAttempt",
-    "FieldError",
-    "InvalidRaceError",
-    "MoneyFlowRecord",
-    "PayloadTooLargeError",
-    "PoolBrokenError",
-    "PoolClosedError",
-    "PoolError",
-    "PoolForkedError",
-    "PoolFuture",
-    "PoolStats",
-    "ProtocolMismatchError",
-    "RaceData",
-    "SettingsError",
-    "TaskTimeoutError",
-    "TransformError",
-    "TransformedRace",
-    "WorkerCrashedError",
-    "ZmqPool",
-    "local_pool",
-    "pool",
-]
+if TYPE_CHECKING:
+    from client.face import *  # noqa: F403
+
+
+def __getattr__(name: str) -> object:
+    face = import_module("client.face")
+    if name == "__all__" or name in face.__all__:
+        globals()[name] = getattr(face, name)
+        return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(import_module("client.face").__all__)

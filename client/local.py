@@ -16,7 +16,8 @@ from uuid import uuid4
 from client.supervision import child_environment, supervisord_command, write_configuration
 from client.zmq_pool import ZmqPool
 from protocol.errors import BrokerUnavailableError
-from protocol.settings import Settings, sockets_in
+from protocol.run_directory import sockets_in
+from protocol.settings import Settings
 
 STOP_S = 5.0  # all futures are resolved or cancelled by then: nobody waits for what still runs
 LOG_TAIL_LINES = 5

@@ -42,6 +42,8 @@ def write_configuration(settings: Settings, *, owner_pid: int | None = None) -> 
         program = parser[f"program:{name}"]
         program["command"] = _command(name)
         program["stdout_logfile"] = _logfile(logs, program.get("process_name", name))
+    parser["eventlistener:watchdog"]["command"] = _command("client.watchdog")
+    parser["eventlistener:watchdog"]["stderr_logfile"] = _logfile(logs, "watchdog")
     parser["program:worker"]["numprocs"] = str(settings.workers)
     parser["program:worker"]["stopwaitsecs"] = str(ceil(settings.run_timeout) + GRACE_S)
     if owner_pid is not None:

@@ -29,6 +29,11 @@ def cpu_ticks(pid: int) -> int | None:
     return int(fields[11]) + int(fields[12])
 
 
+def process_state(pid: int) -> str:
+    """The kernel's letter for the state of a process (T: stopped); empty if it is gone."""
+    return (_status(pid) or [""])[0]
+
+
 def _status(pid: int) -> list[str]:
     """What /proc/PID/stat says after the process's name; nothing if it is gone."""
     try:

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -11,6 +10,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from protocol.errors import SettingsError
+from protocol.run_directory import default_dir, sockets_in
 
 PREFIX = "RACEPOOL_"
 MAX_IPC_PATH_BYTES = 107  # sizeof(sockaddr_un.sun_path) - 1
@@ -37,21 +37,6 @@ MAX_SECONDS = 86_400
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 
 
-def _default_dir() -> Path:
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime:
-        return Path(runtime) / "racepool"
-    return Path(tempfile.gettempdir()) / f"racepool-{os.getuid()}"
-
-
-SOCKETS = {"endpoint": "frontend", "backend": "backend", "heartbeat_endpoint": "heartbeat", "stats_endpoint": "stats"}
-
-
-def sockets_in(directory: Path) -> dict[str, str]:
-    """The default endpoints of a run directory, by setting."""
-    return {setting: f"ipc://{directory}/{name}.ipc" for setting, name in SOCKETS.items()}
-
-
 def _socket(setting: str) -> Callable[[dict[str, Any]], str]:
     return lambda validated: sockets_in(validated["dir"])[setting]
 
@@ -62,7 +47,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
     dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
-        default_factory=_default_dir, description="run directory: sockets, lock; 0700 and ours"
+        default_factory=default_dir, description="run directory: sockets, lock; 0700 and ours"
     )
     endpoint: Endpoint = Field(default_factory=_socket("endpoint"), description="where clients meet the broker")
     backend: Endpoint = Field(default_factory=_socket("backend"), description="where workers meet the broker")

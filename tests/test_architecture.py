@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +22,12 @@ CORES = [
     ROOT / "worker" / "heartbeat.py",
     ROOT / "client" / "core.py",
     ROOT / "client" / "stream.py",
+    ROOT / "client" / "watchdog_core.py",
 ]
 WORLD = {"zmq", "time", "socket", "threading", "asyncio", "os", "random", "structlog"}
 WORLD |= {"select", "subprocess", "signal", "selectors", "multiprocessing", "secrets", "uuid", "logging", "datetime"}
-ENVIRONMENT_READERS = {"protocol/settings.py", "worker/settings.py", "client/supervision.py"}
+ENVIRONMENT_READERS = {"protocol/settings.py", "protocol/run_directory.py", "worker/settings.py"}
+ENVIRONMENT_READERS |= {"client/supervision.py", "client/supervisor_rpc.py"}
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve"}
 EVALS = {"eval", "exec", "compile", "__import__"}
 
@@ -137,14 +140,25 @@ def test_public_names_of_the_client_are_sorted_exact_and_there() -> None:
     client = importlib.import_module("client")
     defined = {
         alias.asname or alias.name
-        for node in tree(ROOT / "client" / "__init__.py").body
+        for node in tree(ROOT / "client" / "face.py").body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
-    } | {node.name for node in tree(ROOT / "client" / "__init__.py").body if isinstance(node, ast.FunctionDef)}
+    }
 
     assert client.__all__ == sorted(client.__all__)
     assert set(client.__all__) == {name for name in defined if not name.startswith("_")}
     assert all(hasattr(client, name) for name in client.__all__)
+    assert dir(client) == client.__all__
+    assert not hasattr(client, "no_such_name")
+
+
+@pytest.mark.parametrize("program", ["client.watchdog", "client.owner"])
+def test_programs_that_stay_beside_every_pool_are_small(program: str) -> None:
+    code = f"import sys, {program}; print(*sys.modules)"
+
+    loaded = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert {"pydantic", "pydantic_settings", "structlog", "asyncio", "rich", "click"} & set(loaded.split()) == set()
 
 
 def test_nothing_is_imported_that_is_not_declared() -> None:

@@ -49,7 +49,7 @@ from protocol.messages import (
     decode,
     encode,
 )
-from protocol.settings import SOCKETS, sockets_in
+from protocol.run_directory import SOCKETS, sockets_in
 from protocol.sockets import Context, Socket, dealer
 from protocol.stats import PoolStats
 from tests.running import ROOT, WaitUntil, environment

@@ -183,7 +183,7 @@ def test_two_at_once_and_equal_results_for_every_form(scripted: ZmqPool, race: R
         results = [submit(pool, form, polled_at=at).result(BOUND_S) for form in forms]
         directory, tree = directory_of(pool), tree_of(pool)
         assert directory != directory_of(scripted)
-        assert len(tree) == 4
+        assert len(tree) == 5
         assert all(is_alive(pid) for pid in tree)
 
     assert results == [transform_race(RaceData.parse(race()), polled_at=at)] * len(forms)
@@ -217,7 +217,7 @@ def test_all_is_gone_when_the_caller_is_killed(end: signal.Signals, tmp_path: Pa
     directory = Path(caller.stdout.readline().strip())
     supervisord = int((directory / "supervisord.pid").read_text())
     tree = [supervisord, *children(supervisord)]
-    assert len(tree) == 4
+    assert len(tree) == 5
 
     caller.send_signal(end)
     caller.communicate(timeout=BOUND_S)

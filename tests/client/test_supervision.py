@@ -12,7 +12,8 @@ import pytest
 from supervisor.options import ServerOptions
 
 from client.supervision import child_environment, supervisord_command, write_configuration
-from protocol.settings import Settings, sockets_in, variable
+from protocol.run_directory import sockets_in
+from protocol.settings import Settings, variable
 
 
 @pytest.fixture(params=["plain", "with space", "per%cent", "both %(name)s %d", "semi;colon"])
@@ -47,7 +48,8 @@ def test_supervisord_reads_paths_as_they_are(directory: Path) -> None:
     logs = {name: process.stdout_logfile for name, process in processes(options).items()}
     assert logs == {
         name: str(directory / "log" / f"{name}.log") for name in ("broker", "worker-0", "worker-1", "owner")
-    }
+    } | {"watchdog": None}
+    assert processes(options)["watchdog"].stderr_logfile == str(directory / "log" / "watchdog.log")
 
 
 @pytest.mark.parametrize("workers", [1, 5])
@@ -55,7 +57,7 @@ def test_as_many_workers_as_asked_for(directory: Path, workers: int) -> None:
     options = parsed(write_configuration(settings(directory, workers=workers)))
 
     names = {f"worker-{number}" for number in range(workers)}
-    assert set(processes(options)) == names | {"broker"}
+    assert set(processes(options)) == names | {"broker", "watchdog"}
 
 
 def test_programs_run_on_this_interpreter_and_are_never_given_up(directory: Path) -> None:
@@ -69,8 +71,22 @@ def test_programs_run_on_this_interpreter_and_are_never_given_up(directory: Path
         assert process.startsecs == 0
         assert process.stopasgroup
         assert process.killasgroup
-        assert process.redirect_stderr
-        assert process.stdout_logfile_maxbytes == 10 * 1024 * 1024
+        if process.name == "watchdog":
+            assert process.stderr_logfile_maxbytes == 10 * 1024 * 1024
+        else:
+            assert process.redirect_stderr
+            assert process.stdout_logfile_maxbytes == 10 * 1024 * 1024
+
+
+def test_watchdog_is_an_event_listener_that_is_stopped_last(directory: Path) -> None:
+    options = parsed(write_configuration(settings(directory, workers=1), owner_pid=7))
+
+    (pool,) = [group for group in options.process_group_configs if hasattr(group, "pool_events")]
+    (watchdog,) = pool.process_configs
+    assert shlex.split(watchdog.command) == [sys.executable, "-P", "-m", "client.watchdog"]
+    assert {event.__name__ for event in pool.pool_events} == {"ProcessStateRunningEvent", "Tick5Event"}
+    assert pool.buffer_size > 10
+    assert pool.priority < min(each.priority for each in options.process_group_configs if each is not pool)
 
 
 @pytest.mark.parametrize(("uid", "user"), [(0, "root"), (1000, None)])

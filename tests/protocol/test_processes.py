@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from protocol.processes import cpu_ticks, resident_bytes
+from protocol.processes import cpu_ticks, process_state, resident_bytes
 from tests.running import ROOT, WaitUntil
 
 
@@ -40,6 +40,7 @@ def test_stopped_process_has_no_ticks(spinning: subprocess.Popen[bytes], wait_un
     spinning.send_signal(signal.SIGSTOP)
 
     wait_until(lambda: cpu_ticks(spinning.pid) is None)
+    assert process_state(spinning.pid) == "T"
     spinning.send_signal(signal.SIGCONT)
     wait_until(lambda: cpu_ticks(spinning.pid) is not None)
 
@@ -48,8 +49,10 @@ def test_ended_process_has_no_ticks(spinning: subprocess.Popen[bytes], wait_unti
     spinning.kill()
 
     wait_until(lambda: cpu_ticks(spinning.pid) is None)  # not reaped yet
+    assert process_state(spinning.pid) == "Z"
     spinning.wait()
     assert cpu_ticks(spinning.pid) is None
+    assert process_state(spinning.pid) == ""
 
 
 def test_name_of_a_process_does_not_confuse_the_fields() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import SettingsError
-from protocol.settings import Settings, from_command_line, is_supervised, sockets_in, variable
+from protocol.run_directory import sockets_in, stats_endpoint
+from protocol.settings import Settings, from_command_line, is_supervised, variable
 
 
 @pytest.fixture(autouse=True)
@@ -299,6 +300,28 @@ def test_an_endpoint_elsewhere_asks_nothing_of_the_run_directory(directory: Path
 
     with pytest.raises(SettingsError, match="others may enter it"):
         settings.guard(settings.backend)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"XDG_RUNTIME_DIR": "/run/user/7"},
+        {"XDG_RUNTIME_DIR": ""},
+        {"RACEPOOL_DIR": "/run/here"},
+        {"RACEPOOL_DIR": "relative"},
+        {"RACEPOOL_DIR": ""},
+        {"RACEPOOL_DIR": "/run/here", "RACEPOOL_STATS_ENDPOINT": "tcp://127.0.0.1:5555"},
+        {"RACEPOOL_STATS_ENDPOINT": ""},
+    ],
+)
+def test_small_programs_find_the_stats_socket_where_all_others_do(
+    given: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+
+    assert stats_endpoint() == Settings.load().stats_endpoint
 
 
 def test_supervision_is_known_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -199,9 +200,11 @@ def test_the_shipped_configuration_runs_as_it_is(run_dir: Path, wait_until: Wait
     with journal, ours, subprocess.Popen(command, env=env, stdout=ours.fileno(), stderr=ours.fileno()) as supervisord:
         try:
             assert racepool("wait", "--timeout", 20, env=env).stdout == "3 workers are ready\n"
+            wait_until(lambda: _statuses(run_dir) == {"RUNNING": 5}, 10)
         finally:
             supervisord.terminate()
     assert supervisord.returncode == 0
+    assert (run_dir / "racepool-watchdog.log").read_text() == ""
     wait_until(lambda: "broker_stopped" in (run_dir / "racepool-broker.log").read_text())
     assert len(list(run_dir.glob("racepool-worker-*.log"))) == 3
 
@@ -257,6 +260,13 @@ def test_no_orphan_outlives_a_killed_supervisord(run_dir: Path, wait_until: Wait
         os.kill(up.pid, signal.SIGKILL)
 
     wait_until(lambda: not any(_is_alive(pid) for pid in pids))
+
+
+def _statuses(directory: Path) -> Counter[str]:
+    """How many processes supervisord calls what: a watchdog, a broker and three workers."""
+    command = [str(RACEPOOL.with_name("supervisorctl")), "-c", str(directory / "supervisord.conf"), "status"]
+    status = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
+    return Counter(line.split()[1] for line in status.splitlines())
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,0 +1,26 @@
+"""Where a pool's sockets are: for the settings, and for programs that stay too small to load those."""
+
+import os
+import tempfile
+from pathlib import Path
+
+SOCKETS = {"endpoint": "frontend", "backend": "backend", "heartbeat_endpoint": "heartbeat", "stats_endpoint": "stats"}
+
+
+def default_dir() -> Path:
+    """The run directory, unless RACEPOOL_DIR says otherwise."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return Path(runtime) / "racepool"
+    return Path(tempfile.gettempdir()) / f"racepool-{os.getuid()}"
+
+
+def sockets_in(directory: Path) -> dict[str, str]:
+    """The default endpoints of a run directory, by setting."""
+    return {setting: f"ipc://{directory}/{name}.ipc" for setting, name in SOCKETS.items()}
+
+
+def stats_endpoint() -> str:
+    """What `Settings.load().stats_endpoint` is, if the settings are valid."""
+    directory = Path(os.environ.get("RACEPOOL_DIR") or default_dir()).absolute()
+    return os.environ.get("RACEPOOL_STATS_ENDPOINT") or sockets_in(directory)["stats_endpoint"]
