@@ -430,7 +430,7 @@ class BrokerCore:
         for worker in self.roster.workers.values():
             worker.last_seen = now
             worker.deadline = max(worker.deadline, now + self.settings.liveness / 2)
-            worker.is_suspect = False
+            worker.is_suspect, worker.idle_since = False, None
         for client in self.clients.values():
             client.last_seen = now
         self.frozen.on_pause(now)

@@ -1168,6 +1168,15 @@ def test_beat_after_a_silence_may_have_overtaken_the_result(broker: BrokerCore) 
     assert answered(broker.on_worker(W1, result("t1", 1), now=3.001)) == [(ALICE, "t1", Outcome.OK)]
 
 
+def test_beat_after_the_brokers_own_pause_may_have_overtaken_the_result(broker: BrokerCore) -> None:
+    with_client(with_workers(broker), "t1")
+    broker.on_heartbeat(H1, beat(busy=False), 0.1)
+    broker.on_pause(3.0)
+
+    assert told(broker.on_heartbeat(H1, beat(busy=False), 3.0)) == []
+    assert answered(broker.on_worker(W1, result("t1", 1), now=3.001)) == [(ALICE, "t1", Outcome.OK)]
+
+
 @pytest.mark.parametrize("says", ["busy once", "a result and the next task"])
 def test_worker_whose_heartbeats_agree_in_between_is_in_step(broker: BrokerCore, says: str) -> None:
     with_client(with_workers(broker, local=False), "t1", "t2")
