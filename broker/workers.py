@@ -22,6 +22,7 @@ class LostBy(Enum):
     CANCELLED = ("cancelled", True, True)
     GONE = ("process_exit", True, False)
     UNREACHABLE = ("unreachable", True, False)
+    REVOKED = ("revoked", True, False)
     RENEWED = ("renewed", False, False)
     GOODBYE = ("goodbye", False, False)
 

@@ -14,6 +14,7 @@ from typing import TypeAlias, assert_never
 
 from protocol import messages
 from protocol.errors import (
+    START_ONE,
     BacklogFullError,
     BrokerUnavailableError,
     PayloadTooLargeError,
@@ -143,13 +144,14 @@ class ClientCore:
     broker that may have the task, until it is known to have been heard.
     """
 
-    def __init__(self, client_id: Id, pid: int, endpoint: str, timing: Timing) -> None:
+    def __init__(self, client_id: Id, pid: int, endpoint: str, timing: Timing, remedy: str = START_ONE) -> None:
         self.pending: dict[Id, Pending] = {}
         self.outstanding = 0
         self._client_id = client_id
         self._pid = pid
         self._endpoint = endpoint
         self._timing = timing
+        self._remedy = remedy
         self._held: deque[Id] = deque()
         self._withdrawals: dict[Id, Withdrawal] = {}
         self._pings = self._pongs = 0
@@ -430,7 +432,7 @@ class ClientCore:
     def _unavailable(self, about: str) -> BrokerUnavailableError:
         return BrokerUnavailableError(
             f"{about}: no broker answered at {self._endpoint} within {self._timing.connect_timeout_s:g} s; "
-            "is `racepool up` running, with the same RACEPOOL_DIR?"
+            f"{self._remedy}"
         )
 
 

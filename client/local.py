@@ -45,6 +45,7 @@ class LocalPool:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                umask=0o077,
                 start_new_session=True,  # Ctrl-C is for the caller, who ends us
             )
             self._pool.wait_for_workers(self._settings.workers)

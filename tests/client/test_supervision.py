@@ -110,7 +110,13 @@ def test_written_again_it_is_the_same(directory: Path) -> None:
 def test_children_find_these_very_settings(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RACEPOOL_RUN_TIMEOUT", "99")
     given = settings(
-        directory, workers=7, run_timeout=1.25, heartbeat_interval=0.1, payload_limit=4096, log_format="json"
+        directory,
+        workers=7,
+        run_timeout=1.25,
+        heartbeat_interval=0.1,
+        payload_limit=4096,
+        log_format="json",
+        keys=directory / "keys",
     )
 
     environment = child_environment(given)
