@@ -413,7 +413,9 @@ class ClientCore:
         if task.is_sent:  # only the broker knows whether it still waits
             task.check_at = now + self._timing.heartbeat_interval_s
             return [Send(messages.Expire(task.id, floor(task.queue_timeout_s * 1000)))]
-        reason = f"no broker for {now - self._lost_at:.1f} s" if self._lost_at is not None else "held by the client"
+        reason = "held by the client"
+        if self._lost_at is not None:
+            reason = f"no broker for {now - self._lost_at:.1f} s: {self._remedy}"
         return self._fail(
             task.id,
             lambda about: TaskTimeoutError(about, state="queued", timeout_s=task.queue_timeout_s, reason=reason),

@@ -201,7 +201,7 @@ def test_endpoints_that_fit(endpoint: str) -> None:
         "127.0.0.1",
         "localhost",
         "*",
-        "0.0.0.0",
+        "0.0.0.0",  # noqa: S104  # nothing is bound
         "192.168.0.7",
         "broker",
         "broker.example.org",
@@ -220,8 +220,10 @@ def test_with_keys_a_tcp_endpoint_may_be_anywhere(host: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "host",
-    ["", "a b", "a" * 254]
-    + [
+    [
+        "",
+        "a b",
+        "a" * 254,
         "::1",
         "[::1",
         "[127.0.0.1]",
