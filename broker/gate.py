@@ -17,6 +17,7 @@ from protocol.keys import KeyPair
 from protocol.logs import Log
 from protocol.sockets import Connection, Context, Guard, sender_connection, sender_key
 
+KNOCKS_PER_TURN = 16
 LOOK_S = 1.0
 REFUSALS_LOG_S = 10.0
 SHOWN_KEY_CHARS = 6
@@ -109,9 +110,11 @@ class Gate:
         return False
 
     def answer(self) -> None:
-        """Answers all who knock."""
+        """Answers who knocks, within a quota: a flood of strangers must not hold up those who are inside."""
         zap = self.source
-        while zap.poll(0):
+        for _ in range(KNOCKS_PER_TURN):
+            if not zap.poll(0):
+                return
             answering = self._authenticator.handle_zap_message(zap.recv_multipart())
             try:
                 answering.send(None)  # a coroutine only in case a callback waits, which ours does not

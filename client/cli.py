@@ -28,6 +28,7 @@ from client.zmq_pool import ZmqPool
 from protocol import VERSION
 from protocol.errors import BrokerUnavailableError, PoolError, SettingsError
 from protocol.exits import Exit
+from protocol.keys import Role, broker_keys, peer_keys
 from protocol.settings import MAX_SECONDS, Settings, variable
 from protocol.transformed_race import TransformedRace
 
@@ -230,6 +231,8 @@ def up(context: click.Context, workers: int | None, directory: Path | None) -> N
     """Run broker and workers under supervisord, in the foreground; Ctrl-C stops them all."""
     given = {"workers": workers, "dir": directory and directory.absolute()}
     settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
+    broker_keys(settings)  # what the programs would say in their logs only, again and again
+    peer_keys(settings, Role.WORKER, settings.backend, settings.heartbeat_endpoint)
     holder = _lock_holder(settings.private_dir() / "broker.lock")
     if holder is not None:
         click.echo(f"racepool: another broker (pid {holder}) runs in {settings.dir}; stop it, or set --dir", err=True)

@@ -191,6 +191,24 @@ def test_revoked_workers_stop_and_come_back_when_allowed(
     wait_until(lambda: guarded.stats().total_workers == 3, 15)
 
 
+def test_restart_of_the_broker_costs_no_result(guarded: Running, race: Race, wait_until: WaitUntil) -> None:
+    futures = [guarded.exec(race("sleep:0.1", f"race-{index}")) for index in range(40)]
+    wait_until(lambda: guarded.stats().in_flight == 3)
+
+    os.kill(guarded.stats().broker.pid, signal.SIGKILL)
+
+    assert [future.result(30)["id"] for future in futures] == [f"race-{index}" for index in range(40)]
+
+
+def test_up_refuses_keys_that_cannot_be_used(site: Site) -> None:
+    site.typed("keygen", "client", "worker", keys=site.folder / "half")
+
+    done = site.run("up", keys=site.folder / "half")
+
+    assert done.returncode == 78
+    assert "broker.key_secret: is not there; make it with `racepool keygen broker`" in done.stderr
+
+
 def test_no_secret_is_ever_shown(guarded: Running, site: Site) -> None:
     secrets = [
         line.split('"')[1]
