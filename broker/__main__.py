@@ -1,5 +1,6 @@
 """The broker as a program: `python -P -m broker`, or `racepool broker`."""
 
+import os
 import sys
 import time
 
@@ -18,6 +19,7 @@ THROTTLE_S = 1.0  # a supervisor without back-off restarts at once; a broker tha
 
 def main() -> int:
     """Runs one broker until it is told to stop; returns its exit code."""
+    os.umask(0o077)  # sockets, too, are for this user alone
     if is_supervised():
         die_with_supervisor()  # before it makes the run directory anew, which a killed pool's owner has just removed
     try:
@@ -39,6 +41,9 @@ def main() -> int:
     calm_collector()
     try:
         Server(settings, log, outlet).run()
+    except SettingsError as error:
+        log.error("broker_refused", reason=str(error))
+        return _refused(error, Exit.BAD_SETTINGS)
     except (zmq.ZMQError, SocketLostError) as error:
         log.error("broker_failed", reason=str(error))
         time.sleep(THROTTLE_S)

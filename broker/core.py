@@ -204,6 +204,11 @@ class BrokerCore:
         worker = self.roster.at(peer)
         return [] if worker is None else self._lose(worker, LostBy.UNREACHABLE, now) + self._assign(now)
 
+    def on_worker_revoked(self, peer: Peer, now: float) -> list[Action]:
+        """The worker's key is not allowed any more. Its task may have reached it, but has not killed it."""
+        worker = self.roster.at(peer)
+        return [] if worker is None else self._lose(worker, LostBy.REVOKED, now) + self._assign(now)
+
     def on_process_gone(self, incarnation: Id, now: float) -> list[Action]:
         """The process behind this session had ended before it could be watched: its task will reach nobody."""
         return self._lose(self.roster.workers[incarnation], LostBy.GONE, now) + self._assign(now)

@@ -25,16 +25,20 @@ from broker.actions import (
     WatchProcess,
 )
 from broker.core import BrokerCore
+from broker.gate import Door, Gate
 from broker.process_watch import ProcessWatch
 from broker.quarantine import CLOSE_S, QuarantineWriter
 from broker.statistics import Statistics
 from broker.tasks import Peer
+from protocol.endpoints import SOCKETS, is_tcp
+from protocol.keys import broker_keys, key_directory
 from protocol.logs import Log, Outlet
 from protocol.messages import (
     FROM_CLIENT,
     FROM_HEARTBEAT,
     FROM_WORKER,
     BadFrameError,
+    Bye,
     Epoch,
     ForeignVersionError,
     Inlet,
@@ -80,18 +84,21 @@ class Server:
         self._statistics = Statistics(self._core, time.monotonic, time.time() - time.monotonic())
         self._processes = ProcessWatch()
         self._quarantine = QuarantineWriter(settings.dir, log)
+        keys = broker_keys(settings)
+        self._gate = None if keys is None else Gate(self._context, keys, key_directory(settings), log)
+        self._doors: dict[Socket, Door] = {}
         limit = settings.payload_limit
-        self._frontend = router(self._context, settings.endpoint, send_limit=CLIENT_SEND_LIMIT, payload_limit=limit)
-        self._backend = router(self._context, settings.backend, send_limit=WORKER_SEND_LIMIT, payload_limit=limit)
-        self._heartbeat = router(
-            self._context, settings.heartbeat_endpoint, send_limit=WORKER_SEND_LIMIT, payload_limit=0
-        )
-        self._stats = router(self._context, settings.stats_endpoint, send_limit=WORKER_SEND_LIMIT, payload_limit=0)
+        self._frontend = self._bind("endpoint", CLIENT_SEND_LIMIT, limit)
+        self._backend = self._bind("backend", WORKER_SEND_LIMIT, limit)
+        self._heartbeat = self._bind("heartbeat_endpoint", WORKER_SEND_LIMIT, 0)
+        self._stats = self._bind("stats_endpoint", WORKER_SEND_LIMIT, 0)
         self._bound = _inodes(settings.endpoints())
         self._termination = Termination()
         self._poller = zmq.Poller()
         for source in (self._frontend, self._backend, self._heartbeat, self._stats, self._processes, self._termination):
             self._poller.register(source, zmq.POLLIN)
+        if self._gate is not None:
+            self._poller.register(self._gate.source, zmq.POLLIN)
         self._inlets = (  # in the order of a turn: results free workers, heartbeats prove life, then new work
             (self._backend, self._on_worker_frames),
             (self._heartbeat, self._on_heartbeat_frames),
@@ -104,6 +111,15 @@ class Server:
         self._sockets_checked_at = self._woke_at
         self._drain_until: float | None = None
         self._foreign_versions: set[int] = set()
+
+    def _bind(self, setting: str, send_limit: int, payload_limit: int) -> Socket:
+        endpoint = getattr(self._settings, setting)
+        if self._gate is None or not is_tcp(endpoint):
+            return router(self._context, endpoint, send_limit=send_limit, payload_limit=payload_limit)
+        door, guard = self._gate.door(SOCKETS[setting])
+        bound = router(self._context, endpoint, send_limit=send_limit, payload_limit=payload_limit, guard=guard)
+        self._doors[bound] = door
+        return bound
 
     def run(self) -> None:
         """Serves until a signal, drains, says farewell.
@@ -140,6 +156,8 @@ class Server:
         self._outlet.flush_if_due()
         if self._termination.fileno() in ready:
             self._on_termination()
+        if self._gate is not None:
+            self._keep(self._gate, is_asked=self._gate.source in ready)
         undrained = [inlet for inlet, handle in self._inlets if inlet in ready and not self._drain(inlet, handle)]
         now = time.monotonic()
         stood_still_s = now - self._woke_at - asleep_s
@@ -160,12 +178,27 @@ class Server:
 
     def _drain(self, source: Socket, handle: Callable[[Peer, list[Payload], zmq.Frame | None], None]) -> bool:
         """Takes what is there, within a quota so that no flood starves the others; true if nothing is left."""
+        door = self._doors.get(source)
         for _ in range(MESSAGES_PER_TURN):
             received = receive_from(source)
             if received is None:
                 return True
-            handle(*received)
+            if door is None or door.admits(received[0], received[2]):
+                handle(*received)
+            else:
+                self._core.counters["bad_frames"] += 1
         return False
+
+    def _keep(self, gate: Gate, *, is_asked: bool) -> None:
+        """Lets in who may come in, and ends the sessions of those who may not be here any more."""
+        if is_asked:
+            gate.answer()
+        now = time.monotonic()
+        evicted = gate.look(now)
+        for peer in evicted.get("backend", ()):
+            self._perform(self._core.on_worker_revoked(peer, now))
+        for peer in evicted.get("frontend", ()):
+            self._perform(self._core.on_client(peer, Bye(), now))
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ class LostBy(Enum):
     GONE = ("process_exit", True, False)
     OUT_OF_STEP = ("out_of_step", True, True)
     UNREACHABLE = ("unreachable", True, False)
+    REVOKED = ("revoked", True, False)
     RENEWED = ("renewed", False, False)
     RECYCLED = ("recycled", False, False)
     GOODBYE = ("goodbye", False, False)

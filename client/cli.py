@@ -20,6 +20,7 @@ from rich.table import Table
 
 from client.dead_command import dead
 from client.display import result_json, screen_of_stdout, show_result, stats_table
+from client.keys_command import keygen, keys
 from client.local import local_pool
 from client.monitoring import fetch_stats, wait_for_workers
 from client.pool_future import PoolFuture
@@ -28,6 +29,7 @@ from client.zmq_pool import ZmqPool
 from protocol import VERSION
 from protocol.errors import BrokerUnavailableError, PoolError, SettingsError
 from protocol.exits import Exit
+from protocol.keys import Role, broker_keys, peer_keys
 from protocol.settings import MAX_SECONDS, Settings, variable
 from protocol.transformed_race import TransformedRace
 
@@ -181,9 +183,8 @@ def _refuse_equal_names(files: Iterable[str]) -> None:
 @contextmanager
 def _any_pool(settings: Settings) -> Iterator[ZmqPool]:
     """The running broker's pool, else one of our own for as long as it takes."""
-    settings.guard(settings.stats_endpoint)
     try:
-        fetch_stats(settings.stats_endpoint, ASK_S)
+        fetch_stats(settings, ASK_S)
     except BrokerUnavailableError:
         click.echo(f"racepool: no broker is running; starting a local pool of {settings.workers} workers", err=True)
         with local_pool(settings.workers) as pool:
@@ -215,6 +216,8 @@ def up(context: click.Context, workers: int | None, directory: Path | None) -> N
     """Run broker and workers under supervisord, in the foreground; Ctrl-C stops them all."""
     given = {"workers": workers, "dir": directory and directory.absolute()}
     settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
+    broker_keys(settings)  # what the programs would say in their logs only, again and again
+    peer_keys(settings, Role.WORKER, settings.backend, settings.heartbeat_endpoint)
     holder = _lock_holder(settings.private_dir() / "broker.lock")
     if holder is not None:
         click.echo(f"racepool: another broker (pid {holder}) runs in {settings.dir}; stop it, or set --dir", err=True)
@@ -222,6 +225,7 @@ def up(context: click.Context, workers: int | None, directory: Path | None) -> N
     click.echo(f"racepool: a broker and {settings.workers} workers in {settings.dir}, logs in {settings.dir}/log")
     click.echo("racepool: Ctrl-C stops them; `racepool stats --watch` in another terminal shows them at work")
     sys.stdout.flush()
+    os.umask(0o077)  # logs and sockets are for this user alone
     command = supervisord_command(write_configuration(settings))
     os.execve(command[0], command, child_environment(settings))  # noqa: S606  # our own interpreter and file
 
@@ -253,6 +257,8 @@ def _program(name: str) -> click.Command:
 main.add_command(_program("broker"))
 main.add_command(_program("worker"))
 main.add_command(dead)
+main.add_command(keygen)
+main.add_command(keys)
 
 
 # --- a look at it -----------------------------------------------------------------------------------------------------
@@ -263,9 +269,9 @@ main.add_command(dead)
 @click.option("--watch", is_flag=True, help="Show them anew every second, until Ctrl-C.")
 def stats(*, as_json: bool, watch: bool) -> None:
     """Show worker states, queue depth and counters, from the stats socket."""
-    endpoint = _stats_endpoint()
+    settings = Settings.load()
     screen = screen_of_stdout()
-    figures = fetch_stats(endpoint, ASK_S)
+    figures = fetch_stats(settings, ASK_S)
     live = (
         Live(console=screen, auto_refresh=False, screen=True) if watch and screen.is_terminal and not as_json else None
     )
@@ -280,7 +286,7 @@ def stats(*, as_json: bool, watch: bool) -> None:
             if not watch:
                 return
             time.sleep(WATCH_S)
-            figures = fetch_stats(endpoint, ASK_S)
+            figures = fetch_stats(settings, ASK_S)
 
 
 @main.command()
@@ -297,7 +303,7 @@ def stats(*, as_json: bool, watch: bool) -> None:
 def wait(context: click.Context, workers: int | None, timeout_s: float) -> None:
     """Return as soon as the workers are ready: for start-up scripts."""
     try:
-        figures = wait_for_workers(_stats_endpoint(), workers, timeout_s)
+        figures = wait_for_workers(Settings.load(), workers, timeout_s)
     except TimeoutError as error:
         click.echo(f"racepool: {error}; look at the workers' logs", err=True)
         context.exit(Exit.FAILURE)
@@ -308,7 +314,7 @@ def wait(context: click.Context, workers: int | None, timeout_s: float) -> None:
 def ping() -> None:
     """Ask the broker for a sign of life."""
     asked_at = time.perf_counter()
-    broker = fetch_stats(_stats_endpoint(), ASK_S).broker
+    broker = fetch_stats(Settings.load(), ASK_S).broker
     took_ms = (time.perf_counter() - asked_at) * 1000
     click.echo(f"broker {broker.version} (pid {broker.pid}, up {broker.uptime_s:.0f} s) answered in {took_ms:.1f} ms")
 
@@ -336,9 +342,3 @@ def config(*, as_json: bool) -> None:
         screen.print(table)
     for name in Settings.unknown_variables():
         click.echo(f"racepool: {name} is set but is no setting", err=True)
-
-
-def _stats_endpoint() -> str:
-    settings = Settings.load()
-    settings.guard(settings.stats_endpoint)
-    return settings.stats_endpoint

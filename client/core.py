@@ -14,6 +14,7 @@ from typing import TypeAlias, assert_never
 
 from protocol import messages
 from protocol.errors import (
+    START_ONE,
     BacklogFullError,
     BrokerUnavailableError,
     PayloadTooLargeError,
@@ -143,13 +144,14 @@ class ClientCore:
     broker that may have the task, until it is known to have been heard.
     """
 
-    def __init__(self, client_id: Id, pid: int, endpoint: str, timing: Timing) -> None:
+    def __init__(self, client_id: Id, pid: int, endpoint: str, timing: Timing, remedy: str = START_ONE) -> None:
         self.pending: dict[Id, Pending] = {}
         self.outstanding = 0
         self._client_id = client_id
         self._pid = pid
         self._endpoint = endpoint
         self._timing = timing
+        self._remedy = remedy
         self._held: deque[Id] = deque()
         self._withdrawals: dict[Id, Withdrawal] = {}
         self._pings = self._pongs = 0
@@ -411,7 +413,9 @@ class ClientCore:
         if task.is_sent:  # only the broker knows whether it still waits
             task.check_at = now + self._timing.heartbeat_interval_s
             return [Send(messages.Expire(task.id, floor(task.queue_timeout_s * 1000)))]
-        reason = f"no broker for {now - self._lost_at:.1f} s" if self._lost_at is not None else "held by the client"
+        reason = "held by the client"
+        if self._lost_at is not None:
+            reason = f"no broker for {now - self._lost_at:.1f} s: {self._remedy}"
         return self._fail(
             task.id,
             lambda about: TaskTimeoutError(about, state="queued", timeout_s=task.queue_timeout_s, reason=reason),
@@ -430,7 +434,7 @@ class ClientCore:
     def _unavailable(self, about: str) -> BrokerUnavailableError:
         return BrokerUnavailableError(
             f"{about}: no broker answered at {self._endpoint} within {self._timing.connect_timeout_s:g} s; "
-            "is `racepool up` running, with the same RACEPOOL_DIR?"
+            f"{self._remedy}"
         )
 
 

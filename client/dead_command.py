@@ -193,8 +193,7 @@ def _client() -> Iterator[Engine]:
         BrokerUnavailableError: none answers at once; nobody is to wait for one.
     """
     settings = Settings.load()
-    settings.guard(settings.stats_endpoint)
-    fetch_stats(settings.stats_endpoint, ASK_S)
+    fetch_stats(settings, ASK_S)
     settings.guard(settings.endpoint)
     client = started(settings)
     try:

@@ -29,10 +29,11 @@ from client.core import (
 )
 from client.pool_future import PoolFuture
 from protocol.errors import BacklogFullError, PoolBrokenError, PoolClosedError, PoolError
+from protocol.keys import Role, peer_keys
 from protocol.messages import TO_CLIENT, BadFrameError, ForeignVersionError, Id, Payload, decode, encode
 from protocol.payloads import Parcel
 from protocol.settings import Settings
-from protocol.sockets import ZERO_COPY_BYTES, Context, Socket, dealer, receive
+from protocol.sockets import Context, Socket, dealer, receive, say
 from protocol.stats import PoolStats
 
 MESSAGES_PER_TURN = 64
@@ -55,8 +56,10 @@ class Engine:
         self.settings = settings
         self.pid = os.getpid()
         self.cause_of_death: BaseException | None = None
+        self._keys = peer_keys(settings, Role.CLIENT, settings.endpoint)
         timing = Timing(settings.heartbeat_interval, settings.liveness, settings.connect_timeout)
-        self._core = ClientCore(Id(os.urandom(16)), self.pid, settings.endpoint, timing)
+        remedy = settings.remedy(settings.endpoint)
+        self._core = ClientCore(Id(os.urandom(16)), self.pid, settings.endpoint, timing, remedy)
         self._unresolved: dict[Id, tuple[Pending, PoolFuture[Any]]] = {}
         self._asking: deque[PoolFuture[PoolStats]] = deque()
         self._inbox: deque[Callable[[float], list[Action]]] = deque()
@@ -234,13 +237,13 @@ class Engine:
 
     def _send(self, frames: list[Payload]) -> None:
         if self._socket is not None:
-            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=len(frames[-1]) < ZERO_COPY_BYTES)
+            say(self._socket, frames)
 
     def _replace_socket(self) -> None:
         if self._socket is not None:
             self._poller.unregister(self._socket)
             self._socket.close(linger=0)
-        self._socket = dealer(self._context, self.settings.endpoint)
+        self._socket = dealer(self._context, self.settings.endpoint, self._keys)
         self._poller.register(self._socket, zmq.POLLIN)
 
     def _resolve(self, task_id: Id, result: object, error: BaseException | None) -> None:
@@ -286,6 +289,7 @@ def started(settings: Settings) -> Engine:
     """An engine.
 
     Raises:
+        SettingsError: its keys cannot be used.
         PoolBrokenError: there are no threads or file descriptors left for it.
     """
     try:

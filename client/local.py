@@ -15,8 +15,8 @@ from uuid import uuid4
 
 from client.supervision import child_environment, supervisord_command, write_configuration
 from client.zmq_pool import ZmqPool
+from protocol.endpoints import sockets_in
 from protocol.errors import BrokerUnavailableError
-from protocol.run_directory import sockets_in
 from protocol.settings import Settings
 
 STOP_S = 5.0  # all futures are resolved or cancelled by then: nobody waits for what still runs
@@ -46,6 +46,7 @@ class LocalPool:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                umask=0o077,
                 start_new_session=True,  # Ctrl-C is for the caller, who ends us
             )
             self._pool.wait_for_workers(self._settings.workers)

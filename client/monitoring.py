@@ -5,33 +5,38 @@ import time
 import zmq
 
 from protocol.errors import BrokerUnavailableError, PoolError
-from protocol.sockets import Context
+from protocol.keys import Role, peer_keys
+from protocol.settings import Settings
+from protocol.sockets import Context, connect
 from protocol.stats import PoolStats
 
 POLL_S = 0.1
 
 
-def fetch_stats(endpoint: str, timeout_s: float) -> PoolStats:
+def fetch_stats(settings: Settings, timeout_s: float) -> PoolStats:
     """Asks the broker for its figures.
 
     Args:
-        endpoint: the stats socket.
+        settings: of the pool: its stats socket, and the keys for it.
         timeout_s: how long to wait for the answer, in seconds.
 
     Raises:
         BrokerUnavailableError: no answer in time.
+        SettingsError: the run directory or the keys cannot be used.
         PoolError: the answer is no PoolStats of this version.
     """
+    endpoint = settings.stats_endpoint
+    settings.guard(endpoint)
+    keys = peer_keys(settings, Role.CLIENT, endpoint)
     context: Context = zmq.Context()
     try:
         with context.socket(zmq.REQ) as socket:
             socket.set(zmq.LINGER, 0)
-            socket.connect(endpoint)
+            connect(socket, endpoint, keys)
             socket.send(b"stats")
             if not socket.poll(round(timeout_s * 1000)):
                 raise BrokerUnavailableError(
-                    f"no broker answered at {endpoint} within {timeout_s:g} s; "
-                    "is `racepool up` running, with the same RACEPOOL_DIR?"
+                    f"no broker answered at {endpoint} within {timeout_s:g} s; {settings.remedy(endpoint)}"
                 )
             answer = socket.recv()
     finally:
@@ -42,16 +47,17 @@ def fetch_stats(endpoint: str, timeout_s: float) -> PoolStats:
         raise PoolError(f"{endpoint} answered something that is no PoolStats: {error}") from None
 
 
-def wait_for_workers(endpoint: str, workers: int | None, timeout_s: float) -> PoolStats:
+def wait_for_workers(settings: Settings, workers: int | None, timeout_s: float) -> PoolStats:
     """Returns the figures as soon as that many workers are ready (None = as many as the broker expects).
 
     Raises:
         BrokerUnavailableError: no broker answered in time.
+        SettingsError: as for `fetch_stats`.
         TimeoutError: too few workers were ready in time.
     """
     deadline = time.monotonic() + timeout_s
     while True:
-        stats = fetch_stats(endpoint, max(deadline - time.monotonic(), POLL_S))
+        stats = fetch_stats(settings, max(deadline - time.monotonic(), POLL_S))
         wanted = stats.expected_workers if workers is None else workers
         if stats.total_workers >= wanted:
             return stats

@@ -52,6 +52,7 @@ def write_configuration(settings: Settings, *, owner_pid: int | None = None) -> 
             "stdout_logfile": _logfile(logs, "owner"),
         }
     path = directory / "supervisord.conf"
+    path.touch(mode=0o600)
     with path.open("w", encoding="utf-8") as file:
         parser.write(file)
     return path

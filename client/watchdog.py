@@ -21,10 +21,10 @@ from supervisor.states import ProcessStates
 
 from client.supervisor_rpc import SERVER_URL, Supervisor
 from client.watchdog_core import Action, Kill, Probe, Survey, Unwatch, Watch, WatchdogCore
+from protocol.endpoints import is_tcp, stats_endpoint
 from protocol.exits import Exit
 from protocol.processes import die_with_supervisor, process_state, raise_file_limit
-from protocol.run_directory import stats_endpoint
-from protocol.sockets import Context, Socket, dealer, receive
+from protocol.sockets import Context, PeerKeys, Socket, dealer, receive, say
 
 MAX_SLEEP_S = 1.0
 THROTTLE_S = 1.0  # supervisord restarts at once; a watchdog that cannot start must not spin
@@ -118,7 +118,7 @@ class Watchdog:
                     if table is not None:
                         todo.extend(self._core.on_table(table, time.monotonic()))
                 case Probe(pid):
-                    self._socket_to(pid).send(b"stats", zmq.NOBLOCK)
+                    say(self._socket_to(pid), [b"stats"])
                 case Watch(pid):
                     self._watch(pid)
                 case Unwatch(pid):
@@ -134,7 +134,8 @@ class Watchdog:
             if self._socket is not None:
                 self._poller.unregister(self._socket)
                 self._socket.close(linger=0)
-            self._socket = dealer(self._context, stats_endpoint())
+            endpoint = stats_endpoint()
+            self._socket = dealer(self._context, endpoint, _keys(endpoint))
             self._poller.register(self._socket, zmq.POLLIN)
             self._broker_pid = broker_pid
         return self._socket
@@ -168,6 +169,16 @@ def _pids(figures: bytes) -> tuple[int | None, list[int]]:
         return told["broker"]["pid"], [worker["pid"] for worker in told["workers"]]
     except (ValueError, TypeError, LookupError):
         return None, []
+
+
+def _keys(endpoint: str) -> PeerKeys | None:
+    """As for the log: only a pool that is monitored over tcp pays for what keys need."""
+    if not is_tcp(endpoint):
+        return None
+    from protocol.keys import Role, peer_keys  # noqa: PLC0415
+    from protocol.settings import Settings  # noqa: PLC0415
+
+    return peer_keys(Settings.load(), Role.CLIENT, endpoint)
 
 
 def _log_kill(kill: Kill) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from math import inf
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -54,15 +55,26 @@ class ZmqPool:
         endpoint: the broker's address for clients, None = RACEPOOL_ENDPOINT.
         connect_timeout_s: how long to try to reach a first broker, in seconds, None = RACEPOOL_CONNECT_TIMEOUT.
         max_in_flight: unresolved tasks that this pool holds at most, None = RACEPOOL_MAX_IN_FLIGHT.
+        curve: the key directory for a tcp endpoint, None = RACEPOOL_KEYS; over ipc none is needed.
 
     Example:
         >>> result = await ZmqPool().exec(body)  # doctest: +SKIP
     """
 
     def __init__(
-        self, endpoint: str | None = None, *, connect_timeout_s: float | None = None, max_in_flight: int | None = None
+        self,
+        endpoint: str | None = None,
+        *,
+        connect_timeout_s: float | None = None,
+        max_in_flight: int | None = None,
+        curve: Path | str | None = None,
     ) -> None:
-        given = {"endpoint": endpoint, "connect_timeout": connect_timeout_s, "max_in_flight": max_in_flight}
+        given = {
+            "endpoint": endpoint,
+            "connect_timeout": connect_timeout_s,
+            "max_in_flight": max_in_flight,
+            "keys": curve,
+        }
         self._settings: Callable[[], Settings] = partial(
             Settings.load, **{name: value for name, value in given.items() if value is not None}
         )
@@ -198,7 +210,8 @@ class ZmqPool:
         """
         deadline = self._deadline(timeout_s)
         stats = None
-        while (missing := _missing(stats := self._stats_by(deadline) or stats, n)) is not None:
+        remedy = self._remedy()
+        while (missing := _missing(stats := self._stats_by(deadline) or stats, n, remedy)) is not None:
             if time.monotonic() >= deadline:
                 raise BrokerUnavailableError(missing)
             time.sleep(POLL_S)
@@ -207,7 +220,8 @@ class ZmqPool:
         """As `wait_for_workers`, for an event loop."""
         deadline = self._deadline(timeout_s)
         stats = None
-        while (missing := _missing(stats := await self._stats_by_async(deadline) or stats, n)) is not None:
+        remedy = self._remedy()
+        while (missing := _missing(stats := await self._stats_by_async(deadline) or stats, n, remedy)) is not None:
             if time.monotonic() >= deadline:
                 raise BrokerUnavailableError(missing)
             await asyncio.sleep(POLL_S)
@@ -308,6 +322,10 @@ class ZmqPool:
     def _deadline(self, timeout_s: float | None) -> float:
         return time.monotonic() + (self._connected().settings.connect_timeout if timeout_s is None else timeout_s)
 
+    def _remedy(self) -> str:
+        settings = self._connected().settings
+        return settings.remedy(settings.endpoint)
+
     def _stats_by(self, deadline: float) -> PoolStats | None:
         asked = self._connected().ask_stats()
         with suppress(TimeoutError, BrokerUnavailableError):  # the connect timeout may be shorter than ours
@@ -339,10 +357,10 @@ def _deadline(timeout_s: float | None) -> float:
     return inf if timeout_s is None else time.monotonic() + timeout_s
 
 
-def _missing(stats: PoolStats | None, n: int | None) -> str | None:
+def _missing(stats: PoolStats | None, n: int | None, remedy: str) -> str | None:
     """What is still missing, in words; None when the workers are ready."""
     if stats is None:
-        return "no broker answered in time; is `racepool up` running, with the same RACEPOOL_DIR?"
+        return f"no broker answered in time; {remedy}"
     wanted = stats.expected_workers if n is None else n
     if stats.total_workers >= wanted:
         return None

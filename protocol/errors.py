@@ -18,6 +18,9 @@ PoolError
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+START_ONE = "is `racepool up` running, with the same RACEPOOL_DIR?"
+"""The remedy where no broker answers, on one machine."""
+
 
 class PoolError(Exception):
     """Base of all errors that racepool raises or sets on a future. A copy, or a pickle, of one is whole."""

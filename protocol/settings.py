@@ -1,24 +1,36 @@
 """Every setting, once: `RACEPOOL_` + the name in the environment, `--name` as a flag, the same name in the docs."""
 
 import os
+import re
 import stat
 from collections.abc import Callable
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from protocol.errors import SettingsError
-from protocol.run_directory import default_dir, sockets_in
+from protocol.endpoints import ANY_HOST, SOCKETS, default_dir, is_tcp, sockets_in
+from protocol.errors import START_ONE, SettingsError
 
 PREFIX = "RACEPOOL_"
 MAX_IPC_PATH_BYTES = 107  # sizeof(sockaddr_un.sun_path) - 1
 WORKER_SETTINGS = ("name", "transform")  # of worker processes alone, see worker.settings
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
+MAX_HOST_CHARS = 253
+HOST_NAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?)*")
 
 
-def _checked_endpoint(endpoint: str) -> str:
+def _checked_endpoint(endpoint: str, *, has_keys: bool) -> str:
     scheme, _, address = endpoint.partition("://")
     if scheme == "ipc" and address.startswith("/"):  # not "@name": an abstract socket has no owner
         if len(os.fsencode(address)) > MAX_IPC_PATH_BYTES:
@@ -26,13 +38,27 @@ def _checked_endpoint(endpoint: str) -> str:
         return endpoint
     if scheme == "tcp":
         host, _, port = address.rpartition(":")
-        if host not in LOOPBACK_HOSTS or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
-            raise ValueError("a tcp endpoint is tcp://127.0.0.1:PORT; other hosts would be open to anyone")
+        if not (_is_host(host) and port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
+            raise ValueError("a tcp endpoint is tcp://HOST:PORT, such as tcp://127.0.0.1:PORT, with an IPv6 HOST in []")
+        if host not in LOOPBACK_HOSTS and not has_keys:
+            raise ValueError(
+                "without keys it would be open to anyone; make some with `racepool keygen` and set RACEPOOL_KEYS, "
+                "or use tcp://127.0.0.1:PORT"
+            )
         return endpoint
-    raise ValueError("an endpoint is ipc:///absolute/path or tcp://127.0.0.1:PORT")
+    raise ValueError("an endpoint is ipc:///absolute/path or tcp://HOST:PORT")
 
 
-Endpoint = Annotated[str, AfterValidator(_checked_endpoint)]
+def _is_host(host: str) -> bool:
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            IPv6Address(host[1:-1])
+        except ValueError:
+            return False
+        return True
+    return host == ANY_HOST or (len(host) <= MAX_HOST_CHARS and HOST_NAME.fullmatch(host) is not None)
+
+
 MAX_SECONDS = 86_400
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 
@@ -49,12 +75,15 @@ class Settings(BaseSettings):
     dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         default_factory=default_dir, description="run directory: sockets, lock; 0700 and ours"
     )
-    endpoint: Endpoint = Field(default_factory=_socket("endpoint"), description="where clients meet the broker")
-    backend: Endpoint = Field(default_factory=_socket("backend"), description="where workers meet the broker")
-    heartbeat_endpoint: Endpoint = Field(
+    keys: Annotated[Path | None, AfterValidator(lambda path: path and path.absolute())] = Field(
+        None, description="key directory of tcp endpoints, 0700 and ours; default: none, and tcp on loopback only"
+    )
+    endpoint: str = Field(default_factory=_socket("endpoint"), description="where clients meet the broker")
+    backend: str = Field(default_factory=_socket("backend"), description="where workers meet the broker")
+    heartbeat_endpoint: str = Field(
         default_factory=_socket("heartbeat_endpoint"), description="where workers' heartbeats meet the broker"
     )
-    stats_endpoint: Endpoint = Field(
+    stats_endpoint: str = Field(
         default_factory=_socket("stats_endpoint"), description="where monitoring asks the broker"
     )
     workers: int = Field(3, ge=1, le=4096, description="how many workers the broker expects, and `up` starts")
@@ -72,6 +101,11 @@ class Settings(BaseSettings):
     worker_memory_limit: int = Field(0, ge=0, description="resident bytes above which a worker is recycled, 0 = never")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["console", "json"] | None = Field(None, description="default: console on a terminal, else json")
+
+    @field_validator(*SOCKETS)
+    @classmethod
+    def _can_be_reached_by_ours_alone(cls, endpoint: str, info: ValidationInfo) -> str:
+        return _checked_endpoint(endpoint, has_keys=info.data.get("keys") is not None)
 
     @model_validator(mode="after")
     def _silence_outlasts_heartbeats(self) -> Self:
@@ -115,14 +149,7 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: it cannot be made, is not ours, or others may enter it.
         """
-        try:
-            self.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise SettingsError(
-                f"{variable('dir')}={self.dir}: cannot be made ({error.strerror}); choose another"
-            ) from None
-        self._refuse_foreign_dir()
-        return self.dir
+        return made_private("dir", self.dir)
 
     def endpoints(self) -> list[str]:
         """The addresses that the broker binds."""
@@ -145,21 +172,51 @@ class Settings(BaseSettings):
         """The directories in which these endpoints have their sockets."""
         return {Path(endpoint.removeprefix("ipc://")).parent for endpoint in endpoints if endpoint.startswith("ipc://")}
 
-    def _refuse_foreign_dir(self) -> None:
-        try:
-            status = self.dir.stat(follow_symlinks=False)
-        except OSError as error:
-            raise SettingsError(
-                f"{variable('dir')}={self.dir}: cannot be looked at ({error.strerror}); choose another"
-            ) from None
-        if not stat.S_ISDIR(status.st_mode):
-            raise SettingsError(f"{variable('dir')}={self.dir}: is no directory; choose another")
-        if status.st_uid != os.getuid():
-            raise SettingsError(
-                f"{variable('dir')}={self.dir}: belongs to user {status.st_uid}, we are {os.getuid()}; choose another"
-            )
-        if status.st_mode & 0o077:
-            raise SettingsError(f"{variable('dir')}={self.dir}: others may enter it; chmod 700 it or choose another")
+    def remedy(self, endpoint: str) -> str:
+        """What to look at when nobody answers there."""
+        if not is_tcp(endpoint):
+            return START_ONE
+        if self.keys is None:
+            return "is `racepool up` running, with the same endpoints and RACEPOOL_KEYS?"
+        return (
+            "is `racepool up` running there, is our key in its list (`racepool keys list`, `racepool keys allow`), "
+            f"and is {self.keys}/broker.key the broker's?"
+        )
+
+
+def made_private(name: str, directory: Path) -> Path:
+    """The directory of setting `name`, made if need be.
+
+    Raises:
+        SettingsError: it cannot be made, is not ours, or others may enter it.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"{variable(name)}={directory}: cannot be made ({error.strerror}); choose another"
+        ) from None
+    refuse_foreign_directory(name, directory)
+    return directory
+
+
+def refuse_foreign_directory(name: str, directory: Path) -> None:
+    """Whatever is in a directory is as private as the directory.
+
+    Raises:
+        SettingsError: the directory of setting `name` is not ours, or others may enter it.
+    """
+    label = f"{variable(name)}={directory}"
+    try:
+        status = directory.stat(follow_symlinks=False)
+    except OSError as error:
+        raise SettingsError(f"{label}: cannot be looked at ({error.strerror}); choose another") from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise SettingsError(f"{label}: is no directory; choose another")
+    if status.st_uid != os.getuid():
+        raise SettingsError(f"{label}: belongs to user {status.st_uid}, we are {os.getuid()}; choose another")
+    if status.st_mode & 0o077:
+        raise SettingsError(f"{label}: others may enter it; chmod 700 it or choose another")
 
 
 S = TypeVar("S", bound=Settings)

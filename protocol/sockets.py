@@ -3,10 +3,15 @@
 import ctypes
 import os
 import struct
-from socket import AF_UNIX, SO_DOMAIN, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET, fromfd
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from socket import AF_UNIX, SHUT_RDWR, SO_DOMAIN, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET, fromfd
+from socket import socket as KernelSocket  # noqa: N812  # a class
 
 import zmq
 
+from protocol.endpoints import ANY_HOST, is_tcp
 from protocol.messages import Payload
 
 RECONNECT_MS = 50
@@ -19,8 +24,26 @@ Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
 
-def dealer(context: Context, endpoint: str) -> Socket:
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """Both halves in Z85, as libzmq takes them."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerKeys:
+    """What a client or worker needs: its own pair, and the broker's public key, by which it knows the broker."""
+
+    own: KeyPair
+    broker: bytes
+
+
+def dealer(context: Context, endpoint: str, keys: PeerKeys | None = None) -> Socket:
     """A connected DEALER of one session; never reconnected to another session, but closed and replaced.
+
+    Over tcp it is encrypted with `keys`, and talks to nobody but the broker of that key; over ipc they are not needed.
 
     No IDENTITY (a reused one is ignored or hijacked), no high-water mark (what is outstanding is bounded by its owner;
     a full receive pipe can abort the process), no linger (no stale copy may outlive its session).
@@ -30,11 +53,42 @@ def dealer(context: Context, endpoint: str) -> Socket:
     socket.set(zmq.SNDHWM, 0)
     socket.set(zmq.RCVHWM, 0)
     socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
-    socket.connect(endpoint)
+    connect(socket, endpoint, keys)
     return socket
 
 
-def router(context: Context, endpoint: str, *, send_limit: int, payload_limit: int) -> Socket:
+def connect(socket: Socket, endpoint: str, keys: PeerKeys | None) -> None:
+    """Connects a socket of any kind, as `dealer` does. What the broker binds as "all addresses" is met on loopback."""
+    if is_tcp(endpoint):
+        socket.set(zmq.IPV6, "[" in endpoint)
+        if keys is not None:
+            socket.set(zmq.CURVE_SERVERKEY, keys.broker)
+            socket.set(zmq.CURVE_PUBLICKEY, keys.own.public)
+            socket.set(zmq.CURVE_SECRETKEY, keys.own.secret)
+    socket.connect(endpoint.replace(f"tcp://{ANY_HOST}:", "tcp://127.0.0.1:"))
+
+
+def say(socket: Socket, frames: Sequence[Payload]) -> None:
+    """Sends through a dealer without waiting.
+
+    What it sends goes nowhere if a broker has refused its key: then libzmq gives the connection up for good, and a
+    send that waits would do so for ever. That session is replaced, as any that nobody answers.
+    """
+    with suppress(zmq.Again):
+        socket.send_multipart(frames, zmq.NOBLOCK, copy=len(frames[-1]) < ZERO_COPY_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Has a bound socket ask its context's ZAP handler about each peer's key; without a handler nobody gets in."""
+
+    domain: str
+    keys: KeyPair
+
+
+def router(
+    context: Context, endpoint: str, *, send_limit: int, payload_limit: int, guard: Guard | None = None
+) -> Socket:
     """A bound ROUTER that reports what it cannot deliver.
 
     Args:
@@ -42,6 +96,7 @@ def router(context: Context, endpoint: str, *, send_limit: int, payload_limit: i
         endpoint: where to bind.
         send_limit: messages held for one peer that does not read; the next send to it fails with EAGAIN.
         payload_limit: bytes; a peer that sends a larger frame is disconnected.
+        guard: over tcp, who is let in; None = anybody who can connect.
     """
     _make_routing_ids_unpredictable()
     socket = context.socket(zmq.ROUTER)
@@ -52,6 +107,13 @@ def router(context: Context, endpoint: str, *, send_limit: int, payload_limit: i
     socket.set(zmq.MAXMSGSIZE, payload_limit + HEADER_ALLOWANCE)
     socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.set(zmq.BACKLOG, 1_024)
+    if guard is not None:
+        socket.set(zmq.CURVE_SERVER, 1)
+        socket.set(zmq.CURVE_SECRETKEY, guard.keys.secret)
+        socket.set(zmq.ZAP_DOMAIN, guard.domain.encode())
+        socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # else a broker without a ZAP handler would let every key in
+    if is_tcp(endpoint):
+        socket.set(zmq.IPV6, "[" in endpoint)
     socket.bind(endpoint)
     return socket
 
@@ -109,3 +171,48 @@ def sender_pid(source: zmq.Frame | None) -> int | None:
     except (OSError, zmq.ZMQError):
         return None
     return int(pid) or None  # 0: a process of another pid namespace
+
+
+def sender_key(source: zmq.Frame | None) -> str | None:
+    """The public key with which the sender of this frame was let in; None if there was none."""
+    if source is None:
+        return None
+    try:
+        return str(source.get("User-Id"))
+    except zmq.ZMQError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection of a bound tcp socket, from this process's descriptor to that address."""
+
+    descriptor: int
+    address: object
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the descriptor is still this connection's: libzmq may have closed it, and another have its number."""
+        try:
+            with KernelSocket(fileno=os.dup(self.descriptor)) as ours:
+                return bool(ours.getpeername() == self.address)
+        except OSError:
+            return False
+
+    def cut(self) -> None:
+        """Ends it: no option of libzmq closes the connection of a single peer."""
+        with suppress(OSError), KernelSocket(fileno=os.dup(self.descriptor)) as ours:
+            if ours.getpeername() == self.address:
+                ours.shutdown(SHUT_RDWR)
+
+
+def sender_connection(source: zmq.Frame | None) -> Connection | None:
+    """The connection through which this frame came; None if it is no more."""
+    if source is None:
+        return None
+    try:
+        descriptor = source.get(zmq.SRCFD)
+        with KernelSocket(fileno=os.dup(descriptor)) as ours:
+            return Connection(descriptor, ours.getpeername())
+    except (OSError, zmq.ZMQError):
+        return None

@@ -26,7 +26,7 @@ CORES = [
 ]
 WORLD = {"zmq", "time", "socket", "threading", "asyncio", "os", "random", "structlog"}
 WORLD |= {"select", "subprocess", "signal", "selectors", "multiprocessing", "secrets", "uuid", "logging", "datetime"}
-ENVIRONMENT_READERS = {"protocol/settings.py", "protocol/run_directory.py", "worker/settings.py"}
+ENVIRONMENT_READERS = {"protocol/settings.py", "protocol/endpoints.py", "worker/settings.py"}
 ENVIRONMENT_READERS |= {"client/supervision.py", "client/supervisor_rpc.py"}
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve"}
 EVALS = {"eval", "exec", "compile", "__import__"}

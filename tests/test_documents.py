@@ -69,7 +69,9 @@ def test_the_readme_lists_every_setting() -> None:
     assert {variable(name).removeprefix("RACEPOOL") for name in Settings.model_fields} <= set(named)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/contract.md", "docs/limits.md", "docs/protocol.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/contract.md", "docs/limits.md", "docs/protocol.md", "docs/security.md"]
+)
 def test_every_link_and_test_that_a_document_names_is_there(name: str) -> None:
     document = (ROOT / name).read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", document)

@@ -5,6 +5,7 @@ import time
 
 from protocol.errors import SettingsError
 from protocol.exits import Exit
+from protocol.keys import Role, peer_keys
 from protocol.logs import LOG_HOLD_S, Outlet, open_log
 from protocol.processes import calm_collector, die_with_supervisor
 from protocol.settings import from_command_line, is_supervised
@@ -30,13 +31,14 @@ def main() -> int:
     log = open_log(settings, outlet=outlet, program="worker", worker=settings.name)
     try:
         transform = load_transform(settings.transform)
+        keys = peer_keys(settings, Role.WORKER, settings.backend, settings.heartbeat_endpoint)
     except SettingsError as error:
         log.error("worker_refused", reason=str(error))
         time.sleep(THROTTLE_S)
         return Exit.BAD_SETTINGS
     calm_collector()
     try:
-        Runner(settings, transform, log, outlet).run()
+        Runner(settings, transform, log, outlet, keys).run()
     except BaseException:
         log.exception("worker_failed")
         time.sleep(THROTTLE_S)

@@ -14,7 +14,7 @@ import zmq
 from protocol.messages import TO_HEARTBEAT, BadFrameError, Heartbeat, Id, decode, encode
 from protocol.processes import resident_bytes
 from protocol.settings import Settings
-from protocol.sockets import Context, Socket, dealer, receive
+from protocol.sockets import Context, PeerKeys, Socket, dealer, receive, say
 from worker.core import Session, WorkerCore
 from worker.heartbeat import Beat, HeartbeatCore, OpenSocket
 
@@ -37,10 +37,13 @@ class Pulse:
     wakes the main thread.
     """
 
-    def __init__(self, context: Context, settings: Settings, core: WorkerCore, main: MainThread) -> None:
+    def __init__(
+        self, context: Context, settings: Settings, core: WorkerCore, main: MainThread, keys: PeerKeys | None = None
+    ) -> None:
         self.lost: Id | None = None
         self._context = context
         self._settings = settings
+        self._keys = keys
         self._core = core
         self._main = main
         self._heartbeat = HeartbeatCore(
@@ -76,7 +79,7 @@ class Pulse:
             match action:
                 case OpenSocket():
                     self._close_socket()
-                    self._socket = dealer(self._context, self._settings.heartbeat_endpoint)
+                    self._socket = dealer(self._context, self._settings.heartbeat_endpoint, self._keys)
                     self._poller.register(self._socket, zmq.POLLIN)
                 case Beat(session):
                     self._beat(session)
@@ -103,7 +106,7 @@ class Pulse:
             rss_bytes=resident_bytes(),
         )
         if self._socket is not None:
-            self._socket.send_multipart(encode(beat))
+            say(self._socket, encode(beat))
 
     def _on_frames(self, frames: list[bytes]) -> None:
         try:

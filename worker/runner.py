@@ -16,7 +16,7 @@ from protocol.messages import TO_WORKER, BadFrameError, Id, Name, Task, decode, 
 from protocol.processes import resident_bytes
 from protocol.settings import MAX_SECONDS
 from protocol.signals import Termination
-from protocol.sockets import Context, Socket, dealer, receive
+from protocol.sockets import Context, PeerKeys, Socket, dealer, receive, say
 from worker.core import Action, Execute, Exit, Identity, OpenSession, Report, Send, WorkerCore
 from worker.execution import Execution, Transform
 from worker.pulse import MainThread, Pulse
@@ -29,8 +29,11 @@ MAX_SLEEP_S = 1.0
 class Runner:
     """One life of a worker, from its first READY to its goodbye. `run` returns after SIGTERM, SIGINT or recycling."""
 
-    def __init__(self, settings: WorkerSettings, transform: Transform, log: Log, outlet: Outlet) -> None:
+    def __init__(
+        self, settings: WorkerSettings, transform: Transform, log: Log, outlet: Outlet, keys: PeerKeys | None = None
+    ) -> None:
         self._settings = settings
+        self._keys = keys
         self._log = log
         self._outlet = outlet
         self._context: Context = zmq.Context()
@@ -47,7 +50,7 @@ class Runner:
             outlet.flush_if_due,  # a task that takes long must not hold the lines of the last one back
             lambda: self._termination.is_asked,
         )
-        self._pulse = Pulse(self._context, settings, self._core, main)
+        self._pulse = Pulse(self._context, settings, self._core, main, keys)
         self._poller = zmq.Poller()
         self._poller.register(self._termination, zmq.POLLIN)
         self._poller.register(self._wake, zmq.POLLIN)
@@ -102,10 +105,10 @@ class Runner:
         while todo and not self._has_left:
             match todo.popleft():
                 case OpenSession(ready):
-                    self._replace_socket().send_multipart(encode(ready))
+                    say(self._replace_socket(), encode(ready))
                 case Send(message):
                     if self._socket is not None:
-                        self._socket.send_multipart(encode(message), copy=False)
+                        say(self._socket, encode(message))
                 case Execute(task):
                     todo.extend(self._execute(task))
                 case Exit():
@@ -142,7 +145,7 @@ class Runner:
         if self._socket is not None:
             self._poller.unregister(self._socket)
             self._socket.close(linger=0)
-        self._socket = dealer(self._context, self._settings.backend)
+        self._socket = dealer(self._context, self._settings.backend, self._keys)
         self._poller.register(self._socket, zmq.POLLIN)
         return self._socket
 

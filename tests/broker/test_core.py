@@ -366,6 +366,20 @@ def test_task_that_reached_nobody_goes_on_to_the_next_idle_worker(broker: Broker
     assert deeds(actions) == [SendToWorker(W2, task("t1", lease=2, attempt=1))]
 
 
+def test_revoked_worker_loses_its_task_at_no_cost(make_broker: MakeBroker) -> None:
+    broker = with_client(make_broker(max_attempts=1), "t1")
+    assert broker.on_worker_revoked(W1, now=0.0) == []
+    broker.on_worker(W1, ready(), now=0.0)
+
+    actions = broker.on_worker_revoked(W1, now=1.0)
+
+    assert told(actions) == ["worker_lost", "task_requeued"]
+    assert report(actions, "worker_lost")["reason"] == "revoked"
+    assert deeds(broker.on_worker(W2, ready("worker-2"), now=1.0))[1:] == [
+        SendToWorker(W2, task("t1", lease=2, attempt=2))
+    ]
+
+
 def test_death_of_an_idle_worker_touches_no_task(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2), "t1")
 

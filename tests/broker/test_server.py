@@ -20,6 +20,7 @@ import pytest
 import zmq
 
 from broker import quarantine
+from protocol.endpoints import SOCKETS, sockets_in
 from protocol.messages import (
     TO_CLIENT,
     TO_HEARTBEAT,
@@ -49,7 +50,6 @@ from protocol.messages import (
     decode,
     encode,
 )
-from protocol.run_directory import SOCKETS, sockets_in
 from protocol.sockets import Context, Socket, dealer
 from protocol.stats import PoolStats
 from tests.running import ROOT, WaitUntil, environment

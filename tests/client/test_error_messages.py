@@ -225,7 +225,7 @@ OF_A_TASK: list[Any] = [
     ),
     pytest.param(
         lambda stage: without_a_broker(stage, queue_timeout_s=0.1),
-        TaskTimeoutError, "(no broker for 0.1 s); add workers, or raise queue_timeout_s", id="queued without a broker",
+        TaskTimeoutError, "(no broker for 0.1 s: is `racepool up` running", id="queued without a broker",
     ),
     pytest.param(
         lambda stage: rejected(stage, in_bytes=False),

@@ -12,7 +12,7 @@ import pytest
 from supervisor.options import ServerOptions
 
 from client.supervision import child_environment, supervisord_command, write_configuration
-from protocol.run_directory import sockets_in
+from protocol.endpoints import sockets_in
 from protocol.settings import Settings, variable
 
 
@@ -126,7 +126,13 @@ def test_written_again_it_is_the_same(directory: Path) -> None:
 def test_children_find_these_very_settings(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RACEPOOL_RUN_TIMEOUT", "99")
     given = settings(
-        directory, workers=7, run_timeout=1.25, heartbeat_interval=0.1, payload_limit=4096, log_format="json"
+        directory,
+        workers=7,
+        run_timeout=1.25,
+        heartbeat_interval=0.1,
+        payload_limit=4096,
+        log_format="json",
+        keys=directory / "keys",
     )
 
     environment = child_environment(given)

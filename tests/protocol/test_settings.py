@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from protocol.endpoints import sockets_in, stats_endpoint
 from protocol.errors import SettingsError
-from protocol.run_directory import sockets_in, stats_endpoint
 from protocol.settings import Settings, from_command_line, is_supervised, variable
 
 
@@ -153,7 +153,7 @@ def test_flag_that_breaks_its_rule_is_named_like_the_variable(monkeypatch: pytes
         ("worker_memory_limit", "-1", "greater than or equal to 0"),
         ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("log_format", "xml", "'console' or 'json'"),
-        ("endpoint", "frontend.ipc", "ipc:///absolute/path or tcp://127.0.0.1:PORT"),
+        ("endpoint", "frontend.ipc", "ipc:///absolute/path or tcp://HOST:PORT"),
         ("endpoint", "http://127.0.0.1:5555", "ipc:///absolute/path"),
         ("endpoint", "inproc://x", "ipc:///absolute/path"),
         ("endpoint", "ipc://", "ipc:///absolute/path"),
@@ -166,7 +166,7 @@ def test_flag_that_breaks_its_rule_is_named_like_the_variable(monkeypatch: pytes
         ("endpoint", "tcp://*:5555", "open to anyone"),
         ("endpoint", "tcp://192.168.0.7:5555", "open to anyone"),
         ("endpoint", "tcp://example.org:5555", "open to anyone"),
-        ("endpoint", "tcp://eth0;127.0.0.1:5555", "open to anyone"),
+        ("endpoint", "tcp://eth0;127.0.0.1:5555", "tcp://HOST:PORT"),
         ("endpoint", "tcp://127.0.0.1", "tcp://127.0.0.1:PORT"),
         ("endpoint", "tcp://127.0.0.1:", "tcp://127.0.0.1:PORT"),
         ("endpoint", "tcp://127.0.0.1:0", "tcp://127.0.0.1:PORT"),
@@ -194,6 +194,77 @@ def test_broken_rule_names_variable_value_and_rule(
 )
 def test_endpoints_that_fit(endpoint: str) -> None:
     assert Settings.load(endpoint=endpoint).endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "*",
+        "0.0.0.0",  # noqa: S104  # nothing is bound
+        "192.168.0.7",
+        "broker",
+        "broker.example.org",
+        "my_broker",
+        "[::1]",
+        "[::]",
+        "[fe80::1%eth0]",
+        "[2001:db8::7]",
+    ],
+)
+def test_with_keys_a_tcp_endpoint_may_be_anywhere(host: str, tmp_path: Path) -> None:
+    endpoint = f"tcp://{host}:7000"
+
+    assert Settings.load(endpoint=endpoint, keys=tmp_path).endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "a b",
+        "a" * 254,
+        "::1",
+        "[::1",
+        "[127.0.0.1]",
+        "[]",
+        "eth0;127.0.0.1",
+        "-a",
+        "a-",
+        "a..b",
+        ".",
+        "bücher",
+        "a/b",
+        "*a",
+        "user@host",
+    ],
+)
+def test_keys_do_not_make_an_address_of_anything(host: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"tcp://HOST:PORT"):
+        Settings.load(endpoint=f"tcp://{host}:7000", keys=tmp_path)
+
+
+@pytest.mark.parametrize("host", ["192.168.0.7", "*", "[::1]", "broker"])
+def test_without_keys_the_remedy_for_an_open_endpoint_is_named(host: str) -> None:
+    with pytest.raises(SettingsError, match=r"`racepool keygen` and set RACEPOOL_KEYS, or use tcp://127\.0\.0\.1:PORT"):
+        Settings.load(backend=f"tcp://{host}:7000")
+
+
+def test_relative_key_directory_is_the_same_after_a_change_of_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert Settings.load(keys="keys").keys == tmp_path / "keys"
+
+
+def test_remedy_names_what_may_be_wrong_with_an_endpoint(tmp_path: Path) -> None:
+    without, keyed = Settings.load(), Settings.load(keys=tmp_path)
+
+    assert "RACEPOOL_DIR" in keyed.remedy("ipc:///x")
+    assert "RACEPOOL_KEYS" in without.remedy("tcp://127.0.0.1:1")
+    assert "is our key in its list" in keyed.remedy("tcp://127.0.0.1:1")
 
 
 def test_run_directory_too_long_for_its_sockets_is_refused() -> None:
@@ -282,6 +353,21 @@ def test_file_in_the_place_of_the_run_directory_is_refused(directory: Path) -> N
 
     with pytest.raises(SettingsError, match=r"cannot be made \(File exists\); choose another"):
         Settings.load(dir=directory).private_dir()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives a directory away")
+def test_run_directory_that_another_user_put_in_the_place_of_ours_is_refused(directory: Path) -> None:
+    """Who may write into the parent can do that; what they cannot do is make it ours."""
+    directory.parent.chmod(0o777)
+    settings = Settings.load(dir=directory)
+    settings.private_dir()
+    directory.rename(directory.with_name("moved"))
+    directory.mkdir(mode=0o700)
+    os.chown(directory, 65_534, 65_534)
+
+    for setting in sockets_in(directory):
+        with pytest.raises(SettingsError, match=r"belongs to user 65534, we are 0; choose another"):
+            settings.guard(getattr(settings, setting))
 
 
 def test_a_client_makes_the_run_directory_before_anybody_else_can(directory: Path) -> None:

@@ -10,10 +10,23 @@ import pytest
 import zmq
 
 from protocol.messages import Payload
-from protocol.sockets import MAX_FRAMES, Context, Socket, dealer, receive, receive_from, router, sender_pid
+from protocol.sockets import (
+    MAX_FRAMES,
+    Context,
+    Guard,
+    PeerKeys,
+    Socket,
+    dealer,
+    receive,
+    receive_from,
+    router,
+    sender_pid,
+)
+from tests.key_files import key_pair, tcp_endpoints
 from tests.running import ROOT, WaitUntil
 
 PATIENCE_MS = 5_000
+REFUSED_MS = 1_000  # what is let in is there in a hundredth of that
 Pair = Callable[..., tuple[Socket, Socket]]
 
 
@@ -183,6 +196,29 @@ def test_oversized_frame_never_arrives(pair: Pair, wait_until: WaitUntil) -> Non
 
     wait_until(arrives)
     assert next_from(bound)[1] == [b"after"]
+
+
+def test_guarded_socket_without_anybody_to_ask_lets_nobody_in(context: Context, opened: list[Socket]) -> None:
+    broker, own = key_pair(), key_pair()
+    endpoint = tcp_endpoints()["backend"]
+    guard = Guard("backend", broker)
+    opened.append(router(context, endpoint, send_limit=1, payload_limit=100, guard=guard))
+    opened.append(dealer(context, endpoint, PeerKeys(own, broker.public)))
+
+    opened[1].send(b"x")
+
+    assert not opened[0].poll(REFUSED_MS)
+
+
+def test_address_of_all_is_met_on_loopback(context: Context, opened: list[Socket]) -> None:
+    for host in ("*", "0.0.0.0", "[::]", "[::1]", "localhost"):  # noqa: S104  # for a moment
+        endpoint = tcp_endpoints(host)["endpoint"]
+        bound = router(context, endpoint, send_limit=1, payload_limit=100)
+        opened.extend((bound, dealer(context, endpoint)))
+
+        opened[-1].send(host.encode())
+
+        assert next_from(bound)[1] == [host.encode()]
 
 
 def test_dealer_has_no_name_and_no_limits(pair: Pair) -> None:

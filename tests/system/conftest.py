@@ -42,7 +42,8 @@ def start_pool(xprocess: XProcess) -> Iterator[StartPool]:
 
         Starter.env = env
         pid, _ = xprocess.ensure(name, Starter)
-        pool = ZmqPool(f"ipc://{directory}/frontend.ipc")
+        endpoint, keys = settings.get("endpoint", f"ipc://{directory}/frontend.ipc"), settings.get("keys")
+        pool = ZmqPool(str(endpoint), curve=None if keys is None else str(keys))
         started.append((name, pool, directory))
         pool.wait_for_workers()
         return Running(directory, env, pool, pid)

@@ -45,6 +45,15 @@ def test_transform_without_a_broker_brings_its_own(run_dir: Path) -> None:
     assert not list(run_dir.iterdir())
 
 
+def test_what_is_in_the_run_directory_is_for_its_owner_alone(real: Running) -> None:
+    written = list(real.dir.rglob("*"))
+
+    names = {path.name for path in written}
+    assert {"supervisord.conf", "supervisor.sock", "broker.lock", "broker.log", "supervisord.log"} <= names
+    assert {"frontend.ipc", "backend.ipc", "heartbeat.ipc", "stats.ipc"} <= names
+    assert [path for path in written if path.stat().st_mode & 0o077] == []
+
+
 def test_transform_shows_a_table_of_money(real: Running) -> None:
     done = racepool("transform", ROOT / "samples" / "thoroughbred.json", env=real.env)
 

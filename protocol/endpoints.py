@@ -4,7 +4,13 @@ import os
 import tempfile
 from pathlib import Path
 
+ANY_HOST = "*"
 SOCKETS = {"endpoint": "frontend", "backend": "backend", "heartbeat_endpoint": "heartbeat", "stats_endpoint": "stats"}
+
+
+def is_tcp(endpoint: str) -> bool:
+    """Whether an endpoint can be reached by others than this user."""
+    return endpoint.startswith("tcp://")
 
 
 def default_dir() -> Path:

@@ -1,0 +1,145 @@
+"""Keys of tcp endpoints: whose files they must be, and what each end needs of them. Shows no secret to anyone.
+
+The key directory (RACEPOOL_KEYS) holds pairs in the certificate format of zmq.auth, `NAME.key` for everyone and
+`NAME.key_secret` for this host alone: the broker's (`broker`, of which other hosts have the public half) and a peer's
+own (`client`, `worker`). On the broker's host `allowed/ROLE/NAME.key` are the keys that it lets in.
+"""
+
+import os
+import re
+import stat
+from enum import StrEnum
+from pathlib import Path
+
+import zmq
+from zmq.auth import load_certificate
+from zmq.utils import z85
+
+from protocol.endpoints import is_tcp
+from protocol.errors import SettingsError
+from protocol.settings import Settings, refuse_foreign_directory, variable
+from protocol.sockets import KeyPair, PeerKeys
+
+ALLOWED = "allowed"
+BROKER = "broker"
+KEY_CHARS = 40
+PUBLIC, SECRET = ".key", ".key_secret"
+
+_Z85 = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
+
+
+class Role(StrEnum):
+    """What a key may open: a client's frontend and stats, a worker's backend and heartbeat, a monitor's stats alone."""
+
+    CLIENT = "client"
+    WORKER = "worker"
+    MONITOR = "monitor"
+
+
+def peer_keys(settings: Settings, role: Role, *endpoints: str) -> PeerKeys | None:
+    """The keys with which to connect to these endpoints; None if none of them is guarded by keys.
+
+    Raises:
+        SettingsError: a file is not there, not ours alone, or broken; names it and the remedy.
+    """
+    directory = _needed(settings, endpoints)
+    if directory is None:
+        return None
+    return PeerKeys(_pair(directory, role), public_key(directory / f"{BROKER}{PUBLIC}", _copy_it(directory)))
+
+
+def broker_keys(settings: Settings) -> KeyPair | None:
+    """The broker's own pair; None if none of its endpoints is guarded by keys.
+
+    Raises:
+        SettingsError: as for `peer_keys`.
+    """
+    directory = _needed(settings, settings.endpoints())
+    return None if directory is None else _pair(directory, BROKER)
+
+
+def key_directory(settings: Settings) -> Path:
+    """The key directory, which is there and ours alone.
+
+    Raises:
+        SettingsError: it is not set, not there, not ours, or others may enter it.
+    """
+    if settings.keys is None:
+        raise SettingsError(f"{variable('keys')} is not set; set it to a directory for keys, /etc/racepool/keys say")
+    if not settings.keys.exists():
+        raise SettingsError(f"{variable('keys')}={settings.keys}: is not there; make it with `racepool keygen`")
+    refuse_foreign_directory("keys", settings.keys)
+    return settings.keys
+
+
+def public_key(path: Path, remedy: str) -> bytes:
+    """The key in a file that holds no secret.
+
+    Raises:
+        SettingsError: the file is not there, holds a secret, or is broken; `remedy` says what to do.
+    """
+    public, secret = _certificate(path, remedy)
+    if secret is not None:
+        raise SettingsError(f"{path}: holds a secret key, which never leaves its host; take the file that ends in .key")
+    return public
+
+
+def checked_key(key: bytes) -> bytes:
+    """The key, if it is one.
+
+    Raises:
+        ValueError: it is not 40 characters of Z85.
+    """
+    try:
+        if _Z85.fullmatch(key) and len(z85.decode(key)) == 32:
+            return key
+    except Exception:  # noqa: BLE001, S110  # whatever the decoder makes of five characters that are no number
+        pass
+    raise ValueError(f"a key has {KEY_CHARS} characters of Z85")
+
+
+def _needed(settings: Settings, endpoints: tuple[str, ...] | list[str]) -> Path | None:
+    is_needed = settings.keys is not None and any(map(is_tcp, endpoints))
+    return key_directory(settings) if is_needed else None
+
+
+def _pair(directory: Path, name: str) -> KeyPair:
+    path = directory / f"{name}{SECRET}"
+    _refuse_open_secret(path)
+    public, secret = _certificate(path, f"make it with `racepool keygen {name}`")
+    if secret is None or not _belong_together(public, secret):
+        raise SettingsError(f"{path}: is broken; make another with `racepool keygen {name} --force`")
+    return KeyPair(public, secret)
+
+
+def _belong_together(public: bytes, secret: bytes) -> bool:
+    try:
+        return zmq.curve_public(checked_key(secret)) == public
+    except (ValueError, zmq.ZMQError):
+        return False
+
+
+def _refuse_open_secret(path: Path) -> None:
+    try:
+        status = path.stat()
+    except OSError:
+        return  # the reader tells
+    if status.st_uid != os.getuid():
+        raise SettingsError(f"{path}: belongs to user {status.st_uid}, we are {os.getuid()}; chown it, or make another")
+    if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
+        raise SettingsError(f"{path}: others may read it; chmod 600 it, and replace the key if they could reach it")
+
+
+def _certificate(path: Path, remedy: str) -> tuple[bytes, bytes | None]:
+    try:
+        public, secret = load_certificate(path)
+        return checked_key(public), secret
+    except OSError:
+        reason = "cannot be read" if path.exists() else "is not there"
+    except (ValueError, IndexError):  # whatever the reader says could show what is in the file
+        reason = "is no key file"
+    raise SettingsError(f"{path}: {reason}; {remedy}")
+
+
+def _copy_it(directory: Path) -> str:
+    return f"copy {BROKER}{PUBLIC} from the broker's key directory to {directory}"
