@@ -21,13 +21,14 @@ class ResourceWatch:
         memory_limit: resident bytes, 0 = never.
         file_limit: how many descriptors this process may have. libzmq aborts it when there is none left for a peer.
         workers: how many are expected.
+        resident_bytes: at the start.
     """
 
-    def __init__(self, memory_limit: int, file_limit: int, workers: int) -> None:
+    def __init__(self, memory_limit: int, file_limit: int, workers: int, resident_bytes: int) -> None:
         self._memory_limit = memory_limit
         self._file_limit = file_limit
         self._enough_files = MAX_CLIENTS + FILES_PER_WORKER * workers + OWN_FILES
-        self._lean_bytes = 0
+        self._least_bytes = resident_bytes
         self._level = 0
 
     def on_start(self) -> list[Report]:
@@ -39,18 +40,21 @@ class ResourceWatch:
         return [Report("file_limit_low", fields)]
 
     def has_grown(self, resident_bytes: int) -> bool:
-        """To be asked at least once a second: whether to trim, since much of it may be free by now, and look again."""
-        self._lean_bytes = min(self._lean_bytes, resident_bytes)
-        return resident_bytes > self._lean_bytes + GROWTH_BYTES
+        """To be asked every few seconds: whether there may be much to trim, beyond the least that was ever used."""
+        self._least_bytes = min(self._least_bytes, resident_bytes)
+        return resident_bytes > self._least_bytes + GROWTH_BYTES
 
-    def on_memory(self, resident_bytes: int) -> None:
-        """What is used, nothing of it free.
+    def is_over(self, resident_bytes: int) -> bool:
+        """To be asked at least once a second: whether that is more than the limit."""
+        return 0 < self._memory_limit < resident_bytes
+
+    def require_memory(self, resident_bytes: int) -> None:
+        """As `is_over`, of what is left after a trim.
 
         Raises:
             MemoryLimitError: that is too much.
         """
-        self._lean_bytes = resident_bytes
-        if 0 < self._memory_limit < resident_bytes:
+        if self.is_over(resident_bytes):
             holds = f"{resident_bytes} bytes of memory, RACEPOOL_BROKER_MEMORY_LIMIT is {self._memory_limit}"
             raise MemoryLimitError(f"{holds}: some peer sends without end, or reads less than it is due")
 

@@ -101,7 +101,7 @@ class Server:
             Intake(self._frontend, self._on_client_frames),
             Intake(self._stats, self._on_stats_frames),
         )
-        self._resources = ResourceWatch(settings.broker_memory_limit, file_limit(), settings.workers)
+        self._resources = ResourceWatch(settings.broker_memory_limit, file_limit(), settings.workers, resident_bytes())
         self._patience_s = settings.liveness / 4
         self._woke_at = time.monotonic()
         self._judged_at = self._woke_at
@@ -278,13 +278,15 @@ class Server:
     def _look_after_itself(self, now: float) -> None:
         if now - self._memory_checked_at > MEMORY_CHECK_S:
             self._memory_checked_at = now
-            if self._resources.has_grown(resident_bytes()):
-                trim_memory()
-                self._resources.on_memory(resident_bytes())
+            if self._resources.is_over(resident_bytes()):
+                trim_memory()  # much of it may be free by now
+                self._resources.require_memory(resident_bytes())
         if now - self._sockets_checked_at > SOCKET_CHECK_S:
             self._sockets_checked_at = now
             self._check_sockets()
             self._perform(self._resources.on_files(open_files()))
+            if self._resources.has_grown(resident_bytes()):
+                trim_memory()
 
     def _check_sockets(self) -> None:
         for path, inode in self._bound.items():

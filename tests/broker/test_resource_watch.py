@@ -7,45 +7,42 @@ MIB = 2**20
 
 
 def watch(memory_limit: int = 0, file_limit: int = 1_000, workers: int = 3) -> ResourceWatch:
-    return ResourceWatch(memory_limit, file_limit, workers)
+    return ResourceWatch(memory_limit, file_limit, workers, 60 * MIB)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
 def test_memory_at_its_limit_is_no_offence() -> None:
-    watch(memory_limit=100 * MIB).on_memory(100 * MIB)
+    resources = watch(memory_limit=100 * MIB)
+
+    assert not resources.is_over(100 * MIB)
+    resources.require_memory(100 * MIB)
 
 
 def test_memory_above_its_limit_ends_the_broker_with_both_figures() -> None:
+    resources = watch(memory_limit=100 * MIB)
+
+    assert resources.is_over(100 * MIB + 1)
     with pytest.raises(
         MemoryLimitError, match=r"^104857601 bytes of memory, RACEPOOL_BROKER_MEMORY_LIMIT is 104857600"
     ):
-        watch(memory_limit=100 * MIB).on_memory(100 * MIB + 1)
+        resources.require_memory(100 * MIB + 1)
 
 
 def test_no_limit_is_never_reached() -> None:
-    watch(memory_limit=0).on_memory(2**50)
+    watch(memory_limit=0).require_memory(2**50)
 
 
-def test_memory_is_looked_at_closely_when_it_has_grown() -> None:
+def test_growth_is_measured_from_the_least_that_was_ever_used() -> None:
     resources = watch()
-    assert resources.has_grown(50 * MIB)  # nothing is known yet
-    resources.on_memory(50 * MIB)
 
-    assert not resources.has_grown(50 * MIB + GROWTH_BYTES)
-    assert resources.has_grown(50 * MIB + GROWTH_BYTES + 1)
-    resources.on_memory(80 * MIB)
-    assert not resources.has_grown(80 * MIB + GROWTH_BYTES)
+    grown = [
+        resources.has_grown(size) for size in (60 * MIB, 50 * MIB, 50 * MIB + GROWTH_BYTES, 51 * MIB + GROWTH_BYTES)
+    ]
 
-
-def test_growth_is_measured_from_the_least_since_the_last_look() -> None:
-    resources = watch()
-    resources.on_memory(500 * MIB)
-
-    assert not resources.has_grown(100 * MIB)
-
-    assert resources.has_grown(101 * MIB + GROWTH_BYTES)
+    assert grown == [False, False, False, True]
+    assert resources.has_grown(51 * MIB + GROWTH_BYTES)  # trimming it once may not have been enough
 
 
 # --- descriptors ------------------------------------------------------------------------------------------------------
