@@ -51,6 +51,8 @@ def _tell(outcome: campaign.Outcome, how: str) -> None:
     tally, before, after = outcome.tally, outcome.before.broker, outcome.after.broker
     table = Table("legitimate tasks beside", "tasks", "p50 ms", "p99 ms", "max ms")
     for kind, latencies in [*outcome.latencies_ms.items(), ("all", tally.latencies_ms)]:
+        if len(latencies) < 2:
+            continue  # none ended meanwhile
         parts = quantiles(latencies, n=100)
         table.add_row(kind, f"{len(latencies):,}", f"{parts[49]:.1f}", f"{parts[98]:.1f}", f"{max(latencies):.0f}")
     sent = ", ".join(f"{kind} {count:,}" for kind, count in sorted(outcome.sent.items()))

@@ -64,7 +64,7 @@ class Outcome:
 
 
 def run(running: Running, seconds: float, seed: str, kinds: Sequence[str] = tuple(PEERS)) -> Outcome:
-    """Two peers of each kind in its turn, until the time is over; then waits until the pool is at rest again."""
+    """Two peers of each kind in its turn, each at least once, until the time is over; then waits for rest."""
     before = running.stats()
     dice = Random(seed)
     sent: Counter[str] = Counter()
@@ -74,7 +74,7 @@ def run(running: Running, seconds: float, seed: str, kinds: Sequence[str] = tupl
         until = time.monotonic() + seconds
         for kind in cycle(kinds):
             began_at = time.monotonic()
-            if began_at > until:
+            if began_at > until and len(spans) >= len(kinds):
                 break
             peers = [_started(running, kind, dice) for _ in range(AT_A_TIME)]
             for peer in peers:
