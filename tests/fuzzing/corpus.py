@@ -17,11 +17,15 @@ from protocol.messages import (
     TO_CLIENT,
     TO_HEARTBEAT,
     TO_WORKER,
+    BadFrameError,
     Epoch,
+    ForeignVersionError,
     Id,
     Name,
     Outcome,
     Payload,
+    Welcome,
+    decode,
     encode,
 )
 
@@ -55,6 +59,20 @@ def any_frames(dice: Random) -> list[Payload]:
     """Frames that are hardly ever a message, though most of them once were one."""
     frames = encode(real(dice.choice(KINDS), dice))
     return dice.choice(MUTATIONS)(frames, dice)
+
+
+def any_frames_but_terms(dice: Random) -> list[Payload]:
+    """As `any_frames`, but no word of another version, which is the end of whatever waits, and no new limits."""
+    while True:
+        frames = any_frames(dice)
+        try:
+            message = decode(frames, TO_CLIENT)
+        except ForeignVersionError:
+            continue
+        except BadFrameError:
+            return frames
+        if not isinstance(message, Welcome):
+            return frames
 
 
 def noise(_frames: list[Payload], dice: Random) -> list[Payload]:

@@ -238,7 +238,7 @@ def test_broker_that_says_anything_gets_its_tasks_done(
     broker.noise = lambda: any_frames(dice)
     pid = worker.process.pid
 
-    for _ in range(1_000):
+    for _ in range(500):  # half of what the broker's socket keeps for it
         broker.say_frames(any_frames(dice))
     for kind in (Task, Who, Welcome, Bye) * 10:
         broker.say(real(kind, dice))
