@@ -6,7 +6,9 @@ import time
 
 import zmq
 
+from broker.intake import OverlongMultipartError
 from broker.lock import BrokerLock, LockTakenError
+from broker.resource_watch import MemoryLimitError
 from broker.server import Server, SocketLostError
 from protocol.errors import SettingsError
 from protocol.exits import Exit
@@ -44,7 +46,7 @@ def main() -> int:
     except SettingsError as error:
         log.error("broker_refused", reason=str(error))
         return _refused(error, Exit.BAD_SETTINGS)
-    except (zmq.ZMQError, SocketLostError) as error:
+    except (zmq.ZMQError, SocketLostError, MemoryLimitError, OverlongMultipartError) as error:
         log.error("broker_failed", reason=str(error))
         time.sleep(THROTTLE_S)
         return Exit.FAILURE

@@ -59,6 +59,7 @@ class BrokerCore:
         self._client_at: dict[Peer, Client] = {}
         self._lease = 0
         self._is_draining = False
+        self._is_crowded = False
         self._next_check = inf
         self._settles_at = -inf
         self._has_read_by = -inf
@@ -116,7 +117,8 @@ class BrokerCore:
         if client is None:
             if len(self.clients) >= MAX_CLIENTS:
                 self.counters["dropped"] += 1
-                return [Report("client_refused", {"clients": len(self.clients)})]
+                is_told, self._is_crowded = self._is_crowded, True
+                return [] if is_told else [Report("client_refused", {"clients": len(self.clients)})]
             client = self.clients[hello.client_id] = Client(hello.client_id, hello.session, peer, now, hello.held)
         self._client_at.pop(client.peer, None)
         self._client_at[peer] = client
@@ -148,6 +150,7 @@ class BrokerCore:
 
     def _forget_client(self, client: Client, now: float) -> list[Action]:
         del self.clients[client.id]
+        self._is_crowded = False
         self._client_at.pop(client.peer, None)
         queued, in_flight = self.ledger.abandon(client, now)
         if not queued and not in_flight:

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
@@ -26,8 +26,10 @@ from broker.actions import (
 )
 from broker.core import BrokerCore
 from broker.gate import Door, Gate
+from broker.intake import Handler, Intake
 from broker.process_watch import ProcessWatch
 from broker.quarantine import CLOSE_S, QuarantineWriter
+from broker.resource_watch import ResourceWatch
 from broker.statistics import Statistics
 from broker.tasks import Peer
 from protocol.endpoints import SOCKETS, is_tcp
@@ -50,21 +52,25 @@ from protocol.messages import (
     decode,
     encode,
 )
+from protocol.processes import file_limit, open_files, resident_bytes, trim_memory
 from protocol.settings import Settings
 from protocol.signals import Termination
-from protocol.sockets import ZERO_COPY_BYTES, Context, Socket, receive_from, router, sender_pid
+from protocol.sockets import ZERO_COPY_BYTES, Context, Socket, router, sender_pid
 
 CLIENT_SEND_LIMIT = 1_024  # twice what our client has outstanding; of one that reads nothing, no more is kept
 WORKER_SEND_LIMIT = 16
-MESSAGES_PER_TURN = 64
-MAX_SLEEP_S = 1.0
+MAX_SLEEP_S = 0.5
+MEMORY_CHECK_S = 0.5
 SOCKET_CHECK_S = 5.0
 MAX_FOREIGN_VERSIONS = 8
 DRAIN_S = 3.0
 FAREWELL_LINGER_MS = 1_000
 WARNINGS = frozenset(
-    {"worker_lost", "worker_silent", "worker_killed", "task_requeued", "task_abandoned", "broker_paused"}
-)
+    {
+        "worker_lost", "worker_silent", "worker_killed", "task_requeued", "task_abandoned",
+        "broker_paused", "file_limit_low", "file_limit_near",
+    }
+)  # fmt: skip
 ERRORS = frozenset({"task_given_up", "client_refused"})
 
 
@@ -99,15 +105,17 @@ class Server:
             self._poller.register(source, zmq.POLLIN)
         if self._gate is not None:
             self._poller.register(self._gate.source, zmq.POLLIN)
-        self._inlets = (  # in the order of a turn: results free workers, heartbeats prove life, then new work
-            (self._backend, self._on_worker_frames),
-            (self._heartbeat, self._on_heartbeat_frames),
-            (self._frontend, self._on_client_frames),
-            (self._stats, self._on_stats_frames),
+        self._intakes = (  # in the order of a turn: results free workers, heartbeats prove life, then new work
+            self._intake(self._backend, self._on_worker_frames),
+            self._intake(self._heartbeat, self._on_heartbeat_frames),
+            self._intake(self._frontend, self._on_client_frames),
+            self._intake(self._stats, self._on_stats_frames),
         )
+        self._resources = ResourceWatch(settings.broker_memory_limit, file_limit(), settings.workers, resident_bytes())
         self._patience_s = settings.liveness / 4
         self._woke_at = time.monotonic()
         self._judged_at = self._woke_at
+        self._memory_checked_at = self._woke_at
         self._sockets_checked_at = self._woke_at
         self._drain_until: float | None = None
         self._foreign_versions: set[int] = set()
@@ -126,9 +134,11 @@ class Server:
 
         Raises:
             SocketLostError: the run directory was cleaned; the next broker will bind anew.
+            MemoryLimitError, OverlongMultipartError: some peer piles up what only a new broker is rid of.
         """
         settings = self._settings
         self._log.info("broker_started", pid=os.getpid(), epoch=self._core.epoch.hex(), endpoint=settings.endpoint)
+        self._perform(self._resources.on_start())
         try:
             while not self._is_done():
                 self._turn()
@@ -158,12 +168,14 @@ class Server:
             self._on_termination()
         if self._gate is not None:
             self._keep(self._gate, is_asked=self._gate.source in ready)
-        undrained = [inlet for inlet, handle in self._inlets if inlet in ready and not self._drain(inlet, handle)]
+        undrained = [each.socket for each in self._intakes if each.socket in ready and not each.drain()]
         now = time.monotonic()
         stood_still_s = now - self._woke_at - asleep_s
         self._woke_at = now
         if stood_still_s > self._patience_s:
             self._perform(self._core.on_pause(now))
+        if any(each.is_stuck for each in self._intakes):
+            self._judged_at = now  # others may have spoken, and cannot be heard
         is_due = now > self._judged_at + self._patience_s
         if self._backend not in undrained or is_due:
             ended = self._processes.ended() if self._processes.fileno() in ready else []
@@ -172,22 +184,21 @@ class Server:
         if not undrained or is_due:
             self._judged_at = now
             self._perform(self._core.on_tick(now))
-        if now - self._sockets_checked_at > SOCKET_CHECK_S:
-            self._sockets_checked_at = now
-            self._check_sockets()
+        self._look_after_itself(now)
 
-    def _drain(self, source: Socket, handle: Callable[[Peer, list[Payload], zmq.Frame | None], None]) -> bool:
-        """Takes what is there, within a quota so that no flood starves the others; true if nothing is left."""
+    def _intake(self, source: Socket, handle: Handler) -> Intake:
+        """Of those only whose key may speak here, where there are keys."""
         door = self._doors.get(source)
-        for _ in range(MESSAGES_PER_TURN):
-            received = receive_from(source)
-            if received is None:
-                return True
-            if door is None or door.admits(received[0], received[2]):
-                handle(*received)
+        if door is None:
+            return Intake(source, handle)
+
+        def admit(peer: Peer, frames: list[Payload], first: zmq.Frame | None) -> None:
+            if door.admits(peer, first):
+                handle(peer, frames, first)
             else:
                 self._core.counters["bad_frames"] += 1
-        return False
+
+        return Intake(source, admit)
 
     def _keep(self, gate: Gate, *, is_asked: bool) -> None:
         """Lets in who may come in, and ends the sessions of those who may not be here any more."""
@@ -313,6 +324,19 @@ class Server:
         if self._drain_until is None:
             self._drain_until = time.monotonic() + DRAIN_S
             self._perform(self._core.on_drain())
+
+    def _look_after_itself(self, now: float) -> None:
+        if now - self._memory_checked_at > MEMORY_CHECK_S:
+            self._memory_checked_at = now
+            if self._resources.is_over(resident_bytes()):
+                trim_memory()  # much of it may be free by now
+                self._resources.require_memory(resident_bytes())
+        if now - self._sockets_checked_at > SOCKET_CHECK_S:
+            self._sockets_checked_at = now
+            self._check_sockets()
+            self._perform(self._resources.on_files(open_files()))
+            if self._resources.has_grown(resident_bytes()):
+                trim_memory()
 
     def _check_sockets(self) -> None:
         for path, inode in self._bound.items():

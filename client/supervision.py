@@ -16,7 +16,7 @@ PROGRAMS = ("broker", "worker")
 
 def supervisord_command(configuration: Path) -> list[str]:
     """The command line of a supervisord in the foreground."""
-    return [sys.executable, "-P", "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(configuration)]
+    return [sys.executable, "-P", "-m", "client.supervisord", "--nodaemon", "--configuration", str(configuration)]
 
 
 def write_configuration(settings: Settings, *, owner_pid: int | None = None) -> Path:

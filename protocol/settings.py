@@ -96,6 +96,9 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(10_000, ge=1, description="unresolved tasks that a client holds at most")
     backlog_limit: int = Field(100_000, ge=1, description="tasks that the broker's backlog holds at most")
     backlog_bytes: int = Field(2**30, ge=1, description="payload bytes that the broker's backlog holds at most")
+    broker_memory_limit: int = Field(
+        2**32, ge=0, description="resident bytes above which the broker ends, to be started anew, 0 = never"
+    )
     payload_limit: int = Field(16 * 2**20, ge=1024, le=2**30, description="bytes of one payload at most")
     max_tasks_per_worker: int = Field(0, ge=0, description="tasks after which a worker is recycled, 0 = never")
     worker_memory_limit: int = Field(0, ge=0, description="resident bytes above which a worker is recycled, 0 = never")
@@ -111,6 +114,15 @@ class Settings(BaseSettings):
     def _silence_outlasts_heartbeats(self) -> Self:
         if self.liveness < 2 * self.heartbeat_interval:
             raise ValueError(f"LIVENESS ({self.liveness:g}) must be at least twice HEARTBEAT_INTERVAL")
+        return self
+
+    @model_validator(mode="after")
+    def _broker_outlives_its_backlog(self) -> Self:
+        if 0 < self.broker_memory_limit < 2 * self.backlog_bytes:
+            raise ValueError(
+                f"BROKER_MEMORY_LIMIT ({self.broker_memory_limit}) must be 0 or at least twice BACKLOG_BYTES"
+                f" ({self.backlog_bytes}): what is submitted again may fill the backlog twice over"
+            )
         return self
 
     @classmethod

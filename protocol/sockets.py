@@ -143,19 +143,32 @@ def receive_from(socket: Socket) -> tuple[bytes, list[Payload], zmq.Frame | None
     """As `receive`, for a ROUTER: the peer, its frames, and the first of them as libzmq holds it (see `sender_pid`).
 
     Large frames are not copied. Small ones are: libzmq's own would cost several times their size while they wait.
+    Where as many as MAX_FRAMES come back there may be more: `skip` them before the next message.
     """
     try:
         peer = socket.recv(zmq.NOBLOCK)
     except zmq.Again:
         return None
-    frames: list[Payload] = []
-    source: zmq.Frame | None = None
-    while socket.get(zmq.RCVMORE):
+    source = frame = socket.recv(zmq.NOBLOCK, copy=False)  # there always is one, and its rest is there with it
+    frames: list[Payload] = [_kept(frame)]
+    while frame.more and len(frames) < MAX_FRAMES:
         frame = socket.recv(zmq.NOBLOCK, copy=False)
-        source = source or frame
-        if len(frames) < MAX_FRAMES:
-            frames.append(frame.bytes if len(frame) < ZERO_COPY_BYTES else frame.buffer)
+        frames.append(_kept(frame))
     return peer, frames, source
+
+
+def _kept(frame: zmq.Frame) -> Payload:
+    return frame.bytes if len(frame) < ZERO_COPY_BYTES else frame.buffer
+
+
+def skip(socket: Socket, limit: int) -> bool:
+    """Reads on in a multipart that was left, so many frames at most; true if none of it is left.
+
+    libzmq lets no other message of this socket come before its end.
+    """
+    if not socket.get(zmq.RCVMORE):
+        return True
+    return any(not socket.recv(zmq.NOBLOCK, copy=False).more for _ in range(limit))
 
 
 def sender_pid(source: zmq.Frame | None) -> int | None:

@@ -1,7 +1,10 @@
 """What all tests share: a bounded wait, and races to submit."""
 
+import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +27,14 @@ def wait_until() -> Callable[..., None]:
             time.sleep(POLL_S)
 
     return wait
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    """An address of the test's own, short enough for a socket."""
+    directory = Path(tempfile.mkdtemp(prefix="rp-", dir="/tmp"))
+    yield f"ipc://{directory}/s.ipc"
+    shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ MODULES = sorted(path for folder in OURS for path in (ROOT / folder).rglob("*.py
 CORES = [
     *(
         ROOT / "broker" / f"{name}.py"
-        for name in ("core", "ledger", "backlog", "roster", "tasks", "workers", "actions")
+        for name in ("core", "ledger", "backlog", "roster", "tasks", "workers", "actions", "resource_watch")
     ),
     ROOT / "worker" / "core.py",
     ROOT / "worker" / "heartbeat.py",

@@ -1332,7 +1332,22 @@ def test_clients_are_bounded(broker: BrokerCore, monkeypatch: pytest.MonkeyPatch
 
     assert told(broker.on_client(BOB, hello("bob"), now=0.0)) == ["client_refused"]
     assert broker.on_client(ALICE_AGAIN, hello(), now=0.0) == [SendToClient(ALICE_AGAIN, WELCOME)]
-    assert len(broker.clients) == 1
+    assert len(broker.clients) == broker.counters["dropped"] == 1
+
+
+def test_crowd_of_clients_is_told_once_until_one_of_them_has_left(
+    broker: BrokerCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "MAX_CLIENTS", 1)
+    with_client(broker)
+    assert told(broker.on_client(BOB, hello("bob"), now=0.0)) == ["client_refused"]
+
+    assert broker.on_client(BOB, hello("bob"), now=0.0) == []
+    broker.on_client(ALICE, Bye(), now=0.0)
+    assert broker.on_client(ALICE, hello(), now=0.0) == [SendToClient(ALICE, WELCOME)]
+    assert told(broker.on_client(BOB, hello("bob"), now=0.0)) == ["client_refused"]
+
+    assert broker.counters["dropped"] == 3
 
 
 def test_workers_are_bounded(broker: BrokerCore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1341,7 +1356,7 @@ def test_workers_are_bounded(broker: BrokerCore, monkeypatch: pytest.MonkeyPatch
 
     assert broker.on_worker(W2, ready("worker-2", 102), now=0.0) == []
     assert broker.on_heartbeat(H1, beat("worker-2", 102, busy=True), now=0.0) == [SendToHeartbeat(H1, Who())]
-    assert len(broker.roster.workers) == 1
+    assert len(broker.roster.workers) == broker.counters["bad_frames"] == 1
 
 
 def test_names_of_lost_workers_are_bounded(broker: BrokerCore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -489,6 +489,25 @@ def test_multipart_without_end_is_one_bad_frame(broker: Broker, wait_until: Wait
     stranger.close()
 
 
+def test_message_of_very_many_frames_holds_up_its_own_socket_only(start: StartBroker) -> None:
+    broker = start(**SLOW)
+    client, stranger = broker.client(), broker.dealer("stats_endpoint")
+    gaps_s: list[float] = []
+    bad_frames = 0
+
+    stranger.send_multipart([b""] * 1_000_000)  # read in one go they would take the broker seconds
+    while not bad_frames or len(gaps_s) < 10:
+        asked_at = time.monotonic()
+        send(client, AskStats())
+        figures = receive(client, TO_CLIENT)
+        gaps_s.append(time.monotonic() - asked_at)
+        bad_frames = PoolStats.model_validate_json(figures.payload).counters.bad_frames
+    broker.stats()
+
+    assert bad_frames == 1
+    assert max(gaps_s) < 0.7
+
+
 def test_oversized_frame_costs_its_sender_the_connection_only(start: StartBroker, wait_until: WaitUntil) -> None:
     broker = start(**SLOW, payload_limit=2**20)
     greedy, other = broker.client(), broker.client()

@@ -54,13 +54,17 @@ def nothing(_submit: Submit) -> list[ToClient]:
 
 
 class FakeBroker:
-    """Welcomes whoever says HELLO, answers pings; `on_submit` makes the answers to a task."""
+    """Welcomes whoever says HELLO, answers pings; `on_submit` makes the answers to a task.
+
+    `noise`, where there is one, makes frames that are sent before each reply.
+    """
 
     def __init__(self, endpoint: str, on_submit: OnSubmit = echo) -> None:
         self.endpoint = endpoint
         self.epoch = Epoch(os.urandom(8))
         self.on_submit = on_submit
         self.is_mute = False
+        self.noise: Callable[[], list[Payload]] | None = None
         self.heard: list[FromClient] = []
         self._peers: list[Payload] = []
         self._submitter: dict[Id, bytes] = {}
@@ -121,6 +125,8 @@ class FakeBroker:
             self._submitter[message.task_id] = peer
             replies = self.on_submit(message)
         for reply in replies:
+            if self.noise:
+                self._send([peer, *self.noise()])
             self._send([peer, *encode(reply)])
 
     def _send(self, frames: list[Payload]) -> None:

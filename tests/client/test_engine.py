@@ -1,6 +1,7 @@
 """The I/O thread against a broker that the test plays: sessions, answers that nobody can read, and its own end."""
 
 import gc
+import os
 import resource
 import threading
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import wait
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgpack
@@ -36,6 +38,7 @@ from protocol.messages import (
 from protocol.payloads import Parcel, pack_result
 from protocol.settings import Settings
 from tests.client.fake_broker import FakeBroker, echo, nothing
+from tests.fuzzing.corpus import any_frames_but_terms
 
 BOUND_S = 5.0
 Race = Callable[..., dict[str, Any]]
@@ -203,6 +206,15 @@ def test_garbage_from_the_broker_is_ignored(broker: FakeBroker, pool: ZmqPool, r
     broker.say_frames(frames)
 
     assert execute(pool, race(race_id="r2")) == "r2"
+
+
+def test_broker_that_says_anything_gets_its_answers_through(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
+    dice = Random(os.urandom(8))
+    broker.noise = lambda: any_frames_but_terms(dice)
+
+    futures = [submit(pool, race(race_id=f"r{index}")) for index in range(1_000)]
+
+    assert [future.result(BOUND_S) for future in futures] == [f"r{index}" for index in range(1_000)]
 
 
 def test_broker_of_another_version_fails_what_waits(

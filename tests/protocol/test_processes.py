@@ -1,4 +1,5 @@
 import mmap
+import os
 import resource
 import signal
 import subprocess
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from protocol.processes import cpu_ticks, process_state, resident_bytes
+from protocol.processes import cpu_ticks, file_limit, open_files, process_state, resident_bytes
 from tests.running import ROOT, WaitUntil
 
 
@@ -90,3 +91,23 @@ def test_file_limit_is_raised_to_what_is_allowed() -> None:
     )
 
     assert int(python(code)) == hard
+
+
+def test_open_files_are_counted() -> None:
+    before = open_files()
+
+    reader, writer = os.pipe()
+
+    assert open_files() == before + 2
+    os.close(reader)
+    os.close(writer)
+    assert open_files() == before <= file_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def test_freed_memory_is_given_back() -> None:
+    code = (
+        "from protocol.processes import *; ballast = [bytearray(5_000) for _ in range(20_000)];"
+        "top = ballast.pop(); del ballast; before = resident_bytes(); trim_memory(); print(before - resident_bytes())"
+    )
+
+    assert int(python(code)) > 50_000_000  # what the C library kept for itself

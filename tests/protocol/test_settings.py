@@ -28,6 +28,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "max_in_flight": 10_000,
         "backlog_limit": 100_000,
         "backlog_bytes": 2**30,
+        "broker_memory_limit": 2**32,
         "payload_limit": 16 * 2**20,
         "max_tasks_per_worker": 0,
         "worker_memory_limit": 0,
@@ -270,6 +271,16 @@ def test_remedy_names_what_may_be_wrong_with_an_endpoint(tmp_path: Path) -> None
 def test_run_directory_too_long_for_its_sockets_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"RACEPOOL_ENDPOINT=.*choose a shorter RACEPOOL_DIR"):
         Settings.load(dir="/tmp/" + "x" * 100)  # noqa: S108
+
+
+def test_brokers_memory_must_hold_its_backlog_twice_over() -> None:
+    with pytest.raises(
+        SettingsError, match=r"RACEPOOL_BROKER_MEMORY_LIMIT \(19\) must be 0 or at least twice .* \(10\)"
+    ):
+        Settings.load(broker_memory_limit=19, backlog_bytes=10)
+
+    assert Settings.load(broker_memory_limit=20, backlog_bytes=10).broker_memory_limit == 20
+    assert Settings.load(broker_memory_limit=0, backlog_bytes=2**40).broker_memory_limit == 0
 
 
 def test_silence_must_outlast_two_heartbeats() -> None:

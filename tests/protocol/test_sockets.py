@@ -1,10 +1,7 @@
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import zmq
@@ -21,6 +18,7 @@ from protocol.sockets import (
     receive_from,
     router,
     sender_pid,
+    skip,
 )
 from tests.key_files import key_pair, tcp_endpoints
 from tests.running import ROOT, WaitUntil
@@ -43,13 +41,6 @@ def context(opened: list[Socket]) -> Iterator[Context]:
     for socket in opened:
         socket.close(linger=0)
     context.term()
-
-
-@pytest.fixture
-def endpoint() -> Iterator[str]:
-    directory = Path(tempfile.mkdtemp(prefix="rp-", dir="/tmp"))  # ipc paths must be short
-    yield f"ipc://{directory}/s.ipc"
-    shutil.rmtree(directory)
 
 
 @pytest.fixture
@@ -106,6 +97,9 @@ def test_of_a_multipart_without_end_the_first_frames_are_kept(pair: Pair) -> Non
     connected.send(b"next")
     peer, received, _ = next_from(bound)
     assert received == [b"x"] * MAX_FRAMES
+    assert not skip(bound, 10_000)
+    assert skip(bound, 10_000)
+    assert skip(bound, 10_000)  # as before any other message
     assert next_from(bound)[1] == [b"next"]
 
     bound.send_multipart([peer, *[b"y"] * 20_000])

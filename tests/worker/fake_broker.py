@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,11 +49,15 @@ class Heard:
 
 
 class FakeBroker:
-    """Welcomes each READY unless it is `is_mute`, answers heartbeats of the incarnations that it welcomed."""
+    """Welcomes each READY unless it is `is_mute`, answers heartbeats of the incarnations that it welcomed.
+
+    `noise`, where there is one, makes frames that are sent before each reply.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.epoch = Epoch(os.urandom(8))
         self.is_mute = False
+        self.noise: Callable[[], list[Payload]] | None = None
         self.heard: list[Heard] = []
         self._known: set[Id] = set()
         self._outbox: deque[list[Payload]] = deque()
@@ -117,12 +121,16 @@ class FakeBroker:
 
     def _hear(self, peer: bytes, message: FromWorker) -> None:
         self.heard.append(Heard(message, peer))
+        if self.noise:
+            self._send(self._backend, [peer, *self.noise()])
         if isinstance(message, Ready) and not self.is_mute:
             self._known.add(message.incarnation)
             self._send(self._backend, [peer, *encode(Welcome(self.epoch, PAYLOAD_LIMIT, 2000))])
 
     def _feel(self, peer: bytes, beat: Heartbeat) -> None:
         self.heard.append(Heard(beat, peer))
+        if self.noise:
+            self._send(self._heartbeat, [peer, *self.noise()])
         if not self.is_mute:
             reply: ToHeartbeat = Pong(self.epoch) if beat.busy or beat.incarnation in self._known else Who()
             self._send(self._heartbeat, [peer, *encode(reply)])

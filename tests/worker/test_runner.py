@@ -9,14 +9,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from protocol import VERSION
 from protocol.exits import Exit
-from protocol.messages import Bye, Epoch, Heartbeat, Id, Outcome, Ready, Recycle, Result, Task, Who
+from protocol.messages import Bye, Epoch, Heartbeat, Id, Outcome, Ready, Recycle, Result, Task, Welcome, Who, encode
 from protocol.payloads import unpack_result
+from tests.fuzzing.corpus import any_frames, real
 from tests.running import environment
 from tests.worker.fake_broker import FakeBroker
 
@@ -227,6 +229,32 @@ def test_garbage_from_the_broker_is_ignored_and_logged(
 
     wait_until(lambda: results_of(broker, task))
     wait_until(lambda: len(worker.events("bad_frame")) == len(garbage))
+
+
+def test_broker_that_says_anything_gets_its_tasks_done(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil
+) -> None:
+    dice = Random(os.urandom(8))
+    broker.noise = lambda: any_frames(dice)
+    pid = worker.process.pid
+
+    for _ in range(500):  # half of what the broker's socket keeps for it
+        broker.say_frames(any_frames(dice))
+    for kind in (Task, Who, Welcome, Bye) * 10:
+        broker.say(real(kind, dice))
+    broker.say_frames(encode(real(Task, dice, epoch=broker.epoch)))
+    tasks: list[Task] = []
+
+    def is_done() -> bool:
+        """A task that comes into a session that noise has ended is the broker's to assign again."""
+        if not tasks or len(tasks) < len(broker.of(Heartbeat)):
+            tasks.append(broker.assign(race("echo", "through it all")))
+        return any(result.outcome is Outcome.OK for task in tasks for result in results_of(broker, task))
+
+    wait_until(is_done, timeout=BOUND_S)
+    assert worker.process.poll() is None
+    assert broker.of(Heartbeat)[-1].pid == pid
+    assert worker.events("bad_frame")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

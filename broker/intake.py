@@ -1,0 +1,57 @@
+"""What comes in at one of the broker's sockets, within quotas so that no flood starves the others. Opens no message."""
+
+from collections.abc import Callable
+
+import zmq
+
+from broker.tasks import Peer
+from protocol.messages import Payload
+from protocol.sockets import MAX_FRAMES, Socket, receive_from, skip
+
+MESSAGES_PER_TURN = 64
+FRAMES_PER_TURN = 4_096
+MAX_FRAMES_SKIPPED = 4_194_304
+
+Handler = Callable[[Peer, list[Payload], zmq.Frame | None], None]
+
+
+class OverlongMultipartError(Exception):
+    """A message of so many frames that to skip the rest would hold up all other peers of its socket for too long."""
+
+
+class Intake:
+    """One ROUTER and who handles what comes in there, message by message.
+
+    No message has as many as MAX_FRAMES frames; of one that has, the first are handed on and the rest is skipped, a
+    slice in each turn. Until its end (`is_stuck`) libzmq lets nobody else of this socket be heard.
+    """
+
+    def __init__(self, socket: Socket, handle: Handler) -> None:
+        self.socket = socket
+        self.is_stuck = False
+        self._handle = handle
+        self._skipped = 0
+
+    def drain(self) -> bool:
+        """Takes what is there, within the quota of a turn; true if nothing is left.
+
+        Raises:
+            OverlongMultipartError: the broker had better start anew.
+        """
+        if self.is_stuck and not self._skip():
+            return False
+        for _ in range(MESSAGES_PER_TURN):
+            received = receive_from(self.socket)
+            if received is None:
+                return True
+            self._handle(*received)
+            if len(received[1]) == MAX_FRAMES and not self._skip():
+                return False
+        return False
+
+    def _skip(self) -> bool:
+        self.is_stuck = not skip(self.socket, FRAMES_PER_TURN)
+        self._skipped = self._skipped + FRAMES_PER_TURN if self.is_stuck else 0
+        if self._skipped >= MAX_FRAMES_SKIPPED:
+            raise OverlongMultipartError(f"a peer sent a message of more than {MAX_FRAMES_SKIPPED} frames")
+        return not self.is_stuck
