@@ -15,9 +15,8 @@ BROKER = "broker"  # groups of supervisord.conf: of whatever else runs under the
 WORKER = "worker"
 PROBE_INTERVAL_S = 1.0
 PROBE_PATIENCE_S = 3.0
-STOPPED_PROBES = 2  # a broker that stands still for five seconds lives on
+STOPPED_PROBES = 2  # a broker that stands still for five seconds lives on, and one that takes as long to start
 SILENT_PROBES = 3  # one that is not stopped may be starved by a busy machine, which its death would not help
-START_S = 5.0  # a broker that young may still be importing
 UNKNOWN_WORKER_S = 15.0  # the broker itself kills a frozen worker that it knows, and does so sooner
 RESTART_INTERVAL_S = 1.0  # a process that ends at once must not spin: for it, supervisord's own pace will do
 FIRST_POKE_S = 0.01
@@ -214,11 +213,10 @@ class WatchdogCore:
         else:
             self._failures += 1
         self._asked_at = now
-        seen_at = self._watched[broker.pid].seen_at
-        if not self._is_frozen(broker.pid) or now < seen_at + START_S:
+        if not self._is_frozen(broker.pid):
             return [Probe(broker.pid)]
         self._failures = 0
-        heard_at = seen_at if self._heard_at is None else self._heard_at
+        heard_at = self._watched[broker.pid].seen_at if self._heard_at is None else self._heard_at
         return [Kill("broker_killed", broker.name, broker.pid, now - heard_at), Probe(broker.pid)]
 
     def _is_frozen(self, pid: int) -> bool:

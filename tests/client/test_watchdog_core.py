@@ -14,7 +14,6 @@ from client.watchdog_core import (
     PROBE_PATIENCE_S,
     RESTART_INTERVAL_S,
     SILENT_PROBES,
-    START_S,
     STOPPED_PROBES,
     UNKNOWN_WORKER_S,
     Action,
@@ -43,6 +42,7 @@ class World:
     table: dict[str, Process] = field(default_factory=lambda: {each.name: each for each in (BROKER, WORKER, OTHER)})
     letters: dict[int, str] = field(default_factory=dict)
     now: float = 100.0
+    is_supervisord_awake: bool = True
     is_broker_awake: bool = True
     answering_pid: int | None = BROKER.pid
     known_workers: tuple[int, ...] = (WORKER.pid,)
@@ -70,7 +70,7 @@ class World:
         for action in actions:
             self.done.append((self.now, action))
             match action:
-                case Survey():
+                case Survey() if self.is_supervisord_awake:
                     self.perform(self.core.on_table(self.table.values(), self.now))
                 case Probe() if self.is_broker_awake:
                     self.answer()
@@ -329,7 +329,7 @@ def test_broker_gets_time_to_start() -> None:
 
     world.run(60, world.kills)
 
-    assert world.now - 100.0 >= max(START_S, STOPPED_FREEZE_S)
+    assert world.now - 100.0 >= STOPPED_FREEZE_S
 
 
 def test_answer_that_cannot_be_read_is_a_sign_of_life(world: World) -> None:
@@ -365,6 +365,9 @@ def test_next_broker_starts_with_a_clean_slate(world: World) -> None:
     world.run(STOPPED_FREEZE_S - 0.5)
     assert world.kills() == [kill]
     assert world.done[-1][1] == Probe(11)
+    world.letters.clear()
+    world.run(60)
+    assert world.kills() == [kill], "this one has never answered"
     world.answering_pid = 11
     world.thaw_broker()
     world.run(60)
@@ -373,17 +376,27 @@ def test_next_broker_starts_with_a_clean_slate(world: World) -> None:
 
 
 def test_own_pause_counts_for_nobodys_silence(world: World) -> None:
-    world.run(0.5)
-    for _ in range(10):
-        world.is_broker_awake = False
-        world.run(PROBE_INTERVAL_S)
-        world.is_broker_awake = True
-        world.letters[BROKER.pid] = "T"  # all were stopped at once, and this process was the first to go on
-        world.now += 60.0
-        world.tick()
-        world.letters.clear()
+    world.freeze_broker()
+    world.run(PROBE_INTERVAL_S + 0.5)  # a probe is on its way
+
+    world.now += 60.0  # all were stopped at once, and this process is the first to go on
+    world.run(PROBE_PATIENCE_S + 1.0)
+    world.thaw_broker()
+    world.run(60)
 
     assert world.kills() == []
+
+
+def test_broker_that_has_ended_is_asked_nothing_though_supervisord_does_not_answer(world: World) -> None:
+    ended_at = world.now + 0.001
+    world.now = ended_at
+    world.is_supervisord_awake = False
+
+    world.end(BROKER)
+    world.run(60)
+
+    assert len(world.times(Survey, ended_at)) == POKES
+    assert world.times(Probe, ended_at) == []
 
 
 # --- workers that no broker knows -------------------------------------------------------------------------------------
