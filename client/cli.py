@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from client.chaos.command import chaos
 from client.display import race_table, stats_table
 from client.local import local_pool
 from client.monitoring import fetch_stats, wait_for_workers
@@ -267,6 +268,7 @@ def _program(name: str) -> click.Command:
 
 main.add_command(_program("broker"))
 main.add_command(_program("worker"))
+main.add_command(chaos)
 
 
 # --- a look at it -----------------------------------------------------------------------------------------------------
