@@ -19,6 +19,11 @@ PLAIN_EVERY = 10
 INTERRUPTED = 130
 
 
+_WIDTH = max(map(len, KINDS))
+_LINES = [f"  {name:{_WIDTH}}  {kind.about}" for name, kind in KINDS.items()]
+_TABLE = "\n".join(["\b", "Kinds of faults:", *_LINES])  # click leaves a paragraph that begins so as it is
+
+
 class _Kinds(click.ParamType[tuple[Kind, ...]]):
     name = "kinds"
 
@@ -29,7 +34,7 @@ class _Kinds(click.ParamType[tuple[Kind, ...]]):
             self.fail(str(error), param, context)
 
 
-@click.command(epilog="Kinds of faults: " + ", ".join(KINDS) + ".")
+@click.command(epilog=_TABLE)
 @click.option("--seconds", type=click.FloatRange(5, MAX_SECONDS), default=30.0, show_default=True, help="Of load.")
 @click.option("--rate", type=click.FloatRange(1, 1_000), default=40.0, show_default=True, help="Submissions a second.")
 @click.option(

@@ -43,11 +43,20 @@ class Entry:
         return int(self.fields.get("pid", 0))
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A task came into a worker's hands, or went back to its place in the backlog."""
+
+    at: float
+    task_id: str
+    is_back: bool
+
+
 class Journal:
-    """All that was logged, reduced to what is judged: entries of note, who got which task first, and bad signs.
+    """All that was logged, reduced to what is judged: entries of note, the moves of tasks, and bad signs.
 
     Attributes:
-        assigned: the tasks of first attempts in the order of their assignment, by epoch.
+        moves: of tasks, to workers and back, by epoch.
         has_gaps: whether lines of that epoch were dropped.
         workers_of: who worked on each task; None once nobody wants to know any more.
         alarms: what no fault asks for, as text.
@@ -58,7 +67,7 @@ class Journal:
 
     def __init__(self, wall_offset_s: float) -> None:
         self.entries: list[Entry] = []
-        self.assigned: list[list[str]] = [[]]
+        self.moves: list[list[Move]] = [[]]
         self.workers_of: dict[str, set[str]] | None = {}
         self.has_gaps: list[bool] = [False]
         self.alarms: list[str] = []
@@ -71,16 +80,15 @@ class Journal:
             self.on_other_line("broker", line)
             return
         if entry.event == "broker_started":
-            self.assigned.append([])
+            self.moves.append([])
             self.has_gaps.append(False)
         elif entry.event == "log_lines_dropped":
             self.has_gaps[-1] = True
-        elif entry.event == "task_assigned":
-            task_id = str(entry.fields["task_id"])
+        elif entry.event in ("task_assigned", "task_requeued"):
+            move = Move(entry.at, str(entry.fields["task_id"]), entry.event == "task_requeued")
+            self.moves[-1].append(move)
             if self.workers_of is not None:
-                self.workers_of.setdefault(task_id, set()).add(entry.worker)
-            if entry.fields["attempt"] == 1:
-                self.assigned[-1].append(task_id)
+                self.workers_of.setdefault(move.task_id, set()).add(entry.worker)
         if entry.event in KEPT:
             self.entries.append(entry)
 

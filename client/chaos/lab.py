@@ -1,14 +1,10 @@
 """The life of a lab: a private pool is started, the truth found, load and faults let loose, and what is left judged."""
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,16 +18,13 @@ from client.chaos.load import Orders
 from client.chaos.measurement import measure
 from client.chaos.memory import Memory
 from client.chaos.plan import STEADY_CLIENTS, Fault, Plan, steady
-from client.chaos.processes import end_all, processes_of
 from client.chaos.quiet import UnfitTransformError, find_truth
+from client.chaos.stage import Stage
 from client.chaos.verdict import Ending, Evidence, Invariant, verdict
 from client.chaos.watch import Watch
 from client.chaos.witness import Witness
-from client.monitoring import fetch_stats
-from client.supervision import child_environment, supervisord_command, write_configuration
 from client.zmq_pool import ZmqPool
-from protocol.errors import PoolError
-from protocol.settings import Settings, sockets_in, variable
+from protocol.settings import Settings, sockets_in
 
 QUEUE_TIMEOUT_S: Final = 30.0
 RUN_TIMEOUT_S: Final = 10.0
@@ -43,8 +36,6 @@ TURN_S: Final = 0.1
 SAY_S: Final = 1.0
 SETTLE_S: Final = 10.0
 STUCK_S: Final = 6.0
-SUPERVISORD_END_S: Final = 5.0
-DEFAULT_TRANSFORM: Final = "worker.transform:transform_race"
 
 
 class LabError(Exception):
@@ -96,23 +87,14 @@ class Lab:
     """
 
     def __init__(self, plan: Plan, transform: str | None, say: Callable[[str], None]) -> None:
-        self.plan = plan
-        self.settings = lab_settings(plan.workers)
-        self.stop = threading.Event()
+        self._plan = plan
         self._say = say
         self._faults = plan.faults()
-        self._watch = Watch(self.settings, self._faults)
-        environment = child_environment(self.settings)
-        self._transform = transform or environment.get(variable("transform")) or DEFAULT_TRANSFORM
-        self._environment = environment | {
-            variable("transform"): "worker.saboteur:transform",
-            variable("chaos_transform"): self._transform,
-            variable("chaos_harms"): str(self._watch.harms),
-        }
-        self._supervisord: subprocess.Popen[bytes] | None = None
-        self._clients: dict[str, subprocess.Popen[bytes]] = {}
+        self._settings = lab_settings(plan.workers)
+        self._settings.private_dir()
+        self._watch = Watch(self._settings, self._faults)
+        self._stage = Stage(plan, self._settings, self._watch.harms, transform)
         self._threads: list[threading.Thread] = []
-        self._configuration = Path()
 
     def run(self, *, keep: bool = False) -> Findings:
         """The whole life. An interruption (Ctrl-C, SIGTERM) ends it early, and what was seen until then is judged.
@@ -136,78 +118,38 @@ class Lab:
             is_kept = keep
             raise LabError(str(error)) from None
         finally:
-            self._end()
+            self._stage.end()
+            self._watch.close()
             if not is_kept:
-                shutil.rmtree(self.settings.dir, ignore_errors=True)
+                shutil.rmtree(self._settings.dir, ignore_errors=True)
         return findings
-
-    # --- the ground that faults are done to ---------------------------------------------------------------------------
-
-    @property
-    def records(self) -> Path:
-        """Where clients write their records."""
-        return self._watch.records
-
-    def start_client(self, orders: Orders) -> "subprocess.Popen[bytes]":
-        """A client of its own, at work."""
-        child = self.start_program([sys.executable, "-P", "-m", "client.chaos.load", orders.to_text()])
-        self._clients[orders.name] = child
-        return child
-
-    def start_program(self, command: list[str]) -> "subprocess.Popen[bytes]":
-        """Any program, in the lab's environment; its standard input ends with the lab."""
-        with (self.settings.dir / "log" / "programs.log").open("ab") as log:
-            return subprocess.Popen(  # noqa: S603  # our own interpreter and modules
-                command, env=self._environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
-            )
-
-    def start_supervisord(self) -> None:
-        """Another one, when the last has ended."""
-        if self._supervisord is not None:
-            self._supervisord.wait()
-        self._supervisord = subprocess.Popen(  # noqa: S603  # our own interpreter and file
-            supervisord_command(self._configuration), env=self._environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-
-    def pid_of_client(self, name: str) -> int | None:
-        """None if there is no such client."""
-        client = self._clients.get(name)
-        return None if client is None or client.poll() is not None else client.pid
 
     # --- its life -----------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         self._say("starting a private pool")
-        self._configuration = write_configuration(self.settings, owner_pid=os.getpid())
-        self.records.mkdir(mode=0o700)
-        self.start_supervisord()
+        self._stage.start_supervisord()
         deadline = time.monotonic() + START_S
-        while not self._is_full():
+        alarms = self._watch.journal.alarms
+        while not self._stage.is_full():
             self._watch.look()
-            if self._watch.journal.alarms or time.monotonic() >= deadline:
-                raise LabError("the pool did not start: " + "; ".join(self._watch.journal.alarms or ["no workers"]))
+            if alarms or time.monotonic() >= deadline:
+                raise LabError("the pool did not start: " + "; ".join(alarms or ["its workers were not ready in time"]))
             time.sleep(TURN_S)
-
-    def _is_full(self) -> bool:
-        try:
-            return fetch_stats(self.settings.stats_endpoint, 1.0).total_workers == self.settings.workers
-        except PoolError:
-            return False
 
     def _work(self) -> None:
         watch = self._watch
         self._say("computing the right answers on the quiet pool")
-        with ZmqPool.of(self.settings) as pool:
-            truth = find_truth(pool, self.plan, self._transform, watch.journal, watch.look)
+        with ZmqPool.of(self._settings) as pool:
+            truth = find_truth(pool, self._plan, self._stage.transform, watch.journal, watch.look)
         watch.journal.workers_of = None
         watch.witness = Witness(truth, self._faults)
         watch.begins_at = time.monotonic() + SAY_S
         watch.start()
         for client in range(STEADY_CLIENTS):
-            self.start_client(Orders(self.plan, steady(client), self.records, client, watch.begins_at))
+            self._stage.start_client(Orders(self._plan, steady(client), self._stage.records, client, watch.begins_at))
         waiting = [fault for fault in self._faults if not fault.kind.verb]
-        while self._elapsed_s() < self.plan.seconds:
+        while self._elapsed_s() < self._plan.seconds:
             while waiting and waiting[0].at_s <= self._elapsed_s():
                 self._begin(waiting.pop(0))
             self._turn()
@@ -223,7 +165,7 @@ class Lab:
 
     def _inject(self, injection: Injection) -> None:
         try:
-            inject(self, injection)
+            inject(self._stage, injection)
         except Exception as error:  # noqa: BLE001  # in a thread; the report tells it
             injection.missed = f"it could not be done: {error!r}"
 
@@ -238,7 +180,7 @@ class Lab:
         assert witness is not None  # noqa: S101  # there is load
         elapsed_s = self._elapsed_s()
         self._say(
-            f"{max(0.0, elapsed_s):3.0f} of {self.plan.seconds:.0f} s: {witness.counts['execs']} execs, "
+            f"{max(0.0, elapsed_s):3.0f} of {self._plan.seconds:.0f} s: {witness.counts['execs']} execs, "
             f"{witness.counts['right']} right, {sum(witness.errors.values())} errors that were asked for, "
             f"{len(witness.failed)} others, {len(witness.open)} open; {len(self._watch.injections)} faults"
         )
@@ -252,8 +194,8 @@ class Lab:
         while time.monotonic() < deadline:
             self._turn()
             now = time.monotonic()
-            missing = self._missing()
-            is_resolved = not any(client.poll() is None for client in self._clients.values())
+            missing = self._stage.missing()
+            is_resolved = self._stage.are_clients_done()
             is_calm = not any(thread.is_alive() for thread in self._threads)
             if missing:
                 idle_since = now
@@ -265,67 +207,38 @@ class Lab:
             if is_calm and now > idle_since + STUCK_S:
                 break  # the pool has nothing to do, and yet somebody waits
         waited_s = time.monotonic() - began_at
-        missing = self._missing()
-        surplus = self._surplus()
+        missing = self._stage.missing()
+        surplus = self._stage.surplus()
         deadline = time.monotonic() + SETTLE_S
         while surplus and time.monotonic() < deadline:
             time.sleep(TURN_S)
-            surplus = self._surplus()
+            surplus = self._stage.surplus()
         return Ending(waited_s, tuple(missing), tuple(surplus))
-
-    def _missing(self) -> list[str]:
-        try:
-            stats = fetch_stats(self.settings.stats_endpoint, 1.0)
-        except PoolError as error:
-            return [str(error)]
-        there = {worker.name for worker in stats.workers}
-        states = {process.name: str(process) for process in processes_of(self.settings.dir)}
-        names = [f"worker-{index}" for index in range(self.settings.workers)]
-        missing = [
-            f"{states.get(name, f'{name} (no process)')} is not in the pool" for name in names if name not in there
-        ]
-        if stats.idle_workers < stats.total_workers or stats.in_flight:
-            missing.append(
-                f"{stats.in_flight} tasks are in flight, {stats.total_workers - stats.idle_workers} workers not idle"
-            )
-        if stats.queue_depth:
-            missing.append(f"{stats.queue_depth} tasks wait")
-        return missing
-
-    def _surplus(self) -> list[str]:
-        """Processes that should not be there: a second one of a name, or a child that somebody left."""
-        found = [process for process in processes_of(self.settings.dir) if process.program not in ("client", "rubbish")]
-        counts = Counter(process.name for process in found)
-        return [str(process) for process in found if counts[process.name] > 1]
 
     def _judge(self, ending: Ending | None) -> Findings:
         watch = self._watch
-        self.stop.set()
+        self._stage.stop.set()
         for thread in self._threads:
             thread.join(SETTLE_S)
         watch.stop()
         watch.look()
-        seconds = min(self._elapsed_s(), self.plan.seconds)
+        seconds = min(self._elapsed_s(), self._plan.seconds)
         injections = [watch.injections[number] for number in sorted(watch.injections)]
         noticed = measure(injections, watch.journal)
         growth = list(watch.memory.growth(seconds))
         witness = watch.witness or Witness([], self._faults)
-        evidence = Evidence(self.settings, witness, watch.journal, injections, noticed, growth, ending)
+        evidence = Evidence(self._settings, witness, watch.journal, injections, noticed, growth, ending)
         return Findings(
-            self.plan, self._transform, self.settings.dir, watch.begins_at, seconds, ending is not None, evidence,
-            watch.memory, verdict(evidence),
-        )  # fmt: skip
-
-    def _end(self) -> None:
-        self.stop.set()
-        for client in self._clients.values():
-            client.kill()
-        if self._supervisord is not None:
-            self._supervisord.kill()  # its children die with it
-            self._supervisord.wait()
-        end_all(self.settings.dir)
-        for client in self._clients.values():
-            client.wait()
+            plan=self._plan,
+            transform=self._stage.transform,
+            directory=self._settings.dir,
+            begins_at=watch.begins_at,
+            seconds=seconds,
+            is_whole=ending is not None,
+            evidence=evidence,
+            memory=watch.memory,
+            invariants=verdict(evidence),
+        )
 
 
 @contextmanager

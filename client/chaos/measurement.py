@@ -10,6 +10,11 @@ from client.chaos.journal import EXITED, Entry, Journal
 SLACK_S: Final = 0.02  # instants of two processes, one of them rounded to milliseconds
 PATIENCE_S: Final = 5.0
 LET_GO_S: Final = 0.5
+SILENCE_FACTOR: Final = 1.5  # of the liveness, for a process that used CPU at first
+EXIT_NOTICED_S: Final = 1.0  # a matter of milliseconds on a machine that has any to spare
+LISTENER_S: Final = 15.0
+SOCKETS_S: Final = 5.0
+NOISE_S: Final = 2.0
 NOT_NOTICED: Final = "-"
 
 
@@ -48,6 +53,21 @@ def outages(injections: Iterable[Injection], journal: Journal, *names: str) -> l
             is_passing = injection.name in ("broker-freeze", "supervisord-freeze")
             found.append((injection.at, (injection.until or injection.at) if is_passing else started))
     return found
+
+
+def detection_bound_s(noticed: Noticed, liveness_s: float) -> float | None:
+    """Within how many seconds this must have been noticed; None if nothing is promised."""
+    match noticed.how:
+        case "process_exit" | "run_timeout":
+            return EXIT_NOTICED_S
+        case "silence":
+            return SILENCE_FACTOR * liveness_s + NOISE_S
+        case "event listener":
+            return LISTENER_S + NOISE_S
+        case "the broker":
+            return SOCKETS_S + NOISE_S
+        case _:
+            return None
 
 
 class _Look:
@@ -112,12 +132,11 @@ class _Look:
         how = "it uses CPU" if lost.event == "worker_silent" else str(lost.fields.get("reason"))
         if lost.event == "worker_silent":
             return Noticed(kind.name, how, detection_s, None, is_clouded)
-        recovery_s, is_late = self._recovery(hit, lost)
+        recovery_s, is_late = self._recovery(max(hit.until or since, since), lost)
         return Noticed(kind.name, how, detection_s, recovery_s, is_clouded or is_late)
 
-    def _recovery(self, hit: Hit, lost: Entry) -> tuple[float | None, bool]:
+    def _recovery(self, since: float, lost: Entry) -> tuple[float | None, bool]:
         """Until a worker of its name is ready again: the same process, when it was let go, or another."""
-        since = max(hit.until or hit.at, hit.at)
         for ready in self._journal.of("worker_ready"):
             if ready.worker == lost.worker and ready.at >= max(since, lost.at) - SLACK_S:
                 return _elapsed(since, ready.at, self._idle)

@@ -9,16 +9,14 @@ from typing import Final
 from client.chaos.injection import Injection
 from client.chaos.journal import Entry, Journal
 from client.chaos.kinds import CRASHED, OVERRAN
-from client.chaos.measurement import Noticed
+from client.chaos.measurement import SILENCE_FACTOR, Noticed, detection_bound_s, outages
 from client.chaos.memory import Growth
 from client.chaos.records import Resolved, Submitted
 from client.chaos.witness import Life, Witness, named
 from protocol.settings import Settings
 
-SILENCE_FACTOR: Final = 1.5  # of the liveness, for a process that used CPU at first
-EXIT_NOTICED_S: Final = 1.0  # a matter of milliseconds on a machine that has any to spare
-NOISE_S: Final = 2.0
 BROKER_ENDS_ITSELF_S: Final = 12.0
+VANISHED_S: Final = 1.5
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,7 @@ def verdict(evidence: Evidence) -> list[Invariant]:
         Invariant("errors came only where a fault explains them", _expected(evidence), tuple(unexplained)),
         Invariant("every exec resolved in time", _longest(evidence), tuple(_late(evidence))),
         Invariant("tasks were assigned in the order of submission", *_order(evidence)),
+        Invariant("a killed client's queued tasks were dropped", *_vanished(evidence)),
         Invariant("nobody was taken for lost without a cause", *_losses(evidence)),
         Invariant("each loss was noticed in time", *_detections(evidence)),
         Invariant("the counters added up", f"{witness.samples} samples", tuple(witness.books)),
@@ -195,21 +194,57 @@ def unresolved_count(evidence: Evidence) -> int:
 
 
 def _order(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
-    """First assignments of each epoch, by client; an epoch whose log has gaps tells nothing."""
-    broken, checked = [], 0
-    for has_gaps, task_ids in zip(evidence.journal.has_gaps, evidence.journal.assigned, strict=True):
+    """By epoch and client: first assignments come in order, and nobody goes before an older task that was given back.
+
+    An epoch whose log has gaps tells nothing.
+    """
+    broken: list[str] = []
+    checked = 0
+    for has_gaps, moves in zip(evidence.journal.has_gaps, evidence.journal.moves, strict=True):
+        first: dict[str, int] = {}
+        back: defaultdict[str, set[int]] = defaultdict(set)
         seen: set[str] = set()
-        reached: dict[str, int] = {}
-        for task_id in task_ids:
-            client, n = evidence.witness.exec_of.get(task_id, ("", 0))
-            if has_gaps or not client or task_id in seen:
-                continue
-            seen.add(task_id)
-            checked += 1
-            if n < reached.get(client, 0):
-                broken.append(f"{named(client, n)} came after {named(client, reached[client])}")
-            reached[client] = max(n, reached.get(client, 0))
+        for move in () if has_gaps else moves:
+            client, n = evidence.witness.exec_of.get(move.task_id, ("", 0))
+            if move.is_back:
+                back[client].add(n)
+            elif client:
+                back[client].discard(n)
+                older = max((each for each in back[client] if each < n), default=0)
+                if move.task_id not in seen:
+                    older = max(older, first.get(client, 0) if n < first.get(client, 0) else 0)
+                    first[client] = max(n, first.get(client, 0))
+                if older:
+                    broken.append(f"{named(client, n)} and {older} changed places")
+                seen.add(move.task_id)
+                checked += 1
     return f"{checked} assignments", tuple(broken)
+
+
+def _vanished(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
+    """Tasks of a client that was killed are not begun any more when its silence has been noticed."""
+    patience_s = evidence.settings.liveness + VANISHED_S
+    absent = outages(evidence.injections, evidence.journal, "broker-", "supervisord-kill", "sockets-removed")
+    gone = {
+        each.client: each.at
+        for each in evidence.injections
+        if each.name == "client-kill"
+        and not each.missed
+        and not any(begin < each.at + patience_s and end > each.at for begin, end in absent)
+    }
+    begun = Counter(
+        client
+        for moves in evidence.journal.moves
+        for move in moves
+        if (client := evidence.witness.exec_of.get(move.task_id, ("", 0))[0]) in gone
+        and not move.is_back
+        and move.at > gone[client] + patience_s
+    )
+    broken = [
+        f"{count} tasks of {client} were begun {patience_s:g} s after its death and later"
+        for client, count in begun.items()
+    ]
+    return f"{len(gone)} killed clients", tuple(broken)
 
 
 # --- workers and programs ---------------------------------------------------------------------------------------------
@@ -224,21 +259,6 @@ def _losses(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
         if entry.pid not in hits
     ]
     return f"{len(losses)} losses", tuple(broken)
-
-
-def detection_bound_s(noticed: Noticed, liveness_s: float) -> float | None:
-    """Within how many seconds this must have been noticed; None if nothing is promised."""
-    match noticed.how:
-        case "process_exit" | "run_timeout":
-            return EXIT_NOTICED_S
-        case "silence":
-            return SILENCE_FACTOR * liveness_s + NOISE_S
-        case "event listener":
-            return 15.0 + NOISE_S
-        case "the broker":
-            return 5.0 + NOISE_S
-        case _:
-            return None
 
 
 def _detections(evidence: Evidence) -> tuple[str, tuple[str, ...]]:

@@ -55,6 +55,11 @@ class Watch:
         """Begins to ask the broker for its figures."""
         self._sampler.start()
 
+    def close(self) -> None:
+        """Gives all files back."""
+        for tail in self._tails.values():
+            tail.close()
+
     def stop(self) -> None:
         """Asks no more."""
         self._stop.set()
