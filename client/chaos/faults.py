@@ -134,6 +134,8 @@ def _kill_client(ground: Ground, injection: Injection) -> None:
         time.sleep(POLL_S)
     injection.at = time.monotonic()
     child.kill()
+    if _line_count(orders.file) < VICTIM_TASKS:
+        injection.missed = f"it had not submitted its tasks within {BURST_S:g} s"
 
 
 def _line_count(path: Path) -> int:

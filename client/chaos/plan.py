@@ -12,8 +12,8 @@ from client.chaos.races import HEAVY, LIGHT
 LEAD_S: Final = 1.5
 CALM_S: Final = 1.0
 LOOK_S: Final = 0.25
-BURST_CHANCE: Final = 0.02
-BURST: Final = 25
+BURST: Final = 20
+BURST_LEAD_S: Final = 0.03
 HEAVY_CHANCE: Final = 0.1
 STEADY_CLIENTS: Final = 2
 
@@ -65,7 +65,7 @@ class Plan:
 
     Attributes:
         seconds: how long the load lasts.
-        rate: submissions a second of all steady clients together, on average.
+        rate: submissions a second of all steady clients together, on average, beside a burst at each fault.
         every_s: how far apart faults begin, on average, as far as those that go on let another begin.
     """
 
@@ -104,19 +104,16 @@ class Plan:
         return Fault(number, round(at_s, 3), kind, target, round(random.uniform(*kind.lasts_s), 3))
 
     def load(self, client: int) -> Iterator[Submission]:
-        """A steady client's submissions in order. The first one carries the faults that travel in a race."""
+        """A steady client's submissions in order; the first client carries the faults that travel in a race."""
         random = Random(f"{self.seed}/load/{client}")  # noqa: S311  # no secret
-        carried = deque(fault for fault in self.faults() if fault.kind.verb) if client == 0 else deque()
-        gap_s = STEADY_CLIENTS * (1 + BURST_CHANCE * (BURST - 1)) / self.rate
+        waiting = deque(self.faults())
+        gap_s = STEADY_CLIENTS / self.rate
         at_s = random.expovariate(1 / gap_s)
         while at_s < self.seconds:
-            while carried and carried[0].at_s <= at_s:
-                yield _carrying(carried.popleft(), random)
-            for _ in range(BURST if random.random() < BURST_CHANCE else 1):
-                yield Submission(at_s, _race(random))
+            while waiting and waiting[0].at_s - BURST_LEAD_S <= at_s:
+                yield from _around(waiting.popleft(), client, random)
+            yield Submission(at_s, _race(random))
             at_s += random.expovariate(1 / gap_s)
-        for fault in carried:
-            yield _carrying(fault, random)
 
     def burst(self, fault: int, count: int, sleeps_s: float) -> Iterator[Submission]:
         """What a client submits that is there for one fault: all at once."""
@@ -145,8 +142,12 @@ def _clash(fault: Fault, other: Fault) -> bool:
     return bool(fault.kind.takes & other.kind.avoids or other.kind.takes & fault.kind.avoids)
 
 
-def _carrying(fault: Fault, random: Random) -> Submission:
-    return Submission(fault.at_s, random.randrange(LIGHT), fault.number)
+def _around(fault: Fault, client: int, random: Random) -> Iterator[Submission]:
+    """A burst just before it, so that it meets a pool that has something to lose; and the race that it travels in."""
+    for index in range(BURST):
+        if fault.kind.verb and client == 0 and index == BURST // 2:
+            yield Submission(fault.at_s - BURST_LEAD_S, random.randrange(LIGHT), fault.number)
+        yield Submission(fault.at_s - BURST_LEAD_S, _race(random))
 
 
 def _race(random: Random) -> int:

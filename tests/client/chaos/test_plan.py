@@ -1,11 +1,12 @@
 """The same seed gives the same faults and load, and no fault begins that another one forbids."""
 
+from collections import Counter
 from itertools import pairwise
 
 import pytest
 
 from client.chaos.kinds import ABSENT_SUPERVISORD, KINDS, Kind, UnknownKindError, chosen
-from client.chaos.plan import STEADY_CLIENTS, Fault, Plan
+from client.chaos.plan import BURST, BURST_LEAD_S, STEADY_CLIENTS, Fault, Plan
 from client.chaos.races import LIGHT, RACES, body, harmful, lab_race
 from protocol.race import RaceData
 
@@ -91,12 +92,15 @@ def test_first_client_alone_carries_each_fault_that_travels_in_a_race() -> None:
     carried = [each for each in plan().load(0) if each.fault is not None]
 
     assert [each.fault for each in carried] == [fault.number for fault in travelling]
-    assert [each.at_s for each in carried] == [fault.at_s for fault in travelling]
+    assert [each.at_s for each in carried] == [fault.at_s - BURST_LEAD_S for fault in travelling]
     assert all(each.fault is None for each in plan().load(1))
 
 
-def test_submissions_come_in_the_order_of_their_instants() -> None:
-    assert all(one.at_s <= other.at_s for one, other in pairwise(plan().load(0)))
+@pytest.mark.parametrize("client", range(STEADY_CLIENTS))
+def test_each_fault_meets_a_burst_of_each_client(client: int) -> None:
+    instants = Counter(each.at_s for each in plan().load(client) if each.fault is None)
+
+    assert {instants[fault.at_s - BURST_LEAD_S] for fault in plan().faults()} == {BURST}
 
 
 def test_burst_is_submitted_at_once() -> None:
