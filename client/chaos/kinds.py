@@ -46,6 +46,7 @@ class Kind:
 
 
 CRASHED: Final = "WorkerCrashedError"
+EXPIRED: Final = "TaskTimeoutError queued"
 OVERRAN: Final = "TaskTimeoutError running"
 RAISED: Final = "TransformError"
 

@@ -36,6 +36,7 @@ TURN_S: Final = 0.1
 SAY_S: Final = 1.0
 SETTLE_S: Final = 10.0
 STUCK_S: Final = 6.0
+LONGEST_S: Final = QUEUE_TIMEOUT_S + 2 * MAX_ATTEMPTS * (RUN_TIMEOUT_S + LIVENESS_S)
 
 
 class LabError(Exception):
@@ -189,25 +190,21 @@ class Lab:
 
     def _settle(self) -> Ending:
         """Waits until everything is resolved and the pool is whole, for as long as the faults may have set it back."""
-        began_at = idle_since = time.monotonic()
-        deadline = began_at + QUEUE_TIMEOUT_S + 2 * MAX_ATTEMPTS * (RUN_TIMEOUT_S + LIVENESS_S)
-        while time.monotonic() < deadline:
+        began_at = busy_at = time.monotonic()
+        while (now := time.monotonic()) < began_at + LONGEST_S:
             self._turn()
-            now = time.monotonic()
-            missing = self._stage.missing()
-            is_resolved = self._stage.are_clients_done()
-            is_calm = not any(thread.is_alive() for thread in self._threads)
-            if missing:
-                idle_since = now
-            if is_calm and not missing and is_resolved:
-                break
-            overdue_at = max([began_at, *(each.over_at for each in self._watch.injections.values())]) + SETTLE_S
-            if is_calm and missing and is_resolved and now > overdue_at:
-                break
-            if is_calm and now > idle_since + STUCK_S:
+            state = self._stage.state()
+            busy_at = busy_at if state.is_idle else now
+            if any(thread.is_alive() for thread in self._threads):
+                continue
+            if self._stage.are_clients_done():
+                overdue_at = max([began_at, *(each.over_at for each in self._watch.injections.values())]) + SETTLE_S
+                if not state.missing or now > overdue_at:
+                    break
+            elif now > busy_at + STUCK_S:
                 break  # the pool has nothing to do, and yet somebody waits
         waited_s = time.monotonic() - began_at
-        missing = self._stage.missing()
+        missing = self._stage.state().missing
         surplus = self._stage.surplus()
         deadline = time.monotonic() + SETTLE_S
         while surplus and time.monotonic() < deadline:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from client.chaos.load import Orders
@@ -17,6 +18,19 @@ from protocol.settings import Settings, variable
 
 DEFAULT_TRANSFORM = "worker.transform:transform_race"
 ASK_S = 1.0
+
+
+@dataclass(frozen=True)
+class State:
+    """How the pool looks at one moment.
+
+    Attributes:
+        missing: what is not as in a pool at rest, as text.
+        is_idle: all workers are there, and none has anything to do.
+    """
+
+    missing: tuple[str, ...]
+    is_idle: bool
 
 
 class Stage:
@@ -88,25 +102,22 @@ class Stage:
         """Whether each has ended."""
         return all(client.poll() is not None for client in self._clients.values())
 
-    def missing(self) -> list[str]:
-        """What is not as in a pool at rest, as text."""
+    def state(self) -> State:
+        """How the pool looks."""
         try:
             stats = fetch_stats(self.settings.stats_endpoint, ASK_S)
         except PoolError as error:
-            return [str(error)]
+            return State((str(error),), is_idle=False)
         there = {worker.name for worker in stats.workers}
-        states = {process.name: str(process) for process in processes_of(self.settings.dir)}
+        processes = {process.name: str(process) for process in processes_of(self.settings.dir)}
         names = [f"worker-{index}" for index in range(self.settings.workers)]
-        missing = [
-            f"{states.get(name, f'{name} (no process)')} is not in the pool" for name in names if name not in there
+        absent = [
+            f"{processes.get(name, f'{name} (no process)')} is not in the pool" for name in names if name not in there
         ]
-        if stats.idle_workers < stats.total_workers or stats.in_flight:
-            missing.append(
-                f"{stats.in_flight} tasks are in flight, {stats.total_workers - stats.idle_workers} workers not idle"
-            )
-        if stats.queue_depth:
-            missing.append(f"{stats.queue_depth} tasks wait")
-        return missing
+        busy = stats.total_workers - stats.idle_workers
+        at_work = [f"{busy} workers are at work, on {stats.in_flight} tasks"] if busy or stats.in_flight else []
+        waiting = [f"{stats.queue_depth} tasks wait"] if stats.queue_depth else []
+        return State((*absent, *at_work, *waiting), is_idle=not absent and not at_work)
 
     def surplus(self) -> list[str]:
         """Processes that should not be there: a second one of a name, or a child that somebody left."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from client.chaos.injection import Injection
 from client.chaos.journal import Entry, Journal
-from client.chaos.kinds import CRASHED, OVERRAN
+from client.chaos.kinds import CRASHED, EXPIRED, OVERRAN
 from client.chaos.measurement import SILENCE_FACTOR, Noticed, detection_bound_s, outages
 from client.chaos.memory import Growth
 from client.chaos.records import Resolved, Submitted
@@ -200,6 +200,7 @@ def _order(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
     """
     broken: list[str] = []
     checked = 0
+    expired = {(each.client, each.n) for _, each in evidence.witness.failed if each.outcome == EXPIRED}
     for has_gaps, moves in zip(evidence.journal.has_gaps, evidence.journal.moves, strict=True):
         first: dict[str, int] = {}
         back: defaultdict[str, set[int]] = defaultdict(set)
@@ -207,7 +208,7 @@ def _order(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
         for move in () if has_gaps else moves:
             client, n = evidence.witness.exec_of.get(move.task_id, ("", 0))
             if move.is_back:
-                back[client].add(n)
+                back[client] |= {n} - {each for of, each in expired if of == client}
             elif client:
                 back[client].discard(n)
                 older = max((each for each in back[client] if each < n), default=0)

@@ -166,6 +166,17 @@ def test_task_that_lost_its_place_is_found() -> None:
     assert case.broken() == ["tasks were assigned in the order of submission"]
 
 
+def test_task_that_ran_out_of_time_at_its_place_is_overtaken_by_nobody() -> None:
+    case = Case()
+    case.run(1, "TaskTimeoutError queued")
+    case.run(2)
+    case.assign(1)
+    case.requeue(1)
+    case.assign(2)
+
+    assert case.broken() == ["errors came only where a fault explains them"]
+
+
 def test_order_is_one_clients_and_one_epochs() -> None:
     case = Case()
     for n in (1, 2):
