@@ -57,14 +57,14 @@ def outages(injections: Iterable[Injection], journal: Journal, *names: str) -> l
 
 def detection_bound_s(noticed: Noticed, liveness_s: float) -> float | None:
     """Within how many seconds this must have been noticed; None if nothing is promised."""
-    match noticed.how:
-        case "process_exit" | "run_timeout":
-            return EXIT_NOTICED_S
-        case "silence":
+    match noticed.kind:
+        case "worker-freeze" | "worker-freeze-for-good":
             return SILENCE_FACTOR * liveness_s + NOISE_S
-        case "event listener":
+        case "worker-kill" | "workers-kill-all" | "poison" | "poison-exit" | "fork-then-kill" | "hang":
+            return EXIT_NOTICED_S
+        case "broker-freeze-for-good":
             return LISTENER_S + NOISE_S
-        case "the broker":
+        case "sockets-removed":
             return SOCKETS_S + NOISE_S
         case _:
             return None

@@ -88,7 +88,7 @@ def verdict(evidence: Evidence) -> list[Invariant]:
         Invariant("each loss was noticed in time", *_detections(evidence)),
         Invariant("the counters added up", f"{witness.samples} samples", tuple(witness.books)),
         Invariant("no program failed of itself", f"{len(journal.entries)} entries", tuple(_failed_programs(evidence))),
-        Invariant("what was frozen for good was replaced", *_troubles(evidence)),
+        Invariant("the frozen were replaced, and nobody outlived supervisord", *_troubles(evidence)),
     ]
     if ending is not None:
         open_execs = [f"{named(*key)} (race {each.race})" for key, each in _unresolved(evidence)]

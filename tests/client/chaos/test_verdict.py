@@ -244,11 +244,19 @@ def test_fault_that_must_cost_no_worker_explains_no_loss(kind: str) -> None:
     assert case.broken() == ["nobody was taken for lost without a cause"]
 
 
-@pytest.mark.parametrize(("reason", "at"), [("process_exit", 2.2), ("silence", 6.2)])
-def test_loss_that_was_noticed_late_is_found(reason: str, at: float) -> None:
+@pytest.mark.parametrize(
+    ("kind", "reason", "at"),
+    [
+        ("worker-kill", "process_exit", 2.2),
+        ("worker-kill", "silence", 3.1),
+        ("worker-kill", "replaced", 2.2),
+        ("worker-freeze-for-good", "silence", 6.2),
+    ],
+)
+def test_loss_that_was_noticed_late_is_found(kind: str, reason: str, at: float) -> None:
     case = Case()
     case.log("worker_ready", 0.5, worker="worker-0", pid=7)
-    case.inject("worker-freeze-for-good" if reason == "silence" else "worker-kill", 7)
+    case.inject(kind, 7)
     case.lose(7, at=at, reason=reason)
 
     assert case.broken() == ["each loss was noticed in time"]
@@ -304,7 +312,7 @@ def test_frozen_process_that_nobody_ended_is_found() -> None:
     case = Case()
     case.inject("broker-freeze-for-good", 5).troubles.append("nobody ended it")
 
-    assert case.broken() == ["what was frozen for good was replaced"]
+    assert case.broken() == ["the frozen were replaced, and nobody outlived supervisord"]
 
 
 def test_pool_that_is_not_whole_and_processes_that_are_left_over_are_found() -> None:
