@@ -18,7 +18,7 @@ from protocol.settings import Settings
 
 TARGET_S: Final = 3.0
 BURST_S: Final = 8.0
-VICTIM_TASKS: Final = 200
+VICTIM_TASKS: Final = 150
 VICTIM_SLEEP_S: Final = 0.1  # what is not dropped with its client would be seen at work for long
 SLOW_TASKS: Final = 40
 POLL_S: Final = 0.02
