@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from client.chaos.command import chaos
 from client.dead_command import dead
 from client.display import result_json, screen_of_stdout, show_result, stats_table
 from client.keys_command import keygen, keys
@@ -259,6 +260,7 @@ main.add_command(_program("worker"))
 main.add_command(dead)
 main.add_command(keygen)
 main.add_command(keys)
+main.add_command(chaos)
 
 
 # --- a look at it -----------------------------------------------------------------------------------------------------

@@ -7,15 +7,19 @@ from dataclasses import fields
 import pytest
 
 from client import ZmqPool
+from client.chaos.kinds import KINDS
 from protocol import messages
 from protocol.errors import PoolError
 from protocol.settings import Settings, variable
+from tests.client.chaos.building import Case
 from tests.running import ROOT
 
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRACT = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
+RELIABILITY = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 LIMITS = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
+DOCUMENTS = ("contract", "limits", "protocol", "reliability")
 FACTORS = {"": 1, "s": 1, "ms": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 MESSAGES = [
     message
@@ -70,7 +74,15 @@ def test_the_readme_lists_every_setting() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/contract.md", "docs/limits.md", "docs/protocol.md", "docs/security.md"]
+    "name",
+    [
+        "README.md",
+        "docs/contract.md",
+        "docs/limits.md",
+        "docs/protocol.md",
+        "docs/reliability.md",
+        "docs/security.md",
+    ],
 )
 def test_every_link_and_test_that_a_document_names_is_there(name: str) -> None:
     document = (ROOT / name).read_text(encoding="utf-8")
@@ -134,6 +146,23 @@ def test_supervisords_patience_stands_in_the_document() -> None:
     stated = re.findall(r"^\| `stopwaitsecs` of [^|]* \| (\d+) s \|", LIMITS, re.MULTILINE)
 
     assert re.findall(r"^stopwaitsecs=(\d+)", shipped, re.MULTILINE) == stated
+
+
+def test_every_kind_of_fault_stands_in_the_document_with_what_it_may_show() -> None:
+    section = RELIABILITY.partition("## Faults, and what")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([\w-]+)` \| [^|]+ \| ([^|]+) \|$", section, re.MULTILINE)
+
+    assert [name for name, _ in rows] == list(KINDS)
+    for name, shows in rows:
+        outcomes = {outcome.partition(" ")[0] for outcome in KINDS[name].shows}
+        assert set(re.findall(r"`(\w+Error)`", shows)) == outcomes, name
+
+
+def test_every_promise_of_the_lab_stands_in_the_document() -> None:
+    section = RELIABILITY.partition("## What it does")[2].partition("\n## ")[0]
+    told = {part for row in re.findall(r"^\| ([^|]+) \| [^|]+ \|$", section, re.MULTILINE) for part in row.split("; ")}
+
+    assert told - {"promise", "---"} == {invariant.promise for invariant in Case().verdict()}
 
 
 def _source(*parts: str) -> str:

@@ -32,6 +32,11 @@ def echo(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | Non
     }
 
 
+def digits(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | None) -> dict[str, Any]:  # noqa: ARG001
+    """Pure: the same for the same race, whoever works on it."""
+    return {"id": race.id, "digits": [int(letter) for letter in race.name if letter.isdecimal()]}
+
+
 def sleep(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | None) -> dict[str, Any]:
     """As long as the race's name says: `sleep:0.5`."""
     time.sleep(float(_argument(race)))

@@ -1,11 +1,15 @@
 """The worker's own settings, beside those of all programs."""
 
 import os
+from pathlib import Path
 
 from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from protocol.messages import MAX_NAME_CHARS
-from protocol.settings import Settings
+from protocol.settings import PREFIX, Settings
+
+DEFAULT_TRANSFORM = "worker.transform:transform_race"
 
 
 def _default_name() -> str:
@@ -19,7 +23,7 @@ class WorkerSettings(Settings):
         default_factory=_default_name, description="this worker's name in logs and stats; unique among the workers"
     )
     transform: str = Field(
-        "worker.transform:transform_race",
+        DEFAULT_TRANSFORM,
         description="what to run, as package.module:function, called as transform_race is",
     )
 
@@ -29,3 +33,12 @@ class WorkerSettings(Settings):
         if not (0 < len(name) <= MAX_NAME_CHARS and name.isprintable()):
             raise ValueError(f"a name has 1 to {MAX_NAME_CHARS} printable characters")
         return name
+
+
+class SaboteurSettings(BaseSettings):
+    """What the crash lab tells its saboteur: `RACEPOOL_CHAOS_` and the name. No other program reads it."""
+
+    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}CHAOS_", frozen=True)
+
+    transform: str = Field(DEFAULT_TRANSFORM, description="what to run when the harm is done")
+    harms: Path = Field(Path(os.devnull), description="the file in which each harm is noted before it is done")

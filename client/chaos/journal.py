@@ -1,0 +1,133 @@
+"""What the programs logged, as the lab needs it: entries with instants of the clock that all processes share."""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+
+KEPT: Final = frozenset(
+    {
+        "broker_started", "broker_failed", "broker_refused", "broker_paused", "worker_lost", "worker_ready",
+        "worker_silent", "worker_stopped", "task_abandoned", "task_given_up", "log_lines_dropped",
+    }
+)  # fmt: skip
+EXITED: Final = "exited"
+SPAWNED: Final = "spawned"
+_SUPERVISORD_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) [A-Z]+ (.*)")
+_EXITED_LINE = re.compile(r"(?:exited|stopped): (\S+) \((.*)\)")
+_SPAWNED_LINE = re.compile(r"spawned: '(\S+)' with pid (\d+)")
+_GAVE_UP = ("FATAL", "BACKOFF", "spawnerr", "gave up")
+_OWN_DEATHS = ("SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One log line."""
+
+    at: float
+    event: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def worker(self) -> str:
+        """Whom it is about; empty if nobody."""
+        return str(self.fields.get("worker", ""))
+
+    @property
+    def pid(self) -> int:
+        """Its process; 0 if the line does not say."""
+        return int(self.fields.get("pid", 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A task came into a worker's hands, or went back to its place in the backlog."""
+
+    at: float
+    task_id: str
+    is_back: bool
+
+
+class Journal:
+    """All that was logged, reduced to what is judged: entries of note, the moves of tasks, and bad signs.
+
+    Attributes:
+        moves: of tasks, to workers and back, by epoch.
+        has_gaps: whether lines of that epoch were dropped.
+        workers_of: who worked on each task; None once nobody wants to know any more.
+        alarms: what no fault asks for, as text.
+
+    Args:
+        wall_offset_s: what to subtract from an instant of the calendar to get one of the shared clock.
+    """
+
+    def __init__(self, wall_offset_s: float) -> None:
+        self.entries: list[Entry] = []
+        self.moves: list[list[Move]] = [[]]
+        self.workers_of: dict[str, set[str]] | None = {}
+        self.has_gaps: list[bool] = [False]
+        self.alarms: list[str] = []
+        self._offset_s = wall_offset_s
+
+    def on_broker_line(self, line: bytes) -> None:
+        """A line of the broker's log."""
+        entry = self._parsed(line)
+        if entry is None:
+            self.on_other_line("broker", line)
+            return
+        if entry.event == "broker_started":
+            self.moves.append([])
+            self.has_gaps.append(False)
+        elif entry.event == "log_lines_dropped":
+            self.has_gaps[-1] = True
+        elif entry.event in ("task_assigned", "task_requeued"):
+            move = Move(entry.at, str(entry.fields["task_id"]), entry.event == "task_requeued")
+            self.moves[-1].append(move)
+            if self.workers_of is not None:
+                self.workers_of.setdefault(move.task_id, set()).add(entry.worker)
+        if entry.event in KEPT:
+            self.entries.append(entry)
+
+    def on_supervisord_line(self, line: bytes) -> None:
+        """A line of supervisord's log."""
+        found = _SUPERVISORD_LINE.fullmatch(line.decode(errors="replace").strip())
+        if found is None:
+            return
+        instant, milliseconds, text = found.groups()
+        at = time.mktime(time.strptime(instant, "%Y-%m-%d %H:%M:%S")) + int(milliseconds) / 1000 - self._offset_s
+        if exited := _EXITED_LINE.match(text):
+            self.entries.append(Entry(at, EXITED, {"worker": exited[1], "how": exited[2]}))
+            if any(signal in exited[2] for signal in _OWN_DEATHS):
+                self.alarms.append(f"{exited[1]} died of itself: {exited[2]}")
+        elif spawned := _SPAWNED_LINE.match(text):
+            self.entries.append(Entry(at, SPAWNED, {"worker": spawned[1], "pid": int(spawned[2])}))
+        if any(word in text for word in _GAVE_UP):
+            self.alarms.append(f"supervisord: {text}")
+
+    def on_other_line(self, program: str, line: bytes) -> None:
+        """A line of any other log: nothing but a program's own failure is of note."""
+        if (
+            b"worker_failed" in line
+            or b"worker_refused" in line
+            or line.startswith((b"Traceback", b"Assertion failed"))
+        ):
+            self.alarms.append(f"{program}: {line.decode(errors='replace')[:300]}")
+
+    def of(self, *events: str) -> Iterator[Entry]:
+        """The entries of these events, in the order of their lines."""
+        return (entry for entry in self.entries if entry.event in events)
+
+    def _parsed(self, line: bytes) -> Entry | None:
+        if not line.startswith(b"{"):
+            return None
+        try:
+            fields = orjson.loads(line)
+            instant = fields.get("timestamp")
+            at = datetime.fromisoformat(instant).timestamp() - self._offset_s if instant else 0.0
+            return Entry(at, str(fields["event"]), fields)
+        except (ValueError, KeyError):  # cut by the death of its writer
+            return None

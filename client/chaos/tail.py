@@ -1,0 +1,47 @@
+"""Reads a file of lines as it grows, through rotation, and never holds more than one read of it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+CHUNK_BYTES = 1 << 20
+
+
+class Tail:
+    """The new lines of a file, since the last look. The file may not be there yet."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+        self._rest = b""
+
+    def lines(self) -> Iterator[bytes]:
+        """Whole lines only; what is left of the last one comes with the next look."""
+        while True:
+            if self._file is None:
+                with suppress(FileNotFoundError):
+                    self._file = self._path.open("rb")
+            if self._file is None:
+                return
+            was_rotated = self._is_rotated()  # before the read: what comes after it is in the new file
+            while chunk := self._file.read(CHUNK_BYTES):
+                *whole, self._rest = (self._rest + chunk).split(b"\n")
+                yield from filter(None, whole)
+            if not was_rotated:
+                return
+            self.close()
+
+    def close(self) -> None:
+        """Gives the descriptor back."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _is_rotated(self) -> bool:
+        assert self._file is not None  # noqa: S101  # the caller's loop
+        try:
+            return self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
+        except FileNotFoundError:
+            return False  # between the old file and the new one

@@ -1,0 +1,117 @@
+"""The crash lab finds faults on real processes: each is planted in a scratch copy, where a run then breaks a promise.
+
+Those that the simulation finds too, as far as real processes can show them, and some of the shells around the cores,
+which it does not see. Two always; all of them, some minutes, with `pytest tests/system/test_planted_faults.py
+--hypothesis-profile=long`.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests.running import ROOT
+from tests.simulation.test_planted_faults import FAULTS as SIMULATED
+from tests.simulation.test_planted_faults import Fault
+
+pytestmark = pytest.mark.system
+IS_LONG = settings().max_examples >= settings.get_profile("long").max_examples
+BROKEN = 1
+FOUND_WITHIN_S = 180
+
+
+@dataclass(frozen=True)
+class Hunt:
+    """A planted fault, the kinds of faults that a run has, and the promise that it finds broken."""
+
+    fault: Fault
+    kinds: str
+    promise: str
+    seconds: int = 5
+    every_s: float = 1.0
+
+
+HUNTS = {
+    "requeue-at-the-tail": Hunt(
+        SIMULATED["requeue-at-the-tail"], "worker-kill", "tasks were assigned in the order of submission"
+    ),
+    "ends-of-processes-unheard": Hunt(
+        Fault(
+            "broker/process_watch.py",
+            "return [self._session_of[pidfd] for pidfd, _ in self._epoll.poll(0)]", "return []",
+        ),
+        "worker-kill", "each loss was noticed in time",
+    ),
+    "nothing-submitted-again": Hunt(SIMULATED["nothing-submitted-again"], "broker-kill", "every exec resolved"),
+    "given-up-never": Hunt(
+        SIMULATED["given-up-never"], "poison", "errors came only where a fault explains them"
+    ),
+    "backlog-of-a-vanished-client-kept": Hunt(
+        SIMULATED["backlog-of-a-vanished-client-kept"], "client-kill", "a killed client's queued tasks were dropped", 8
+    ),
+    "busy-process-taken-for-frozen": Hunt(
+        Fault("protocol/processes.py", "    return int(fields[11]) + int(fields[12])\n", "    return 0\n"),
+        "gil-hold", "nobody was taken for lost without a cause", 8,
+    ),
+    "orphans-of-supervisord": Hunt(
+        Fault("protocol/processes.py", "    if _is_supervisord(os.getppid()):\n", "    if False:\n"),
+        "supervisord-kill", "the frozen were replaced, and nobody outlived supervisord", 6,
+    ),
+    "sockets-unwatched": Hunt(
+        Fault("broker/server.py", "if now - self._sockets_checked_at > SOCKET_CHECK_S:", "if False:"),
+        "sockets-removed", "the pool was whole again",
+    ),
+}  # fmt: skip
+QUICK = ("requeue-at-the-tail", "ends-of-processes-unheard")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    for name in ("protocol", "broker", "worker", "client"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "supervisord.conf", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where the lab has its run directory; the paths of sockets must be short."""
+    with tempfile.TemporaryDirectory(prefix="lab-", dir="/tmp") as name:
+        yield Path(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.skipif(not IS_LONG, reason="takes its time"))
+        for name in HUNTS
+    ],
+)
+def test_planted_fault_breaks_a_promise_of_real_processes(name: str, copy: Path, folder: Path) -> None:
+    hunt, figures = HUNTS[name], folder / "found.json"
+    faulty = copy / hunt.fault.path
+    source = faulty.read_text(encoding="utf-8")
+    assert source.count(hunt.fault.piece) == 1, "the code has changed; plant this fault anew"
+    faulty.write_text(source.replace(hunt.fault.piece, hunt.fault.instead), encoding="utf-8")
+    base = {key: value for key, value in os.environ.items() if not key.startswith("RACEPOOL_")}
+
+    lab = subprocess.run(
+        [
+            sys.executable, "-c", "from client.cli import main; main()", "chaos", "--seed", "1", "--json", figures,
+            "--seconds", str(hunt.seconds), "--every", str(hunt.every_s), "--faults", hunt.kinds, "--rate", "100",
+        ],
+        cwd=copy, env=base | {"PYTHONPATH": str(copy), "TMPDIR": str(folder)}, capture_output=True, text=True,
+        timeout=FOUND_WITHIN_S, check=False,
+    )  # fmt: skip
+
+    assert lab.returncode == BROKEN, lab.stdout + lab.stderr
+    found = json.loads(figures.read_text(encoding="utf-8"))
+    assert [each["promise"] for each in found["invariants"] if each["broken"]].count(hunt.promise) == 1, lab.stdout
