@@ -11,7 +11,8 @@ from pathlib import Path
 MODULES = {
     "broker": "broker",
     "worker": "worker",
-    "supervisor.supervisord": "supervisord",
+    "client.supervisord": "supervisord",
+    "client.watchdog": "watchdog",
     "client.chaos.load": "client",
     "client.chaos.rubbish": "rubbish",
 }
@@ -25,7 +26,7 @@ class Process:
     """One process.
 
     Attributes:
-        program: broker, worker, supervisord, client, rubbish or other.
+        program: broker, worker, supervisord, watchdog, client, rubbish or other.
         name: supervisord's, such as worker-0; else the program's.
         state: the kernel's letter; T is stopped.
         rss_kb: resident memory.
