@@ -96,7 +96,7 @@ _ALL: Final = (
     Kind(
         "broker-freeze-for-good",
         "SIGSTOP and never SIGCONT",
-        rest_s=25.0,
+        rest_s=18.0,
         takes=frozenset({BROKER, ABSENT_BROKER}),
         avoids=_BROKER | {WORKER},
     ),

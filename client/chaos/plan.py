@@ -12,6 +12,7 @@ from client.chaos.races import HEAVY, LIGHT
 LEAD_S: Final = 1.5
 CALM_S: Final = 1.0
 LOOK_S: Final = 0.25
+LEAST_GAP_S: Final = 0.01
 BURST: Final = 20
 BURST_LEAD_S: Final = 0.03
 HEAVY_CHANCE: Final = 0.1
@@ -79,6 +80,7 @@ class Plan:
     def faults(self) -> list[Fault]:
         """Faults at random instants; each kind has its turn before any has a second one.
 
+        While none of those may begin that have not had their turn, others do that are over before what they wait for.
         A fault that would outlast the load is not begun.
         """
         random = Random(f"{self.seed}/faults")  # noqa: S311  # no secret
@@ -89,11 +91,18 @@ class Plan:
             bag = bag or random.sample(self.kinds, len(self.kinds))
             drawn = [self._drawn(random, len(faults), at_s, kind) for kind in bag]
             in_time = [fault for fault in drawn if fault.at_s + fault.lasts_s <= self.seconds - CALM_S]
-            fault = next((each for each in in_time if _may_begin(each, faults)), None)
+            calm_at_s = max((fault.calm_at_s for fault in faults), default=0.0)
+            others = random.sample(self.kinds, len(self.kinds))
+            short = [
+                each
+                for each in (self._drawn(random, len(faults), at_s, kind) for kind in others)
+                if each.calm_at_s < calm_at_s
+            ]
+            fault = next((each for each in (*in_time, *short) if _may_begin(each, faults)), None)
             if fault is not None:
-                bag.remove(fault.kind)
+                bag = [kind for kind in bag if kind is not fault.kind]
                 faults.append(fault)
-                at_s += random.expovariate(1 / self.every_s)
+                at_s += max(LEAST_GAP_S, random.expovariate(1 / self.every_s))
             else:
                 bag = bag if in_time else []  # what is left of it lasts too long; others may fit in
                 at_s += LOOK_S

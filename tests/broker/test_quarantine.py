@@ -10,6 +10,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -198,22 +199,24 @@ def test_what_a_killed_broker_was_writing_is_removed(writer: QuarantineWriter, r
     assert names_in(run_dir) == [name_of(1)]
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file of this process may grow beyond 4 KiB."""
+    """No file of this process may grow beyond 4 KiB; that of the test's own report included, so not for long."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("full_disk")
 def test_full_disk_costs_the_record_and_neither_an_older_nor_a_later_one(
     writer: QuarantineWriter, run_dir: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "MAX_BYTES", 9_000)
 
-    keep(writer, poison(1), poison(2, bytes(8_850)), poison(3))
+    with full_disk():
+        keep(writer, poison(1), poison(2, bytes(8_850)), poison(3))
 
     assert names_in(run_dir) == [name_of(1), name_of(3)]
     (failed,) = lines.of("quarantine_failed")
