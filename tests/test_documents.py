@@ -66,6 +66,19 @@ def test_every_outcome_has_its_payload_explained() -> None:
     assert set(re.findall(r"^\| ([a-z_]+) \|", section, re.MULTILINE)) - {"outcome"} == set(messages.Outcome)
 
 
+def test_the_readme_explains_every_event_of_the_logs() -> None:
+    table = README.partition("## Monitoring")[2].partition("## ")[0]
+    source = "".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("protocol", "broker", "worker", "client")
+        for path in (ROOT / folder).glob("*.py")
+    )
+    logged = re.findall(r'(?:Report|Kill|log\.(?:debug|info|warning|error|exception))\(\s*"([a-z]+_[a-z_]+)"', source)
+
+    assert len(set(logged)) > 30
+    assert set(logged) - set(re.findall(r"`(\w+)`", table)) == set()
+
+
 def test_the_readme_lists_every_setting() -> None:
     table = README.partition("## Settings")[2].partition("## ")[0]
     named = re.findall(r"`(?:RACEPOOL)?(_[A-Z_]+)`", table)
