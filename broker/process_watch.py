@@ -8,7 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from protocol.messages import Id
-from protocol.processes import cpu_ticks, death_signal
+from protocol.processes import cpu_ticks, death_signal, process_state
+
+RUNNABLE = "R"
 
 
 @dataclass(slots=True)
@@ -73,9 +75,11 @@ class ProcessWatch:
         return {incarnation: number for incarnation, number in numbers if number is not None}
 
     def has_progress(self, incarnation: Id) -> bool:
-        """Whether the process has used CPU since this was asked last, or since the watch began."""
+        """Whether the process has used CPU since this was asked last, or since the watch began, or waits for a CPU."""
         watched = self._watched.get(incarnation)
         if watched is None:
             return False
         before, watched.ticks = watched.ticks, cpu_ticks(watched.pid)
-        return before is not None and watched.ticks is not None and watched.ticks > before
+        if before is None or watched.ticks is None:
+            return False
+        return watched.ticks > before or process_state(watched.pid) == RUNNABLE

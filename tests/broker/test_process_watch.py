@@ -155,6 +155,14 @@ def test_two_sessions_of_one_process(spawn: Spawn) -> None:
     assert watch.ended() == [TWO]
 
 
+def test_process_that_waits_for_a_cpu_makes_progress(spawn: Spawn) -> None:
+    """Asked again and again, far within one tick of its clock: a starved machine may give it none for long."""
+    watch, child = ProcessWatch(), spawn(SPIN)
+    watch.watch(ONE, child.pid)
+
+    assert all(watch.has_progress(ONE) for _ in range(20))
+
+
 def test_spinning_process_makes_progress(spawn: Spawn, wait_until: WaitUntil) -> None:
     watch, child = ProcessWatch(), spawn(SPIN)
     watch.watch(ONE, child.pid)
