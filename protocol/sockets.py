@@ -17,6 +17,7 @@ from protocol.messages import Payload
 RECONNECT_MS = 50
 HANDSHAKE_MS = 2_000
 HEADER_ALLOWANCE = 1_024
+KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 5, 2, 3
 MAX_FRAMES = 4
 ZERO_COPY_BYTES = 65_536
 
@@ -60,7 +61,7 @@ def dealer(context: Context, endpoint: str, keys: PeerKeys | None = None) -> Soc
 def connect(socket: Socket, endpoint: str, keys: PeerKeys | None) -> None:
     """Connects a socket of any kind, as `dealer` does. What the broker binds as "all addresses" is met on loopback."""
     if is_tcp(endpoint):
-        socket.set(zmq.IPV6, "[" in endpoint)
+        _set_for_tcp(socket, endpoint)
         if keys is not None:
             socket.set(zmq.CURVE_SERVERKEY, keys.broker)
             socket.set(zmq.CURVE_PUBLICKEY, keys.own.public)
@@ -113,9 +114,18 @@ def router(
         socket.set(zmq.ZAP_DOMAIN, guard.domain.encode())
         socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # else a broker without a ZAP handler would let every key in
     if is_tcp(endpoint):
-        socket.set(zmq.IPV6, "[" in endpoint)
+        _set_for_tcp(socket, endpoint)
     socket.bind(endpoint)
     return socket
+
+
+def _set_for_tcp(socket: Socket, endpoint: str) -> None:
+    """The connection of a host that has gone without a word is closed by the kernel; it would else be kept for ever."""
+    socket.set(zmq.IPV6, "[" in endpoint)
+    socket.set(zmq.TCP_KEEPALIVE, 1)
+    socket.set(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S)
+    socket.set(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S)
+    socket.set(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_PROBES)
 
 
 def _make_routing_ids_unpredictable() -> None:

@@ -2,12 +2,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from socket import AF_INET, IPPROTO_TCP, SO_DOMAIN, SO_KEEPALIVE, SOCK_STREAM, SOL_SOCKET, TCP_KEEPIDLE, fromfd
 
 import pytest
 import zmq
 
 from protocol.messages import Payload
 from protocol.sockets import (
+    KEEPALIVE_IDLE_S,
     MAX_FRAMES,
     Context,
     Guard,
@@ -220,3 +224,22 @@ def test_dealer_has_no_name_and_no_limits(pair: Pair) -> None:
 
     assert connected.get(zmq.IDENTITY) == b""
     assert [connected.get(option) for option in (zmq.SNDHWM, zmq.RCVHWM, zmq.LINGER)] == [0, 0, 0]
+
+
+def test_kernel_probes_both_ends_of_a_silent_tcp_connection(pair: Pair) -> None:
+    """`ss` would show it as a timer; what the kernel was asked for is in the sockets of this very process."""
+    bound, connected = pair("tcp://127.0.0.1:*")
+    connected.send(b"hello")
+    bound.recv_multipart()
+
+    asked = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError), fromfd(int(entry.name), AF_INET, SOCK_STREAM) as kernel_socket:
+            if kernel_socket.getsockopt(SOL_SOCKET, SO_DOMAIN) == AF_INET and kernel_socket.getpeername():
+                asked.append(
+                    (
+                        kernel_socket.getsockopt(SOL_SOCKET, SO_KEEPALIVE),
+                        kernel_socket.getsockopt(IPPROTO_TCP, TCP_KEEPIDLE),
+                    )
+                )
+    assert asked == [(1, KEEPALIVE_IDLE_S)] * 2
