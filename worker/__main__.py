@@ -16,7 +16,7 @@ from worker.settings import WorkerSettings
 THROTTLE_S = 1.0  # a supervisor without back-off restarts at once; a worker that cannot start must not spin
 
 
-def main() -> int:
+def main(life: type[Runner] = Runner) -> int:
     """Runs one worker until it is told to stop; returns its exit code."""
     if is_supervised():
         die_with_supervisor()  # before it makes the run directory anew, which a killed pool's owner has just removed
@@ -38,7 +38,7 @@ def main() -> int:
         return Exit.BAD_SETTINGS
     calm_collector()
     try:
-        Runner(settings, transform, log, outlet, keys).run()
+        life(settings, transform, log, outlet, keys).run()
     except BaseException:
         log.exception("worker_failed")
         time.sleep(THROTTLE_S)

@@ -22,6 +22,7 @@ VICTIM_TASKS: Final = 150
 VICTIM_SLEEP_S: Final = 0.1  # what is not dropped with its client would be seen at work for long
 SLOW_TASKS: Final = 40
 POLL_S: Final = 0.02
+FROZEN_TOGETHER: Final = ("supervisord", "watchdog", "broker", "worker", "stutterer", "client")
 
 
 class Ground(Protocol):
@@ -121,6 +122,30 @@ def _freeze_for_good(program: str) -> Callable[[Ground, Injection], None]:
     return way
 
 
+def _freeze_pool(ground: Ground, injection: Injection) -> None:
+    """Whoever is frozen last, and let go first, has the others' silence to judge."""
+    frozen = [process for process in _of(ground, *FROZEN_TOGETHER) if process.state != "T"]
+    hits = [hit for process in frozen if (hit := _hit(injection, process, signal.SIGSTOP)) is not None]
+    ground.stop.wait(injection.fault.lasts_s)
+    injection.until = time.monotonic()
+    for hit in hits:
+        hit.until = injection.until
+        signalled(hit.pid, signal.SIGCONT)
+    injection.missed = "" if hits else injection.missed
+
+
+def _stutter(ground: Ground, injection: Injection) -> None:
+    """Its end is a loss like any other worker's."""
+    name = f"stutterer-{injection.fault.number}"
+    child = ground.start_program([sys.executable, "-P", "-m", "worker.stutterer", "--name", name])
+    ground.stop.wait(injection.fault.lasts_s)
+    hit = Hit(time.monotonic(), child.pid, name)
+    child.kill()
+    child.wait()
+    injection.hits.append(hit)
+    injection.until = hit.at
+
+
 def _kill_client(ground: Ground, injection: Injection) -> None:
     """One that has just submitted more than the workers can have done."""
     fault = injection.fault
@@ -205,15 +230,19 @@ _WAYS: Final[dict[str, Callable[[Ground, Injection], None]]] = {
     "workers-kill-all": _kill_all_workers,
     "worker-freeze-short": _freeze("worker"),
     "worker-freeze": _freeze("worker"),
+    "worker-freeze-calm": _freeze("worker"),
     "worker-freeze-for-good": _freeze_for_good("worker"),
     "broker-kill": _kill("broker"),
     "broker-freeze": _freeze("broker"),
     "broker-freeze-for-good": _freeze_for_good("broker"),
+    "pool-freeze": _freeze_pool,
+    "stutter": _stutter,
     "client-kill": _kill_client,
     "client-freeze": _freeze_client,
     "client-slow": _slow_client,
     "supervisord-freeze": _freeze("supervisord"),
     "supervisord-kill": _kill_supervisord,
+    "watchdog-kill": _kill("watchdog"),
     "garbage": _rubbish,
     "sockets-removed": _remove_sockets,
 }

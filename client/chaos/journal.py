@@ -17,6 +17,7 @@ KEPT: Final = frozenset(
 )  # fmt: skip
 EXITED: Final = "exited"
 SPAWNED: Final = "spawned"
+ENDED_BY_WATCHDOG: Final = "ended by the watchdog"
 _SUPERVISORD_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) [A-Z]+ (.*)")
 _EXITED_LINE = re.compile(r"(?:exited|stopped): (\S+) \((.*)\)")
 _SPAWNED_LINE = re.compile(r"spawned: '(\S+)' with pid (\d+)")
@@ -107,6 +108,15 @@ class Journal:
             self.entries.append(Entry(at, SPAWNED, {"worker": spawned[1], "pid": int(spawned[2])}))
         if any(word in text for word in _GAVE_UP):
             self.alarms.append(f"supervisord: {text}")
+
+    def on_watchdog_line(self, line: bytes) -> None:
+        """A line of the watchdog's log: whom it killed."""
+        entry = self._parsed(line)
+        if entry is None or entry.event not in ("worker_killed", "broker_killed"):
+            self.on_other_line("watchdog", line)
+            return
+        name = str(entry.fields["process"]).rpartition(":")[2]
+        self.entries.append(Entry(entry.at, ENDED_BY_WATCHDOG, {"worker": name, "pid": entry.pid}))
 
     def on_other_line(self, program: str, line: bytes) -> None:
         """A line of any other log: nothing but a program's own failure is of note."""

@@ -27,6 +27,7 @@ class Kind:
         verb: what the saboteur is told, for a fault that travels in a race; a client submits it.
         shows: how its own race may end; empty if nothing but the right result will do.
         costs_worker: whether a worker that it hit may be lost by it.
+        is_calm: it comes without the burst of submissions that others meet.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Kind:
     verb: str = ""
     shows: frozenset[str] = frozenset()
     costs_worker: bool = True
+    is_calm: bool = False
 
     @property
     def hits_one_worker(self) -> bool:
@@ -78,6 +80,14 @@ _ALL: Final = (
         takes=frozenset({WORKER}),
     ),
     Kind(
+        "worker-freeze-calm",
+        "as worker-freeze, but in no burst: with a low --rate it is idle",
+        lasts_s=(3.0, 5.0),
+        rest_s=3.0,
+        takes=frozenset({WORKER}),
+        is_calm=True,
+    ),
+    Kind(
         "worker-freeze-for-good",
         "SIGSTOP and never SIGCONT",
         rest_s=28.0,
@@ -99,6 +109,21 @@ _ALL: Final = (
         rest_s=18.0,
         takes=frozenset({BROKER, ABSENT_BROKER}),
         avoids=_BROKER | {WORKER},
+    ),
+    Kind(
+        "pool-freeze",
+        "SIGSTOP to everything at once, as a host that sleeps: nothing may come of it",
+        lasts_s=(3.0, 5.0),
+        rest_s=2.0,
+        takes=frozenset({BROKER, WORKER, CLIENT, SUPERVISORD}),
+        avoids=_BROKER | {WORKER, CLIENT, LONG_LOSS},
+        costs_worker=False,
+    ),
+    Kind(
+        "stutter",
+        "one more worker, which says each result three times",
+        lasts_s=(3.0, 5.0),
+        rest_s=3.0,
     ),
     Kind("client-kill", "SIGKILL to a client with queued tasks"),
     Kind(
@@ -124,6 +149,13 @@ _ALL: Final = (
         rest_s=8.0,
         takes=frozenset({SUPERVISORD, ABSENT_SUPERVISORD}),
         avoids=frozenset({BROKER, WORKER, LONG_LOSS, SUPERVISORD}) | _CALM,
+    ),
+    Kind(
+        "watchdog-kill",
+        "SIGKILL to the watchdog: nothing may come of it",
+        rest_s=4.0,
+        avoids=frozenset({LONG_LOSS}) | _CALM,
+        costs_worker=False,
     ),
     _poison("poison", "a race that ends every worker that it meets", "kill"),
     _poison("poison-exit", "a race at which workers leave without a word", "exit"),

@@ -23,7 +23,6 @@ from client.chaos.stage import Stage
 from client.chaos.verdict import Ending, Evidence, Invariant, verdict
 from client.chaos.watch import Watch
 from client.chaos.witness import Witness
-from client.zmq_pool import ZmqPool
 from protocol.endpoints import sockets_in
 from protocol.settings import Settings
 
@@ -142,8 +141,7 @@ class Lab:
     def _work(self) -> None:
         watch = self._watch
         self._say("computing the right answers on the quiet pool")
-        with ZmqPool.of(self._settings) as pool:
-            truth = find_truth(pool, self._plan, self._stage.transform, watch.journal, watch.look)
+        truth = find_truth(self._settings, self._plan, self._stage.transform, watch.journal, watch.look)
         watch.journal.workers_of = None
         watch.witness = Witness(truth, self._faults)
         watch.begins_at = time.monotonic() + SAY_S

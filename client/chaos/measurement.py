@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from client.chaos.injection import Hit, Injection
-from client.chaos.journal import EXITED, Entry, Journal
+from client.chaos.journal import ENDED_BY_WATCHDOG, EXITED, SPAWNED, Entry, Journal
 
 SLACK_S: Final = 0.02  # instants of two processes, one of them rounded to milliseconds
 PATIENCE_S: Final = 5.0
@@ -13,9 +13,11 @@ LET_GO_S: Final = 0.5
 SILENCE_FACTOR: Final = 1.5  # of the liveness, for a process that used CPU at first
 EXIT_NOTICED_S: Final = 1.0  # a matter of milliseconds on a machine that has any to spare
 LISTENER_S: Final = 15.0
+UNKNOWN_S: Final = 20.0  # the listener's patience with a frozen worker that no broker knows, and a look at each figure
 SOCKETS_S: Final = 5.0
 NOISE_S: Final = 2.0
 NOT_NOTICED: Final = "-"
+LISTENER: Final = "event listener"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Noticed:
 
 
 Span = tuple[float, float]
+ABSENT_BROKER: Final = ("broker-", "pool-freeze", "supervisord-kill", "sockets-removed")
+"""How the kinds begin that leave no broker to notice anything."""
 
 
 def measure(injections: Sequence[Injection], journal: Journal) -> list[Noticed]:
@@ -50,7 +54,7 @@ def outages(injections: Iterable[Injection], journal: Journal, *names: str) -> l
     for injection in injections:
         if any(injection.name.startswith(name) for name in names) and not injection.missed:
             started = next((each.at for each in journal.of("broker_started") if each.at > injection.at), injection.at)
-            is_passing = injection.name in ("broker-freeze", "supervisord-freeze")
+            is_passing = injection.name in ("broker-freeze", "pool-freeze", "supervisord-freeze")
             found.append((injection.at, (injection.until or injection.at) if is_passing else started))
     return found
 
@@ -58,9 +62,11 @@ def outages(injections: Iterable[Injection], journal: Journal, *names: str) -> l
 def detection_bound_s(noticed: Noticed, liveness_s: float) -> float | None:
     """Within how many seconds this must have been noticed; None if nothing is promised."""
     match noticed.kind:
-        case "worker-freeze" | "worker-freeze-for-good":
+        case "worker-freeze-for-good" if noticed.how == LISTENER:
+            return UNKNOWN_S + NOISE_S
+        case "worker-freeze" | "worker-freeze-calm" | "worker-freeze-for-good":
             return SILENCE_FACTOR * liveness_s + NOISE_S
-        case "worker-kill" | "workers-kill-all" | "poison" | "poison-exit" | "fork-then-kill" | "hang":
+        case "worker-kill" | "workers-kill-all" | "poison" | "poison-exit" | "fork-then-kill" | "hang" | "stutter":
             return EXIT_NOTICED_S
         case "broker-freeze-for-good":
             return LISTENER_S + NOISE_S
@@ -73,7 +79,7 @@ def detection_bound_s(noticed: Noticed, liveness_s: float) -> float | None:
 class _Look:
     def __init__(self, injections: Sequence[Injection], journal: Journal) -> None:
         self._journal = journal
-        self._blind = outages(injections, journal, "broker-", "supervisord-kill", "sockets-removed")
+        self._blind = outages(injections, journal, *ABSENT_BROKER)
         self._idle = self._blind + outages(injections, journal, "supervisord-freeze")
 
     def at(self, injection: Injection) -> Iterator[Noticed]:
@@ -85,7 +91,9 @@ class _Look:
                 yield self._lost_broker(injection)
             case "sockets-removed":
                 yield self._removed_sockets(injection)
-            case "broker-freeze":
+            case "watchdog-kill":
+                yield self._lost_watchdog(injection)
+            case "broker-freeze" | "pool-freeze":
                 paused = self._first("broker_paused", injection.until or injection.at)
                 took_s = paused and injection.until and max(0.0, paused.at - injection.until)
                 yield Noticed(injection.name, "own pause" if paused else NOT_NOTICED, took_s or None, None)
@@ -104,11 +112,19 @@ class _Look:
     def _lost_broker(self, injection: Injection) -> Noticed:
         hit = injection.hits[0]
         if hit.died_at is not None:
-            return Noticed(injection.name, "event listener", hit.died_at - hit.at, self._back(hit.at))
+            return Noticed(injection.name, LISTENER, hit.died_at - hit.at, self._back(hit.at))
         exited = self._first(EXITED, hit.at, hit.at + PATIENCE_S, "broker")
         how = "supervisord" if exited else NOT_NOTICED
         detection_s = max(0.0, exited.at - hit.at) if exited else None
         return Noticed(injection.name, how, detection_s, self._back(hit.at))
+
+    def _lost_watchdog(self, injection: Injection) -> Noticed:
+        exited = self._first(EXITED, injection.at, injection.at + PATIENCE_S, "watchdog")
+        spawned = exited and self._first(SPAWNED, exited.at, worker="watchdog")
+        how = "supervisord" if exited else NOT_NOTICED
+        detection_s = max(0.0, exited.at - injection.at) if exited else None
+        recovery_s = spawned.at - injection.at if spawned else None
+        return Noticed(injection.name, how, detection_s, recovery_s)
 
     def _removed_sockets(self, injection: Injection) -> Noticed:
         failed = self._first("broker_failed", injection.at, injection.at + 2 * PATIENCE_S)
@@ -126,7 +142,7 @@ class _Look:
             None,
         )
         if lost is None or next(known, None) is None:  # the broker knew nothing of one that had just been started
-            return Noticed(kind.name, NOT_NOTICED, None, None)
+            return self._unknown_worker(injection, hit)
         since = hit.at + (injection.fault.lasts_s if kind.verb == "spin" else 0.0)
         detection_s, is_clouded = _elapsed(since, lost.at, self._blind)
         how = "it uses CPU" if lost.event == "worker_silent" else str(lost.fields.get("reason"))
@@ -134,6 +150,15 @@ class _Look:
             return Noticed(kind.name, how, detection_s, None, is_clouded)
         recovery_s, is_late = self._recovery(max(hit.until or since, since), lost)
         return Noticed(kind.name, how, detection_s, recovery_s, is_clouded or is_late)
+
+    def _unknown_worker(self, injection: Injection, hit: Hit) -> Noticed:
+        """One that no broker misses: only the watchdog may, if it stays frozen."""
+        ended = next((each for each in self._journal.of(ENDED_BY_WATCHDOG) if each.pid == hit.pid), None)
+        if ended is None:
+            return Noticed(injection.name, NOT_NOTICED, None, None)
+        detection_s, is_clouded = _elapsed(hit.at, ended.at, self._blind)
+        recovery_s, is_late = self._recovery(hit.at, ended)
+        return Noticed(injection.name, LISTENER, detection_s, recovery_s, is_clouded or is_late)
 
     def _recovery(self, since: float, lost: Entry) -> tuple[float | None, bool]:
         """Until a worker of its name is ready again: the same process, when it was let go, or another."""

@@ -153,7 +153,7 @@ def _clash(fault: Fault, other: Fault) -> bool:
 
 def _around(fault: Fault, client: int, random: Random) -> Iterator[Submission]:
     """A burst just before it, so that it meets a pool that has something to lose; and the race that it travels in."""
-    for index in range(BURST):
+    for index in range(0 if fault.kind.is_calm else BURST):
         if fault.kind.verb and client == 0 and index == BURST // 2:
             yield Submission(fault.at_s - BURST_LEAD_S, random.randrange(LIGHT), fault.number)
         yield Submission(fault.at_s - BURST_LEAD_S, _race(random))

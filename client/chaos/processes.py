@@ -11,6 +11,7 @@ from pathlib import Path
 MODULES = {
     "broker": "broker",
     "worker": "worker",
+    "worker.stutterer": "stutterer",
     "client.supervisord": "supervisord",
     "client.watchdog": "watchdog",
     "client.chaos.load": "client",
@@ -26,7 +27,7 @@ class Process:
     """One process.
 
     Attributes:
-        program: broker, worker, supervisord, watchdog, client, rubbish or other.
+        program: broker, worker, stutterer, supervisord, watchdog, client, rubbish or other.
         name: supervisord's, such as worker-0; else the program's.
         state: the kernel's letter; T is stopped.
         rss_kb: resident memory.

@@ -11,6 +11,7 @@ from client.chaos.records import OK, outcome_of
 from client.chaos.witness import Truth
 from client.pool_future import PoolFuture
 from client.zmq_pool import ZmqPool
+from protocol.settings import Settings
 
 ROUNDS: Final = 10
 LOGGED_S: Final = 5.0
@@ -22,11 +23,13 @@ class UnfitTransformError(Exception):
     """No truth can be had of this transform; the text says why."""
 
 
-def find_truth(pool: ZmqPool, plan: Plan, transform: str, journal: Journal, look: Callable[[], None]) -> list[Truth]:
+def find_truth(
+    settings: Settings, plan: Plan, transform: str, journal: Journal, look: Callable[[], None]
+) -> list[Truth]:
     """How each race ends.
 
     Args:
-        pool: a client of a pool where nothing else happens.
+        settings: of a pool where nothing else happens; each round is a client's of its own.
         plan: of the lab.
         transform: how an error names it.
         journal: of that pool; says who worked on what.
@@ -39,9 +42,10 @@ def find_truth(pool: ZmqPool, plan: Plan, transform: str, journal: Journal, look
     seen_by: dict[int, set[str]] = {index: set() for index in range(RACES)}
     runs = 0
     while runs < ROUNDS and (todo := _unsure(seen_by, runs, min(plan.workers, 2))):
-        futures = {index: pool.exec(body(lab_race(plan.seed, index)), polled_at=POLLED_AT) for index in todo}
-        for index, future in futures.items():
-            truth = _settled(future, transform)
+        with ZmqPool.of(settings) as pool:
+            futures = {index: pool.exec(body(lab_race(plan.seed, index)), polled_at=POLLED_AT) for index in todo}
+            truths = {index: _settled(future, transform) for index, future in futures.items()}
+        for index, truth in truths.items():
             if found.setdefault(index, truth) != truth:
                 raise UnfitTransformError(
                     f"{transform} is not pure: race {index} of seed {plan.seed} ended differently when run again "

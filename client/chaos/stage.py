@@ -47,7 +47,9 @@ class Stage:
         self.plan = plan
         self.settings = settings
         self.stop = threading.Event()
-        environment = child_environment(settings)
+        environment = {
+            name: value for name, value in child_environment(settings).items() if not name.startswith("SUPERVISOR_")
+        }
         self.transform = transform or environment.get(variable("transform")) or DEFAULT_TRANSFORM
         self._environment = environment | {
             variable("transform"): "worker.saboteur:transform",
@@ -114,16 +116,17 @@ class Stage:
         absent = [
             f"{processes.get(name, f'{name} (no process)')} is not in the pool" for name in names if name not in there
         ]
+        absent += [] if "watchdog" in processes else ["there is no watchdog"]
         busy = stats.total_workers - stats.idle_workers
         at_work = [f"{busy} workers are at work, on {stats.in_flight} tasks"] if busy or stats.in_flight else []
         waiting = [f"{stats.queue_depth} tasks wait"] if stats.queue_depth else []
         return State((*absent, *at_work, *waiting), is_idle=not absent and not at_work)
 
     def surplus(self) -> list[str]:
-        """Processes that should not be there: a second one of a name, or a child that somebody left."""
+        """Processes that should not be there: a second one of a name, a child that somebody left, a lab's worker."""
         found = [process for process in processes_of(self.settings.dir) if process.program not in ("client", "rubbish")]
         counts = Counter(process.name for process in found)
-        return [str(process) for process in found if counts[process.name] > 1]
+        return [str(each) for each in found if counts[each.name] > 1 or each.program == "stutterer"]
 
     def end(self) -> None:
         """Leaves no process, whatever state it is in."""

@@ -9,7 +9,15 @@ from typing import Final
 from client.chaos.injection import Injection
 from client.chaos.journal import Entry, Journal
 from client.chaos.kinds import CRASHED, EXPIRED, OVERRAN
-from client.chaos.measurement import SILENCE_FACTOR, Noticed, detection_bound_s, outages
+from client.chaos.measurement import (
+    ABSENT_BROKER,
+    NOISE_S,
+    SILENCE_FACTOR,
+    SLACK_S,
+    Noticed,
+    detection_bound_s,
+    outages,
+)
 from client.chaos.memory import Growth
 from client.chaos.records import Resolved, Submitted
 from client.chaos.witness import Life, Witness, named
@@ -17,6 +25,7 @@ from protocol.settings import Settings
 
 BROKER_ENDS_ITSELF_S: Final = 12.0
 VANISHED_S: Final = 1.5
+FROZEN_FACTOR: Final = 5.0  # of the liveness, after which a broker kills a frozen worker that it knew
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,7 @@ def verdict(evidence: Evidence) -> list[Invariant]:
         Invariant("tasks were assigned in the order of submission", *_order(evidence)),
         Invariant("a killed client's queued tasks were dropped", *_vanished(evidence)),
         Invariant("nobody was taken for lost without a cause", *_losses(evidence)),
+        Invariant("a pause of the broker was nobody's silence", *_pauses(evidence)),
         Invariant("each loss was noticed in time", *_detections(evidence)),
         Invariant("the counters added up", f"{witness.samples} samples", tuple(witness.books)),
         Invariant("no program failed of itself", f"{len(journal.entries)} entries", tuple(_failed_programs(evidence))),
@@ -225,7 +235,7 @@ def _order(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
 def _vanished(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
     """Tasks of a client that was killed are not begun any more when its silence has been noticed."""
     patience_s = evidence.settings.liveness + VANISHED_S
-    absent = outages(evidence.injections, evidence.journal, "broker-", "supervisord-kill", "sockets-removed")
+    absent = outages(evidence.injections, evidence.journal, *ABSENT_BROKER)
     gone = {
         each.client: each.at
         for each in evidence.injections
@@ -252,14 +262,28 @@ def _vanished(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
 
 
 def _losses(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
+    """No fault loses a message between a broker and a worker that both live on, so nothing explains `out_of_step`."""
     hits = evidence.hits()
     losses = list(evidence.journal.of("worker_lost"))
     broken = [
-        f"{entry.worker} (pid {entry.pid}) was lost by {entry.fields.get('reason')}, and no fault had hit it"
+        f"{entry.worker} (pid {entry.pid}) was lost by {entry.fields.get('reason')}, which no fault explains"
         for entry in losses
-        if entry.pid not in hits
+        if entry.pid not in hits or entry.fields.get("reason") == "out_of_step"
     ]
     return f"{len(losses)} losses", tuple(broken)
+
+
+def _pauses(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
+    """A broker that stood still gives everybody the liveness anew."""
+    pauses = [entry.at for entry in evidence.journal.of("broker_paused")]
+    broken = [
+        f"{entry.worker} (pid {entry.pid}) was called silent {entry.at - at:.2f} s after the broker's own pause"
+        for entry in evidence.journal.of("worker_lost", "worker_silent")
+        if entry.event == "worker_silent" or entry.fields.get("reason") == "silence"
+        for at in pauses
+        if 0 <= entry.at - at < evidence.settings.liveness - SLACK_S
+    ]
+    return f"{len(pauses)} pauses", tuple(broken)
 
 
 def _detections(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
@@ -284,7 +308,22 @@ def _failed_programs(evidence: Evidence) -> Iterator[str]:
 
 def _troubles(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
     troubles = [trouble for injection in evidence.injections for trouble in injection.troubles]
+    troubles += _overdue(evidence)
     done: Iterable[Injection] = (
         each for each in evidence.injections if each.name.endswith(("for-good", "supervisord-kill"))
     )
     return f"{sum(not each.missed for each in done)} cases", tuple(troubles)
+
+
+def _overdue(evidence: Evidence) -> Iterator[str]:
+    """Frozen workers that the broker lost by their silence, and has not killed in its time."""
+    bound_s = FROZEN_FACTOR * evidence.settings.liveness + NOISE_S
+    absent = outages(evidence.injections, evidence.journal, *ABSENT_BROKER)
+    silent = [entry for entry in evidence.journal.of("worker_lost") if entry.fields.get("reason") == "silence"]
+    for injection in evidence.injections:
+        for hit in injection.hits if injection.name == "worker-freeze-for-good" else ():
+            died_at = hit.at if hit.died_at is None else hit.died_at
+            is_clouded = any(begin < died_at and end > hit.at for begin, end in absent)
+            was_missed = any(entry.pid == hit.pid and entry.at > hit.at for entry in silent)
+            if was_missed and died_at > hit.at + bound_s and not is_clouded:
+                yield f"{hit.name} (pid {hit.pid}) was frozen for {died_at - hit.at:.1f} s, promised {bound_s:g} s"

@@ -87,6 +87,8 @@ class Watch:
                     self.journal.on_broker_line(line)
                 elif path.stem == "supervisord":
                     self.journal.on_supervisord_line(line)
+                elif path.stem == "watchdog":
+                    self.journal.on_watchdog_line(line)
                 else:
                     self.journal.on_other_line(path.stem, line)
 

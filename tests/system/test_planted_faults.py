@@ -1,7 +1,7 @@
 """The crash lab finds faults on real processes: each is planted in a scratch copy, where a run then breaks a promise.
 
 Those that the simulation finds too, as far as real processes can show them, and some of the shells around the cores,
-which it does not see. Two always; all of them, some minutes, with `pytest tests/system/test_planted_faults.py
+which it does not see. Three always; all of them, some minutes, with `pytest tests/system/test_planted_faults.py
 --hypothesis-profile=long`.
 """
 
@@ -37,6 +37,8 @@ class Hunt:
     promise: str
     seconds: int = 5
     every_s: float = 1.0
+    rate: int = 100
+    workers: int = 3
 
 
 HUNTS = {
@@ -51,6 +53,23 @@ HUNTS = {
         "worker-kill", "each loss was noticed in time",
     ),
     "nothing-submitted-again": Hunt(SIMULATED["nothing-submitted-again"], "broker-kill", "every exec resolved"),
+    "lease-fencing-taken-out": Hunt(
+        SIMULATED["lease-fencing-taken-out"], "stutter", "every result was right", 6
+    ),
+    "second-answer-delivered": Hunt(
+        SIMULATED["second-answer-delivered"], "broker-kill", "every exec resolved"
+    ),
+    "pause-counted-as-silence": Hunt(
+        SIMULATED["pause-counted-as-silence"], "pool-freeze", "a pause of the broker was nobody's silence", 8
+    ),
+    "busy-worker-given-work": Hunt(
+        SIMULATED["busy-worker-given-work"],
+        "worker-freeze-calm", "nobody was taken for lost without a cause", 15, rate=1, workers=6,
+    ),
+    "frozen-worker-never-killed": Hunt(
+        SIMULATED["frozen-worker-never-killed"],
+        "worker-freeze-for-good", "the frozen were replaced, and nobody outlived supervisord",
+    ),
     "given-up-never": Hunt(
         SIMULATED["given-up-never"], "poison", "errors came only where a fault explains them"
     ),
@@ -70,7 +89,7 @@ HUNTS = {
         "sockets-removed", "the pool was whole again",
     ),
 }  # fmt: skip
-QUICK = ("requeue-at-the-tail", "ends-of-processes-unheard")
+QUICK = ("requeue-at-the-tail", "ends-of-processes-unheard", "lease-fencing-taken-out")
 
 
 @pytest.fixture
@@ -106,7 +125,8 @@ def test_planted_fault_breaks_a_promise_of_real_processes(name: str, copy: Path,
     lab = subprocess.run(
         [
             sys.executable, "-c", "from client.cli import main; main()", "chaos", "--seed", "1", "--json", figures,
-            "--seconds", str(hunt.seconds), "--every", str(hunt.every_s), "--faults", hunt.kinds, "--rate", "100",
+            "--seconds", str(hunt.seconds), "--every", str(hunt.every_s), "--faults", hunt.kinds,
+            "--rate", str(hunt.rate), "--workers", str(hunt.workers),
         ],
         cwd=copy, env=base | {"PYTHONPATH": str(copy), "TMPDIR": str(folder)}, capture_output=True, text=True,
         timeout=FOUND_WITHIN_S, check=False,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from client.chaos.journal import EXITED, Entry
+from client.chaos.journal import EXITED, SPAWNED, Entry
 from client.chaos.measurement import NOT_NOTICED, Noticed, measure
-from tests.client.chaos.building import Case
+from tests.client.chaos.building import Case, line
 
 
 def measured(case: Case) -> list[Noticed]:
@@ -135,9 +135,43 @@ def test_broker_frozen_for_good_is_noticed_by_whoever_ends_it() -> None:
     assert only(case) == about("event listener", 7.0, 8.2)
 
 
-def test_frozen_broker_notices_its_own_pause() -> None:
+def test_frozen_worker_that_no_broker_knows_is_noticed_by_the_watchdog() -> None:
     case = Case()
-    case.inject("broker-freeze", 5, at=2.0, until=4.0)
+    ready(case, 1.0, 7)
+    case.inject("worker-freeze-for-good", 7, at=2.0)
+    case.inject("broker-kill", 5, at=2.5)
+    case.log("broker_started", 3.0)
+    case.journal.on_watchdog_line(line("worker_killed", 18.5, process="worker:worker-0", pid=7, silent_s=15.1))
+    ready(case, 19.0, 8)
+
+    assert told(measured(case)[0]) == about("event listener", 16.0, 16.5, is_clouded=True)
+
+
+def test_killed_watchdog_is_noticed_and_started_anew_by_supervisord() -> None:
+    case = Case()
+    case.inject("watchdog-kill", 6, at=2.0)
+    case.journal.entries.append(Entry(2.4, EXITED, {"worker": "broker"}))
+    case.journal.entries.append(Entry(2.7, EXITED, {"worker": "watchdog"}))
+    case.journal.entries.append(Entry(3.1, SPAWNED, {"worker": "worker-0", "pid": 8}))
+    case.journal.entries.append(Entry(3.2, SPAWNED, {"worker": "watchdog", "pid": 9}))
+
+    assert only(case) == about("supervisord", 0.7, 1.2)
+
+
+def test_further_worker_is_never_back() -> None:
+    case = Case()
+    case.log("worker_ready", 1.0, worker="stutterer-0", pid=7)
+    case.inject("stutter", 7, at=4.0)
+    case.log("worker_lost", 4.01, worker="stutterer-0", pid=7, reason="process_exit")
+    ready(case, 5.0, 8)
+
+    assert only(case) == about("process_exit", 0.01, None)
+
+
+@pytest.mark.parametrize("kind", ["broker-freeze", "pool-freeze"])
+def test_frozen_broker_notices_its_own_pause(kind: str) -> None:
+    case = Case()
+    case.inject(kind, 5, at=2.0, until=4.0)
     case.log("broker_paused", 4.01)
 
     assert only(case) == about("own pause", 0.01, None)

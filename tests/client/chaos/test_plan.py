@@ -58,6 +58,15 @@ def test_what_a_fault_has_taken_is_left_to_it_until_the_pool_is_whole() -> None:
         assert not any(later.kind.takes & each.kind.avoids for each in going_on)
 
 
+def test_calm_fault_comes_in_no_burst() -> None:
+    def submissions(kind: str) -> int:
+        return len(list(plan(kinds=(KINDS[kind],), every_s=10.0).load(1)))
+
+    calm = submissions("worker-freeze-calm")
+    assert calm == pytest.approx(120 * 40 / STEADY_CLIENTS, rel=0.1)
+    assert submissions("worker-freeze") - calm >= 5 * BURST
+
+
 def test_no_worker_is_frozen_twice_at_once() -> None:
     faults = [each for each in plan(seconds=600.0).faults() if each.kind.hits_one_worker]
     overlaps = [
@@ -100,7 +109,8 @@ def test_first_client_alone_carries_each_fault_that_travels_in_a_race() -> None:
 def test_each_fault_meets_a_burst_of_each_client(client: int) -> None:
     instants = Counter(each.at_s for each in plan().load(client) if each.fault is None)
 
-    assert {instants[fault.at_s - BURST_LEAD_S] for fault in plan().faults()} == {BURST}
+    met = {(fault.kind.is_calm, instants[fault.at_s - BURST_LEAD_S]) for fault in plan().faults()}
+    assert met == {(False, BURST), (True, 0)}
 
 
 def test_burst_is_submitted_at_once() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from client.chaos.journal import EXITED, SPAWNED, Journal
+from client.chaos.journal import ENDED_BY_WATCHDOG, EXITED, SPAWNED, Journal
 from client.chaos.memory import SAMPLES_KEPT, Memory
 from client.chaos.processes import Process, died_at, end_all, processes_of, signalled
 from client.chaos.records import OK, Record, Resolved, Submitted, digest, from_line, outcome_of, to_line
@@ -91,6 +91,18 @@ def test_supervisord_tells_who_ended_and_who_began() -> None:
     assert (exited.at, exited.worker) == (100.25, "broker")
     assert (spawned.at, spawned.worker, spawned.pid) == (100.75, "worker-1", 42)
     assert journal.alarms == []
+
+
+def test_watchdog_tells_whom_it_killed_and_else_only_its_own_failure_counts() -> None:
+    journal = Journal(0.0)
+    journal.on_watchdog_line(line("worker_killed", 5.5, process="worker:worker-1", pid=42))
+    journal.on_watchdog_line(line("anything", 6.0))
+    assert journal.alarms == []
+    journal.on_watchdog_line(b"Traceback (most recent call last):")
+
+    (ended,) = journal.of(ENDED_BY_WATCHDOG)
+    assert (ended.at, ended.worker, ended.pid) == (5.5, "worker-1", 42)
+    assert journal.alarms == ["watchdog: Traceback (most recent call last):"]
 
 
 def test_line_that_was_cut_by_a_death_is_no_alarm() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from client.chaos.memory import Growth
 from client.chaos.verdict import Ending, expected_errors, unresolved_count
-from tests.client.chaos.building import ALICE, BOB, Case, figures, task_id
+from tests.client.chaos.building import ALICE, BOB, Case, figures, line, task_id
 
 OVERRAN = "TaskTimeoutError running"
 CRASHED = "WorkerCrashedError"
@@ -235,6 +235,62 @@ def test_loss_that_no_fault_explains_is_found() -> None:
     assert case.broken() == ["nobody was taken for lost without a cause"]
 
 
+def test_loss_of_a_worker_out_of_step_is_explained_by_no_fault() -> None:
+    case = Case()
+    case.inject("worker-freeze", 7, until=4.0)
+    case.lose(7, at=3.0, reason="silence")
+    case.lose(7, at=6.0, reason="out_of_step")
+
+    assert case.broken() == ["nobody was taken for lost without a cause"]
+
+
+@pytest.mark.parametrize(
+    ("event", "reason", "at", "is_broken"),
+    [
+        ("worker_silent", "it uses CPU", 4.001, True),
+        ("worker_lost", "silence", 5.9, True),
+        ("worker_lost", "silence", 6.0, False),
+        ("worker_lost", "process_exit", 4.001, False),
+        ("worker_silent", "it uses CPU", 3.9, False),
+    ],
+)
+def test_silence_that_was_the_brokers_own_pause_is_found(event: str, reason: str, at: float, is_broken: bool) -> None:  # noqa: FBT001
+    case = Case()
+    case.inject("worker-freeze", 7, until=9.0)
+    case.log("broker_paused", 4.0)
+    case.log(event, at, worker="worker-0", pid=7, reason=reason)
+
+    assert case.broken() == (["a pause of the broker was nobody's silence"] if is_broken else [])
+
+
+def test_broker_that_stood_still_with_all_others_drops_a_killed_clients_tasks_later() -> None:
+    case = Case()
+    case.inject("client-kill", client="victim-0", at=1.0)
+    case.inject("pool-freeze", 5, at=2.0, until=4.5)
+    case.submit(1, client="victim-0")
+    case.assign(1, client="victim-0", at=5.0)
+
+    assert case.broken() == []
+
+
+def test_death_of_a_further_worker_explains_its_loss_and_is_to_be_noticed_at_once() -> None:
+    case = Case()
+    case.log("worker_ready", 0.5, worker="stutterer-1", pid=7)
+    case.inject("stutter", 7, at=3.0)
+    case.lose(7, at=4.2)
+
+    assert case.broken() == ["each loss was noticed in time"]
+
+
+@pytest.mark.parametrize(("at", "is_late"), [(22.0, False), (24.0, True)])
+def test_watchdogs_patience_with_a_worker_that_no_broker_knows_has_an_end(at: float, is_late: bool) -> None:  # noqa: FBT001
+    case = Case()
+    case.inject("worker-freeze-for-good", 7, at=1.0)
+    case.journal.on_watchdog_line(line("worker_killed", at, process="worker:worker-0", pid=7))
+
+    assert case.broken() == (["each loss was noticed in time"] if is_late else [])
+
+
 @pytest.mark.parametrize("kind", ["worker-freeze-short", "gil-hold"])
 def test_fault_that_must_cost_no_worker_explains_no_loss(kind: str) -> None:
     case = Case()
@@ -313,6 +369,24 @@ def test_frozen_process_that_nobody_ended_is_found() -> None:
     case.inject("broker-freeze-for-good", 5).troubles.append("nobody ended it")
 
     assert case.broken() == ["the frozen were replaced, and nobody outlived supervisord"]
+
+
+@pytest.mark.parametrize(("died_at", "is_late"), [(12.9, False), (13.1, True)])
+@pytest.mark.parametrize("is_broker_absent", [False, True])
+def test_frozen_worker_that_the_broker_left_to_others_is_found(
+    died_at: float,
+    is_late: bool,  # noqa: FBT001
+    is_broker_absent: bool,  # noqa: FBT001
+) -> None:
+    case = Case()
+    case.log("worker_ready", 0.5, worker="worker-0", pid=7)
+    case.inject("worker-freeze-for-good", 7, at=1.0).hits[0].died_at = died_at
+    case.lose(7, at=3.0, reason="silence")
+    if is_broker_absent:
+        case.inject("broker-freeze", 5, at=6.0, until=7.0)
+
+    promise = "the frozen were replaced, and nobody outlived supervisord"
+    assert case.broken() == ([promise] if is_late and not is_broker_absent else [])
 
 
 def test_pool_that_is_not_whole_and_processes_that_are_left_over_are_found() -> None:
