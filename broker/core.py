@@ -229,7 +229,7 @@ class BrokerCore:
         """
         if now < self._has_read_by:
             return self._assign(now)
-        incarnations = list(incarnations)
+        incarnations = dict.fromkeys(incarnations)
         lost = [self.roster.workers[incarnation] for incarnation in incarnations if incarnation in self.roster.workers]
         if any(worker.task is not None for worker in lost):
             self._settles_at = now + SETTLE_S
@@ -265,7 +265,8 @@ class BrokerCore:
             replaced += self._lose(worker, by, now)
         _, introduced = self._introduce(ready, peer, now, local_pid)
         welcome = SendToWorker(peer, self._welcome_words())
-        return [*replaced, welcome, *introduced, *self._recycle(now), *self._assign(now)]
+        self._check_by(now)  # who waits to be recycled may be now, unless this welcome cannot be delivered
+        return [*replaced, welcome, *introduced, *self._assign(now)]
 
     def _welcome_words(self) -> messages.Welcome:
         return messages.Welcome(self.epoch, self.settings.payload_limit, round(self.settings.liveness * 1000))

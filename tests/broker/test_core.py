@@ -910,8 +910,18 @@ def test_second_worker_is_recycled_when_the_first_is_back(broker: BrokerCore) ->
 
     actions = broker.on_worker(W1_AGAIN, ready(session="fresh", pid=201, later_ms=1), now=1.5, local_pid=201)
 
-    assert SendToWorker(W2, Recycle()) in actions
     assert report(actions, "worker_restarted")["duration_ms"] == 500.0
+    assert SendToWorker(W2, Recycle()) in broker.on_tick(1.5)
+
+
+def test_nobody_is_recycled_for_one_whose_welcome_cannot_be_delivered(broker: BrokerCore) -> None:
+    with_client(with_workers(broker, 2), "t1", "t2")
+    broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
+    broker.on_worker(W2, result("t2", 2, recycle=True), now=1.1)
+    broker.on_worker(W1_AGAIN, ready(session="fresh", pid=201, later_ms=1), now=1.5, local_pid=201)
+    broker.on_worker_unreachable(W1_AGAIN, now=1.5)
+
+    assert SendToWorker(W2, Recycle()) not in broker.on_tick(1.5)
 
 
 def test_worker_that_cannot_be_spared_works_on(broker: BrokerCore) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker.process_watch import ProcessWatch
-from protocol.processes import cpu_ticks
+from protocol.processes import cpu_ticks, process_state
 from tests.broker.building import an_id
 from tests.running import WaitUntil
 
@@ -171,8 +171,9 @@ def test_spinning_process_makes_progress(spawn: Spawn, wait_until: WaitUntil) ->
     wait_until(lambda: watch.has_progress(ONE))
 
 
-def test_sleeping_process_makes_none(spawn: Spawn) -> None:
+def test_sleeping_process_makes_none(spawn: Spawn, wait_until: WaitUntil) -> None:
     watch, child = ProcessWatch(), spawn(SLEEP)
+    wait_until(lambda: process_state(child.pid) == "S")
     watch.watch(ONE, child.pid)
     watch.has_progress(ONE)
 

@@ -82,7 +82,7 @@ def test_a_transform_of_ones_own_is_put_to_the_test_as_well(folder: Path, tmp_pa
 @pytest.mark.parametrize(
     ("transform", "words"),
     [
-        ("transforms:echo", "is not pure: race 0 of seed 1 ended differently"),
+        ("transforms:echo", r"is not pure: race \d+ of seed 1 ended differently"),
         ("transforms:raise_", "raises at every race of the lab"),
         ("transforms:exit_", "gives no answer on a quiet pool: WorkerCrashedError"),
         ("nowhere:at_all", "No module named 'nowhere'"),
@@ -92,7 +92,7 @@ def test_transform_of_which_no_truth_can_be_had_is_refused(folder: Path, transfo
     code, out, err = run(folder, "--seconds", 5, "--seed", 1, "--transform", transform)
 
     assert (code, out) == (1, "")
-    assert words in err
+    assert re.search(words, err)
     assert run_directories(folder) == []
 
 
