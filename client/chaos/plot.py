@@ -9,7 +9,10 @@ from client.chaos.lab import Findings
 from client.chaos.memory import Sample
 from client.chaos.report import by_kind
 
-COLOURS: Final = {"broker": "tab:red", "worker": "tab:blue", "supervisord": "tab:green", "client": "tab:orange"}
+COLOURS: Final = {
+    "broker": "tab:red", "worker": "tab:blue", "supervisord": "tab:green", "client": "tab:orange",
+    "watchdog": "tab:purple", "stutterer": "tab:cyan", "rubbish": "tab:brown",
+}  # fmt: skip
 TICK_LINE: Final = 0.35
 
 
@@ -46,7 +49,7 @@ def plot(findings: Findings, path: Path) -> None:
         )  # fmt: skip
     memory.set_ylabel("resident MiB, a line per process")
     memory.set_ylim(bottom=0)
-    memory.legend(loc="upper left", ncols=6)
+    memory.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=8, frameon=False)  # above: lines are everywhere below
     kinds = by_kind(findings)
     faults.eventplot(list(kinds.values()), linelengths=2 * TICK_LINE)
     faults.set_yticks(range(len(kinds)), list(kinds), fontsize=8)
