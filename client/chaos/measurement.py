@@ -18,6 +18,7 @@ SOCKETS_S: Final = 5.0
 NOISE_S: Final = 2.0
 NOT_NOTICED: Final = "-"
 LISTENER: Final = "event listener"
+OWN_TIMER: Final = "own timer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ def detection_bound_s(noticed: Noticed, liveness_s: float) -> float | None:
             return UNKNOWN_S + NOISE_S
         case "worker-freeze" | "worker-freeze-calm" | "worker-freeze-for-good":
             return SILENCE_FACTOR * liveness_s + NOISE_S
+        case "hang" if noticed.how == OWN_TIMER:
+            return liveness_s + EXIT_NOTICED_S
         case "worker-kill" | "workers-kill-all" | "poison" | "poison-exit" | "fork-then-kill" | "hang" | "stutter":
             return EXIT_NOTICED_S
         case "broker-freeze-for-good":
@@ -146,6 +149,8 @@ class _Look:
         since = hit.at + (injection.fault.lasts_s if kind.verb == "spin" else 0.0)
         detection_s, is_clouded = _elapsed(since, lost.at, self._blind)
         how = "it uses CPU" if lost.event == "worker_silent" else str(lost.fields.get("reason"))
+        if kind.verb == "spin" and self._first("broker_started", hit.at, lost.at):
+            how = OWN_TIMER  # the next broker does not know since when it runs
         if lost.event == "worker_silent":
             return Noticed(kind.name, how, detection_s, None, is_clouded)
         recovery_s, is_late = self._recovery(max(hit.until or since, since), lost)

@@ -3,7 +3,7 @@
 import pytest
 
 from client.chaos.journal import EXITED, SPAWNED, Entry
-from client.chaos.measurement import NOT_NOTICED, Noticed, measure
+from client.chaos.measurement import NOT_NOTICED, Noticed, detection_bound_s, measure
 from tests.client.chaos.building import Case, line
 
 
@@ -105,6 +105,28 @@ def test_hang_is_measured_from_the_end_of_its_run_timeout() -> None:
     ready(case, 4.0, 8)
 
     assert only(case) == about("run_timeout", 0.01, 1.0)
+
+
+def test_hang_that_outlives_a_broker_is_ended_by_its_own_timer_within_the_liveness() -> None:
+    case = Case()
+    ready(case, 1.0, 7)
+    case.inject("hang", 7, at=2.0)
+    case.log("broker_started", 2.5)
+    case.lose(7, at=5.1, reason="process_exit")
+    ready(case, 5.5, 8)
+
+    (noticed,) = measured(case)
+    assert noticed.how == "own timer"
+    assert detection_bound_s(noticed, 2.0) == 3.0
+
+
+def test_hang_that_its_broker_left_to_that_timer_is_noticed_too_late() -> None:
+    case = Case()
+    ready(case, 1.0, 7)
+    case.inject("hang", 7, at=2.0)
+    case.lose(7, at=5.1, reason="process_exit")
+
+    assert [detection_bound_s(noticed, 2.0) for noticed in measured(case)] == [1.0]
 
 
 def test_held_gil_is_seen_and_costs_nothing() -> None:

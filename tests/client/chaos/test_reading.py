@@ -166,7 +166,7 @@ def test_processes_are_known_by_their_run_directory(
 ) -> None:
     child = sleeper(SUPERVISOR_PROCESS_NAME="worker-1")
     sleeper(RACEPOOL_DIR=f"{tmp_path}-other")
-    wait_until(lambda: [each.name for each in processes_of(tmp_path)] == ["worker-1"])
+    wait_until(lambda: [(each.name, each.rss_kb > MIB) for each in processes_of(tmp_path)] == [("worker-1", True)])
 
     child.send_signal(signal.SIGSTOP)
     wait_until(lambda: [each.state for each in processes_of(tmp_path)] == ["T"])
