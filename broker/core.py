@@ -39,6 +39,7 @@ from protocol.settings import Settings
 MAX_CLIENTS = 4_096
 SETTLE_S = 0.05
 KILLED = (LostBy.RUN_TIMEOUT, LostBy.CANCELLED)
+MAY_BE_FROZEN = (LostBy.SILENCE, LostBy.UNREACHABLE, LostBy.RECYCLED)
 NO_SIGNALS: Mapping[Id, int] = MappingProxyType({})
 
 
@@ -335,7 +336,7 @@ class BrokerCore:
         """
         self.roster.remove(worker)
         actions: list[Action] = []
-        if worker.is_local and by in (LostBy.SILENCE, LostBy.UNREACHABLE):
+        if worker.is_local and by in MAY_BE_FROZEN:
             self._check_by(self.frozen.add(worker))
         elif worker.is_local:
             end = KillProcess if by in KILLED else UnwatchProcess

@@ -11,7 +11,7 @@ PATIENCE = 5
 
 
 class FrozenProcesses:
-    """Processes by the session that was lost in silence, or that could not be reached.
+    """Processes by the session that was lost in silence, could not be reached, or was told to end.
 
     supervisord takes them for running, so nobody else ends them. Who speaks again is spared. Who does not is overdue
     `PATIENCE` times the liveness after its last sign of life.

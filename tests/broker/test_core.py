@@ -903,6 +903,13 @@ def test_worker_that_asks_for_it_is_recycled_before_its_next_task(broker: Broker
     assert (broker.roster.workers, broker.counters["worker_crashes"], broker.counters["requeued"]) == ({}, 0, 0)
 
 
+def test_worker_that_is_frozen_when_it_is_to_be_recycled_is_killed(broker: BrokerCore) -> None:
+    with_client(with_workers(broker), "t1")
+    broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
+
+    assert KillProcess(an_id("worker-1")) in broker.on_tick(1.0 + 5 * LIVENESS_S)
+
+
 def test_second_worker_is_recycled_when_the_first_is_back(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2), "t1", "t2")
     broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)

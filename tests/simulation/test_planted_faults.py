@@ -82,4 +82,4 @@ def test_planted_fault_breaks_a_promise(fault: Fault, tmp_path: Path) -> None:
     )  # fmt: skip
 
     assert hunt.returncode == ASSERTION_FAILED, hunt.stdout
-    assert "AssertionError" in hunt.stdout
+    assert "FAILED tests/simulation/test_schedules.py" in hunt.stdout
