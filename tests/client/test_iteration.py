@@ -301,9 +301,13 @@ def test_consumer_that_leaves_cancels_the_rest(
     async def consume() -> None:
         results = getattr(pool, verb)(Counting(race))
         await anext(results)
+        waiting = asyncio.ensure_future(anext(results))
+        while not pool._connected()._unresolved:
+            await asyncio.sleep(0.01)
         held = [future for _, future in pool._connected()._unresolved.values()]
+        waiting.cancel()
+        await asyncio.wait([waiting])
         await results.aclose()
-        assert held
         assert all(future.cancelled() for future in held)
 
     asyncio.run(consume())

@@ -129,6 +129,7 @@ for call in calls:
     threading.Thread(target=call, daemon=True).start()
 pool.exec(LONG).add_done_callback(lambda future: future.result())
 until(lambda: "unresolved=5" in repr(pool))
+time.sleep(0.2)  # from a submission to its wait each thread needs a moment more, which nothing tells
 say("ready")
 """
 
