@@ -302,7 +302,7 @@ def test_consumer_that_leaves_cancels_the_rest(
         results = getattr(pool, verb)(Counting(race))
         await anext(results)
         waiting = asyncio.ensure_future(anext(results))
-        while not pool._connected()._unresolved:
+        while not pool._connected()._unresolved:  # noqa: ASYNC110  # it tells nobody
             await asyncio.sleep(0.01)
         held = [future for _, future in pool._connected()._unresolved.values()]
         waiting.cancel()
