@@ -82,10 +82,12 @@ def test_child_that_outlives_its_worker_hides_nothing(scripted: Running, race: R
     """It keeps the worker's sockets open, so only the process itself can tell."""
     started_at = time.monotonic()
 
+    forking = scripted.exec(race("fork-kill:5", "forking"))
     with pytest.raises(WorkerCrashedError):
-        scripted.exec(race("fork-kill:5", "forking")).result(20)
+        forking.result(20)
 
-    lost = [each for each in scripted.events("worker_lost") if each["reason"] == "process_exit"][-3:]
-    assert len(lost) == 3
+    scripted.logged("task_given_up", task_id=forking.task_id)
+    lost = [each for each in scripted.events("worker_lost") if each.get("task_id") == forking.task_id]
+    assert [each["reason"] for each in lost] == ["process_exit"] * 3
     assert time.monotonic() - started_at < 3 * LIVENESS_S, "heartbeats told it, not the kernel"
     assert all(each["silent_ms"] < LIVENESS_S * 1000 for each in lost)
