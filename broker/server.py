@@ -55,7 +55,7 @@ from protocol.messages import (
 from protocol.processes import file_limit, open_files, resident_bytes, trim_memory
 from protocol.settings import Settings
 from protocol.signals import Termination
-from protocol.sockets import ZERO_COPY_BYTES, Context, Socket, router, sender_pid
+from protocol.sockets import Context, Socket, router, send, sender_pid
 
 CLIENT_SEND_LIMIT = 1_024  # twice what our client has outstanding; of one that reads nothing, no more is kept
 WORKER_SEND_LIMIT = 16
@@ -298,7 +298,7 @@ class Server:
     def _send(self, sink: Socket, frames: Sequence[Payload]) -> bool:
         """Sends without waiting; false if the peer is gone or reads nothing."""
         try:
-            sink.send_multipart(frames, zmq.NOBLOCK, copy=len(frames[-1]) < ZERO_COPY_BYTES)
+            send(sink, frames)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise

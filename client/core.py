@@ -26,9 +26,8 @@ from protocol.messages import PROTOCOL_VERSION, Answer, Epoch, FromClient, Hello
 from protocol.payloads import Parcel
 
 UNIT_BYTES = 16_384
-WINDOW_UNITS = (
-    256  # 4 MiB; a task counts at least one unit. More in the broker's hands gains nothing, see performance.md
-)
+WINDOW_UNITS = 256  # 4 MiB; a task counts at least one unit. More in the broker's hands gains nothing
+REFILL_UNITS = 192  # a window that was full is filled when it has come down to this: many tasks at one wake-up
 
 ROUNDING_S = 1e-6  # more than sums of instants lose
 FIGURES = "the broker's figures"  # what an error names where there is no task
@@ -147,6 +146,7 @@ class ClientCore:
     def __init__(self, client_id: Id, pid: int, endpoint: str, timing: Timing, remedy: str = START_ONE) -> None:
         self.pending: dict[Id, Pending] = {}
         self.outstanding = 0
+        self._is_full = False
         self._client_id = client_id
         self._pid = pid
         self._endpoint = endpoint
@@ -309,12 +309,16 @@ class ClientCore:
     def _submit_held(self, now: float) -> list[Action]:
         """Sends what fits into the window; one task always does."""
         actions: list[Action] = []
+        if self._is_full and self.outstanding > REFILL_UNITS:
+            return actions
+        self._is_full = False
         while self._held and self._epoch is not None:
             task = self.pending.get(self._held[0])
             if task is None:
                 self._held.popleft()
                 continue
             if self.outstanding and self.outstanding + task.units > WINDOW_UNITS:
+                self._is_full = True
                 break
             self._held.popleft()
             if task.parcel.size_bytes > self._payload_limit:
