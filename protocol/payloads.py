@@ -28,8 +28,8 @@ PEEK_BYTES = 16_384
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_ARRAY_OF_4 = b"\x94"
-_BIN_32 = b"\xc6"
+_ARRAY_OF_3, _ARRAY_OF_4 = b"\x93", b"\x94"
+_BIN_32, _BIN_32_BYTES = b"\xc6", 5
 _BIN_HEADS = {0xC4: 2, 0xC5: 3, 0xC6: 5}  # bytes, by the first of them
 _JSON = pack("json")
 _MSGPACK = pack("msgpack")
@@ -126,14 +126,20 @@ def _utf8(text: str) -> bytes:
         raise InvalidRaceError([("", f"is no Unicode text: {error}")]) from None
 
 
-def unpack_request(payload: Payload) -> Request:
-    """The request in a task's payload.
+def unpack_request(payload: Payload | Parcel) -> Request:
+    """The request in a task's payload, or in its two parts.
 
     Raises:
         BadPayloadError: it is no request.
         InvalidRaceError: `previous` breaks its rule.
     """
-    encoding, polled_at_us, previous, body = unpack_array(payload, 4)
+    if isinstance(payload, Parcel) and not payload.head.startswith(_ARRAY_OF_4 + _JSON):
+        payload = payload.payload()
+    if isinstance(payload, Parcel):  # whose body is not copied once more
+        encoding, polled_at_us, previous = unpack_array(_ARRAY_OF_3 + payload.head[1:-_BIN_32_BYTES], 3)
+        body: object = payload.body
+    else:
+        encoding, polled_at_us, previous, body = unpack_array(payload, 4)
     if encoding not in ("json", "msgpack") or type(body) is not (bytes if encoding == "json" else dict):
         raise BadPayloadError(f"a body of encoding {encoding!r} cannot be a {type(body).__name__}")
     if type(polled_at_us) is not int:

@@ -170,6 +170,7 @@ def test_nothing_is_imported_that_is_not_declared() -> None:
         "click",
         "msgpack",
         "orjson",
+        "ormsgpack",
         "pydantic",
         "pydantic_core",
         "pydantic_settings",
