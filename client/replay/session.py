@@ -146,7 +146,7 @@ class Session:
                 if self._errand.is_to_stdout
                 else write_table(self._errand.out, rows)
             )
-            written.append(f"{count:,} records in {self._errand.out}")
+            written.append(f"{_count(count, 'record')} in {self._errand.out}")
         if album is not None:
             with progress("drawing", "races", len(races)) as advance:
                 missing = album.draw_races(_rows(journal, races), advance)
@@ -155,7 +155,7 @@ class Session:
             is_drawn = not missing
             written.append(_pictures(len(races) - len(missing), album))
         click.echo(
-            f"{self._day.poll_count:,} polls of {len(self._day.chains):,} races: {', '.join(written)}",
+            f"{_count(self._day.poll_count, 'poll')} of {_count(len(self._day.chains), 'race')}: {', '.join(written)}",
             err=self._errand.is_to_stdout,
         )
         return is_drawn
@@ -180,12 +180,17 @@ def _rows(journal: Journal, races: Iterable[str]) -> Iterator[Iterator[MoneyRow]
 
 def _named(day: Day) -> str:
     """A few of its races, as --race may name them."""
-    names = sorted(f"{polls[-1].race_label} ({race_id})" for race_id, polls in day.chains.items())
+    races = sorted((polls[-1].race_number or 0, polls[-1].race_label, race_id) for race_id, polls in day.chains.items())
+    names = [f"{label} ({race_id})" for _, label, race_id in races]
     more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(names[:NAMES_SHOWN]) + more
 
 
 def _pictures(count: int, album: Album) -> str:
     if album.is_folder:
-        return f"{count:,} pictures in {album.target}"
+        return f"{_count(count, 'picture')} in {album.target}"
     return f"a picture in {album.target}" if count else "no picture"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
