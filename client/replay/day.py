@@ -99,6 +99,18 @@ def read_day(files: Iterable[Path], limit_bytes: int, advance: Callable[[], None
     return Day(ordered, tuple(unread))
 
 
+def body_of(poll: Poll, limit_bytes: int) -> bytes:
+    """The race's JSON, as it was when the day was read.
+
+    Raises:
+        UnreadableFileError: it cannot be read, is larger than the limit, or has changed since.
+    """
+    body = body_in(poll.path, limit_bytes)
+    if sha256(body).hexdigest() != poll.digest:
+        raise UnreadableFileError("has changed since the replay began; replay the day again when it is complete")
+    return body
+
+
 def body_in(path: Path, limit_bytes: int) -> bytes:
     """The race's JSON, uncompressed.
 

@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from client.money_row import rows_of
-from client.replay.day import UnreadableFileError, body_in
+from client.replay.day import UnreadableFileError, body_of
 from client.replay.journal import Journal
 from client.replay.poll import Entry
 from client.replay.schedule import Schedule, Turn
@@ -61,7 +61,7 @@ def run(pool: ZmqPool, schedule: Schedule, journal: Journal, limit_bytes: int, a
 
 def _submit(pool: ZmqPool, turn: Turn, limit_bytes: int, answers: "SimpleQueue[Any]") -> None:
     try:
-        body = body_in(turn.poll.path, limit_bytes)
+        body = body_of(turn.poll, limit_bytes)
         future = pool.exec(body, polled_at=turn.poll.polled_at, previous=turn.previous)
     except (UnreadableFileError, PoolError) as error:
         answers.put((turn, error))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from client.replay.day import Day, UnreadableFileError, body_in, poll_files, read_day
+from client.replay.day import Day, UnreadableFileError, body_in, body_of, poll_files, read_day
 
 LIMIT = 10_000
 
@@ -106,6 +106,17 @@ def test_compressed_poll_is_the_same_poll(tmp_path: Path) -> None:
 def test_file_that_is_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(UnreadableFileError, match="No such file"):
         body_in(tmp_path / "gone.json", LIMIT)
+
+
+def test_poll_that_changed_since_the_day_was_read_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "20250717T001500Z.json")
+    (poll,) = read(path).chains["r-1"]
+    assert body_of(poll, LIMIT) == path.read_bytes()
+
+    write(path, number=8)
+
+    with pytest.raises(UnreadableFileError, match="has changed since the replay began"):
+        body_of(poll, LIMIT)
 
 
 def test_fingerprint_is_that_of_what_and_when(tmp_path: Path) -> None:
