@@ -94,6 +94,7 @@ def test_the_readme_lists_every_setting() -> None:
         "docs/limits.md",
         "docs/protocol.md",
         "docs/reliability.md",
+        "docs/replay.md",
         "docs/security.md",
     ],
 )
