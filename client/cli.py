@@ -26,6 +26,7 @@ from client.local import local_pool
 from client.monitoring import fetch_stats, wait_for_workers
 from client.pool_future import PoolFuture
 from client.supervision import child_environment, supervisord_command, write_configuration
+from client.top.command import top
 from client.zmq_pool import ZmqPool
 from protocol import VERSION
 from protocol.errors import BrokerUnavailableError, PoolError, SettingsError
@@ -261,6 +262,7 @@ main.add_command(dead)
 main.add_command(keygen)
 main.add_command(keys)
 main.add_command(chaos)
+main.add_command(top)
 
 
 # --- a look at it -----------------------------------------------------------------------------------------------------
