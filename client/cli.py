@@ -21,6 +21,7 @@ from rich.table import Table
 from client.chaos.command import chaos
 from client.dead_command import dead
 from client.display import result_json, screen_of_stdout, show_result, stats_table
+from client.doctor.command import doctor
 from client.keys_command import keygen, keys
 from client.local import local_pool
 from client.monitoring import fetch_stats, wait_for_workers
@@ -263,6 +264,7 @@ main.add_command(keygen)
 main.add_command(keys)
 main.add_command(chaos)
 main.add_command(top)
+main.add_command(doctor)
 
 
 # --- a look at it -----------------------------------------------------------------------------------------------------
