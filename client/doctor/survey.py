@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Generic, TypeVar
 
-from client.doctor.facts import Clock, Environment, Facts, Installation, Process
+from client.doctor.facts import Answer, Clock, Endpoint, Environment, Facts, Installation, Process, RunDirectory
 from client.doctor.probes.broker import answer
 from client.doctor.probes.installation import installation
 from client.doctor.probes.keys import keys
@@ -19,6 +19,7 @@ from protocol.errors import SettingsError
 from protocol.settings import Settings
 from protocol.stats import PoolStats
 
+NOBODY = ("missing", "stale", "refused", "no socket")  # states of an endpoint
 PATIENCE_S = 1.5  # the probes that wait for somebody do so for a second
 
 T = TypeVar("T")
@@ -88,13 +89,8 @@ def _of_pool(environment: Environment, settings: Settings, installed: Probe[Inst
     dead_probe = Probe("dead tasks", lambda: dead_tasks(settings), overdue)
     keys_probe = Probe("keys", lambda: keys(settings), overdue)
     directory, held = directory_probe.result(), lock_probe.result()
-    is_safe = (
-        directory is None
-        or not directory.refusal
-        or settings.dir not in settings.ipc_directories(settings.stats_endpoint)
-    )
-    answer_probe = Probe("broker", lambda: answer(settings), overdue) if is_safe else None
-    said = answer_probe.result() if answer_probe else None
+    endpoints = tuple(found for probe in endpoint_probes if (found := probe.result()))
+    said = _answer(settings, directory, endpoints, overdue)
     figures = said.figures if said else None
     broker = _first([figures.broker.pid if figures else 0, (held and held.holder_pid) or 0], "broker")
     broker_pid = broker.pid if broker else None
@@ -107,7 +103,7 @@ def _of_pool(environment: Environment, settings: Settings, installed: Probe[Inst
         hard_file_limit=hard_file_limit(),
         installation=installed.result(),
         directory=directory,
-        endpoints=tuple(found for probe in endpoint_probes if (found := probe.result())),
+        endpoints=endpoints,
         lock=held,
         answer=said,
         broker=broker,
@@ -120,6 +116,18 @@ def _of_pool(environment: Environment, settings: Settings, installed: Probe[Inst
         clock=Clock(time.time(), wall_offset_s() - offset_s),
         overdue=tuple(dict.fromkeys(overdue.names)),
     )
+
+
+def _answer(
+    settings: Settings, directory: RunDirectory | None, endpoints: Iterable[Endpoint], overdue: Overdue
+) -> Answer | None:
+    """The broker's; None where whoever answered might be anybody. Where nobody listens, nobody is waited for."""
+    address = settings.stats_endpoint
+    if directory and directory.refusal and settings.dir in settings.ipc_directories(address):
+        return None
+    if any(each.address == address and each.state in NOBODY for each in endpoints):
+        return Answer(error=f"nobody answers at {address}; {settings.remedy(address)}")
+    return Probe("broker", lambda: answer(settings), overdue).result()
 
 
 def _first(pids: Iterable[int], module: str) -> Process | None:

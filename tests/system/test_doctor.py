@@ -105,6 +105,7 @@ def test_pool_that_is_well_has_no_problem_and_stays_as_it_is(whole: Running, wai
     found = diagnosis(whole.env)
 
     assert found.problems == set()
+    assert found.has("ok", "clock", "nor since the workers started")
     assert {"broker", "workers", "supervisor", "lock", "sockets"} <= {
         each["check"] for each in found.findings if each["level"] == "ok"
     }
@@ -137,11 +138,17 @@ def test_bad_settings_are_a_finding_among_others(run_dir: Path, setting: str, va
     assert found.has("ok", "versions")
 
 
-def test_run_directory_that_others_may_enter_is_not_used(run_dir: Path) -> None:
+def test_nobody_is_asked_in_a_run_directory_that_others_may_enter(run_dir: Path) -> None:
     run_dir.chmod(0o755)
+    context = zmq.Context()
+    stranger: zmq.Socket[bytes] = context.socket(zmq.REP)
+    stranger.bind(f"ipc://{run_dir}/stats.ipc")
 
     found = diagnosis(environment(run_dir))
 
+    was_asked = stranger.poll(0)
+    context.destroy(linger=0)
+    assert not was_asked
     assert found.has("problem", "run directory", "chmod 700")
     assert run_dir.stat().st_mode & 0o777 == 0o755
 
@@ -211,7 +218,7 @@ def test_killed_broker_under_a_frozen_supervisord_is_told_in_time(whole: Running
     with broker_held_back(whole):
         found = diagnosis(whole.env)
 
-    assert found.has("problem", "broker", "no broker answered")
+    assert found.has("problem", "broker", "nobody answers")
     assert found.has("problem", "supervisor", "does not answer")
     assert found.has("warning", "sockets", "stale: frontend.ipc, backend.ipc, heartbeat.ipc, stats.ipc")
     assert found.took_s < BOUND_S

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import RACEPOOL, Blocked, Running, WaitUntil, broker_held_back, environment, racepool
+from tests.running import RACEPOOL, Blocked, Race, Running, WaitUntil, broker_held_back, environment, racepool
 from tests.tmux import Tmux, terminal
 
 pytestmark = pytest.mark.system
@@ -88,17 +88,21 @@ def test_terminal_is_left_as_it_was(tmux: Tmux, wait_until: WaitUntil, end: str)
     assert "q quit" not in tmux.text()
 
 
-def test_pause_stops_the_picture_and_sorting_goes_on(tmux: Tmux, wait_until: WaitUntil) -> None:
+def test_pause_stops_the_picture_and_sorting_goes_on(
+    scripted: Running, tmux: Tmux, race: Race, wait_until: WaitUntil
+) -> None:
     wait_until(lambda: "sort: name" in tmux.text(), SEEN_S)
 
     tmux.keys("p")
     wait_until(lambda: "PAUSED" in tmux.text(), SEEN_S)
+    counters = tmux.lines()[2]
+    scripted.exec(race("sleep:1")).result(20)  # five looks long
     tmux.keys("s")
     wait_until(lambda: "sort: longest task" in tmux.text(), SEEN_S)
-    assert "PAUSED" in tmux.text()
+    assert tmux.lines()[2] == counters
     tmux.keys("p")
 
-    wait_until(lambda: "PAUSED" not in tmux.text(), SEEN_S)
+    wait_until(lambda: "PAUSED" not in tmux.text() and tmux.lines()[2] != counters, SEEN_S)
 
 
 def test_suspended_it_gives_the_terminal_back_and_takes_it_again(tmux: Tmux, wait_until: WaitUntil) -> None:
