@@ -90,7 +90,7 @@ def _lines(view: View, width: int, room: int) -> list[Text]:
     if figures is None:
         return [*head, *_advice(view)][:room]
     head.append(_counters(figures, view.dead_tasks))
-    parts = [[Text(), *_gauges(view, width)], _latencies(view)]
+    parts = [[Text(), *_gauges(view, figures, width)], _latencies(view)]
     least = min(len(figures.workers), KEPT_WORKERS) + 2
     while parts and len(head) + sum(map(len, parts)) + least > room:
         parts.pop()
@@ -106,7 +106,7 @@ def snapshot(view: View, width: int) -> RenderableType:
         return Group(_state(view), *_advice(view))
     rows = _workers(view, figures, width, len(figures.workers) + figures.expected_workers + 2)
     head = [_title(view, width), _state(view), _counters(figures, view.dead_tasks), Text()]
-    lines = [*head, *_gauges(view, 0), *_latencies(view), *rows, *_events(view, len(view.history.events) + 2)]
+    lines = [*head, *_gauges(view, figures, 0), *_latencies(view), *rows, *_events(view, len(view.history.events) + 2)]
     return Group(*(_stripped(line) for line in lines))
 
 
@@ -177,11 +177,9 @@ def _counters(figures: PoolStats, dead_tasks: int | None) -> Text:
     return line
 
 
-def _gauges(view: View, width: int) -> list[Text]:
+def _gauges(view: View, figures: PoolStats, width: int) -> list[Text]:
     """The three figures that tell how it goes, each with its last minutes."""
     history = view.history
-    figures = history.figures
-    assert figures is not None  # noqa: S101  # our caller has looked
     room = max(width - LABEL - 2 * NUMBER - 3, 0)
     oldest = figures.oldest_queued_s
     rate = history.throughput()
