@@ -22,11 +22,13 @@ from client.available_pool import available_pool
 from client.chaos.command import chaos
 from client.dead_command import dead
 from client.display import result_json, screen_of_stdout, show_result, stats_table
+from client.doctor.command import doctor
 from client.keys_command import keygen, keys
 from client.monitoring import fetch_stats, wait_for_workers
 from client.pool_future import PoolFuture
 from client.replay.command import replay
 from client.supervision import child_environment, supervisord_command, write_configuration
+from client.top.command import top
 from client.zmq_pool import ZmqPool
 from protocol import VERSION
 from protocol.errors import BrokerUnavailableError, PoolError, SettingsError
@@ -275,6 +277,8 @@ main.add_command(keygen)
 main.add_command(keys)
 main.add_command(chaos)
 main.add_command(replay)
+main.add_command(top)
+main.add_command(doctor)
 
 
 # --- a look at it -----------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ CORES = [
     ROOT / "client" / "stream.py",
     ROOT / "client" / "watchdog_core.py",
     ROOT / "client" / "replay" / "schedule.py",
+    *sorted((ROOT / "client" / "doctor" / "checks").glob("*.py")),
 ]
 WORLD = {"zmq", "time", "socket", "threading", "asyncio", "os", "random", "structlog"}
 WORLD |= {"select", "subprocess", "signal", "selectors", "multiprocessing", "secrets", "uuid", "logging", "datetime"}
