@@ -281,7 +281,8 @@ def test_up_refuses_a_standard_output_that_has_no_path(run_dir: Path) -> None:
     with ours, theirs:
         done = subprocess.run(
             [RACEPOOL, "up", "--stdout"],
-            env=environment(run_dir), stdout=theirs.fileno(), stderr=subprocess.PIPE, text=True, timeout=20, check=False,
+            env=environment(run_dir), stdout=theirs.fileno(), stderr=subprocess.PIPE, text=True, timeout=20,
+            check=False,
         )  # fmt: skip
 
     assert done.returncode == 2
