@@ -110,7 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
 def main() -> None:
     """Serves until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m examples.tote", description=__doc__)
-    parser.add_argument("--port", type=int, default=8070, help="on loopback, 0 = any that is free")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen; 0.0.0.0 in a container")
+    parser.add_argument("--port", type=int, default=8070, help="0 = any that is free")
     parser.add_argument("--races", type=int, default=5, help="races on the card")
     parser.add_argument("--polls", type=int, default=40, help="polls of each race, the last one after its start")
     parser.add_argument("--interval", type=float, default=15.0, help="seconds from poll to poll, as the service's")
@@ -118,8 +119,8 @@ def main() -> None:
     options = parser.parse_args()
     tote = invented_tote(options.races, options.polls, timedelta(seconds=options.interval), broken=options.broken)
     handler = type("Handler", (_Handler,), {"tote": tote})
-    with ThreadingHTTPServer(("127.0.0.1", options.port), handler) as server:
-        print(f"tote: {options.races} races at http://127.0.0.1:{server.server_port}{RACES}", flush=True)  # noqa: T201
+    with ThreadingHTTPServer((options.host, options.port), handler) as server:
+        print(f"tote: {options.races} races at http://{options.host}:{server.server_port}{RACES}", flush=True)  # noqa: T201
         try:
             server.serve_forever()
         except KeyboardInterrupt:
