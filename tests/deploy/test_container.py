@@ -175,6 +175,7 @@ def test_compose_file_builds_stages_that_are_there_and_stops_with_patience() -> 
         context = COMPOSE.parent / build["context"]
         assert context.resolve() == ROOT
         assert (context / build["dockerfile"]).resolve() == CONTAINER / "Containerfile"
+    assert [services[name]["tmpfs"] for name in ("pool", "service") if services[name]["read_only"]] == [["/tmp"]] * 2  # noqa: S108
     assert int(services["pool"]["stop_grace_period"].removesuffix("s")) > longest_s
 
 
