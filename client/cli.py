@@ -27,7 +27,7 @@ from client.keys_command import keygen, keys
 from client.monitoring import fetch_stats, wait_for_workers
 from client.pool_future import PoolFuture
 from client.replay.command import replay
-from client.supervision import child_environment, supervisord_command, write_configuration
+from client.supervision import STDOUT, child_environment, supervisord_command, write_configuration
 from client.top.command import top
 from client.zmq_pool import ZmqPool
 from protocol import VERSION
@@ -227,9 +227,12 @@ def _progress(total: int, screen: Console) -> Iterator[Any]:
 @main.command()
 @click.option("--workers", type=int, help="How many worker processes. [default: RACEPOOL_WORKERS, else 3]")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="The run directory. [default: RACEPOOL_DIR]")
+@click.option("--stdout", "to_stdout", is_flag=True, help="Log to standard output, not to files; for containers.")
 @click.pass_context
-def up(context: click.Context, workers: int | None, directory: Path | None) -> None:
+def up(context: click.Context, *, workers: int | None, directory: Path | None, to_stdout: bool) -> None:
     """Run broker and workers under supervisord, in the foreground; Ctrl-C stops them all."""
+    if to_stdout:
+        _refuse_output_that_cannot_be_opened()
     given = {"workers": workers, "dir": directory and directory.absolute()}
     settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
     broker_keys(settings)  # what the programs would say in their logs only, again and again
@@ -238,12 +241,25 @@ def up(context: click.Context, workers: int | None, directory: Path | None) -> N
     if holder is not None:
         click.echo(f"racepool: another broker (pid {holder}) runs in {settings.dir}; stop it, or set --dir", err=True)
         context.exit(Exit.LOCK_TAKEN)
-    click.echo(f"racepool: a broker and {settings.workers} workers in {settings.dir}, logs in {settings.dir}/log")
-    click.echo("racepool: Ctrl-C stops them; `racepool stats --watch` in another terminal shows them at work")
+    where = "here" if to_stdout else f"in {settings.dir}/log"
+    click.echo(f"racepool: a broker and {settings.workers} workers in {settings.dir}, logs {where}", err=to_stdout)
+    hint = "racepool: Ctrl-C stops them; `racepool stats --watch` in another terminal shows them at work"
+    click.echo(hint, err=to_stdout)
     sys.stdout.flush()
     os.umask(0o077)  # logs and sockets are for this user alone
-    command = supervisord_command(write_configuration(settings))
+    command = supervisord_command(write_configuration(settings, to_stdout=to_stdout))
     os.execve(command[0], command, child_environment(settings))  # noqa: S606  # our own interpreter and file
+
+
+def _refuse_output_that_cannot_be_opened() -> None:
+    """The logs of its programs are opened by supervisord by their path, which a socket has not."""
+    try:
+        os.close(os.open(STDOUT, os.O_WRONLY | os.O_NOCTTY))
+    except OSError as error:
+        raise click.UsageError(
+            f"--stdout: standard output cannot be opened by supervisord ({error.strerror}): it is a socket, as that of "
+            "systemd's journal is, or another user's; leave --stdout out, and the logs are files in the run directory"
+        ) from None
 
 
 def _lock_holder(path: Path) -> str | None:

@@ -12,6 +12,8 @@ from protocol.settings import Settings, variable
 LOG_MAX_BYTES = "10MB"
 GRACE_S = 5  # beyond the run timeout, for the reply
 PROGRAMS = ("broker", "worker")
+STDOUT = Path("/dev/stdout")
+STDERR = Path("/dev/stderr")
 
 
 def supervisord_command(configuration: Path) -> list[str]:
@@ -19,12 +21,13 @@ def supervisord_command(configuration: Path) -> list[str]:
     return [sys.executable, "-P", "-m", "client.supervisord", "--nodaemon", "--configuration", str(configuration)]
 
 
-def write_configuration(settings: Settings, *, owner_pid: int | None = None) -> Path:
+def write_configuration(settings: Settings, *, owner_pid: int | None = None, to_stdout: bool = False) -> Path:
     """Derives supervisord's file from the shipped one and writes it into the run directory.
 
     Args:
         settings: of the pool; `workers` processes are configured.
         owner_pid: end everything when this process ends.
+        to_stdout: broker and workers log to supervisord's standard output, the others to its standard error.
     """
     directory = settings.private_dir()
     logs = directory / "log"
@@ -42,8 +45,14 @@ def write_configuration(settings: Settings, *, owner_pid: int | None = None) -> 
         program = parser[f"program:{name}"]
         program["command"] = _command(name)
         program["stdout_logfile"] = _logfile(logs, program.get("process_name", name))
-    parser["eventlistener:watchdog"]["command"] = _command("client.watchdog")
-    parser["eventlistener:watchdog"]["stderr_logfile"] = _logfile(logs, "watchdog")
+    watchdog = parser["eventlistener:watchdog"]
+    watchdog["command"] = _command("client.watchdog")
+    watchdog["stderr_logfile"] = _logfile(logs, "watchdog")
+    if to_stdout:
+        for name in PROGRAMS:
+            parser[f"program:{name}"].update(stdout_logfile=str(STDOUT), stdout_logfile_maxbytes="0")
+        watchdog.update(stderr_logfile=str(STDERR), stderr_logfile_maxbytes="0")
+        parser["supervisord"].update(logfile=os.devnull, logfile_maxbytes="0")  # it shows all on standard error
     parser["program:worker"]["numprocs"] = str(settings.workers)
     parser["program:worker"]["stopwaitsecs"] = str(ceil(settings.run_timeout) + GRACE_S)
     if owner_pid is not None:

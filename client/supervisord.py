@@ -34,7 +34,7 @@ class Lossy(io.TextIOBase):
 
 def main() -> None:
     """Runs supervisord with the arguments of this process."""
-    sys.stdout, sys.stderr = Lossy(sys.stdout.fileno()), Lossy(sys.stderr.fileno())
+    sys.stdout = sys.stderr = Lossy(sys.stderr.fileno())  # standard output may be the programs' log, and that alone
     supervisord.main()
 
 

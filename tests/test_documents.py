@@ -92,12 +92,14 @@ def test_the_readme_lists_every_setting() -> None:
     [
         "README.md",
         "docs/contract.md",
+        "docs/deploying.md",
         "docs/limits.md",
         "docs/operating.md",
         "docs/protocol.md",
         "docs/reliability.md",
         "docs/replay.md",
         "docs/security.md",
+        "docs/service.md",
     ],
 )
 def test_every_link_and_test_that_a_document_names_is_there(name: str) -> None:

@@ -259,6 +259,36 @@ def test_up_ends_at_ctrl_c_and_leaves_nothing(run_dir: Path) -> None:
     assert again.returncode == 0, again.stderr
 
 
+def test_up_logs_to_standard_output_what_programs_say_and_nothing_else(run_dir: Path) -> None:
+    env = environment(run_dir / "silent", workers=1)
+    up = subprocess.Popen(
+        [RACEPOOL, "up", "--stdout"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert racepool("wait", "--timeout", 20, env=env).returncode == 0
+
+    up.send_signal(signal.SIGTERM)
+    output, said = up.communicate(timeout=20)
+
+    assert up.returncode == 0
+    events = {json.loads(line)["event"] for line in output.splitlines()}
+    assert {"broker_started", "worker_ready", "broker_stopped"} <= events
+    assert "spawned: 'broker'" in said
+    assert list((run_dir / "silent" / "log").iterdir()) == []
+
+
+def test_up_refuses_a_standard_output_that_has_no_path(run_dir: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        done = subprocess.run(
+            [RACEPOOL, "up", "--stdout"],
+            env=environment(run_dir), stdout=theirs.fileno(), stderr=subprocess.PIPE, text=True, timeout=20,
+            check=False,
+        )  # fmt: skip
+
+    assert done.returncode == 2
+    assert "it is a socket, as that of systemd's journal is" in done.stderr
+
+
 def test_no_orphan_outlives_a_killed_supervisord(run_dir: Path, wait_until: WaitUntil) -> None:
     env = environment(run_dir, workers=2)
     with subprocess.Popen([RACEPOOL, "up"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as up:

@@ -1,0 +1,75 @@
+"""The application: what it needs is started and stopped in its lifespan; it answers HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from http import HTTPStatus
+
+import httpx
+from fastapi import FastAPI, HTTPException, Response
+
+from client import PoolError, PoolStats, ZmqPool
+from examples.service.health import Health, judged
+from examples.service.polling import Poller
+from examples.service.schedule import Schedule
+from examples.service.settings import ServiceSettings
+from examples.service.store import MemoryStore, Record, SqliteStore, Store
+from examples.service.tally import Tally
+
+
+def create_app(settings: ServiceSettings) -> FastAPI:
+    """The application with these settings. Its start fails with a PoolError where the pool is not ready in time."""
+    tally = Tally()
+    store: Store = MemoryStore() if settings.database is None else SqliteStore(settings.database)
+    pool = ZmqPool()
+    http = httpx.AsyncClient(base_url=settings.tote_url, timeout=settings.fetch_timeout_s)
+    poller = Poller(http, pool, store, settings, tally)
+    schedule = Schedule(poller.races, poller.poll, settings.interval_s, tally)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:  # what is entered last is left first
+            stack.push_async_callback(store.aclose)
+            await stack.enter_async_context(http)
+            await stack.enter_async_context(pool)
+            # before the scheduler's first tick: an exec right after it finds a worker
+            await pool.wait_for_workers_async(timeout_s=settings.start_timeout_s)
+            ticking = asyncio.create_task(schedule.run())
+            try:
+                yield
+            finally:
+                ticking.cancel()
+                with suppress(asyncio.CancelledError):
+                    await ticking
+                await schedule.drain(settings.stop_timeout_s)
+
+    app = FastAPI(title="Money flow", lifespan=lifespan)
+
+    @app.get("/health", responses={HTTPStatus.SERVICE_UNAVAILABLE.value: {"model": Health}})
+    async def health(response: Response) -> Health:
+        """Whether the service can serve; 503 if not."""
+        figures = await _figures(pool, settings.health_timeout_s)
+        verdict = judged(figures, schedule.last_tick_age_s(), settings.interval_s, tally)
+        if verdict.status == "unable":
+            response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+        return verdict
+
+    @app.get("/races/{race_id}/money-flow")
+    async def money_flow(race_id: str) -> list[Record]:
+        """The records of the race's last poll."""
+        records = await store.previous(race_id)
+        if not records:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"no poll of race {race_id} has been stored")
+        return list(records)
+
+    return app
+
+
+async def _figures(pool: ZmqPool, timeout_s: float) -> PoolStats | str:
+    """The pool's figures, or why there are none. A probe does not wait for a broker as long as a task may."""
+    try:
+        return await asyncio.wait_for(pool.stats_async(), timeout_s)
+    except TimeoutError:
+        return f"the pool's broker does not answer within {timeout_s:g} s"
+    except PoolError as error:
+        return str(error)

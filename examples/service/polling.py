@@ -1,0 +1,72 @@
+"""What a poll is: the tote's response through the pool into the store. One race's failure is that race's alone."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import httpx
+import structlog
+
+from client import PoolError, TransformError, ZmqPool
+from examples.service.settings import ServiceSettings
+from examples.service.store import Store
+from examples.service.tally import Tally
+
+log = structlog.get_logger()
+EVENT = "/affiliates/v1/racing/events/{}"
+
+
+class Poller:
+    """Polls single races. Nothing but a cancellation leaves `poll`: errors are logged and counted."""
+
+    def __init__(
+        self, http: httpx.AsyncClient, pool: ZmqPool, store: Store, settings: ServiceSettings, tally: Tally
+    ) -> None:
+        self._http = http
+        self._pool = pool
+        self._store = store
+        self._settings = settings
+        self._tally = tally
+        self._listed: Sequence[str] = ()
+
+    async def races(self) -> Sequence[str]:
+        """The races to poll: those that start next. Where the tote does not tell, the same as at the last tick."""
+        try:
+            response = (await self._http.get("/races")).raise_for_status().json()
+            coming = [race for race in response["races"] if race["status"] != "Final"]
+            coming.sort(key=lambda race: int(race["advertised_start"]))
+            self._listed = [str(race["event_id"]) for race in coming[: self._settings.races_per_tick]]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            self._failed(error, "races_not_listed")
+        return self._listed
+
+    async def poll(self, race_id: str) -> None:
+        """One poll of one race."""
+        try:
+            response = (await self._http.get(EVENT.format(race_id))).raise_for_status()
+            result = await self._pool.exec(
+                response.content,  # as fetched: the worker parses it, this loop does not
+                polled_at=datetime.now(UTC),
+                # what was stored last, not what was computed last: where a poll was not stored, the next one's
+                # increments count from the one before it, and no money is lost
+                previous=await self._store.previous(race_id),
+                queue_timeout_s=self._settings.queue_timeout_s,
+                run_timeout_s=self._settings.run_timeout_s,
+            )
+            await self._store.add(result)
+        except httpx.HTTPError as error:
+            self._failed(error, "race_not_fetched", race_id=race_id)
+        except TransformError as error:  # a fault of the transform: somebody has to read the traceback
+            self._failed(error, "race_not_transformed", race_id=race_id, traceback=error.remote_traceback)
+        except PoolError as error:  # invalid, timed out, given up, backlog full: the next tick brings a fresher poll
+            self._failed(error, "race_not_transformed", race_id=race_id)
+        except Exception as error:  # noqa: BLE001  # the store's own
+            self._failed(error, "race_not_stored", race_id=race_id)
+        else:
+            self._tally.stored += 1
+            self._tally.records += len(result.money_flow_records)
+            log.info("race_polled", race_id=race_id, status=result.status, records=len(result.money_flow_records))
+
+    def _failed(self, error: Exception, event: str, **fields: str) -> None:
+        kind = type(error).__name__
+        self._tally.failures[kind] += 1
+        log.warning(event, error=kind, reason=str(error) or kind, **fields)

@@ -1,0 +1,31 @@
+"""What may be set, each as `SERVICE_` and its name in the environment. Durations are in seconds."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class ServiceSettings(BaseSettings):
+    """The defaults are for a tick every 15 s: unless it kills its workers, a poll is done before the next."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVICE_", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, lt=65_536)
+    tote_url: str = "http://127.0.0.1:8070"
+    interval_s: Seconds = 15.0
+    races_per_tick: int = Field(5, ge=1)
+    fetch_timeout_s: Seconds = 4.0
+    queue_timeout_s: Seconds = 8.0
+    """All waiting for a worker. Many times a broker's restart, and over before the next tick makes the poll stale."""
+    run_timeout_s: Seconds = 3.0
+    """One attempt. A transform takes milliseconds: one that takes seconds hangs, and its worker is to be replaced."""
+    start_timeout_s: Seconds = 30.0
+    stop_timeout_s: Seconds = 10.0
+    health_timeout_s: Seconds = 1.0
+    database: Path | None = None
+    """The SQLite file; None keeps all in memory."""

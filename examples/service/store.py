@@ -1,0 +1,93 @@
+"""Where the money-flow records go: memory, or SQLite. A service with a database of its own writes a third one."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+from client import TransformedRace
+
+Record = Mapping[str, Any]
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS money_flow (
+    race_id TEXT NOT NULL,
+    polling_timestamp TEXT NOT NULL,
+    entrant_id TEXT NOT NULL,
+    record TEXT NOT NULL,
+    PRIMARY KEY (race_id, polling_timestamp, entrant_id)
+) WITHOUT ROWID
+"""
+LAST = """
+SELECT record FROM money_flow WHERE race_id = ?1
+AND polling_timestamp = (SELECT max(polling_timestamp) FROM money_flow WHERE race_id = ?1)
+"""
+
+
+class Store(Protocol):
+    """Keeps records by race, poll and entrant. What `add` was given is there when it returns, whole or not at all."""
+
+    async def add(self, race: TransformedRace) -> None:
+        """Keeps the records of one poll; of a poll that is there already, these."""
+
+    async def previous(self, race_id: str) -> Sequence[Record]:
+        """The records of the race's last poll, as `exec` takes them; none before the first."""
+
+    async def aclose(self) -> None:
+        """Releases what it holds."""
+
+
+class MemoryStore:
+    """Forgets all with the process; keeps of each race the last poll."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, list[Record]] = {}
+
+    async def add(self, race: TransformedRace) -> None:
+        """As Store has it."""
+        if race.money_flow_records:
+            self._last[race.race_id] = [record.model_dump(mode="json") for record in race.money_flow_records]
+
+    async def previous(self, race_id: str) -> Sequence[Record]:
+        """As Store has it."""
+        return self._last.get(race_id, [])
+
+    async def aclose(self) -> None:
+        """As Store has it."""
+
+
+class SqliteStore:
+    """One file, written in threads, so that the disk holds up no event loop; one transaction a poll."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = Lock()
+        self._connection = sqlite3.connect(path, check_same_thread=False)  # the lock sees to it
+        self._connection.execute("PRAGMA journal_mode = WAL")  # readers do not hold up the service
+        self._connection.execute(SCHEMA)
+
+    async def add(self, race: TransformedRace) -> None:
+        """As Store has it."""
+        rows = [
+            (record.race_id, record.polling_timestamp.isoformat(), record.entrant_id, record.model_dump_json())
+            for record in race.money_flow_records
+        ]
+        await asyncio.to_thread(self._write, rows)
+
+    async def previous(self, race_id: str) -> Sequence[Record]:
+        """As Store has it."""
+        return await asyncio.to_thread(self._last, race_id)
+
+    async def aclose(self) -> None:
+        """As Store has it."""
+        await asyncio.to_thread(self._connection.close)
+
+    def _write(self, rows: Sequence[tuple[str, ...]]) -> None:
+        with self._lock, self._connection:
+            self._connection.executemany("INSERT OR REPLACE INTO money_flow VALUES (?, ?, ?, ?)", rows)
+
+    def _last(self, race_id: str) -> list[Record]:
+        with self._lock, closing(self._connection.execute(LAST, (race_id,))) as rows:
+            return [json.loads(record) for (record,) in rows]

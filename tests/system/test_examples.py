@@ -1,0 +1,218 @@
+"""The examples as a user runs them: programs of their own, a real pool, HTTP on loopback, and what goes wrong."""
+
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.running import ROOT, Running, StartPool, WaitUntil, broker_held_back, environment
+
+pytestmark = pytest.mark.system
+TICK_S = 0.25
+WORKERS = 3
+PATIENCE_S = 20.0
+SAMPLES = sorted((ROOT / "samples").glob("*.json"))
+
+
+@dataclass(frozen=True)
+class Service:
+    """The example service and the tote that it polls."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+    tote_url: str
+    database: Path
+    log: Path
+
+    def health(self) -> tuple[int, dict[str, Any]]:
+        answer = httpx.get(f"{self.url}/health", timeout=5)
+        return answer.status_code, answer.json()
+
+    def is_up(self) -> bool:
+        assert self.process.poll() is None, "the service has ended"
+        try:
+            return self.health()[0] == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> None:
+        """As a supervisor does. uvicorn ends what it has to end, and then by the signal that it was sent."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(PATIENCE_S) == -signal.SIGTERM
+        said = self.log.read_text()
+        assert "Application shutdown complete." in said
+        assert "Traceback" not in said
+
+    def races(self) -> list[dict[str, Any]]:
+        """The tote's races, and how often each was served."""
+        listed: list[dict[str, Any]] = httpx.get(f"{self.tote_url}/races").json()["races"]
+        return listed
+
+    def stored(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
+        """The records in the database by race and entrant, in the order of the polls."""
+        found: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+        with closing(sqlite3.connect(self.database)) as connection:
+            for (text,) in connection.execute("SELECT record FROM money_flow ORDER BY polling_timestamp"):
+                record = json.loads(text)
+                found[record["race_id"]][record["entrant_id"]].append(record)
+        return found
+
+
+StartService = Callable[[str], Service]
+
+
+@pytest.fixture(scope="module")
+def real(start_pool: StartPool) -> Running:
+    return start_pool()
+
+
+@contextmanager
+def program(*arguments: object, env: dict[str, str], err: Path) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", *map(str, arguments)]
+    with err.open("w") as file:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=file, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def tote_url(tmp_path: Path) -> Iterator[str]:
+    """Five races of a thousand polls, the last of which answers with half a response."""
+    options = ("--port", 0, "--polls", 1000, "--interval", TICK_S, "--broken", 1)
+    with program("examples.tote", *options, env=dict(os.environ), err=tmp_path / "tote.err") as tote:
+        assert tote.stdout
+        line = tote.stdout.readline()
+        (url,) = re.findall(r"http://[\d.:]+", line)
+        yield url
+
+
+@pytest.fixture
+def start_service(real: Running, tmp_path: Path, wait_until: WaitUntil) -> Iterator[StartService]:
+    """Starts the service, with this tote."""
+    with ExitStack() as stack:
+
+        def start(tote_url: str) -> Service:
+            port, log, database = free_port(), tmp_path / "service.err", tmp_path / "money-flow.db"
+            env = real.env | {
+                "SERVICE_TOTE_URL": tote_url,
+                "SERVICE_PORT": str(port),
+                "SERVICE_INTERVAL_S": str(TICK_S),
+                "SERVICE_DATABASE": str(database),
+            }
+            process = stack.enter_context(program("examples.service", env=env, err=log))
+            started = Service(process, f"http://127.0.0.1:{port}", tote_url, database, log)
+            wait_until(started.is_up, PATIENCE_S)
+            return started
+
+        yield start
+
+
+@pytest.fixture
+def service(start_service: StartService, tote_url: str) -> Service:
+    return start_service(tote_url)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def test_no_record_is_lost_while_workers_are_killed(service: Service, real: Running, wait_until: WaitUntil) -> None:
+    for kill in range(1, 5):
+        wait_until(lambda: len(real.pids()) == WORKERS, PATIENCE_S)
+        for pid in real.pids().values():  # all at once: the ticks go on meanwhile
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda kill=kill: service.health()[1]["tally"]["stored"] >= 8 * kill, PATIENCE_S)
+    wait_until(lambda: service.health()[1]["status"] == "ok", PATIENCE_S)
+    tally = service.health()[1]["tally"]
+    *whole, broken = service.races()
+    flow = httpx.get(f"{service.url}/races/{whole[0]['event_id']}/money-flow").json()
+
+    service.stop()
+    assert set(tally["failures"]) == {"InvalidRaceError"}, "the broken race's, and nobody else's"
+    assert real.stats().counters.worker_crashes >= 4 * WORKERS
+    stored = service.stored()
+    served = {race["event_id"]: race["served"] for race in service.races()}
+    assert broken["event_id"] not in stored
+    assert {record["entrant_id"] for record in flow} == set(stored[whole[0]["event_id"]])
+    for race in whole:
+        for records in stored[race["event_id"]].values():
+            assert len(records) == served[race["event_id"]], "each poll that was fetched, also at the end, is there"
+            for kind in ("win", "place"):
+                increments = sum(record[f"incremental_{kind}_amount"] for record in records)
+                assert increments == records[-1][f"{kind}_pool_amount"], "each poll counts from the one before"
+
+
+def test_health_tells_of_a_broker_that_is_away_and_of_its_return(
+    service: Service, real: Running, wait_until: WaitUntil
+) -> None:
+    with broker_held_back(real):
+        wait_until(lambda: service.health()[0] == httpx.codes.SERVICE_UNAVAILABLE, PATIENCE_S)
+        _, health = service.health()
+        assert health["status"] == "unable"
+        assert health["reasons"] == ["the pool's broker does not answer within 1 s"]
+        ticks = health["tally"]["ticks"]
+        wait_until(lambda: service.health()[1]["tally"]["ticks"] > ticks, PATIENCE_S)
+    wait_until(lambda: service.health()[1]["status"] == "ok", PATIENCE_S)
+    stored = service.health()[1]["tally"]["stored"]
+    wait_until(lambda: service.health()[1]["tally"]["stored"] > stored, PATIENCE_S)
+
+    assert service.health()[1]["tally"]["skipped"] > 0, "no race was polled a second time while its poll waited"
+    assert set(service.health()[1]["tally"]["failures"]) == {"InvalidRaceError"}, "what waited for the broker came"
+
+
+def test_tote_that_is_away_is_counted_and_no_reason_for_a_restart(
+    start_service: StartService, wait_until: WaitUntil
+) -> None:
+    service = start_service(f"http://127.0.0.1:{free_port()}")
+    wait_until(lambda: service.health()[1]["tally"]["failures"].get("ConnectError", 0) > 1, PATIENCE_S)
+
+    assert service.health()[1]["status"] == "ok"
+    assert httpx.get(f"{service.url}/races/unheard-of/money-flow").status_code == httpx.codes.NOT_FOUND
+    service.stop()
+
+
+def test_service_without_a_pool_does_not_start_and_says_what_to_do(run_dir: Path, tmp_path: Path) -> None:
+    env = environment(run_dir, connect_timeout=0.2) | {"SERVICE_START_TIMEOUT_S": "0.5", "SERVICE_PORT": "0"}
+
+    with program("examples.service", env=env, err=tmp_path / "service.err") as process:
+        assert process.wait(PATIENCE_S) == 3, "uvicorn's code for a failed start"
+    assert "is `racepool up` running, with the same RACEPOOL_DIR?" in (tmp_path / "service.err").read_text()
+
+
+def test_service_with_a_bad_setting_names_it(tmp_path: Path) -> None:
+    env = dict(os.environ) | {"SERVICE_INTERVAL_S": "soon"}
+
+    with program("examples.service", env=env, err=tmp_path / "service.err") as process:
+        assert process.wait(PATIENCE_S) == 78
+    assert (tmp_path / "service.err").read_text().startswith("service: SERVICE_INTERVAL_S=soon: Input should be")
+
+
+def test_script_maps_files_and_names_the_one_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "half.json").write_text('{"header": ')
+    command = [sys.executable, "-m", "examples.map_files", *map(str, SAMPLES), str(tmp_path / "half.json")]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 1
+    assert sorted(line.partition(":")[0] for line in done.stdout.splitlines()) == [path.name for path in SAMPLES]
+    assert done.stderr.startswith("half.json: task ")
+    assert "invalid" in done.stderr
