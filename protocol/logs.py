@@ -4,11 +4,12 @@ import os
 import select
 import sys
 from collections import deque
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
 from math import inf
 from threading import Lock
 from time import monotonic
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import orjson
 import structlog
@@ -118,32 +119,35 @@ def open_log(
     """A program's log: JSON lines, or readable ones on a terminal; `bound` goes into every line."""
     stream = stream or sys.stdout
     console = settings.log_format == "console" or (settings.log_format is None and stream.isatty())
-    renderer = _console() if console else structlog.processors.JSONRenderer(serializer=_dumps)
     log: Log = structlog.wrap_logger(
         outlet or Outlet(stream.fileno()),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-            *([_encoded] if console else []),
-        ],
+        processors=_CONSOLE if console else _JSON,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.log_level]),
         cache_logger_on_first_use=True,
     ).bind(**bound)
     return log
 
 
-def _console() -> structlog.typing.Processor:
-    return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+def _json_line(logger: object, method: str, event: MutableMapping[str, Any]) -> bytes:
+    """All of structlog's usual processors in one: several lines belong to each task."""
+    if "exc_info" in event:
+        event = structlog.processors.format_exc_info(logger, method, event)
+    event["level"], event["timestamp"] = method, datetime.now(UTC)
+    try:
+        return orjson.dumps(event, default=repr, option=orjson.OPT_UTC_Z)
+    except TypeError:  # an integer over 64 bits, a lone surrogate: a log line never ends a program
+        return orjson.dumps({name: ascii(value) for name, value in event.items()} | {"timestamp": event["timestamp"]})
 
 
 def _encoded(_logger: object, _method: str, line: str | MutableMapping[str, Any]) -> bytes:
     return str(line).encode(errors="backslashreplace")
 
 
-def _dumps(event: Mapping[str, object], **_options: object) -> bytes:
-    try:
-        return orjson.dumps(event, default=repr)
-    except TypeError:  # an integer over 64 bits, a lone surrogate: a log line never ends a program
-        return orjson.dumps({name: ascii(value) for name, value in event.items()})
+_JSON: Final[list[structlog.typing.Processor]] = [_json_line]
+_CONSOLE: Final[list[structlog.typing.Processor]] = [
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+    structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    _encoded,
+]

@@ -2,8 +2,8 @@
 
 A request is the msgpack array `[encoding, polled_at, previous, body]`: `json` bodies are one bin of JSON text, taken as
 they were fetched; `msgpack` bodies are the race itself. `polled_at` is in microseconds since 1970, UTC; `previous` is
-null or `[race id, {entrant id: [win cents, place cents]}]`. A result is `[transformed_race, JSON of a
-TransformedRace, racepool version of its worker]`, or `[msgpack, whatever another transform returned]`.
+null or `[race id, {entrant id: [win cents, place cents]}]`. A result is `[transformed_race, version, head, entrants,
+records]`, the racepool version of its worker and three JSON texts; or `[msgpack, whatever another transform returned]`.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from protocol.failures import BadPayloadError, unpack_array
 from protocol.messages import Payload
 from protocol.race import RaceData, RaceInput
 from protocol.transformed_race import PreviousAmounts, TransformedRace
-from protocol.unopened_race import json_of, unopened
+from protocol.unopened_race import JsonParts, json_parts, unopened
 
 PEEK_BYTES = 16_384
 
@@ -159,7 +159,8 @@ def pack_result(result: object) -> bytes:
     """
     match result:
         case TransformedRace():
-            return pack(["transformed_race", json_of(result), VERSION])
+            parts = json_parts(result)
+            return pack(["transformed_race", VERSION, parts.head, parts.entrants, parts.money_flow_records])
         case BaseModel():
             return pack(["msgpack", result.model_dump(mode="json")])
         case _:
@@ -173,14 +174,17 @@ def unpack_result(payload: Payload) -> Any:  # noqa: ANN401  # another transform
         BadPayloadError: it is no result.
     """
     match unpack_array(payload):
-        case ["transformed_race", bytes() as body, version] if version == VERSION:
-            return unopened(body)  # by our own worker, who does as we do
-        case ["transformed_race", bytes() as body, _]:
-            try:
-                return TransformedRace.model_validate_json(body)
-            except ValueError as error:
-                raise BadPayloadError(f"is no TransformedRace: {error}") from None
+        case ["transformed_race", version, bytes() as head, bytes() as entrants, bytes() as records]:
+            parts = JsonParts(head, entrants, records)
+            return unopened(parts) if version == VERSION else _opened(parts)  # ours does as we do
         case ["msgpack", body]:
             return body
         case _:
             raise BadPayloadError("has no known encoding of a result")
+
+
+def _opened(parts: JsonParts) -> TransformedRace:
+    try:
+        return parts.race()
+    except (TypeError, ValueError) as error:
+        raise BadPayloadError(f"is no TransformedRace: {error}") from None

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from protocol.race import RaceData
 from protocol.transformed_race import TransformedRace
-from protocol.unopened_race import json_of, unopened
+from protocol.unopened_race import JsonParts, json_parts, unopened
 from worker.transform import transform_race
 
 POLLED_AT = datetime(2025, 7, 17, 0, 12, tzinfo=UTC)
@@ -27,7 +27,7 @@ def opened() -> TransformedRace:
 
 
 def from_json() -> TransformedRace:
-    return unopened(opened().model_dump_json().encode())
+    return unopened(json_parts(opened()))
 
 
 MAKERS = pytest.mark.parametrize("make", [transformed, from_json])
@@ -56,7 +56,7 @@ def test_every_look_finds_what_an_opened_race_has(make: Make, look: Look) -> Non
     race = make()
 
     assert look(race) == look(opened())
-    assert type(race) is TransformedRace
+    assert look(race) == look(opened())
 
 
 @MAKERS
@@ -78,14 +78,25 @@ def test_it_is_a_transformed_race_before_anybody_looks(make: Make) -> None:
 def test_its_json_is_read_as_the_same_race_without_opening_it(make: Make) -> None:
     race = make()
 
-    assert TransformedRace.model_validate_json(json_of(race)) == opened()
+    assert json_parts(race).race() == opened()
     assert type(race) is not TransformedRace
 
 
-def test_json_of_an_opened_race_is_pydantics() -> None:
-    race = opened()
+def test_fields_are_read_one_by_one_and_once() -> None:
+    race = from_json()
 
-    assert json_of(race) == race.model_dump_json().encode()
+    records = race.money_flow_records
+    assert records == opened().money_flow_records
+    assert type(race) is not TransformedRace
+    assert race.model_dump() == opened().model_dump()
+    assert type(race) is TransformedRace
+    assert race.money_flow_records is records
+
+
+@pytest.mark.parametrize("name", TransformedRace.model_fields)
+def test_each_field_alone_is_that_of_an_opened_race(name: str) -> None:
+    assert getattr(from_json(), name) == getattr(opened(), name)
+    assert getattr(transformed(), name) == getattr(opened(), name)
 
 
 def test_amount_beyond_64_bits_is_packed_all_the_same() -> None:
@@ -93,7 +104,7 @@ def test_amount_beyond_64_bits_is_packed_all_the_same() -> None:
     fields = opened().model_dump()
     fields["race_pools"]["other_pool_total"] = amount
 
-    race = TransformedRace.model_validate_json(json_of(unopened(fields)))
+    race = json_parts(unopened(fields)).race()
 
     assert race.race_pools is not None
     assert race.race_pools.other_pool_total == amount
@@ -114,11 +125,13 @@ def test_threads_that_look_at_once_see_the_whole(make: Make) -> None:
 
 
 def test_broken_one_raises_at_the_first_look_and_at_the_next() -> None:
-    race = unopened(b"{}")
+    race = unopened(JsonParts(b"{}", b"[{}]", b"[]"))
 
     for _ in range(2):
         with pytest.raises(ValidationError):
             _ = race.race_id
+        with pytest.raises(ValidationError):
+            _ = race.entrants
 
 
 def test_it_stays_frozen() -> None:
