@@ -23,7 +23,7 @@ from broker.core import SETTLE_S, BrokerCore
 from broker.roster import AWAY_S
 from protocol.messages import Answer, Bye, Cancel, Expire, Outcome, Ping, Recycle, Task, Waited
 from protocol.settings import Settings
-from tests.broker.building import EPOCH, an_id, beat, hello, ready, result, submit
+from tests.broker.building import EPOCH, WELCOME, an_id, beat, hello, ready, result, submit
 
 MAX_ATTEMPTS = 2
 RUN_TIMEOUT_MS = 3_000
@@ -261,7 +261,7 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(peer=consumes(workers))
     def cannot_be_reached(self, peer: bytes) -> None:
         self.model.lose(peer, costs_attempt=False, now=self.now)
-        self.check(self.broker.on_worker_unreachable(peer, self.now))
+        self.check(self.broker.on_worker_unreachable(peer, WELCOME, self.now))
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ def test_occupied_worker_is_busy_until_its_deadline_and_idle_again_when_released
     assert (roster.idle_count, worker.state) == (0, "busy")
     assert roster.holder(TASK) is worker
 
-    roster.release(worker)
+    roster.release(worker, now=3.0)
     assert (worker.task, worker.lease, worker.deadline, roster.idle_count) == (None, 0, inf, 1)
 
 
