@@ -197,8 +197,8 @@ class BrokerCore:
         match message:
             case messages.Result():
                 return self._finish(worker, message, now)
-            case messages.Returned(epoch, lease):
-                return self._settle(worker, epoch, lease, now)
+            case messages.Returned():
+                return self._settle(worker, message, now)
             case messages.Bye():
                 return self._lose(worker, LostBy.GOODBYE, now) + self._assign(now)
             case _:
@@ -348,8 +348,7 @@ class BrokerCore:
     def _finish(self, worker: Worker, result: messages.Result, now: float) -> list[Action]:
         task = worker.task
         if task is None or (result.epoch, result.lease, result.task_id) != (self.epoch, worker.lease, task.id):
-            self.counters["stale_results"] += 1
-            return self._settle(worker, result.epoch, result.lease, now)
+            return self._settle(worker, result, now)
         if result.outcome is Outcome.UNREADABLE and task.is_shared and not task.goes_by_value:
             task.goes_by_value = True
             self._release(worker, now)
@@ -373,9 +372,11 @@ class BrokerCore:
         self.roster.release(worker, now)
         self._check_by(worker.deadline)
 
-    def _settle(self, worker: Worker, epoch: Epoch, lease: int, now: float) -> list[Action]:
-        """The worker tells what became of what was recalled: it comes back, or has been done."""
-        if worker.recalled is None or (epoch, lease) != (self.epoch, worker.recalled.lease):
+    def _settle(self, worker: Worker, told: messages.Returned | messages.Result, now: float) -> list[Action]:
+        """The worker tells of a lease that is not its task's: it can only be that of what was recalled."""
+        is_of_recalled = worker.recalled is not None and (told.epoch, told.lease) == (self.epoch, worker.recalled.lease)
+        self.counters["stale_results"] += isinstance(told, messages.Result) or not is_of_recalled
+        if not is_of_recalled:
             return []
         self.roster.settle(worker)
         return [*(self._recycle(now) if worker.wants_recycling else ()), *self._assign(now)]
@@ -443,13 +444,17 @@ class BrokerCore:
             worker = self.roster.occupy(task, self._lease, now)
             self._check_by(worker.deadline)
             actions += self._assignment(worker, task)
-        return actions + self._assign_seconds(now) if self.ledger.backlog.depth else actions
+        return actions + self._assign_seconds(now) if self.seconds.are_worth_it else actions
 
     def _assign_seconds(self, now: float) -> list[Action]:
-        """Gives what waits to busy workers, where that pays; in arrival order, so that nobody goes past the oldest."""
+        """Gives what waits to busy workers, while enough waits for that to cost nobody anything.
+
+        Of fewer tasks than workers each would be begun sooner by whoever is idle next. In arrival order: where the
+        oldest may be no second, nobody goes past it.
+        """
         actions: list[Action] = []
         while (
-            self.seconds.are_worth_it
+            self.ledger.backlog.depth >= len(self.roster.workers)
             and (oldest := self.ledger.backlog.oldest()) is not None
             and oldest.may_be_second
             and (worker := self.roster.next_for_second(now, self.seconds.patience_s, self.settings.liveness / 2))

@@ -5,7 +5,6 @@ import pytest
 
 from broker import core, roster
 from broker.actions import (
-    Action,
     KillProcess,
     ProbeProcess,
     Quarantine,
@@ -54,6 +53,7 @@ from tests.broker.building import (
     beat,
     crashed,
     deeds,
+    die,
     hello,
     ready,
     report,
@@ -62,28 +62,11 @@ from tests.broker.building import (
     submit,
     task,
     told,
+    with_client,
+    with_workers,
 )
 
 MakeBroker = Callable[..., BrokerCore]
-
-
-def with_client(broker: BrokerCore, *tasks: str) -> BrokerCore:
-    broker.on_client(ALICE, hello(), now=0.0)
-    for name in tasks:
-        broker.on_client(ALICE, submit(name), now=0.0)
-    return broker
-
-
-def with_workers(broker: BrokerCore, count: int = 1, *, local: bool = True) -> BrokerCore:
-    for index in range(1, count + 1):
-        pid = 100 + index
-        broker.on_worker((W1, W2, W3)[index - 1], ready(f"worker-{index}", pid), 0.0, pid if local else None)
-    return broker
-
-
-def die(broker: BrokerCore, *names: str, now: float = 0.5) -> list[Action]:
-    """The ends of these processes, and the tick that follows when all has settled."""
-    return broker.on_process_exit([an_id(name) for name in names], now) + broker.on_tick(now + core.SETTLE_S)
 
 
 # --- assignment -------------------------------------------------------------------------------------------------------
