@@ -98,6 +98,7 @@ class Roster:
             self._one_handed[worker.incarnation] = worker
             return
         worker.task, worker.lease, worker.deadline = None, 0, inf
+        worker.idle_since = None  # it has just spoken of this task; whether it is idle now is another question
         if worker.recalled is None:
             self._idle[worker.incarnation] = worker
         else:

@@ -20,6 +20,7 @@ from protocol.messages import (
     Id,
     Outcome,
     Ping,
+    Returned,
     Submit,
     Welcome,
     encode,
@@ -52,6 +53,12 @@ def last_of(*all_speak: Speak) -> Speak:
     return lambda broker: [speak(broker) for speak in all_speak][-1]
 
 
+RECALLED = (  # t1 runs, t2 was behind it
+    worker(ready()),
+    client(hello(), submit("t0")),
+    worker(result("t0", 1)),
+    client(submit("t1"), submit("t2"), Cancel(an_id("t2"), kill=False)),
+)
 CONVERSATIONS: list[tuple[str, bytes, Speak]] = [
     ("HELLO", ALICE, client(hello())),
     ("HELLO", ALICE, client(hello(), hello("another"))),
@@ -77,6 +84,10 @@ CONVERSATIONS: list[tuple[str, bytes, Speak]] = [
     ("RESULT", W1, last_of(worker(ready()), client(hello(), submit("t1"), submit("t2")), worker(result("t1", 1)))),
     ("RESULT", W1, last_of(worker(ready()), client(hello(), submit("t1")), worker(result("t1", 1, recycle=True)))),
     ("RESULT", W1, worker(result("t1", 1))),
+    ("RETURNED", W1, last_of(*RECALLED, worker(Returned(EPOCH, 3)))),
+    ("RETURNED", W1, last_of(*RECALLED, client(submit("t3")), worker(result("t1", 2), Returned(EPOCH, 3)))),
+    ("RETURNED", W1, last_of(*RECALLED, worker(result("t1", 2, recycle=True), Returned(EPOCH, 3)))),
+    ("RETURNED", W1, worker(Returned(EPOCH, 3))),
     ("BYE", W1, worker(ready(), Bye())),
     ("HEARTBEAT", H1, last_of(worker(ready()), heartbeat)),
     ("HEARTBEAT", H1, heartbeat),

@@ -85,8 +85,8 @@ class Journal:
             self.has_gaps.append(False)
         elif entry.event == "log_lines_dropped":
             self.has_gaps[-1] = True
-        elif entry.event in ("task_assigned", "task_requeued"):
-            move = Move(entry.at, str(entry.fields["task_id"]), entry.event == "task_requeued")
+        elif entry.event in ("task_assigned", "task_requeued", "task_returned"):
+            move = Move(entry.at, str(entry.fields["task_id"]), entry.event != "task_assigned")
             self.moves[-1].append(move)
             if self.workers_of is not None:
                 self.workers_of.setdefault(move.task_id, set()).add(entry.worker)

@@ -368,6 +368,15 @@ def test_worker_that_calls_itself_idle_while_it_is_to_return_a_task_has_lost_tou
     assert SendToHeartbeat(H1, Who()) in actions
 
 
+def test_beat_after_a_silence_may_have_overtaken_the_return(broker: BrokerCore) -> None:
+    now = recalled(broker)
+    broker.on_heartbeat(H1, beat(busy=False), now)  # it had overtaken the task
+    broker.on_worker(W1, result("t1", 2), now + 2.5)
+
+    assert told(broker.on_heartbeat(H1, beat(busy=False), now + 2.5)) == []
+    assert assigned(broker.on_worker(W1, Returned(EPOCH, 3), now + 2.501)) == [(W1, "t2")]
+
+
 # --- losses -----------------------------------------------------------------------------------------------------------
 
 

@@ -80,6 +80,7 @@ class Wanted:
     deaths: int = 0
     in_hand_s: float = 0.0
     in_hand_since: float | None = None
+    let_go_at: float = -inf
 
     def run_s(self, now: float) -> float:
         """The time in workers' hands, as the brokers saw it."""
@@ -306,7 +307,7 @@ class Books:
     def on_unsent(self, peer: bytes, message: Any) -> None:  # noqa: ANN401
         """A message to a worker could not be sent; whether the task before it had got through."""
         session = self.session_at.get(peer)
-        if session is None:
+        if session is None or session not in self.core.roster.workers:
             return
         first = self._first_of(session)
         is_second = isinstance(message, Task) and first is not None and self._lease_of[first.wanted.id] != message.lease
@@ -508,6 +509,7 @@ class Books:
             return
         entry.wanted.in_hand_s = entry.wanted.run_s(self.clock.now)
         entry.wanted.in_hand_since = entry.holder = None
+        entry.wanted.let_go_at = self.clock.now
         entry.is_second = False
         if was_second or holder not in self.core.roster.workers:
             return

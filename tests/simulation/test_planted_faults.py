@@ -58,6 +58,18 @@ FAULTS = {
     ),
     "frozen-worker-never-killed": Fault("broker/core.py", "in self.frozen.overdue(now):", "in ():"),
     "two-recycled-at-once": Fault("broker/core.py", "        if until is not None:\n", "        if False:\n"),
+    "second-charged": Fault(
+        "broker/core.py",
+        "            second.goes_alone |= by.costs_attempt\n",
+        "            second.deaths.append(Death(worker.name, by.reason, signal, worker.assigned_at, now))\n",
+    ),
+    "second-left-behind-a-slow-task": Fault("broker/core.py", "in self.seconds.overdue(now):", "in ():"),
+    "recall-never-settled": Fault("broker/core.py", "        self.roster.settle(worker)\n", "        pass\n"),
+    "work-given-before-the-return": Fault(
+        "broker/roster.py",
+        "        if worker.recalled is None:\n            self._idle",
+        "        if True:\n            self._idle",
+    ),
     "silent-broker-never-left": Fault(
         "client/core.py",
         "if now >= self._hello_at or (self._epoch is not None and now >= self._heard_at + self._timing.liveness_s):",

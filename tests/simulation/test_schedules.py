@@ -20,6 +20,7 @@ WORK = (
     "pass_time",
     "pass_time",
     "cancel",
+    "cancel_in_hand",
     "ask_stats",
 )
 FAULTS = (

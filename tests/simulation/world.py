@@ -38,6 +38,7 @@ SCRIPTS = (
 QUEUE_TIMEOUTS_S = (60.0, 60.0, 3.0, 0.5)
 RUN_TIMEOUTS_S = (5.0, 5.0, 1.0)
 QUICK = 14
+RECENT_S = 0.05
 SIZES = (100, 100, 40 * UNIT_BYTES)
 
 
@@ -114,6 +115,16 @@ class World:
         wanted = [one for one in self.witness.wanted if one.caller.is_running and one.end in (None, "cancelled")]
         if wanted:
             one = wanted[which % len(wanted)]
+            client = next(client for client in self.clients if client is one.caller)
+            client.cancel(one, kill=how % 2 == 1)
+
+    def cancel_in_hand(self, which: int, how: int) -> None:
+        """As `cancel`, one that some worker has, or had a moment ago: as its task, as its second, or recalled."""
+        recent = self.clock.now - RECENT_S
+        wanted = [one for one in self.witness.wanted if one.caller.is_running and one.end is None]
+        in_hand = [one for one in wanted if one.in_hand_since is not None or one.let_go_at >= recent]
+        if in_hand:
+            one = in_hand[which % len(in_hand)]
             client = next(client for client in self.clients if client is one.caller)
             client.cancel(one, kill=how % 2 == 1)
 
