@@ -21,6 +21,7 @@ from rich.table import Table
 from client.chaos.command import chaos
 from client.dead_command import dead
 from client.display import result_json, screen_of_stdout, show_result, stats_table
+from client.exporter.command import exporter, require_extra
 from client.keys_command import keygen, keys
 from client.local import local_pool
 from client.monitoring import fetch_stats, wait_for_workers
@@ -212,9 +213,12 @@ def _progress(total: int, screen: Console) -> Iterator[Any]:
 @main.command()
 @click.option("--workers", type=int, help="How many worker processes. [default: RACEPOOL_WORKERS, else 3]")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="The run directory. [default: RACEPOOL_DIR]")
+@click.option("--exporter", "with_exporter", is_flag=True, help="Run `racepool exporter` beside them.")
 @click.pass_context
-def up(context: click.Context, workers: int | None, directory: Path | None) -> None:
+def up(context: click.Context, *, workers: int | None, directory: Path | None, with_exporter: bool) -> None:
     """Run broker and workers under supervisord, in the foreground; Ctrl-C stops them all."""
+    if with_exporter:
+        require_extra()
     given = {"workers": workers, "dir": directory and directory.absolute()}
     settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
     broker_keys(settings)  # what the programs would say in their logs only, again and again
@@ -227,7 +231,7 @@ def up(context: click.Context, workers: int | None, directory: Path | None) -> N
     click.echo("racepool: Ctrl-C stops them; `racepool stats --watch` in another terminal shows them at work")
     sys.stdout.flush()
     os.umask(0o077)  # logs and sockets are for this user alone
-    command = supervisord_command(write_configuration(settings))
+    command = supervisord_command(write_configuration(settings, exporter=with_exporter))
     os.execve(command[0], command, child_environment(settings))  # noqa: S606  # our own interpreter and file
 
 
@@ -261,6 +265,7 @@ main.add_command(dead)
 main.add_command(keygen)
 main.add_command(keys)
 main.add_command(chaos)
+main.add_command(exporter)
 
 
 # --- a look at it -----------------------------------------------------------------------------------------------------

@@ -19,12 +19,13 @@ def supervisord_command(configuration: Path) -> list[str]:
     return [sys.executable, "-P", "-m", "client.supervisord", "--nodaemon", "--configuration", str(configuration)]
 
 
-def write_configuration(settings: Settings, *, owner_pid: int | None = None) -> Path:
+def write_configuration(settings: Settings, *, owner_pid: int | None = None, exporter: bool = False) -> Path:
     """Derives supervisord's file from the shipped one and writes it into the run directory.
 
     Args:
         settings: of the pool; `workers` processes are configured.
         owner_pid: end everything when this process ends.
+        exporter: run the exporter as well.
     """
     directory = settings.private_dir()
     logs = directory / "log"
@@ -46,6 +47,12 @@ def write_configuration(settings: Settings, *, owner_pid: int | None = None) -> 
     parser["eventlistener:watchdog"]["stderr_logfile"] = _logfile(logs, "watchdog")
     parser["program:worker"]["numprocs"] = str(settings.workers)
     parser["program:worker"]["stopwaitsecs"] = str(ceil(settings.run_timeout) + GRACE_S)
+    if exporter:
+        parser["program:exporter"]["autostart"] = "true"
+        parser["program:exporter"]["command"] = _command("client.exporter")
+        parser["program:exporter"]["stdout_logfile"] = _logfile(logs, "exporter")
+    else:
+        parser.remove_section("program:exporter")
     if owner_pid is not None:
         parser["program:owner"] = dict(parser["program:broker"]) | {
             "command": _command("client.owner", str(owner_pid)),
