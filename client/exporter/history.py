@@ -27,6 +27,8 @@ class Point:
     wait_p99_ms: float | None = None
     run_p50_ms: float | None = None
     run_p99_ms: float | None = None
+    broker_bytes: int | None = None
+    workers_bytes: int | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(Point))
@@ -73,6 +75,8 @@ class History:
             wait_p99_ms=percentile(0.99, then.queue_wait_ms, stats.queue_wait_ms),
             run_p50_ms=percentile(0.50, then.run_ms, stats.run_ms),
             run_p99_ms=percentile(0.99, then.run_ms, stats.run_ms),
+            broker_bytes=stats.broker.rss_bytes,
+            workers_bytes=sum(worker.rss_bytes or 0 for worker in stats.workers),
         )
 
 

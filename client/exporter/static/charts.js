@@ -1,7 +1,7 @@
 /** Line charts of the last minutes, in SVG. A chart knows points and a span of time; not where they come from. */
 
 const SVG = "http://www.w3.org/2000/svg";
-const EDGE = { top: 10, right: 6, bottom: 20, left: 40 };
+const EDGE = { top: 10, right: 6, bottom: 20, left: 48 };
 const GAP = 2.5; // points further apart than so many intervals are not joined
 
 function svg(name, attributes, ...children) {
@@ -11,12 +11,12 @@ function svg(name, attributes, ...children) {
   return element;
 }
 
-/** A round step so that about three of them reach `most`; whole numbers only where `whole`. */
-export function niceStep(most, whole) {
-  const rough = most / 3;
+/** A round step, in units, so that about three of them reach `most`; whole ones only where `whole`. */
+export function niceStep(most, whole, unit = 1) {
+  const rough = most / unit / 3;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((each) => each >= rough * 0.999);
-  return whole ? Math.max(1, Math.ceil(step)) : step;
+  return unit * (whole ? Math.max(1, Math.ceil(step)) : step);
 }
 
 /** Seconds between the marks of the time axis. */
@@ -32,7 +32,8 @@ function ago(seconds) {
 export class Chart {
   /**
    * @param {{title: string, series: {key: string, label: string, style: string}[], format: (value: number) => string,
-   *          whole?: boolean, least: number}} about `least`: the scale never ends below it.
+   *          whole?: boolean, unit?: number, least: number}} about `least`: the scale never ends below it; it is
+   *          marked at round multiples of `unit`, and at whole ones only if `whole`.
    * @param {(time: number | null, byKeyboard: boolean) => void} onCursor a person points at a moment, or no more.
    */
   constructor(about, onCursor) {
@@ -96,11 +97,11 @@ export class Chart {
     Object.assign(this, { from, to, cursor });
     const { width, height } = this.plot.getBoundingClientRect();
     if (!width) return;
-    const { series, least, whole, format } = this.about;
+    const { series, least, whole, unit, format } = this.about;
     const first = points.at.findIndex((at) => at >= from - interval);
     const shown = first < 0 ? [] : [...points.at.keys()].slice(first);
     const most = Math.max(least, ...series.flatMap(({ key }) => shown.map((index) => points[key][index] ?? 0)));
-    const step = niceStep(most, whole);
+    const step = niceStep(most, whole, unit);
     const top = Math.ceil((most * 0.999) / step) * step;
     const x = (at) => EDGE.left + ((at - from) / (to - from)) * (width - EDGE.left - EDGE.right);
     const y = (value) => height - EDGE.bottom - (value / top) * (height - EDGE.top - EDGE.bottom);

@@ -38,13 +38,16 @@ function compact(value) {
 }
 
 function milliseconds(value) {
-  if (value < 1) return value ? `${value.toFixed(2)} ms` : "0 ms";
+  if (value < 1) return value >= 0.005 ? `${value.toFixed(2)} ms` : "0 ms";
   if (value < 1000) return `${+value.toPrecision(value < 100 ? 2 : 3)} ms`;
   return `${+(value / 1000).toPrecision(3)} s`;
 }
 
+const memory = (bytes) => `${count(bytes / 2 ** 20)} MiB`;
+
 /** A span in its two largest units at most. */
 function span(seconds) {
+  if (seconds < 1) return milliseconds(Math.round(seconds * 1000));
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   if (seconds < 120) return `${Math.round(seconds)} s`;
   if (seconds < 7200) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
@@ -133,7 +136,8 @@ function showVerdict(moment) {
     const lacking = moment.missing.length ? ` Missing: ${moment.missing.join(", ")}.` : "";
     const busy = stats.active_workers ? `${count(stats.active_workers)} busy` : "all idle";
     const queue = stats.queue_depth ? `${many(stats.queue_depth, "task")} waiting` : "nothing waits";
-    say(byId("subline"), `${stats.total_workers} of ${stats.expected_workers}, ${busy}, ${queue}.${lacking}`);
+    const all = moment.level === "ok" ? `${many(stats.total_workers, "worker")}, ` : "";
+    say(byId("subline"), `${all}${busy}, ${queue}.${lacking}`);
   }
   document.title = `${moment.headline} · racepool`;
 }
@@ -146,8 +150,6 @@ function showFooter({ at, stats, version }) {
   say(byId("updated"), `updated ${timeOf(at)}`);
 }
 
-const memory = (bytes) => `${count(bytes / 2 ** 20)} MiB`;
-
 // --- workers, events, dead tasks -------------------------------------------------------------------------------------
 
 function showWorkers({ at, stats, missing }) {
@@ -156,6 +158,7 @@ function showWorkers({ at, stats, missing }) {
   const busyFirst = [...workers].sort((one, other) => (other.busy_for_s ?? -1) - (one.busy_for_s ?? -1));
   const shown = workers.length > MOST_WORKERS ? busyFirst.slice(0, MOST_WORKERS) : workers;
   const rows = [...missing.map((name) => ({ name, state: "missing" })), ...shown];
+  if (rows.length <= MOST_WORKERS) rows.sort((one, other) => one.name.localeCompare(other.name, undefined, { numeric: true }));
   if (!rows.length) rows.push({ name: "", state: "note" });
   keep(list, rows, (row) => `${row.state === "note"}:${row.name}:${row.pid ?? ""}`, makeWorker, (card, row) => showWorker(card, row, at, stats));
   const hidden = workers.length - shown.length;
@@ -186,8 +189,10 @@ function showWorker(card, worker, at, stats) {
   task.title = worker.task_id ?? "";
   const failed = worker.tasks_failed ? `, ${count(worker.tasks_failed)} failed` : "";
   const rss = worker.rss_bytes === null ? "" : ` · ${memory(worker.rss_bytes)}`;
+  const silence = worker.last_heartbeat_age_s;
+  const silent = silence < 1 ? "" : ` · no sign of life for ${span(silence)}`;
   const up = Math.max(0, at - Date.parse(worker.started_at) / 1000);
-  say(more, `${count(worker.tasks_completed)} done${failed} · pid ${worker.pid} · up ${span(up)}${rss} · heartbeat ${span(worker.last_heartbeat_age_s)} ago`);
+  say(more, `${count(worker.tasks_completed)} done${failed} · pid ${worker.pid} · up ${span(up)}${rss}${silent}`);
 }
 
 function showEvents({ events }) {
@@ -245,6 +250,9 @@ const charts = [
     { key: "wait_p50_ms", label: "p50", style: "series-a" }, { key: "wait_p99_ms", label: "p99", style: "series-c dashed" }] },
   { title: "Workers", format: compact, whole: true, least: 3, series: [
     { key: "active_workers", label: "busy", style: "series-a" }, { key: "ready_workers", label: "ready", style: "series-c dashed" }] },
+  { title: "Memory", format: memory, least: 64 * 2 ** 20, unit: 2 ** 20, series: [
+    { key: "workers_bytes", label: "all workers", style: "series-a" },
+    { key: "broker_bytes", label: "broker", style: "series-b dashed" }] },
 ].map((about) => new Chart(about, onCursor));
 
 function onCursor(time, byKeyboard) {
