@@ -92,6 +92,7 @@ def test_the_readme_lists_every_setting() -> None:
         "README.md",
         "docs/contract.md",
         "docs/limits.md",
+        "docs/monitoring.md",
         "docs/protocol.md",
         "docs/reliability.md",
         "docs/security.md",

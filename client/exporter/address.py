@@ -1,5 +1,6 @@
 """Where the exporter listens, and by which names it may be called. Knows no HTTP."""
 
+import os
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -44,8 +45,9 @@ def listening_socket(host: str, port: int) -> socket.socket:
     """
     try:
         return socket.create_server((host.strip("[]"), port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+    except OSError as error:
+        is_of_resolver = isinstance(error, socket.gaierror)  # its numbers are not the kernel's
+        reason = str(error.strerror if is_of_resolver else os.strerror(error.errno or 0))
         raise NoAddressError(
             f"cannot listen at {host}:{port} ({reason}); choose another --port (0 is any free one), or --host"
         ) from None
