@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
+from math import inf
 from typing import Any
 
 from protocol.stats import Distribution, PoolStats
@@ -90,17 +91,16 @@ def _rate(then: PoolStats, now: PoolStats, names: Iterable[str], span_s: float) 
 def percentile(part: float, then: Distribution, now: Distribution) -> float | None:
     """Of what came between two moments of a growing histogram, interpolated within its bucket; None of nothing.
 
-    Beyond the last finite bound nothing is known but that bound.
+    No bucket reaches beyond the longest that there ever was.
     """
     counts = [later - earlier for (_, later), (_, earlier) in zip(now.buckets, then.buckets, strict=True)]
     rank = part * counts[-1]
     if counts[-1] <= 0:
         return None
-    lower, below = 0.0, 0
-    for (bound, _), count in zip(now.buckets, counts, strict=True):
-        if bound is None:
-            return lower
-        if count >= rank and count > below:
-            return round(lower + (bound - lower) * (rank - below) / (count - below), 3)
-        lower, below = bound, count
-    return lower
+    longest = inf if now.max is None else now.max
+    index = next(index for index, count in enumerate(counts) if count >= rank)
+    lower = (now.buckets[index - 1][0] or 0.0) if index else 0.0
+    below = counts[index - 1] if index else 0
+    bound = now.buckets[index][0]
+    upper = max(lower, longest if bound is None else min(bound, longest))
+    return round(lower + (upper - lower) * (rank - below) / (counts[index] - below), 3)

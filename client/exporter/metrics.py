@@ -38,7 +38,7 @@ def _pool(stats: PoolStats) -> Iterator[Metric]:
     for state in STATES:
         workers.add_metric([state], by_state[state])
     yield workers
-    for name, value, about in (
+    gauges = (
         ("ready_workers", stats.total_workers, "Workers that the broker knows, whatever their state."),
         ("expected_workers", stats.expected_workers, "Workers that there should be."),
         ("degraded", stats.degraded, "1 while fewer workers are there than expected, else 0."),
@@ -48,8 +48,8 @@ def _pool(stats: PoolStats) -> Iterator[Metric]:
         ("oldest_queued_seconds", stats.oldest_queued_s or 0, "How long the oldest task waits; 0 while none does."),
         ("backlog_limit", stats.backlog_limit, "Tasks that the broker's backlog holds at most."),
         ("clients", stats.clients, "Clients that the broker knows."),
-    ):
-        yield GaugeMetricFamily(f"racepool_{name}", about, value)
+    )
+    yield from (GaugeMetricFamily(f"racepool_{name}", about, value) for name, value, about in gauges)
 
 
 def _tasks(counters: Counters) -> Iterator[Metric]:
@@ -57,7 +57,7 @@ def _tasks(counters: Counters) -> Iterator[Metric]:
     for outcome in OUTCOMES:
         ended.add_metric([outcome], getattr(counters, outcome))
     yield ended
-    for name, value, about in (
+    totals = (
         ("tasks_submitted", counters.submitted, "Tasks that the broker took."),
         ("tasks_requeued", counters.requeued, "Times that a task went back to its place as its worker was lost."),
         ("tasks_rejected", counters.rejected, "Tasks that a full backlog refused."),
@@ -65,8 +65,8 @@ def _tasks(counters: Counters) -> Iterator[Metric]:
         ("stale_results", counters.stale_results, "Results of an assignment that was over; they change nothing."),
         ("bad_frames", counters.bad_frames, "Messages that were none of this protocol."),
         ("dropped_messages", counters.dropped, "Messages that could not be delivered to a peer."),
-    ):
-        yield CounterMetricFamily(f"racepool_{name}", about, value)
+    )
+    yield from (CounterMetricFamily(f"racepool_{name}", about, value) for name, value, about in totals)
 
 
 def _durations(stats: PoolStats) -> Iterator[Metric]:

@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from client.exporter.server import STREAMS
 from tests.programs import required
 from tests.running import RACEPOOL, Race, Running, WaitUntil, broker_held_back, environment, frozen, racepool
 from tests.system.exporting import exporting, fetch, fetch_json, started
@@ -35,6 +37,16 @@ def up(url: str) -> bool:
     text = fetch(f"{url}metrics")
     assert time.monotonic() - asked_at < SCRAPE_S
     return "racepool_up 1.0" in text
+
+
+def opens(url: str) -> bool:
+    """Whether a stream begins there."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as stream:  # noqa: S310  # loopback
+            return bool(stream.readline())
+    except HTTPError as refused:
+        refused.close()
+        return False
 
 
 def request(url: str, method: str = "GET", path: str = "/", host: str | None = None) -> tuple[HTTPResponse, str]:
@@ -118,6 +130,21 @@ def test_events_are_a_history_and_a_moment_each_second(url: str) -> None:
     first, second = (json.loads(lines[index].removeprefix("data: ")) for index in (4, 7))
     assert 0.5 < second["at"] - first["at"] < 2.5
     assert time.monotonic() - began < 5
+
+
+def test_one_open_page_too_many_is_told_so_and_may_come_when_another_goes(
+    scripted: Running, wait_until: WaitUntil
+) -> None:
+    with exporting(scripted.env) as url, ExitStack() as pages:
+        for _ in range(STREAMS):
+            pages.enter_context(urllib.request.urlopen(f"{url}events", timeout=5)).readline()  # noqa: S310
+
+        with pytest.raises(HTTPError, match="503") as refused:
+            fetch(f"{url}events")
+        assert "close one" in refused.value.read().decode()
+        assert up(url)
+        pages.close()
+        wait_until(lambda: opens(f"{url}events"))
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/api/status", "/events"])

@@ -43,6 +43,13 @@ function milliseconds(value) {
   return `${+(value / 1000).toPrecision(3)} s`;
 }
 
+/** A time of today; with its date, if it is of another day. */
+function instant(seconds) {
+  const then = new Date(seconds * 1000);
+  return then.toDateString() === new Date().toDateString() ? clock.format(then)
+    : `${then.toLocaleDateString(undefined, { day: "numeric", month: "short" })} ${clock.format(then)}`;
+}
+
 const memory = (bytes) => `${count(bytes / 2 ** 20)} MiB`;
 
 /** A span in its two largest units at most. */
@@ -188,11 +195,12 @@ function showWorker(card, worker, at, stats) {
   say(task, holds);
   task.title = worker.task_id ?? "";
   const failed = worker.tasks_failed ? `, ${count(worker.tasks_failed)} failed` : "";
-  const rss = worker.rss_bytes === null ? "" : ` · ${memory(worker.rss_bytes)}`;
+  const rss = worker.rss_bytes === null ? "" : memory(worker.rss_bytes);
   const silence = worker.last_heartbeat_age_s;
-  const silent = silence < 1 ? "" : ` · no sign of life for ${span(silence)}`;
+  const silent = silence < 1 ? "" : `no sign of life for ${span(silence)}`;
   const up = Math.max(0, at - Date.parse(worker.started_at) / 1000);
-  say(more, `${count(worker.tasks_completed)} done${failed} · pid ${worker.pid} · up ${span(up)}${rss}${silent}`);
+  const facts = [`${count(worker.tasks_completed)} done${failed}`, `pid ${worker.pid}`, `up ${span(up)}`, rss, silent];
+  say(more, facts.filter(Boolean).map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · "));
 }
 
 function showEvents({ events }) {
@@ -205,7 +213,7 @@ function showEvents({ events }) {
 
 function makeEvent(event) {
   const [tone, words] = EVENTS[event.event] ?? ["warning", () => event.event];
-  const when = element("time", "", timeOf(event.at));
+  const when = element("time", "", instant(event.at));
   when.dateTime = new Date(event.at * 1000).toISOString();
   when.title = new Date(event.at * 1000).toLocaleString();
   const mark = element("span", "mark");
@@ -227,7 +235,8 @@ function showDead({ dead }) {
 }
 
 function makeDead(task) {
-  const when = element("time", "muted", new Date(task.given_up_at).toLocaleString());
+  const when = element("time", "muted", instant(Date.parse(task.given_up_at) / 1000));
+  when.dateTime = task.given_up_at;
   const race = task.race_name ?? task.race_id ?? "a race without a name";
   const losses = task.attempts.map((attempt) => `${attempt.worker} (${REASONS[attempt.reason] ?? attempt.reason})`);
   return element("li", "", element("div", "head", element("b", "", race), when),

@@ -86,8 +86,8 @@ def test_past_is_bounded() -> None:
     chronicle.on_answer(figures(recent_events=many), NOON)
 
     chronicle.on_answer(figures(recent_events=[event("task_requeued")], broker={"epoch": "bb"}), LATER)
-    for number in range(NAMES):
-        chronicle.on_answer(figures(workers=[worker(f"passing-{number}")], broker={"epoch": "bb"}), LATER)
+    passing = [worker(f"passing-{number}") for number in range(NAMES)]
+    chronicle.on_answer(figures(workers=passing, expected_workers=2 * NAMES, broker={"epoch": "bb"}), LATER)
 
     assert len(chronicle.events) == EVENTS
     assert kinds(chronicle)[-1] == "task_requeued"

@@ -90,11 +90,11 @@ def test_columns_of_no_points_are_there() -> None:
         (0.50, counts(5, 5, 5, 5), counts(5, 5, 5, 5), None),
         (0.50, counts(), counts(2, 0, 0, 0), 0.5),
         (0.50, counts(9, 0, 0, 0), counts(9, 10, 0, 0), 5.5),
+        (1.00, counts(), counts(1, 0, 4, 0), 12.5),
         (0.99, counts(), counts(0, 0, 0, 3), 100.0),
-        (1.00, counts(), counts(1, 0, 4, 0), 100.0),
     ],
 )
-def test_percentile_is_of_what_came_between(
+def test_percentile_is_of_what_came_between_and_never_beyond_the_longest(
     part: float, then: Distribution, now: Distribution, expected: float | None
 ) -> None:
     assert percentile(part, then, now) == expected
