@@ -35,8 +35,10 @@ class Chronicle:
 
     def on_answer(self, stats: PoolStats, now: datetime) -> None:
         """The broker told its figures."""
-        if self.absence is not None or self._epoch not in {None, stats.broker.epoch}:
-            self._add("broker_back" if self._epoch == stats.broker.epoch else "broker_started", now)
+        if self._epoch is not None and self._epoch != stats.broker.epoch:
+            self._add("broker_started", now)
+        elif self.absence is not None:
+            self._add("broker_back", now)
         if self._epoch != stats.broker.epoch:
             self._known = frozenset()
         self.absence, self._epoch = None, stats.broker.epoch

@@ -115,6 +115,8 @@ def _run(settings: Settings, log: Log, host: str, port: int, names: Names) -> No
     registry.register(ProcessCollector(registry=None))
     url = url_of(listening)
     log.info("exporter_started", page=url, metrics=f"{url}metrics", broker=settings.stats_endpoint)
+    if sys.stdout.isatty():
+        click.echo(f"racepool: the status page is at {url}, metrics at {url}metrics; Ctrl-C ends it")
     try:
         with listening:
             asyncio.run(serve(Watch(ask, dead, log), registry, names, listening))

@@ -19,8 +19,8 @@ const EVENTS = {
   task_requeued: ["warning", (event) => `Task ${short(event.task_id)} went back to its place in the order`],
   task_given_up: ["bad", (event) => `Task ${short(event.task_id)} was given up and is quarantined`],
   task_abandoned: ["warning", () => "A client went away; its tasks were abandoned"],
-  broker_away: ["bad", () => "The broker went away"],
-  broker_back: ["good", () => "The broker answers again"],
+  broker_away: ["bad", () => "The broker does not answer"],
+  broker_back: ["good", () => "The broker answers"],
   broker_started: ["good", () => "Another broker took over"],
 };
 

@@ -41,6 +41,15 @@ def test_broker_that_only_stood_still_is_back_and_not_another() -> None:
     assert chronicle.absence is None
 
 
+def test_first_broker_takes_over_from_none() -> None:
+    chronicle = Chronicle()
+    chronicle.on_silence("nobody there", NOON)
+
+    chronicle.on_answer(figures(), LATER)
+
+    assert kinds(chronicle) == ["broker_away", "broker_back"]
+
+
 def test_restart_that_fell_between_two_questions_is_told() -> None:
     chronicle = Chronicle()
     chronicle.on_answer(figures(), NOON)
