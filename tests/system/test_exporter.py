@@ -53,7 +53,7 @@ def request(url: str, method: str = "GET", path: str = "/", host: str | None = N
     connection = HTTPConnection(urlsplit(url).netloc, timeout=5)
     connection.request(method, path, headers={} if host is None else {"Host": host})
     answer = connection.getresponse()
-    body = answer.read().decode()
+    body = answer.read(4_000).decode()  # a stream has no end
     connection.close()
     return answer, body
 
