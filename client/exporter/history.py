@@ -77,8 +77,14 @@ class History:
             run_p50_ms=percentile(0.50, then.run_ms, stats.run_ms),
             run_p99_ms=percentile(0.99, then.run_ms, stats.run_ms),
             broker_bytes=stats.broker.rss_bytes,
-            workers_bytes=sum(worker.rss_bytes or 0 for worker in stats.workers),
+            workers_bytes=_sum([worker.rss_bytes for worker in stats.workers]),
         )
+
+
+def _sum(parts: list[int | None]) -> int | None:
+    """Unknown where a part is: a worker that has just started would else look like memory that was given back."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 def _rate(then: PoolStats, now: PoolStats, names: Iterable[str], span_s: float) -> float | None:

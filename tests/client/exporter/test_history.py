@@ -4,7 +4,7 @@ import pytest
 
 from client.exporter.history import COLUMNS, POINTS, History, percentile
 from protocol.stats import Distribution
-from tests.client.exporter.building import distribution, figures
+from tests.client.exporter.building import distribution, figures, worker
 
 
 def counts(*of_buckets: int) -> Distribution:
@@ -57,6 +57,15 @@ def test_moment_without_a_broker_is_a_point_without_figures() -> None:
     assert (away.at, away.ready_workers, away.queue_depth) == (2.0, None, None)
     assert (back.ready_workers, back.completed_per_s) == (3, None)
     assert history.columns()["ready_workers"] == [3, None, 3]
+
+
+def test_memory_is_unknown_while_that_of_one_worker_is() -> None:
+    history = History()
+
+    known = history.record(1.0, figures(workers=[worker("a"), worker("b")]))
+    unknown = history.record(2.0, figures(workers=[worker("a"), worker("b", rss_bytes=None)]))
+
+    assert (known.workers_bytes, unknown.workers_bytes) == (2_000, None)
 
 
 def test_clock_that_is_set_back_makes_no_negative_rate() -> None:
