@@ -94,6 +94,7 @@ def test_the_readme_lists_every_setting() -> None:
         "docs/contract.md",
         "docs/deploying.md",
         "docs/limits.md",
+        "docs/monitoring.md",
         "docs/operating.md",
         "docs/protocol.md",
         "docs/reliability.md",
