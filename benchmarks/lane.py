@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from benchmarks.contenders.registry import NODE_FOLDER, Contender
+from benchmarks.loads import POLLED_AT
 from benchmarks.process_tree import ProcessTree
 
 ROOT: Final = Path(__file__).parents[1]
@@ -35,7 +36,7 @@ class Lane:
         self._log_path = loads / f"{contender.key}.log"
         with self._log_path.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603  # ours
-                [*_program(contender), str(loads), str(workers)],
+                _program(contender, loads, workers),
                 cwd=ROOT,
                 env=_environment(),
                 stdin=subprocess.PIPE,
@@ -109,10 +110,11 @@ class Lane:
         return LaneError("\n".join([f"{self.contender.title}: its driver {what}", *tail]))
 
 
-def _program(contender: Contender) -> list[str]:
+def _program(contender: Contender, loads: Path, workers: int) -> list[str]:
     if contender.key == "piscina":
-        return ["node", str(NODE_FOLDER / "harness.mjs")]
-    return [sys.executable, "-m", "benchmarks.driver", contender.key]
+        polled_at_ms = round(POLLED_AT.timestamp() * 1000)
+        return ["node", "--expose-gc", str(NODE_FOLDER / "harness.js"), str(loads), str(workers), str(polled_at_ms)]
+    return [sys.executable, "-m", "benchmarks.driver", contender.key, str(loads), str(workers)]
 
 
 def _environment() -> dict[str, str]:

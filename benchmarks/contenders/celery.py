@@ -83,7 +83,7 @@ async def opened(workers: int) -> AsyncIterator[Submit]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-celery-")))
         socket = _start_redis(folder, stack)
-        os.environ["BENCHMARKS_REDIS"] = str(socket)
+        os.environ |= {"BENCHMARKS_REDIS": str(socket), "C_FORCE_ROOT": "1"}  # root may take pickles: they are ours
         _start_workers(workers, stack)
         from benchmarks.contenders.celery_app import transform  # noqa: PLC0415  # redis's address is known now
 
