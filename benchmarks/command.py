@@ -18,6 +18,7 @@ from benchmarks.measured import Measured
 from benchmarks.publication import publish
 from benchmarks.races import write_loads
 from benchmarks.run import Run
+from benchmarks.scale.measurement import cases, measure, steps
 from protocol.exits import Exit
 
 FOLDER = Path(__file__).parent / "report"
@@ -25,6 +26,13 @@ QUICK = {"only": ("ppe",), "rounds": 1, "scale": 0.02}
 KEYS = click.Choice([key for key in CONTENDERS if key != OURS])
 INTERRUPTED = 130
 
+COLUMNS = (
+    BarColumn(),
+    TaskProgressColumn(),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+    TextColumn("{task.description}"),
+)
 console = Console(stderr=True)
 out_option = click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default=FOLDER, help="Where the report goes."
@@ -74,17 +82,29 @@ def side_by_side(contenders: Sequence[Contender], out: Path, numbers: Mapping[st
     sys.exit(Exit.FAILURE if measured.failed else Exit.OK)
 
 
+@main.command()
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Rounds of all cases.")
+@click.option("--scale", type=click.FloatRange(0.001), default=1.0, show_default=True, help="Multiplies the tasks.")
+@out_option
+def scale(*, rounds: int, scale: float, out: Path) -> None:
+    """Measure what a task costs the broker, by queued tasks, workers and clients."""
+    all_cases = cases(scale)
+    try:
+        with Progress(*COLUMNS, console=console) as progress:
+            task = progress.add_task("", total=steps(all_cases, rounds))
+            measure(all_cases, rounds, lambda what: progress.update(task, advance=1, description=what))
+    except KeyboardInterrupt:
+        console.print("interrupted; nothing was written")
+        sys.exit(INTERRUPTED)
+    out.mkdir(parents=True, exist_ok=True)
+    all_cases.save(out)
+    publish(out, Console())
+
+
 def _perform(contenders: Sequence[Contender], measured: Measured) -> None:
-    columns = (
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
     with ExitStack() as stack:
         loads = Path(stack.enter_context(TemporaryDirectory(prefix="benchmarks-")))
-        progress = stack.enter_context(Progress(*columns, console=console))
+        progress = stack.enter_context(Progress(*COLUMNS, console=console))
         task = progress.add_task("writing the races")
         write_loads(loads)
         run = Run(contenders, loads, measured, lambda what: progress.update(task, advance=1, description=what))
