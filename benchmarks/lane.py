@@ -17,7 +17,7 @@ from benchmarks.process_tree import ProcessTree
 
 ROOT: Final = Path(__file__).parents[1]
 START_S: Final = 90.0
-ANSWER_S: Final = 180.0
+ANSWER_S: Final = 90.0
 STOP_S: Final = 10.0
 LOOK_S: Final = 0.5
 LOG_TAIL_LINES: Final = 12

@@ -9,13 +9,24 @@ from matplotlib.figure import Figure
 
 from benchmarks import turns
 from benchmarks.contenders.registry import CONTENDERS, OURS
-from benchmarks.figures import ratios, spread
+from benchmarks.figures import Spread, ratios, spread
 from benchmarks.loads import NORMALISED, RAW
 from benchmarks.measured import Measured
 from benchmarks.turns import P50, key
 
 OURS_COLOUR: Final = "#c0392b"
 PEER_COLOUR: Final = "#8fa3b0"
+PROCESS_COLOURS: Final = {
+    "caller": "#2c3e50",
+    "worker": "#8fa3b0",
+    "broker": "#c0392b",
+    "proxy": "#e08e79",
+    "controller": "#d4ac0d",
+    "redis": "#af601a",
+    "raylet": "#7d6608",
+    "ray's servers": "#b7950b",
+    "supervisord": "#6c3483",
+}
 DPI: Final = 110
 SHOWN_LATENCIES: Final = (0.5, 99.5)  # percent; the rest is the machine's
 
@@ -52,22 +63,23 @@ def _against_peers(measured: Measured, keys: Sequence[str]) -> Figure:
         middles = [each.middle for each in spreads]
         errors = [[each.middle - each.low for each in spreads], [each.high - each.middle for each in spreads]]
         colours = [OURS_COLOUR if middle >= 1 else PEER_COLOUR for middle in middles]
-        axes.barh(_titles(peers), middles, xerr=errors, color=colours, ecolor="#555555", capsize=2)
+        lengths = [middle - 1 for middle in middles]
+        axes.barh(_titles(peers), lengths, left=1, xerr=errors, color=colours, ecolor="#555555", capsize=2)
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set_xscale("log")
         axes.set_xlim(min(0.4, *middles) * 0.8, max(2.5, *middles) * 1.9)
         axes.xaxis.set_major_formatter("{x:g}x")
         axes.xaxis.set_minor_formatter("")
         axes.set_title(title, fontsize=10)
-        _label(axes, middles)
+        _label(axes, spreads)
     figure.axes[0].invert_yaxis()
     figure.suptitle("racepool to its peers: red where racepool is better, and by how much", fontsize=12)
     return figure
 
 
-def _label(axes: Axes, middles: Sequence[float]) -> None:
-    for place, middle in enumerate(middles):
-        axes.annotate(f"{middle:.2g}x", (max(middle, 1), place), xytext=(8, 0), textcoords="offset points",
+def _label(axes: Axes, spreads: Sequence[Spread]) -> None:
+    for place, (_, middle, high) in enumerate(spreads):
+        axes.annotate(f"{middle:.2g}x", (max(high, 1), place), xytext=(8, 0), textcoords="offset points",
                       va="center", fontsize=8)  # fmt: skip
 
 
@@ -104,7 +116,7 @@ def _cpu(measured: Measured, keys: Sequence[str]) -> Figure:
         lefts = [0.0] * len(keys)
         for process in processes:
             widths = [_sum_of(measured, load, name, process) for name in keys]
-            axes.barh(_titles(keys), widths, left=lefts, label=process)
+            axes.barh(_titles(keys), widths, left=lefts, label=process, color=PROCESS_COLOURS.get(process, PEER_COLOUR))
             lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
         for place, total in enumerate(lefts):
             axes.annotate(

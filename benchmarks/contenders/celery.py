@@ -1,7 +1,6 @@
-"""Celery with redis: the server and the workers are started here, and the caller's side has one thread.
+"""Celery with redis: the server and the workers are started here.
 
-Celery blocks whoever publishes a task or waits for one, and its results come to the thread that published. So a thread
-does both: it takes races from the loop, publishes them, and collects what has come.
+Celery blocks whoever publishes a task or waits for its result, so both happen in threads, not on the caller's loop.
 """
 
 import asyncio
@@ -16,63 +15,69 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 from benchmarks.loads import Race
 from benchmarks.measures import Submit
 from protocol.transformed_race import TransformedRace
 
 PATIENCE_S = 10.0
-COLLECT_S = 0.0005  # a wait for results, after which the thread looks for new races
+DRAIN_S = 0.5  # also the limit of reading one result: a short one breaks the connection on a busy machine
 STOP_S = 5.0
 
 Order = tuple[Race, "asyncio.Future[TransformedRace]"]
 
 
 class Collector:
-    """The thread between the caller's loop and Celery."""
+    """Two threads between the caller's loop and Celery: one publishes, the other waits for results."""
 
     def __init__(self, transform: Any) -> None:  # noqa: ANN401  # a celery Task
         self._transform = transform
+        self._consumer = transform.app.backend.result_consumer  # made before the threads could make two
         self._loop = asyncio.get_running_loop()
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
-        self._waiting = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._under_way: dict[str, tuple[Any, ...]] = {}  # a celery result that nobody holds is forgotten
+        self._is_over = False
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._publish, self._drain)]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, race: Race) -> "asyncio.Future[TransformedRace]":
-        """Hands it to the thread."""
+        """Hands it to the publishing thread."""
         future: asyncio.Future[TransformedRace] = self._loop.create_future()
         self._orders.put((race, future))
         return future
 
     def stop(self) -> None:
         """What is under way is not waited for."""
+        self._is_over = True
         self._orders.put(None)
-        self._thread.join(STOP_S)
+        for thread in self._threads:
+            thread.join(STOP_S)
 
-    def _run(self) -> None:
-        consumer = self._transform.app.backend.result_consumer
-        while True:
+    def _publish(self) -> None:
+        while order := self._orders.get():
+            race, future = order
+            task_id = str(uuid4())
+            result = self._transform.AsyncResult(task_id)
+            resolve = self._resolving(task_id, future)
+            self._under_way[task_id] = (result,)
+            result.then(resolve, on_error=resolve)  # before it is published: its result may be there at once
             try:
-                order = self._orders.get(block=not self._waiting)
-            except queue.Empty:
-                consumer.drain_events(timeout=COLLECT_S)
-                continue
-            if order is None:
-                return
-            self._publish(*order)
+                self._under_way[task_id] = (result, self._transform.apply_async((race,), task_id=task_id))
+            except Exception as error:  # noqa: BLE001  # for the caller
+                self._under_way.pop(task_id)
+                self._loop.call_soon_threadsafe(future.set_exception, error)
 
-    def _publish(self, race: Race, future: "asyncio.Future[TransformedRace]") -> None:
-        self._waiting += 1
-        self._transform.apply_async((race,)).then(self._resolving(future), on_error=self._resolving(future))
+    def _drain(self) -> None:
+        while not self._is_over:
+            self._consumer.drain_events(timeout=DRAIN_S)
 
-    def _resolving(self, future: "asyncio.Future[TransformedRace]") -> Callable[[Any], None]:
+    def _resolving(self, task_id: str, future: "asyncio.Future[TransformedRace]") -> Callable[[Any], None]:
         def resolve(result: Any) -> None:  # noqa: ANN401  # a celery AsyncResult
-            self._waiting -= 1
-            if result.successful():
-                self._loop.call_soon_threadsafe(future.set_result, result.result)
-            else:
-                self._loop.call_soon_threadsafe(future.set_exception, result.result)
+            self._under_way.pop(task_id)
+            resolved = future.set_result if result.successful() else future.set_exception
+            self._loop.call_soon_threadsafe(resolved, result.result)
 
         return resolve
 
@@ -107,7 +112,7 @@ def _start_redis(folder: Path, stack: ExitStack) -> Path:
 def _start_workers(workers: int, stack: ExitStack) -> None:
     application = ["-A", "benchmarks.contenders.celery_app"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "ERROR"]
-    command = [sys.executable, "-m", "celery", *application, "worker", "--pool", "prefork"]
+    command = [sys.executable, "-m", "celery", "--quiet", *application, "worker", "--pool", "prefork"]
     _start([*command, "--concurrency", str(workers), *quiet], stack)
 
 

@@ -16,6 +16,7 @@ app.conf.update(
     accept_content=["pickle"],
     result_accept_content=["pickle"],
     result_expires=RESULTS_KEPT_S,
+    result_backend_thread_safe=True,  # one connection for results, whichever thread published the task
     worker_prefetch_multiplier=4,
     worker_send_task_events=False,
     task_send_sent_event=False,

@@ -100,7 +100,7 @@ _ALL: Final = (
         "celery",
         "Celery",
         "prefork, redis on a Unix socket as broker and for results, pickle, prefetch of 4; no events, gossip, mingle; "
-        "one thread of the caller publishes and collects, so that its loop does not",
+        "one thread of the caller publishes and one collects, so that its loop does not",
         opens="celery:opened",
         distribution="celery",
         programs=("redis-server",),

@@ -9,6 +9,7 @@ from benchmarks.tables import table, with_quartiles
 
 PLOT: Final = "broker_at_scale.png"
 DPI: Final = 110
+HEADROOM: Final = 1.35  # above the highest bar, for the legend
 _READING: Final = """\
 The real broker between fake workers, which answer at once, and fake clients, which keep a number of tasks queued; so
 what is measured is the broker's CPU alone, of its own thread and of libzmq's. Heartbeats, a cost per second and not per
@@ -56,7 +57,9 @@ def draw(scale: Scale, folder: Path) -> str:
         )
         axes.set_xlabel(f"tasks {axis}" if axis == "queued" else axis)
     panels[0].set_ylabel("µs of broker CPU per task")
-    panels[0].legend(fontsize=8, loc="lower right")
+    panels[0].legend(fontsize=8, loc="upper left")
+    for axes in panels[:3]:
+        axes.set_ylim(0, HEADROOM * max(spread(cost.us).middle for cost in scale.costs))
     labels = [f"{weight.body_bytes:,}" for weight in scale.weights]
     panels[3].bar(labels, [spread(weight.beside_bytes).middle for weight in scale.weights], color="#c0392b")
     panels[3].set_xlabel("bytes of each queued body")
