@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from broker.tasks import Death, Peer
-from protocol.messages import Id, Payload, ToClient, ToHeartbeat, ToWorker
+from protocol.messages import Id, Payload, Task, ToClient, ToHeartbeat, ToWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,17 @@ class SendToWorker:
 
     peer: Peer
     message: ToWorker
+
+
+@dataclass(frozen=True, slots=True)
+class SendByValue:
+    """As SendToWorker, for one that cannot read the client's shared memory: the payload itself instead of a reference.
+
+    One that cannot be read here either comes back as `on_unreadable`.
+    """
+
+    peer: Peer
+    assignment: Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +81,15 @@ class ProbeProcess:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Keep a task that was given up where somebody can look into it; one that cannot be kept is let go."""
+    """Keep a task that was given up where somebody can look into it; one that cannot be kept is let go.
+
+    What its payload refers to, if it `is_shared`, is there until its client has the answer.
+    """
 
     task_id: Id
     run_timeout_ms: int
     deaths: tuple[Death, ...]
+    is_shared: bool
     payload: Payload
 
 
@@ -90,6 +105,7 @@ Action: TypeAlias = (
     SendToClient
     | SendStats
     | SendToWorker
+    | SendByValue
     | SendToHeartbeat
     | WatchProcess
     | UnwatchProcess

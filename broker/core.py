@@ -17,6 +17,7 @@ from broker.actions import (
     ProbeProcess,
     Quarantine,
     Report,
+    SendByValue,
     SendStats,
     SendToClient,
     SendToHeartbeat,
@@ -31,7 +32,7 @@ from broker.tasks import Client, Death, Disowned, Peer, Task
 from broker.workers import LostBy, Worker
 from protocol import messages
 from protocol.errors import CrashedAttempt
-from protocol.failures import pack_crashes
+from protocol.failures import pack_crashes, pack_raised
 from protocol.messages import Epoch, FromClient, FromWorker, Heartbeat, Id, Outcome, Payload, Ready
 from protocol.quarantine import file_of
 from protocol.settings import Settings
@@ -72,10 +73,13 @@ class BrokerCore:
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
-    def on_client(self, peer: Peer, message: FromClient, now: float) -> list[Action]:
-        """A client's message. A peer without a session is asked to open one."""
+    def on_client(self, peer: Peer, message: FromClient, now: float, *, can_share: bool = False) -> list[Action]:
+        """A client's message; of a HELLO, whether the shared memory that it names can be read from here.
+
+        A peer without a session is asked to open one.
+        """
         if isinstance(message, messages.Hello):
-            return self._greet(peer, message, now)
+            return self._greet(peer, message, now, can_share=can_share)
         client = self._client_at.get(peer)
         if client is None:
             return [] if isinstance(message, messages.Bye) else [SendToClient(peer, messages.Who())]
@@ -107,7 +111,7 @@ class BrokerCore:
         self._client_at.pop(peer, None)
         return []
 
-    def _greet(self, peer: Peer, hello: messages.Hello, now: float) -> list[Action]:
+    def _greet(self, peer: Peer, hello: messages.Hello, now: float, *, can_share: bool) -> list[Action]:
         client = self.clients.get(hello.client_id)
         if client is not None and hello.session < client.session:
             return []  # overtaken by a later session's
@@ -120,14 +124,19 @@ class BrokerCore:
                 self.counters["dropped"] += 1
                 is_told, self._is_crowded = self._is_crowded, True
                 return [] if is_told else [Report("client_refused", {"clients": len(self.clients)})]
-            client = self.clients[hello.client_id] = Client(hello.client_id, hello.session, peer, now, hello.held)
+            client = Client(hello.client_id, hello.session, peer, now, hello.held, can_share)
+            self.clients[hello.client_id] = client
         self._client_at.pop(client.peer, None)
         self._client_at[peer] = client
         client.session, client.peer, client.last_seen, client.held = hello.session, peer, now, hello.held
+        client.can_share = can_share
         self._check_by(now + self.settings.liveness)
-        return [SendToClient(peer, self._welcome_words())]
+        return [SendToClient(peer, self._welcome_words(can_share=can_share))]
 
     def _submit(self, client: Client, submit: messages.Submit, now: float) -> list[Action]:
+        if submit.is_shared and not client.can_share:
+            self.counters["bad_frames"] += 1
+            return []
         refusal = self.ledger.submit(client, submit, now)
         return [SendToClient(client.peer, refusal)] if refusal else self._assign(now)
 
@@ -208,6 +217,18 @@ class BrokerCore:
         worker = self.roster.at(peer)
         return [] if worker is None else self._lose(worker, LostBy.UNREACHABLE, now) + self._assign(now)
 
+    def on_unreadable(self, peer: Peer, why: str, now: float) -> list[Action]:
+        """The payload that this worker was to be given cannot be read: its client is gone, or waits for it no more."""
+        worker = self.roster.at(peer)
+        if worker is None or worker.task is None:
+            return []
+        task = worker.task
+        self.roster.release(worker)
+        raised = pack_raised(
+            "UnreadableError", f"its payload in shared memory cannot be read: {why}; submit it again", ""
+        )
+        return [*self._answer(task, Outcome.RAISED, raised, "failed"), *self._assign(now)]
+
     def on_worker_revoked(self, peer: Peer, now: float) -> list[Action]:
         """The worker's key is not allowed any more. Its task may have reached it, but has not killed it."""
         worker = self.roster.at(peer)
@@ -269,8 +290,9 @@ class BrokerCore:
         self._check_by(now)  # who waits to be recycled may be now, unless this welcome cannot be delivered
         return [*replaced, welcome, *introduced, *self._assign(now)]
 
-    def _welcome_words(self) -> messages.Welcome:
-        return messages.Welcome(self.epoch, self.settings.payload_limit, round(self.settings.liveness * 1000))
+    def _welcome_words(self, *, can_share: bool = False) -> messages.Welcome:
+        liveness_ms = round(self.settings.liveness * 1000)
+        return messages.Welcome(self.epoch, self.settings.payload_limit, liveness_ms, can_share)
 
     def _introduce(
         self, who: Ready | Heartbeat, peer: Peer | None, now: float, local_pid: int | None
@@ -294,6 +316,9 @@ class BrokerCore:
         if task is None or (result.epoch, result.lease, result.task_id) != (self.epoch, worker.lease, task.id):
             self.counters["stale_results"] += 1
             return []
+        if result.outcome is Outcome.UNREADABLE and task.is_shared:
+            worker.assigned_at, worker.deadline = now, now + task.run_timeout_ms / 1000
+            return [self._assignment(worker, task, is_by_value=True)]
         if result.outcome not in messages.WORKER_OUTCOMES:
             self.counters["bad_frames"] += 1
             return []
@@ -366,17 +391,21 @@ class BrokerCore:
             self._lease += 1
             task.assignments += 1
             worker = self.roster.occupy(task, self._lease, now)
-            assert worker.peer is not None, "an idle worker has a peer"  # noqa: S101
             self._check_by(now + task.run_timeout_ms / 1000)
-            assignment = messages.Task(
-                self.epoch, self._lease, task.id, task.assignments, task.run_timeout_ms, task.payload
-            )
             fields = _attempt(worker, task) | {
                 "queued_ms": _ms(task.waited_s),
                 "queue_depth": self.ledger.backlog.depth,
             }
-            actions += (Report("task_assigned", fields), SendToWorker(worker.peer, assignment))
+            is_by_value = task.is_shared and not worker.is_local
+            actions += (Report("task_assigned", fields), self._assignment(worker, task, is_by_value=is_by_value))
         return actions
+
+    def _assignment(self, worker: Worker, task: Task, *, is_by_value: bool) -> Action:
+        assert worker.peer is not None, "who is given a task has a peer"  # noqa: S101
+        words = messages.Task(
+            self.epoch, worker.lease, task.id, task.assignments, task.run_timeout_ms, task.is_shared, task.payload
+        )
+        return SendByValue(worker.peer, words) if is_by_value else SendToWorker(worker.peer, words)
 
     def _take_back(self, worker: Worker, task: Task, by: LostBy, now: float, signal: int | None) -> list[Action]:
         fields = _attempt(worker, task)
@@ -397,7 +426,7 @@ class BrokerCore:
         """Its caller learns of no signal: of those that the broker sends, each ends the task with another answer."""
         crashes = pack_crashes([CrashedAttempt(death.worker, None) for death in task.deaths])
         return [
-            Quarantine(task.id, task.run_timeout_ms, tuple(task.deaths), task.payload),
+            Quarantine(task.id, task.run_timeout_ms, tuple(task.deaths), task.is_shared, task.payload),
             *self._answer(task, Outcome.CRASHED, crashes, "crashed"),
             Report("task_given_up", fields | {"kept_in": str(file_of(self.settings.dir, task.id))}),
         ]

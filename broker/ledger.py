@@ -50,6 +50,7 @@ class Ledger:
             self._seq,
             client,
             submit.payload,
+            submit.is_shared,
             submit.run_timeout_ms,
             now,
             waited_s=submit.waited_ms / 1000,

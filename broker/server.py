@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import assert_never
@@ -17,6 +18,7 @@ from broker.actions import (
     ProbeProcess,
     Quarantine,
     Report,
+    SendByValue,
     SendStats,
     SendToClient,
     SendToHeartbeat,
@@ -43,6 +45,8 @@ from protocol.messages import (
     Bye,
     Epoch,
     ForeignVersionError,
+    Hello,
+    Id,
     Inlet,
     M,
     Payload,
@@ -54,8 +58,9 @@ from protocol.messages import (
 )
 from protocol.processes import file_limit, open_files, resident_bytes, trim_memory
 from protocol.settings import Settings
+from protocol.shared_memory import UnreadableError, is_readable, read
 from protocol.signals import Termination
-from protocol.sockets import ZERO_COPY_BYTES, Context, Socket, router, sender_pid
+from protocol.sockets import Context, Socket, router, send, sender_pid
 
 CLIENT_SEND_LIMIT = 1_024  # twice what our client has outstanding; of one that reads nothing, no more is kept
 WORKER_SEND_LIMIT = 16
@@ -226,10 +231,11 @@ class Server:
             local_pid = None if is_known else sender_pid(source)
             self._perform(self._core.on_heartbeat(peer, beat, time.monotonic(), local_pid))
 
-    def _on_client_frames(self, peer: Peer, frames: list[Payload], _source: zmq.Frame | None) -> None:
+    def _on_client_frames(self, peer: Peer, frames: list[Payload], source: zmq.Frame | None) -> None:
         message = self._decoded(self._frontend, peer, frames, FROM_CLIENT)
         if message is not None:
-            self._perform(self._core.on_client(peer, message, time.monotonic()))
+            can_share = isinstance(message, Hello) and is_readable(message, sender_pid(source))
+            self._perform(self._core.on_client(peer, message, time.monotonic(), can_share=can_share))
 
     def _on_stats_frames(self, peer: Peer, frames: list[Payload], _source: zmq.Frame | None) -> None:
         """Any request of one frame gets the figures; a REQ peer's empty delimiter goes back with them."""
@@ -275,6 +281,13 @@ class Server:
             case SendToClient(peer, message):
                 if not self._send(self._frontend, [peer, *encode(message)]):
                     return self._core.on_client_unreachable(peer)
+            case SendByValue(peer, assignment):
+                try:
+                    payload = self._by_value(assignment.payload, assignment.task_id)
+                except UnreadableError as error:
+                    return self._core.on_unreadable(peer, str(error), time.monotonic())
+                message = replace(assignment, is_shared=False, payload=payload)
+                return self._done(SendToWorker(peer, message))
             case SendToHeartbeat(peer, message):
                 self._send(self._heartbeat, [peer, *encode(message)])
             case SendStats(peer):
@@ -290,15 +303,27 @@ class Server:
                 has_progress = self._processes.has_progress(incarnation)
                 return self._core.on_probe(incarnation, time.monotonic(), has_progress=has_progress)
             case Quarantine():
-                self._quarantine.keep(action, time.time() - time.monotonic())
+                self._keep_task(action)
             case _:
                 assert_never(action)
         return ()
 
+    def _by_value(self, reference: Payload, task_id: Id) -> bytes:
+        return read(reference, task_id, self._settings.payload_limit).payload()
+
+    def _keep_task(self, task: Quarantine) -> None:
+        if task.is_shared:
+            try:
+                task = replace(task, payload=self._by_value(task.payload, task.task_id), is_shared=False)
+            except UnreadableError as error:
+                self._log.error("quarantine_failed", task_id=task.task_id.hex(), reason=str(error))
+                return
+        self._quarantine.keep(task, time.time() - time.monotonic())
+
     def _send(self, sink: Socket, frames: Sequence[Payload]) -> bool:
         """Sends without waiting; false if the peer is gone or reads nothing."""
         try:
-            sink.send_multipart(frames, zmq.NOBLOCK, copy=len(frames[-1]) < ZERO_COPY_BYTES)
+            send(sink, frames)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise

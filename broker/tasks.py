@@ -32,13 +32,17 @@ class Death:
 
 @dataclass(slots=True, eq=False)
 class Client:
-    """A client; `id` outlives its sessions, of which `session` is the latest, at `peer`."""
+    """A client; `id` outlives its sessions, of which `session` is the latest, at `peer`.
+
+    `can_share` tells that its shared memory can be read from here.
+    """
 
     id: Id
     session: int
     peer: Peer
     last_seen: float
     held: int
+    can_share: bool
     tasks: dict[Id, "Task"] = field(default_factory=dict)
 
 
@@ -46,6 +50,7 @@ class Client:
 class Task:
     """One task. It is in exactly one place: the backlog (`is_queued`) or one worker's hands (`lease` is that worker's).
 
+    The payload of one that `is_shared` is a reference to its client's shared memory.
     Instants and durations are in seconds. `waited_s` sums the time in the backlog over all attempts,
     and what its client had counted before.
     """
@@ -54,6 +59,7 @@ class Task:
     seq: int
     client: Client
     payload: Payload
+    is_shared: bool
     run_timeout_ms: int
     submitted_at: float
     queued_since: float | None = None

@@ -47,8 +47,8 @@ def _error(answer: Answer, task: Pending, about: str) -> PoolError:
             return TaskTimeoutError(about, state="running", timeout_s=task.run_timeout_ms / 1000)
         case Outcome.QUEUE_TIMEOUT:
             return TaskTimeoutError(about, state="queued", timeout_s=task.queue_timeout_s, reason="no worker was free")
-        case Outcome.OK:
-            raise AssertionError("a result is no error")
+        case Outcome.OK | Outcome.UNREADABLE:
+            raise AssertionError("no error of a task, or none that a broker sends")
 
 
 def stats_of(payload: bytes) -> tuple[PoolStats | None, PoolError | None]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -18,14 +18,17 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from client.available_pool import available_pool
 from client.chaos.command import chaos
 from client.dead_command import dead
 from client.display import result_json, screen_of_stdout, show_result, stats_table
+from client.doctor.command import doctor
 from client.keys_command import keygen, keys
-from client.local import local_pool
 from client.monitoring import fetch_stats, wait_for_workers
 from client.pool_future import PoolFuture
+from client.replay.command import replay
 from client.supervision import child_environment, supervisord_command, write_configuration
+from client.top.command import top
 from client.zmq_pool import ZmqPool
 from protocol import VERSION
 from protocol.errors import BrokerUnavailableError, PoolError, SettingsError
@@ -33,6 +36,9 @@ from protocol.exits import Exit
 from protocol.keys import Role, broker_keys, peer_keys
 from protocol.settings import MAX_SECONDS, Settings, variable
 from protocol.transformed_race import TransformedRace
+
+if TYPE_CHECKING:
+    from client.album import Album
 
 ASK_S = 1.0
 OUTSTANDING_FILES = 64  # what is read ahead; more gains nothing, and a day of polls would not fit into memory
@@ -96,9 +102,19 @@ class _Instant(click.ParamType[datetime]):
 @click.option(
     "--polled-at", type=_Instant(), help="When the races were polled; default: the response's generated_time."
 )
+@click.option(
+    "--plot", type=click.Path(path_type=Path), metavar="FILE|DIR",
+    help="Draw the money on each runner over the polls: one race as NAME.png, or each race into a folder.",
+)  # fmt: skip
 @click.pass_context
-def transform(
-    context: click.Context, files: tuple[str, ...], out: Path | None, shape: str, polled_at: datetime | None
+def transform(  # noqa: PLR0913  # options are arguments
+    context: click.Context,
+    *,
+    files: tuple[str, ...],
+    out: Path | None,
+    shape: str,
+    polled_at: datetime | None,
+    plot: Path | None,
 ) -> None:
     """Transform polls of races: NZ TAB responses or normalised races, as JSON files (- is standard input).
 
@@ -107,9 +123,10 @@ def transform(
     if out is not None:
         _refuse_equal_names(files)
         out.mkdir(parents=True, exist_ok=True)
+    album = None if plot is None else _album(plot)
     failures = 0
     screen = screen_of_stdout()
-    with _any_pool(Settings.load()) as pool, _progress(len(files), screen) as advance:
+    with available_pool(Settings.load()) as pool, _progress(len(files), screen) as advance:
         for name, outcome in _results(pool, files, polled_at):
             advance()
             if isinstance(outcome, Exception):
@@ -119,9 +136,21 @@ def transform(
             show_result(outcome, shape, screen)
             if out is not None:
                 _write(outcome, out, name, shape)
+            if album is not None and isinstance(outcome, TransformedRace):
+                album.add(outcome)
+    missing = [] if album is None else album.draw()
+    for line in missing:
+        click.echo(f"racepool: {line}", err=True)
     if failures:
         click.echo(f"racepool: {failures} of {len(files)} files failed", err=True)
+    if failures or missing:
         context.exit(Exit.FAILURE)
+
+
+def _album(target: Path) -> "Album":
+    from client.album import Album  # noqa: PLC0415  # `racepool --help` is to start at once
+
+    return Album(target)
 
 
 def _results(
@@ -179,20 +208,6 @@ def _refuse_equal_names(files: Iterable[str]) -> None:
     name, count = Counter(_stem(file) for file in files).most_common(1)[0]
     if count > 1:
         raise click.UsageError(f"{count} of the files are called {name}; with --out, one would overwrite the other")
-
-
-@contextmanager
-def _any_pool(settings: Settings) -> Iterator[ZmqPool]:
-    """The running broker's pool, else one of our own for as long as it takes."""
-    try:
-        fetch_stats(settings, ASK_S)
-    except BrokerUnavailableError:
-        click.echo(f"racepool: no broker is running; starting a local pool of {settings.workers} workers", err=True)
-        with local_pool(settings.workers) as pool:
-            yield pool
-    else:
-        with ZmqPool.of(settings) as pool:
-            yield pool
 
 
 @contextmanager
@@ -261,6 +276,9 @@ main.add_command(dead)
 main.add_command(keygen)
 main.add_command(keys)
 main.add_command(chaos)
+main.add_command(replay)
+main.add_command(top)
+main.add_command(doctor)
 
 
 # --- a look at it -----------------------------------------------------------------------------------------------------

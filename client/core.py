@@ -22,13 +22,12 @@ from protocol.errors import (
     ProtocolMismatchError,
     TaskTimeoutError,
 )
-from protocol.messages import PROTOCOL_VERSION, Answer, Epoch, FromClient, Hello, Id, Submit, ToClient
+from protocol.messages import PROTOCOL_VERSION, Answer, Epoch, FromClient, Hello, Id, ToClient
 from protocol.payloads import Parcel
 
 UNIT_BYTES = 16_384
-WINDOW_UNITS = (
-    256  # 4 MiB; a task counts at least one unit. More in the broker's hands gains nothing, see performance.md
-)
+WINDOW_UNITS = 256  # 4 MiB; a task counts at least one unit. More in the broker's hands gains nothing
+REFILL_UNITS = 192  # a window that was full is filled when it has come down to this: many tasks at one wake-up
 
 ROUNDING_S = 1e-6  # more than sums of instants lose
 FIGURES = "the broker's figures"  # what an error names where there is no task
@@ -90,6 +89,16 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class SendTask:
+    """Submit this task through the session's socket; its payload in shared memory if that `can_share`."""
+
+    task: Pending
+    waited_ms: int
+    again: bool
+    can_share: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Deliver:
     """The task's answer."""
 
@@ -119,7 +128,7 @@ class FailStats:
     error: PoolError
 
 
-Action: TypeAlias = OpenSession | Send | Deliver | Fail | DeliverStats | FailStats
+Action: TypeAlias = OpenSession | Send | SendTask | Deliver | Fail | DeliverStats | FailStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +145,15 @@ class Timing:
         return self.liveness_s / 4
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What is the same in all sessions; `segment` is the shared memory's descriptor and inode, if there is any."""
+
+    client_id: Id
+    pid: int
+    segment: tuple[int, int] = (0, 0)
+
+
 class ClientCore:
     """All unresolved tasks of one client, and its session.
 
@@ -144,11 +162,11 @@ class ClientCore:
     broker that may have the task, until it is known to have been heard.
     """
 
-    def __init__(self, client_id: Id, pid: int, endpoint: str, timing: Timing, remedy: str = START_ONE) -> None:
+    def __init__(self, identity: Identity, endpoint: str, timing: Timing, remedy: str = START_ONE) -> None:
         self.pending: dict[Id, Pending] = {}
         self.outstanding = 0
-        self._client_id = client_id
-        self._pid = pid
+        self._is_full = False
+        self._identity = identity
         self._endpoint = endpoint
         self._timing = timing
         self._remedy = remedy
@@ -160,6 +178,7 @@ class ClientCore:
         self._sessions = 0
         self._epoch: Epoch | None = None
         self._payload_limit = 0
+        self._can_share = False
         self._was_ever_welcome = False
         self._lost_at: float | None = None
         self._heard_at = 0.0
@@ -244,7 +263,7 @@ class ClientCore:
         return [*failed, *self._fail_stats(ProtocolMismatchError(FIGURES, PROTOCOL_VERSION, version))]
 
     def _on_welcome(self, welcome: messages.Welcome, now: float) -> list[Action]:
-        self._epoch, self._payload_limit = welcome.epoch, welcome.payload_limit
+        self._epoch, self._payload_limit, self._can_share = welcome.epoch, welcome.payload_limit, welcome.can_share
         self._was_ever_welcome = True
         self._hello_retry_s = self._timing.hello_retry_s
         self._lost_at = None
@@ -304,33 +323,32 @@ class ClientCore:
                 task.waiting_since = now
             self._recheck(task, self._due(task))
         self._sessions += 1
-        return [OpenSession(Hello(self._client_id, self._sessions, self._pid, len(self._held)))]
+        me = self._identity
+        return [OpenSession(Hello(me.client_id, self._sessions, me.pid, len(self._held), *me.segment))]
 
     def _submit_held(self, now: float) -> list[Action]:
         """Sends what fits into the window; one task always does."""
         actions: list[Action] = []
+        if self._is_full and self.outstanding > REFILL_UNITS:
+            return actions
+        self._is_full = False
         while self._held and self._epoch is not None:
             task = self.pending.get(self._held[0])
             if task is None:
                 self._held.popleft()
                 continue
             if self.outstanding and self.outstanding + task.units > WINDOW_UNITS:
+                self._is_full = True
                 break
             self._held.popleft()
             if task.parcel.size_bytes > self._payload_limit:
                 actions += self._refuse(task)
                 continue
-            submit = Submit(
-                task.id,
-                task.run_timeout_ms,
-                waited_ms=floor(task.settled_s(now) * 1000),
-                again=task.sent_in is not None,
-                payload=task.parcel.payload(),
-            )
+            waited_ms, again = floor(task.settled_s(now) * 1000), task.sent_in is not None
+            actions.append(SendTask(task, waited_ms, again, self._can_share))
             task.is_sent, task.sent_in = True, self._epoch
             self._sent += 1
             self.outstanding += task.units
-            actions.append(Send(submit))
         return actions
 
     def _refuse(self, task: Pending) -> list[Action]:

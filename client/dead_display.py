@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from client.dead_tasks import DeadTask
+from client.display import printable
 from protocol.payloads import Request
 
 UNKNOWN = "\N{EN DASH}"
@@ -29,7 +30,7 @@ def dead_table(tasks: Iterable[DeadTask], names: Iterable[str], *, plain: bool) 
         record = task.record
         table.add_row(
             name,
-            Text(_printable(task.race_id or UNKNOWN)),
+            Text(printable(task.race_id or UNKNOWN)),
             decimal(record.payload_bytes),
             f"{_local(record.given_up_at_ms):%Y-%m-%d %H:%M:%S}",
             Text(_losses(task)),
@@ -45,12 +46,12 @@ def dead_details(task: DeadTask, request: Request | None, *, plain: bool) -> Ren
     facts.add_column(overflow="fold")
     rows = {
         "Task": Text(task.task_id, style="bold"),
-        "Race": Text(_printable(f"{task.race_name or UNKNOWN} ({task.race_id or UNKNOWN})")),
+        "Race": Text(printable(f"{task.race_name or UNKNOWN} ({task.race_id or UNKNOWN})")),
         "Given up": Text(f"{_local(record.given_up_at_ms):%Y-%m-%d %H:%M:%S %Z}"),
         "Run timeout": Text(f"{record.run_timeout_ms / 1000:g} s"),
         "Payload": Text(_sizes(task, request)),
         "Polled at": Text(f"{_zoned(request.polled_at):%Y-%m-%d %H:%M:%S %Z}" if request else UNKNOWN),
-        "File": Text(_printable(str(task.path))),
+        "File": Text(printable(str(task.path))),
     }
     for name, value in rows.items():
         facts.add_row(name, value)
@@ -66,8 +67,8 @@ def _attempts(task: DeadTask, *, plain: bool) -> Table:
     for number, attempt in enumerate(task.record.attempts, start=1):
         table.add_row(
             str(number),
-            Text(_printable(attempt.worker)),
-            Text(_printable(attempt.reason), style="red"),
+            Text(printable(attempt.worker)),
+            Text(printable(attempt.reason), style="red"),
             _signal(attempt.signal),
             f"{_local(attempt.assigned_at_ms):%H:%M:%S.%f}"[:-3],
             f"{(attempt.lost_at_ms - attempt.assigned_at_ms) / 1000:.3f} s",
@@ -114,7 +115,7 @@ def _losses(task: DeadTask) -> str:
     workers: dict[str, list[str]] = {}
     for attempt in task.record.attempts:
         workers.setdefault(attempt.reason, []).append(attempt.worker)
-    return _printable("; ".join(f"{reason}: {', '.join(names)}" for reason, names in workers.items()))
+    return printable("; ".join(f"{reason}: {', '.join(names)}" for reason, names in workers.items()))
 
 
 def _sizes(task: DeadTask, request: Request | None) -> str:
@@ -150,8 +151,3 @@ def _zoned(instant: datetime) -> datetime:
 
 def _utc(instant_ms: int) -> str:
     return datetime.fromtimestamp(instant_ms / 1000, UTC).isoformat(timespec="milliseconds")
-
-
-def _printable(text: str) -> str:
-    """What clients and files say must not speak to the terminal."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

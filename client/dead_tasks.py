@@ -142,6 +142,16 @@ class DeadTasks:
             raise PoolError(f"{self._directory}: {_reason(error)}") from None
 
 
+def record_count(run_dir: Path) -> int | None:
+    """How many records there are, none of them opened; None where nobody may look."""
+    try:
+        return sum(is_record_name(path.name) for path in directory_in(run_dir).iterdir())
+    except FileNotFoundError:
+        return 0
+    except OSError:
+        return None
+
+
 def _found(path: Path) -> DeadTask | Unread:
     try:
         start = _read(path, HEAD_BYTES)

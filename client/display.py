@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from protocol.stats import Distribution, PoolStats
+from protocol.stats import Distribution, Event, PoolStats
 from protocol.transformed_race import MoneyFlowRecord, RacePools, TransformedEntrant, TransformedRace
 
 STATE_STYLES = {"idle": "green", "busy": "yellow", "draining": "cyan"}
@@ -108,7 +108,7 @@ def stats_table(stats: PoolStats, *, plain: bool = False) -> RenderableType:
         f": {stats.total_workers} of {stats.expected_workers} workers, {stats.active_workers} busy, "
         f"{stats.in_flight} in flight, {stats.queue_depth} waiting ({stats.held_by_clients} held by clients), "
         f"{stats.clients} clients",
-        f", the oldest task waits for {_seconds(stats.oldest_queued_s)}" if stats.oldest_queued_s is not None else "",
+        f", the oldest task waits for {seconds(stats.oldest_queued_s)}" if stats.oldest_queued_s is not None else "",
     )
     workers = Table(
         "Worker", "Pid", "State", "Task", "Busy for", "Done", "Failed", "Heartbeat", "Memory", box=_box(plain)
@@ -119,11 +119,11 @@ def stats_table(stats: PoolStats, *, plain: bool = False) -> RenderableType:
             str(worker.pid),
             Text(worker.state, style=STATE_STYLES[worker.state]),
             worker.task_id or "",
-            _seconds(worker.busy_for_s),
+            seconds(worker.busy_for_s),
             str(worker.tasks_completed),
             str(worker.tasks_failed),
-            f"{_seconds(worker.last_heartbeat_age_s)} ago",
-            _mebibytes(worker.rss_bytes),
+            f"{seconds(worker.last_heartbeat_age_s)} ago",
+            mebibytes(worker.rss_bytes),
         )
     times = Table("Milliseconds", "p50", "p90", "p99", "max", "count", box=_box(plain))
     for name, distribution in (
@@ -137,19 +137,17 @@ def stats_table(stats: PoolStats, *, plain: bool = False) -> RenderableType:
     foot = Text(
         f"counters: {counters}\nbroker: pid {broker.pid}, version {broker.version}, "
         f"protocol {broker.protocol_version}, up {timedelta(seconds=round(broker.uptime_s))}, "
-        f"{_mebibytes(broker.rss_bytes)}",
+        f"{mebibytes(broker.rss_bytes)}",
         style="dim",
     )
-    events = Text(
-        "\n".join(_event_line(stats, index) for index in range(len(stats.recent_events))[-5:]), style="yellow"
-    )
+    events = Text("\n".join(event_line(event) for event in stats.recent_events[-5:]), style="yellow")
     return Group(head, workers, times, foot, events)
 
 
-def _event_line(stats: PoolStats, index: int) -> str:
-    event = stats.recent_events[index]
+def event_line(event: Event) -> str:
+    """When it was, by the clock on this machine's wall, what happened, and to whom."""
     details = " ".join(part for part in (event.worker, event.task_id, event.reason) if part)
-    return f"{event.at.astimezone():%H:%M:%S} {event.event} {details}"
+    return printable(f"{event.at.astimezone():%H:%M:%S} {event.event} {details}")
 
 
 def _percentiles(distribution: Distribution) -> list[str]:
@@ -169,9 +167,16 @@ def _dollars(cents: int) -> str:
     return f"{cents / 100:,.2f}"
 
 
-def _seconds(value: float | None) -> str:
+def seconds(value: float | None) -> str:
+    """A duration; nothing where there is none."""
     return "" if value is None else f"{value:.1f} s"
 
 
-def _mebibytes(value: int | None) -> str:
+def mebibytes(value: int | None) -> str:
+    """A size in memory; nothing where it is not known."""
     return "" if value is None else f"{value / 2**20:.0f} MiB"
+
+
+def printable(text: str) -> str:
+    """What peers and files say must not speak to the terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -22,17 +22,21 @@ from client.core import (
     DeliverStats,
     Fail,
     FailStats,
+    Identity,
     OpenSession,
     Pending,
     Send,
+    SendTask,
     Timing,
 )
 from client.pool_future import PoolFuture
+from protocol.endpoints import is_tcp
 from protocol.errors import BacklogFullError, PoolBrokenError, PoolClosedError, PoolError
 from protocol.keys import Role, peer_keys
-from protocol.messages import TO_CLIENT, BadFrameError, ForeignVersionError, Id, Payload, decode, encode
+from protocol.messages import TO_CLIENT, BadFrameError, ForeignVersionError, Id, Payload, Submit, decode, encode
 from protocol.payloads import Parcel
 from protocol.settings import Settings
+from protocol.shared_memory import SHARE_FROM_BYTES, Segment
 from protocol.sockets import Context, Socket, dealer, receive, say
 from protocol.stats import PoolStats
 
@@ -59,7 +63,9 @@ class Engine:
         self._keys = peer_keys(settings, Role.CLIENT, settings.endpoint)
         timing = Timing(settings.heartbeat_interval, settings.liveness, settings.connect_timeout)
         remedy = settings.remedy(settings.endpoint)
-        self._core = ClientCore(Id(os.urandom(16)), self.pid, settings.endpoint, timing, remedy)
+        self._segment = None if is_tcp(settings.endpoint) else Segment.made()
+        segment = (0, 0) if self._segment is None else self._segment.name
+        self._core = ClientCore(Identity(Id(os.urandom(16)), self.pid, segment), settings.endpoint, timing, remedy)
         self._unresolved: dict[Id, tuple[Pending, PoolFuture[Any]]] = {}
         self._asking: deque[PoolFuture[PoolStats]] = deque()
         self._inbox: deque[Callable[[float], list[Action]]] = deque()
@@ -144,6 +150,7 @@ class Engine:
         for task, future in [*self._unresolved.values(), *filter(None, [self._resolving])]:
             future.disown(label(task))
         self._unresolved = {}
+        self._close_segment()
 
     def _is_too_late(self) -> bool:
         """The interpreter ends, and this thread with it: an error would only be printed in the last moment."""
@@ -179,6 +186,7 @@ class Engine:
             self._has_ended = True
             self._fail_all()
             self._context.destroy(linger=FAREWELL_LINGER_MS)
+            self._close_segment()
 
     def _serve(self) -> None:
         woke_at = time.monotonic()
@@ -221,6 +229,8 @@ class Engine:
             match action:
                 case Send(message):
                     self._send(encode(message))
+                case SendTask():
+                    self._send(encode(self._submit_of(action)))
                 case Deliver(task, answer):
                     self._resolve(task.id, *result_of(answer, task))
                 case Fail(task, error):
@@ -235,6 +245,14 @@ class Engine:
                 case _:
                     assert_never(action)
 
+    def _submit_of(self, action: SendTask) -> Submit:
+        task, reference = action.task, None
+        if action.can_share and self._segment is not None and len(task.parcel.body) >= SHARE_FROM_BYTES:
+            reference = self._segment.reference(task.id, task.parcel)
+        payload = task.parcel.payload() if reference is None else reference.packed()
+        is_shared = reference is not None
+        return Submit(task.id, task.run_timeout_ms, action.waited_ms, action.again, is_shared, payload)
+
     def _send(self, frames: list[Payload]) -> None:
         if self._socket is not None:
             say(self._socket, frames)
@@ -247,6 +265,8 @@ class Engine:
         self._poller.register(self._socket, zmq.POLLIN)
 
     def _resolve(self, task_id: Id, result: object, error: BaseException | None) -> None:
+        if self._segment is not None:
+            self._segment.free(task_id)
         entry = self._unresolved.get(task_id)
         self._resolving = entry  # for a fork in between
         self._unresolved.pop(task_id, None)
@@ -257,6 +277,11 @@ class Engine:
     def _cancel(self, task_id: Id, now: float, *, kill: bool) -> list[Action]:
         self._resolve(task_id, None, None)
         return self._core.on_cancel(task_id, now, kill=kill)
+
+    def _close_segment(self) -> None:
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.close()
 
     def _answer_stats(self, figures: PoolStats | None, error: PoolError | None) -> None:
         for _ in range(len(self._asking)):  # who asks meanwhile wants newer ones

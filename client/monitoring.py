@@ -25,8 +25,18 @@ def fetch_stats(settings: Settings, timeout_s: float) -> PoolStats:
         SettingsError: the run directory or the keys cannot be used.
         PoolError: the answer is no PoolStats of this version.
     """
+    settings.guard(settings.stats_endpoint)
+    return figures_in(fetch_answer(settings, timeout_s), settings.stats_endpoint)
+
+
+def fetch_answer(settings: Settings, timeout_s: float) -> bytes:
+    """The broker's figures as they come, for whoever may be of another version; makes no run directory.
+
+    Raises:
+        BrokerUnavailableError: no answer in time.
+        SettingsError: the keys cannot be used.
+    """
     endpoint = settings.stats_endpoint
-    settings.guard(endpoint)
     keys = peer_keys(settings, Role.CLIENT, endpoint)
     context: Context = zmq.Context()
     try:
@@ -38,9 +48,17 @@ def fetch_stats(settings: Settings, timeout_s: float) -> PoolStats:
                 raise BrokerUnavailableError(
                     f"no broker answered at {endpoint} within {timeout_s:g} s; {settings.remedy(endpoint)}"
                 )
-            answer = socket.recv()
+            return socket.recv()
     finally:
         context.term()
+
+
+def figures_in(answer: bytes, endpoint: str) -> PoolStats:
+    """What was answered there.
+
+    Raises:
+        PoolError: it is no PoolStats of this version.
+    """
     try:
         return PoolStats.model_validate_json(answer)
     except ValueError as error:

@@ -16,22 +16,35 @@ SERVER_URL = "SUPERVISOR_SERVER_URL"
 
 
 class Supervisor:
-    """The supervisord above this process, at the address that it gives its children.
+    """The supervisord above a process, at the address that it gives its children.
+
+    Args:
+        environment: that process's; by default this one's.
 
     Raises:
-        KeyError: it has no control socket, or did not start this process.
+        KeyError: it has no control socket, or did not start that process.
     """
 
-    def __init__(self) -> None:
-        self._transport = _Transport(os.environ[SERVER_URL])
-        user, password = (quote(os.environ.get(f"SUPERVISOR_{name}", "")) for name in ("USERNAME", "PASSWORD"))
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._transport = _Transport(environment[SERVER_URL])
+        user, password = (quote(environment.get(f"SUPERVISOR_{name}", "")) for name in ("USERNAME", "PASSWORD"))
         login = f"{user}:{password}@" if user else ""
         self._proxy = ServerProxy(f"http://{login}{self._transport.host}/RPC2", self._transport)
 
     def table(self) -> list[Process] | None:
         """All its processes; None if it did not answer, or is shutting down."""
-        rows = self._ask("getAllProcessInfo")
+        rows = self.rows()
         return None if rows is None else [_process(row) for row in rows]
+
+    def rows(self) -> list[Mapping[str, Any]] | None:
+        """As `table`, with all that supervisord tells of each: see its documentation of getProcessInfo."""
+        rows: list[Mapping[str, Any]] | None = self._ask("getAllProcessInfo")
+        return rows
+
+    def pid(self) -> int | None:
+        """The process id of supervisord itself; None as for `table`."""
+        pid: int | None = self._ask("getPID")
+        return pid
 
     def process(self, name: str) -> Process | None:
         """The process of this name, `group:name`; None as for `table`, or if there is none."""

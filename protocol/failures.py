@@ -4,6 +4,7 @@ from typing import Any
 
 import msgpack
 
+from protocol.codec import unpack
 from protocol.errors import CrashedAttempt, FieldError
 from protocol.messages import Payload
 
@@ -64,7 +65,7 @@ def unpack_array(payload: Payload, length: int | None = None) -> list[Any]:
         BadPayloadError: it is no array, or not of that length.
     """
     try:
-        value = msgpack.unpackb(payload, max_ext_len=0, strict_map_key=False)
+        value = unpack(payload)
     except Exception as error:  # noqa: BLE001  # msgpack's errors have no common base
         raise BadPayloadError(f"is no msgpack: {error}") from None
     if type(value) is not list or length not in (None, len(value)):

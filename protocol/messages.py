@@ -12,7 +12,7 @@ from typing import Any, Generic, NewType, TypeAlias, TypeVar, cast, get_type_hin
 
 import msgpack
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 MAX_HEADER_BYTES = 512
 ID_BYTES = 16
 EPOCH_BYTES = 8
@@ -56,6 +56,7 @@ class Outcome(StrEnum):
     CRASHED = "crashed"
     RUN_TIMEOUT = "run_timeout"
     QUEUE_TIMEOUT = "queue_timeout"
+    UNREADABLE = "unreadable"
 
 
 WORKER_OUTCOMES = frozenset({Outcome.OK, Outcome.INVALID_RACE, Outcome.RAISED, Outcome.TOO_LARGE})
@@ -68,26 +69,31 @@ WORKER_OUTCOMES = frozenset({Outcome.OK, Outcome.INVALID_RACE, Outcome.RAISED, O
 class Hello:
     """Opens a client's session; answered by Welcome. `client_id` outlives sessions, the socket does not.
 
-    Sessions are counted from 1: an older one's Hello, late through its own socket, is ignored.
+    Sessions are counted from 1: an older one's Hello, late through its own socket, is ignored. The client's shared
+    memory is named by descriptor and inode; 0 and 0 where there is none.
     """
 
     client_id: Id
     session: int
     pid: int
     held: int
+    segment_fd: int = 0
+    segment_inode: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
     """One task; answered by exactly one Answer or Reject. A task id that the broker knows already is not a new task.
 
-    `waited_ms` is all waiting up to now, `again` that it was submitted before: to an earlier broker, perhaps.
+    `waited_ms` is all waiting up to now, `again` that it was submitted before: to an earlier broker, perhaps. If it
+    `is_shared`, its payload is a reference to the client's shared memory.
     """
 
     task_id: Id
     run_timeout_ms: int
     waited_ms: int
     again: bool
+    is_shared: bool
     payload: Payload
 
 
@@ -127,11 +133,15 @@ class AskStats:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The session stands, in this epoch, for whoever speaks within `liveness_ms`. To clients and workers."""
+    """The session stands, in this epoch, for whoever speaks within `liveness_ms`. To clients and workers.
+
+    `can_share` tells a client that its shared memory can be read here.
+    """
 
     epoch: Epoch
     payload_limit: int
     liveness_ms: int
+    can_share: bool = False
 
     @property
     def beat_s(self) -> float:
@@ -242,13 +252,17 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The nth attempt of a task, under a lease that no other assignment of this epoch has."""
+    """The nth attempt of a task, under a lease that no other assignment of this epoch has.
+
+    If it `is_shared`, its payload is a reference to its client's shared memory.
+    """
 
     epoch: Epoch
     lease: int
     task_id: Id
     attempt: int
     run_timeout_ms: int
+    is_shared: bool
     payload: Payload
 
 

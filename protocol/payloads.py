@@ -2,8 +2,8 @@
 
 A request is the msgpack array `[encoding, polled_at, previous, body]`: `json` bodies are one bin of JSON text, taken as
 they were fetched; `msgpack` bodies are the race itself. `polled_at` is in microseconds since 1970, UTC; `previous` is
-null or `[race id, {entrant id: [win cents, place cents]}]`. A result is `[encoding, body]`: `transformed_race` with the
-JSON of a TransformedRace, or `msgpack` with whatever another transform returned.
+null or `[race id, {entrant id: [win cents, place cents]}]`. A result is `[transformed_race, JSON of a
+TransformedRace, racepool version of its worker]`, or `[msgpack, whatever another transform returned]`.
 """
 
 from collections.abc import Mapping
@@ -15,21 +15,24 @@ import msgpack
 from pydantic import BaseModel
 from pydantic_core import from_json
 
+from protocol import VERSION
+from protocol.codec import pack, unpack
 from protocol.errors import InvalidRaceError
 from protocol.failures import BadPayloadError, unpack_array
 from protocol.messages import Payload
 from protocol.race import RaceData, RaceInput
 from protocol.transformed_race import PreviousAmounts, TransformedRace
+from protocol.unopened_race import json_of, unopened
 
 PEEK_BYTES = 16_384
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_ARRAY_OF_4 = b"\x94"
-_BIN_32 = b"\xc6"
+_ARRAY_OF_3, _ARRAY_OF_4 = b"\x93", b"\x94"
+_BIN_32, _BIN_32_BYTES = b"\xc6", 5
 _BIN_HEADS = {0xC4: 2, 0xC5: 3, 0xC6: 5}  # bytes, by the first of them
-_JSON: bytes = msgpack.packb("json")
-_MSGPACK: bytes = msgpack.packb("msgpack")
+_JSON = pack("json")
+_MSGPACK = pack("msgpack")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Parcel:
         """
         if self.head.startswith(_ARRAY_OF_4 + _JSON):
             return from_json(self.body[:PEEK_BYTES], allow_partial=True)
-        return msgpack.unpackb(self.body)
+        return unpack(self.body)
 
     def payload(self) -> bytes:
         """The payload of the task."""
@@ -91,9 +94,9 @@ def pack_request(race: RaceInput, polled_at: datetime, previous: PreviousAmounts
         raise InvalidRaceError([("polled_at", "must be a timezone-aware datetime, such as datetime.now(UTC)")])
     polled_at_us = (polled_at - _UNIX_EPOCH) // _MICROSECOND
     try:
-        fields = msgpack.packb(polled_at_us) + msgpack.packb(previous and previous.to_wire())
+        fields = pack(polled_at_us) + pack(previous and previous.to_wire())
         if isinstance(race, Mapping):
-            return Parcel(_ARRAY_OF_4 + _MSGPACK + fields, msgpack.packb(dict(race)))
+            return Parcel(_ARRAY_OF_4 + _MSGPACK + fields, pack(dict(race)))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidRaceError([("", f"cannot be packed: {error}")]) from None
     body = _text_of(race)
@@ -123,14 +126,20 @@ def _utf8(text: str) -> bytes:
         raise InvalidRaceError([("", f"is no Unicode text: {error}")]) from None
 
 
-def unpack_request(payload: Payload) -> Request:
-    """The request in a task's payload.
+def unpack_request(payload: Payload | Parcel) -> Request:
+    """The request in a task's payload, or in its two parts.
 
     Raises:
         BadPayloadError: it is no request.
         InvalidRaceError: `previous` breaks its rule.
     """
-    encoding, polled_at_us, previous, body = unpack_array(payload, 4)
+    if isinstance(payload, Parcel) and not payload.head.startswith(_ARRAY_OF_4 + _JSON):
+        payload = payload.payload()
+    if isinstance(payload, Parcel):  # whose body is not copied once more
+        encoding, polled_at_us, previous = unpack_array(_ARRAY_OF_3 + payload.head[1:-_BIN_32_BYTES], 3)
+        body: object = payload.body
+    else:
+        encoding, polled_at_us, previous, body = unpack_array(payload, 4)
     if encoding not in ("json", "msgpack") or type(body) is not (bytes if encoding == "json" else dict):
         raise BadPayloadError(f"a body of encoding {encoding!r} cannot be a {type(body).__name__}")
     if type(polled_at_us) is not int:
@@ -150,12 +159,11 @@ def pack_result(result: object) -> bytes:
     """
     match result:
         case TransformedRace():
-            packed: bytes = msgpack.packb(["transformed_race", result.model_dump_json().encode()])
+            return pack(["transformed_race", json_of(result), VERSION])
         case BaseModel():
-            packed = msgpack.packb(["msgpack", result.model_dump(mode="json")])
+            return pack(["msgpack", result.model_dump(mode="json")])
         case _:
-            packed = msgpack.packb(["msgpack", result])
-    return packed
+            return pack(["msgpack", result])
 
 
 def unpack_result(payload: Payload) -> Any:  # noqa: ANN401  # another transform may return anything that msgpack holds
@@ -164,14 +172,15 @@ def unpack_result(payload: Payload) -> Any:  # noqa: ANN401  # another transform
     Raises:
         BadPayloadError: it is no result.
     """
-    encoding, body = unpack_array(payload, 2)
-    match encoding:
-        case "transformed_race":
+    match unpack_array(payload):
+        case ["transformed_race", bytes() as body, version] if version == VERSION:
+            return unopened(body)  # by our own worker, who does as we do
+        case ["transformed_race", bytes() as body, _]:
             try:
                 return TransformedRace.model_validate_json(body)
-            except (TypeError, ValueError) as error:
+            except ValueError as error:
                 raise BadPayloadError(f"is no TransformedRace: {error}") from None
-        case "msgpack":
+        case ["msgpack", body]:
             return body
         case _:
-            raise BadPayloadError(f"unknown encoding of a result: {encoding!r}")
+            raise BadPayloadError("has no known encoding of a result")

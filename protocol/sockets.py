@@ -21,6 +21,9 @@ KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 5, 2, 3
 MAX_FRAMES = 4
 ZERO_COPY_BYTES = 65_536
 
+_NOBLOCK = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
@@ -76,7 +79,21 @@ def say(socket: Socket, frames: Sequence[Payload]) -> None:
     send that waits would do so for ever. That session is replaced, as any that nobody answers.
     """
     with suppress(zmq.Again):
-        socket.send_multipart(frames, zmq.NOBLOCK, copy=len(frames[-1]) < ZERO_COPY_BYTES)
+        send(socket, frames)
+
+
+def send(socket: Socket, frames: Sequence[Payload]) -> None:
+    """Sends one multipart without waiting.
+
+    Not `send_multipart`, which takes three times as long: the flags are plain numbers here.
+
+    Raises:
+        zmq.ZMQError: EAGAIN or EHOSTUNREACH if the peer reads nothing or is gone; then none of it was sent.
+    """
+    *heads, last = frames
+    for frame in heads:
+        socket.send(frame, _MORE)
+    socket.send(last, _NOBLOCK, copy=len(last) < ZERO_COPY_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +156,14 @@ def _make_routing_ids_unpredictable() -> None:
 def receive(socket: Socket) -> list[bytes] | None:
     """One multipart without waiting, None if there is none; of an oversized one only the first frames are kept."""
     try:
-        frames = [socket.recv(zmq.NOBLOCK)]
+        frame = socket.recv(_NOBLOCK, copy=False)
     except zmq.Again:
         return None
-    while socket.get(zmq.RCVMORE):
-        frame = socket.recv(zmq.NOBLOCK)
+    frames = [frame.bytes]
+    while frame.more:
+        frame = socket.recv(_NOBLOCK, copy=False)
         if len(frames) < MAX_FRAMES:
-            frames.append(frame)
+            frames.append(frame.bytes)
     return frames
 
 
@@ -156,13 +174,13 @@ def receive_from(socket: Socket) -> tuple[bytes, list[Payload], zmq.Frame | None
     Where as many as MAX_FRAMES come back there may be more: `skip` them before the next message.
     """
     try:
-        peer = socket.recv(zmq.NOBLOCK)
+        peer = socket.recv(_NOBLOCK)
     except zmq.Again:
         return None
-    source = frame = socket.recv(zmq.NOBLOCK, copy=False)  # there always is one, and its rest is there with it
+    source = frame = socket.recv(_NOBLOCK, copy=False)  # there always is one, and its rest is there with it
     frames: list[Payload] = [_kept(frame)]
     while frame.more and len(frames) < MAX_FRAMES:
-        frame = socket.recv(zmq.NOBLOCK, copy=False)
+        frame = socket.recv(_NOBLOCK, copy=False)
         frames.append(_kept(frame))
     return peer, frames, source
 
@@ -178,7 +196,7 @@ def skip(socket: Socket, limit: int) -> bool:
     """
     if not socket.get(zmq.RCVMORE):
         return True
-    return any(not socket.recv(zmq.NOBLOCK, copy=False).more for _ in range(limit))
+    return any(not socket.recv(_NOBLOCK, copy=False).more for _ in range(limit))
 
 
 def sender_pid(source: zmq.Frame | None) -> int | None:

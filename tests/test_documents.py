@@ -18,6 +18,7 @@ PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRACT = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
 RELIABILITY = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+OPERATING = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 LIMITS = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
 DOCUMENTS = ("contract", "limits", "protocol", "reliability")
 FACTORS = {"": 1, "s": 1, "ms": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -92,8 +93,10 @@ def test_the_readme_lists_every_setting() -> None:
         "README.md",
         "docs/contract.md",
         "docs/limits.md",
+        "docs/operating.md",
         "docs/protocol.md",
         "docs/reliability.md",
+        "docs/replay.md",
         "docs/security.md",
     ],
 )
@@ -176,6 +179,16 @@ def test_every_promise_of_the_lab_stands_in_the_document() -> None:
     told = {part for row in re.findall(r"^\| ([^|]+) \| [^|]+ \|$", section, re.MULTILINE) for part in row.split("; ")}
 
     assert told - {"promise", "---"} == {invariant.promise for invariant in Case().verdict()}
+
+
+def test_every_check_of_the_doctor_stands_in_the_document() -> None:
+    section = OPERATING.partition("## `racepool doctor`")[2]
+    told = {name for row in re.findall(r"^\| ([a-z, ]+) \| ", section, re.MULTILINE) for name in row.split(", ")}
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "client" / "doctor" / "checks").glob("*.py"))
+    checks = set(re.findall(r'\b(?:ok|warning|problem|told|_room)\(\s*"([a-z ]+)"', source))
+
+    assert len(checks) > 20
+    assert told - {"check"} == checks
 
 
 def _source(*parts: str) -> str:

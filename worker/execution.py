@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from protocol.errors import FieldError, InvalidRaceError, SettingsError
 from protocol.failures import BadPayloadError, pack_field_errors, pack_raised, pack_size
 from protocol.messages import Outcome, Payload
-from protocol.payloads import pack_result, unpack_request
+from protocol.payloads import Parcel, pack_result, unpack_request
 from protocol.race import RaceData
 
 Transform: TypeAlias = Callable[..., Any]
@@ -26,11 +26,11 @@ class Execution:
         self._transform = transform
         self.race_id: str | None = None
 
-    def run(self, payload: Payload, limit_bytes: int) -> tuple[Outcome, bytes]:
+    def run(self, payload: Payload | Parcel, limit_bytes: int) -> tuple[Outcome, bytes]:
         """The outcome and its payload. Never raises, whatever the payload or the transform does short of dying.
 
         Args:
-            payload: a request.
+            payload: a request, whole or in its two parts.
             limit_bytes: what the payload of the outcome may have at most.
         """
         self.race_id = None

@@ -1,11 +1,10 @@
 """The money on one entrant: its amounts, its row among the entrants, its money-flow record."""
 
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, NamedTuple, Self
 
 from protocol.race_parts import Entrant
-from worker.money import percentage_of, shares_of
+from worker.money import Exact, percentage_of, shares_of
 from worker.pools import MoneyPools
 from worker.race_clock import PollTime
 
@@ -29,7 +28,7 @@ class Money(NamedTuple):
     place_percentage: float | None
 
     @classmethod
-    def of(cls, hold: Decimal | None, pools: MoneyPools) -> Self:
+    def of(cls, hold: Exact | None, pools: MoneyPools) -> Self:
         """The part that the entrant's hold percentage gives it, nothing without one."""
         win, place, total = shares_of((pools.win, pools.place, pools.win + pools.place), hold) if hold else (0, 0, 0)
         return cls(win, place, total, percentage_of(pools.win, win), percentage_of(pools.place, place))

@@ -1,17 +1,16 @@
 """Adds up the money tracker: each entrant has many entries, and its percentage is their sum."""
 
 from collections.abc import Iterable
-from decimal import Decimal
 from typing import NamedTuple
 
-from worker.money import add_up, exact_sum
+from worker.money import Exact, add_up, exact_sum
 
 
 class Percentages(NamedTuple):
     """The sums of one kind of percentage; entries without an entrant's id stand under None."""
 
-    by_entrant: dict[str | None, Decimal]
-    total: Decimal
+    by_entrant: dict[str | None, Exact]
+    total: Exact
 
     def of(self, entrant_id: str) -> float | None:
         """The entrant's sum as a float, None if it has no entries."""

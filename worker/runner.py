@@ -12,9 +12,10 @@ import zmq
 
 from protocol import VERSION
 from protocol.logs import Log, Outlet
-from protocol.messages import TO_WORKER, BadFrameError, Id, Name, Task, decode, encode
+from protocol.messages import TO_WORKER, BadFrameError, Id, Name, Outcome, Task, decode, encode
 from protocol.processes import resident_bytes
 from protocol.settings import MAX_SECONDS
+from protocol.shared_memory import UnreadableError, read
 from protocol.signals import Termination
 from protocol.sockets import Context, PeerKeys, Socket, dealer, receive, say
 from worker.core import Action, Execute, Exit, Identity, OpenSession, Report, Send, WorkerCore
@@ -123,9 +124,7 @@ class Runner:
         started_at = time.monotonic()
         run_timeout_s = min(task.run_timeout_ms / 1000, MAX_SECONDS)  # a foreign client's may be beyond any timer
         signal.setitimer(signal.ITIMER_REAL, run_timeout_s + self._settings.liveness)
-        outcome, payload = self._execution.run(
-            task.payload, min(self._core.payload_limit, self._settings.payload_limit)
-        )
+        outcome, payload = self._outcome_of(task, min(self._core.payload_limit, self._settings.payload_limit))
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._look_up()  # before the reply: it may be stale, or the last
         now = time.monotonic()
@@ -140,6 +139,14 @@ class Runner:
         limit = self._settings.worker_memory_limit
         wants_recycling = bool(limit) and resident_bytes() > limit
         return self._core.on_finished(outcome, payload, now, wants_recycling=wants_recycling)
+
+    def _outcome_of(self, task: Task, limit_bytes: int) -> tuple[Outcome, bytes]:
+        try:
+            request = read(task.payload, task.task_id, limit_bytes) if task.is_shared else task.payload
+        except UnreadableError as error:
+            self._log.info("payload_unreadable", task_id=task.task_id.hex(), reason=str(error))
+            return Outcome.UNREADABLE, b""
+        return self._execution.run(request, limit_bytes)
 
     def _replace_socket(self) -> Socket:
         if self._socket is not None:

@@ -1,7 +1,7 @@
 """The money-flow transform: one poll of one race in, money amounts and time-bucketed records out.
 
 Pure: the same input gives the same output; it knows no clock and does no I/O. The result is valid by construction, and
-pydantic makes its models of one nested mapping, which is faster than making each in Python.
+made of one nested mapping when somebody looks at it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,13 +11,15 @@ from typing import Any, Final
 from protocol.errors import InvalidRaceError
 from protocol.race import RaceData
 from protocol.transformed_race import Previous, PreviousAmounts, TransformedRace
+from protocol.unopened_race import unopened
 from worker.money_flow import EntrantPoll, Money, Poll
 from worker.money_tracker import Percentages, add_up_entries
 from worker.pools import MoneyPools, PoolReport, money_pools, report_pools
 from worker.race_clock import poll_time, start_instant
 
 _EXPECTED_HOLD: Final = 100  # percent; what a race's holds add up to, give or take
-_HOLD_TOLERANCE: Final = 5  # percent; from this on it is worth a warning
+_LEAST_HOLD: Final = 95  # percent; at this or less, it is worth a warning
+_MOST_HOLD: Final = 105  # likewise, or more
 _NO_AMOUNTS: Final = (0, 0)
 
 
@@ -53,7 +55,7 @@ def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = 
     entrants = _entrant_polls(race, holds, bets, poll.pools)
     rows = [entrant.record(poll, before.get(entrant.entrant.entrant_id, _NO_AMOUNTS)) for entrant in entrants]
     records = [record for record in rows if record]
-    return TransformedRace.model_validate(
+    return unopened(
         {
             "race_id": race.id,
             "race_name": race.name,
@@ -119,7 +121,7 @@ def _race_info(race: RaceData, start: datetime) -> dict[str, Any]:
 def _warnings(
     race: RaceData, holds: Percentages, bets: Percentages, report: PoolReport | None, before: Mapping[str, object]
 ) -> Iterator[str]:
-    if abs(holds.total - _EXPECTED_HOLD) >= _HOLD_TOLERANCE:
+    if not _LEAST_HOLD < holds.total < _MOST_HOLD:
         yield f"hold percentages add up to {float(holds.total):g}, not to about {_EXPECTED_HOLD}"
     listed = {entrant.entrant_id for entrant in race.entrants}
     for entrant_id in holds.by_entrant | bets.by_entrant:

@@ -82,14 +82,15 @@ def chaos(  # noqa: PLR0913  # options are arguments
     """
     from client.chaos import lab, plot, report  # noqa: PLC0415  # `racepool --help` is to start at once
     from client.chaos.plan import Plan  # noqa: PLC0415
+    from client.extras import require  # noqa: PLC0415
 
     try:
         if picture is not None:
-            plot.require_matplotlib()
+            require("matplotlib", extra="plot", purpose="--plot")
         plan = Plan(randbelow(SEEDS) if seed is None else seed, seconds, rate, kinds, every_s, workers)
         with _progress() as say:
             findings = lab.Lab(plan, transform, say).run(keep=keep)
-    except (lab.LabError, plot.PlotUnavailableError) as error:
+    except lab.LabError as error:
         click.echo(f"racepool: {error}", err=True)
         context.exit(Exit.FAILURE)
     screen = _screen()

@@ -1,6 +1,5 @@
 """A picture of a lab's memory over time, with its faults as ticks. Needs matplotlib, the extra `plot`."""
 
-import importlib.util
 from collections import defaultdict
 from pathlib import Path
 from typing import Final
@@ -14,20 +13,6 @@ COLOURS: Final = {
     "watchdog": "tab:purple", "stutterer": "tab:cyan", "rubbish": "tab:brown",
 }  # fmt: skip
 TICK_LINE: Final = 0.35
-
-
-class PlotUnavailableError(Exception):
-    """matplotlib is not installed; the text says how to get it."""
-
-
-def require_matplotlib() -> None:
-    """Before the run, not after it.
-
-    Raises:
-        PlotUnavailableError: it is not installed.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise PlotUnavailableError("--plot needs matplotlib: pip install 'racepool[plot]'")
 
 
 def plot(findings: Findings, path: Path) -> None:

@@ -81,7 +81,8 @@ class Rubbish:
         message = self._random.choice(
             (
                 Result(epoch, lease, task, Outcome.OK, recycle=False, payload=b"stale"), Cancel(task, kill=True),
-                Expire(task, 1), Submit(task, 1, 0, again=True, payload=b"no session"), Ping(0), Bye(), beat,
+                Expire(task, 1), Submit(task, 1, 0, again=True, is_shared=False, payload=b"no session"), Ping(0),
+                Bye(), beat,
             )
         )  # fmt: skip
         return [bytes(frame) for frame in encode(message)]

@@ -40,9 +40,15 @@ def hello(name: str = "alice", held: int = 0, number: int = 1) -> Hello:
 
 
 def submit(
-    name: str, run_timeout_ms: int = 30_000, payload: bytes = b"race", *, waited_ms: int = 0, again: bool = False
+    name: str,
+    run_timeout_ms: int = 30_000,
+    payload: bytes = b"race",
+    *,
+    waited_ms: int = 0,
+    again: bool = False,
+    is_shared: bool = False,
 ) -> Submit:
-    return Submit(an_id(name), run_timeout_ms, waited_ms, again, payload)
+    return Submit(an_id(name), run_timeout_ms, waited_ms, again, is_shared, payload)
 
 
 def ready(name: str = "worker-1", pid: int = 101, session: str = "", number: int = 1, later_ms: int = 0) -> Ready:
@@ -65,8 +71,9 @@ def task(
     run_timeout_ms: int = 30_000,
     payload: bytes = b"race",
     epoch: Epoch = EPOCH,
+    is_shared: bool = False,
 ) -> Task:
-    return Task(epoch, lease, an_id(name), attempt, run_timeout_ms, payload)
+    return Task(epoch, lease, an_id(name), attempt, run_timeout_ms, is_shared, payload)
 
 
 def result(

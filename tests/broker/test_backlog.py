@@ -7,11 +7,11 @@ from broker.tasks import Client, Task
 from protocol.messages import Id
 from tests.broker.building import ALICE, an_id
 
-CLIENT = Client(an_id("alice"), 1, ALICE, 0.0, 0)
+CLIENT = Client(an_id("alice"), 1, ALICE, 0.0, 0, can_share=False)
 
 
 def a_task(seq: int, size: int = 10) -> Task:
-    return Task(Id(seq.to_bytes(16, "big")), seq, CLIENT, bytes(size), 1_000, 0.0)
+    return Task(Id(seq.to_bytes(16, "big")), seq, CLIENT, bytes(size), False, 1_000, 0.0)
 
 
 def filled(*seqs: int) -> tuple[Backlog, dict[int, Task]]:

@@ -305,7 +305,7 @@ def test_task_that_is_given_up_is_quarantined_once_with_each_of_its_attempts(bro
         Death("worker-3", "replaced", None, assigned_at=4.0, lost_at=4.5),
     )
     assert [action for action in actions if isinstance(action, Quarantine)] == [
-        Quarantine(an_id("t1"), 7_000, deaths, b"poison")
+        Quarantine(an_id("t1"), 7_000, deaths, False, b"poison")
     ]
     assert report(actions, "task_given_up")["kept_in"] == str(
         broker.settings.dir / "dead" / f"{an_id('t1').hex()}.dead"

@@ -426,7 +426,7 @@ def test_revoked_worker_loses_its_session_and_its_task_goes_back(start: Callable
     broker = start()
     client, revoked = broker.client(client_keys), broker.worker(mill)
     task_id = Id(os.urandom(16))
-    say(client, encode(Submit(task_id, 60_000, 0, again=False, payload=b"race")))
+    say(client, encode(Submit(task_id, 60_000, 0, again=False, is_shared=False, payload=b"race")))
     first = decode(revoked.recv_multipart(), TO_WORKER)
     assert isinstance(first, Task)
     kept = broker.worker(barn)
@@ -452,7 +452,7 @@ def test_revoked_client_is_forgotten_at_once_and_others_are_not(
     web, shop = ring.admit(Role.CLIENT, "web"), ring.admit(Role.CLIENT, "shop")
     broker = start()
     revoked, kept = broker.client(web), broker.client(shop)
-    say(revoked, encode(Submit(Id(os.urandom(16)), 60_000, 0, again=False, payload=b"race")))
+    say(revoked, encode(Submit(Id(os.urandom(16)), 60_000, 0, again=False, is_shared=False, payload=b"race")))
     wait_until(lambda: broker.stats().queue_depth == 1)
 
     ring.dismiss(Role.CLIENT, "web")

@@ -10,7 +10,7 @@ from tests.broker.building import ALICE, BOB, an_id, submit
 
 @pytest.fixture
 def alice() -> Client:
-    return Client(an_id("alice"), 1, ALICE, 0.0, 0)
+    return Client(an_id("alice"), 1, ALICE, 0.0, 0, can_share=False)
 
 
 def make_ledger(**settings: int) -> Ledger:
@@ -104,7 +104,7 @@ def test_abandoning_leaves_a_cancelled_task_cancelled(alice: Client) -> None:
 def test_task_belongs_to_the_client_that_submitted_it(alice: Client) -> None:
     ledger = make_ledger()
     task = enter(ledger, alice, "t1")
-    bob = Client(an_id("bob"), 1, BOB, 0.0, 0)
+    bob = Client(an_id("bob"), 1, BOB, 0.0, 0, can_share=False)
 
     assert ledger.submit(bob, submit("t1"), now=0.0) is None
     assert (task.client, bob.tasks, ledger.counters["bad_frames"]) == (alice, {}, 1)

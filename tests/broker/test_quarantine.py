@@ -74,7 +74,7 @@ def writer(run_dir: Path, lines: Lines) -> Iterator[QuarantineWriter]:
 
 
 def poison(number: int = 0, payload: bytes = b"poison") -> Quarantine:
-    return Quarantine(Id(number.to_bytes(16, "big")), 30_000, DEATHS, payload)
+    return Quarantine(Id(number.to_bytes(16, "big")), 30_000, DEATHS, False, payload)
 
 
 def name_of(number: int) -> str:
@@ -118,7 +118,7 @@ def test_nobody_else_may_read_it_whatever_the_umask(writer: QuarantineWriter, ru
 
 
 def test_payload_that_libzmq_holds_is_kept_as_well(writer: QuarantineWriter, run_dir: Path) -> None:
-    keep(writer, Quarantine(poison(1).task_id, 30_000, DEATHS, memoryview(b"large")))
+    keep(writer, Quarantine(poison(1).task_id, 30_000, DEATHS, False, memoryview(b"large")))
 
     assert (run_dir / "dead" / name_of(1)).read_bytes().endswith(b"large")
 
@@ -303,7 +303,7 @@ def test_payload_is_let_go_as_soon_as_it_is_written(
     writer: QuarantineWriter, lines: Lines, wait_until: WaitUntil
 ) -> None:
     payload = bytearray(b"poison")
-    writer.keep(Quarantine(poison().task_id, 30_000, DEATHS, memoryview(payload)), WALL_OFFSET_S)
+    writer.keep(Quarantine(poison().task_id, 30_000, DEATHS, False, memoryview(payload)), WALL_OFFSET_S)
     wait_until(lambda: lines.of("task_quarantined"))
 
     def is_free() -> bool:

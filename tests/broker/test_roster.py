@@ -8,7 +8,7 @@ from broker.tasks import Client, Task
 from broker.workers import Worker
 from tests.broker.building import ALICE, an_id
 
-TASK = Task(an_id("t1"), 1, Client(an_id("alice"), 1, ALICE, 0.0, 0), b"race", 500, 0.0)
+TASK = Task(an_id("t1"), 1, Client(an_id("alice"), 1, ALICE, 0.0, 0, False), b"race", False, 500, 0.0)
 
 
 def a_worker(

@@ -155,7 +155,7 @@ def receive(socket: Socket, inlet: Inlet[Any]) -> Any:  # noqa: ANN401
 
 
 def submit(payload: bytes = b"race", run_timeout_ms: int = 60_000) -> Submit:
-    return Submit(Id(os.urandom(16)), run_timeout_ms, 0, again=False, payload=payload)
+    return Submit(Id(os.urandom(16)), run_timeout_ms, 0, again=False, is_shared=False, payload=payload)
 
 
 def done(task: Task, payload: bytes = b"done") -> Result:
@@ -227,7 +227,7 @@ def test_whole_life_of_a_task(broker: Broker) -> None:
 
     send(client, order)
     task = receive(worker, TO_WORKER)
-    assert task == Task(epoch, task.lease, order.task_id, 1, 60_000, order.payload)
+    assert task == Task(epoch, task.lease, order.task_id, 1, 60_000, False, order.payload)
     assert broker.stats().in_flight == 1
     send(worker, done(task, b"likewise"))
 

@@ -16,9 +16,11 @@ from client.core import (
     DeliverStats,
     Fail,
     FailStats,
+    Identity,
     OpenSession,
     Pending,
     Send,
+    SendTask,
     Timing,
 )
 from protocol.errors import (
@@ -44,7 +46,6 @@ from protocol.messages import (
     Pong,
     Reject,
     Stats,
-    Submit,
     Waited,
     Welcome,
     Who,
@@ -63,8 +64,8 @@ def task(number: int, *, at: float = 0.0, size: int = 10, queue_timeout_s: float
     return Pending(Id(bytes([number]) * 16), Parcel(b"", bytes(size)), 30_000, queue_timeout_s, at, at)
 
 
-def submit(pending: Pending, *, waited_ms: int = 0, again: bool = False) -> Send:
-    return Send(Submit(pending.id, pending.run_timeout_ms, waited_ms, again, pending.parcel.payload()))
+def submit(pending: Pending, *, waited_ms: int = 0, again: bool = False, can_share: bool = False) -> SendTask:
+    return SendTask(pending, waited_ms, again, can_share)
 
 
 def answer(pending: Pending, outcome: Outcome = Outcome.OK) -> Answer:
@@ -90,7 +91,7 @@ def error_of(action: Action) -> PoolError:
 @pytest.fixture
 def core() -> ClientCore:
     """Started at 0, not welcome yet."""
-    core = ClientCore(ME, 7, "ipc:///x/frontend.ipc", TIMING)
+    core = ClientCore(Identity(ME, 7), "ipc:///x/frontend.ipc", TIMING)
     core.start(0.0)
     return core
 
@@ -103,7 +104,7 @@ def up(core: ClientCore) -> ClientCore:
 
 
 def test_first_action_is_a_session() -> None:
-    core = ClientCore(ME, 7, "ipc:///x/frontend.ipc", TIMING)
+    core = ClientCore(Identity(ME, 7), "ipc:///x/frontend.ipc", TIMING)
 
     assert core.start(0.0) == [hello(number=1)]
 
@@ -146,7 +147,7 @@ def test_tasks_that_are_held_follow_when_the_whole_window_is_refused(up: ClientC
 
     actions = up.on_message(Reject(tasks[0].id, 5, 5, in_bytes=False), 0.1)
 
-    assert [type(action) for action in actions] == [Fail, Send]
+    assert [type(action) for action in actions] == [Fail, SendTask]
     assert actions[1] == submit(tasks[1], waited_ms=100)
 
 
@@ -559,7 +560,7 @@ class AnyHistory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.core = ClientCore(ME, 7, "ipc:///x", Timing(0.25, 2.0, 5.0))
+        self.core = ClientCore(Identity(ME, 7), "ipc:///x", Timing(0.25, 2.0, 5.0))
         self.submitted: list[Pending] = []
         self.ended: set[Id] = set()
         self.cancelled: set[Id] = set()
@@ -573,7 +574,7 @@ class AnyHistory(RuleBasedStateMachine):
             match action:
                 case OpenSession():
                     self.in_session, self.is_welcome = [], False
-                case Send(Submit(task_id)):
+                case SendTask(Pending(id=task_id)):
                     assert self.is_welcome, "submitted without a session"
                     assert task_id not in self.in_session, "submitted twice in one session"
                     assert task_id not in self.ended | self.cancelled, "submitted though it is over"

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from broker.actions import SendToClient, SendToWorker
 from broker.core import BrokerCore
-from client.core import ClientCore, Deliver, Fail, Pending, Timing
-from client.core import Send as ClientSend
+from client.core import ClientCore, Deliver, Fail, Pending, SendTask, Timing
+from client.core import Identity as ClientIdentity
 from protocol.messages import (
     FROM_CLIENT,
     FROM_HEARTBEAT,
@@ -125,7 +125,7 @@ CLIENT_EVENTS = st.one_of(
 def test_client_ends_each_task_once_whatever_it_hears(  # noqa: C901  # one case for each event
     events: list[tuple[tuple[Any, ...], float]],
 ) -> None:
-    core = ClientCore(IDS[0], 1, "ipc:///x", Timing(0.25, 2.0, 30.0))
+    core = ClientCore(ClientIdentity(IDS[0], 1), "ipc:///x", Timing(0.25, 2.0, 30.0))
     now = 0.0
     open_tasks: set[Id] = set()
     made = 0
@@ -153,8 +153,8 @@ def test_client_ends_each_task_once_whatever_it_hears(  # noqa: C901  # one case
         for action in [*actions, *core.on_tick(now)]:
             if isinstance(action, Deliver | Fail):
                 open_tasks.remove(action.task.id)  # a KeyError would tell of a second end
-            elif isinstance(action, ClientSend) and isinstance(action.message, Submit):
-                assert action.message.task_id in open_tasks
+            elif isinstance(action, SendTask):
+                assert action.task.id in open_tasks
         assert core.pending.keys() == open_tasks
         assert core.audit() == []
 

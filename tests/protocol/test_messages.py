@@ -117,8 +117,8 @@ def test_header_is_version_command_and_fields_in_order() -> None:
 def test_payload_is_passed_on_without_a_copy() -> None:
     payload = bytes(100_000)
 
-    assert encode(Submit(ID, 1, 0, False, payload))[1] is payload
-    assert decode([encode(Submit(ID, 1, 0, False, payload))[0], payload], FROM_CLIENT).payload is payload  # type: ignore[union-attr]
+    assert encode(Submit(ID, 1, 0, False, False, payload))[1] is payload
+    assert decode([encode(Submit(ID, 1, 0, False, False, payload))[0], payload], FROM_CLIENT).payload is payload  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_header_is_bounded() -> None:
     fits = [PROTOCOL_VERSION, "HELLO", b"x" * 64, *["y" * 100] * 4]
     assert len(msgpack.packb(fits)) <= MAX_HEADER_BYTES < len(msgpack.packb([*fits, "y" * 100]))
 
-    with pytest.raises(BadFrameError, match="4 fields"):
+    with pytest.raises(BadFrameError, match="6 fields"):
         decode([header(*fits)], FROM_CLIENT)
     with pytest.raises(BadFrameError, match="the header is no"):
         decode([header(*fits, "y" * 100)], FROM_CLIENT)
@@ -207,10 +207,10 @@ def test_unknown_command_is_refused(command: object) -> None:
     [
         (Who(), "FROM_CLIENT"),
         (Ping(0), "TO_CLIENT"),
-        (Submit(ID, 1, 0, False, b""), "FROM_WORKER"),
+        (Submit(ID, 1, 0, False, False, b""), "FROM_WORKER"),
         (Ready(ID, 1, NAME, 1, NAME, 1), "FROM_HEARTBEAT"),
         (Heartbeat(ID, NAME, 1, NAME, 1, False, False, 1), "FROM_WORKER"),
-        (Task(EPOCH, 1, ID, 1, 1, b""), "TO_CLIENT"),
+        (Task(EPOCH, 1, ID, 1, 1, False, b""), "TO_CLIENT"),
         (Welcome(EPOCH, 1, 2000), "TO_HEARTBEAT"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
@@ -224,8 +224,8 @@ def test_message_of_another_socket_is_refused(message: Any, inlet: str) -> None:
     ("frames", "complaint"),
     [
         ([*encode(Ping(0)), b""], "PING takes 1 frames, not 2"),
-        (encode(Submit(ID, 1, 0, False, b""))[:1], "SUBMIT takes 2 frames, not 1"),
-        ([*encode(Submit(ID, 1, 0, False, b"")), b""], "SUBMIT takes 2 frames, not 3"),
+        (encode(Submit(ID, 1, 0, False, False, b""))[:1], "SUBMIT takes 2 frames, not 1"),
+        ([*encode(Submit(ID, 1, 0, False, False, b"")), b""], "SUBMIT takes 2 frames, not 3"),
         ([header(PROTOCOL_VERSION, "PING")], "PING takes 1 fields, not 0"),
         ([header(PROTOCOL_VERSION, "PING", 0, 0)], "PING takes 1 fields, not 2"),
         ([header(PROTOCOL_VERSION, "BYE", None)], "BYE takes 0 fields, not 1"),

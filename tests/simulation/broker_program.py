@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from math import inf
 from typing import assert_never
 
@@ -24,12 +25,19 @@ class BrokerProgram(Program):
     """One epoch of the broker, in turns like those of broker.server."""
 
     def __init__(
-        self, core: BrokerCore, stage: Stage, caller_of: dict[Id, Caller], on_done: Callable[[], None]
+        self,
+        core: BrokerCore,
+        stage: Stage,
+        caller_of: dict[Id, Caller],
+        on_done: Callable[[], None],
+        *,
+        can_share: bool,
     ) -> None:
         super().__init__(stage.clock)
         self.core = core
         self.books = Books(core, stage.witness, stage.clock, caller_of)
         self._on_done = on_done
+        self._can_share = can_share
         self.drain_until = inf
         self._network = stage.network
         self._witness = stage.witness
@@ -97,7 +105,7 @@ class BrokerProgram(Program):
                     self._perform(self.core.on_heartbeat(link.peer, message, now, None if is_known else pid))
                 case Port.FRONTEND:
                     client = self.books.client_at(link.peer)
-                    actions = self.core.on_client(link.peer, message, now)
+                    actions = self.core.on_client(link.peer, message, now, can_share=self._can_share)
                     self.books.on_client(client, message, actions)
                     self._perform(actions)
                 case _:
@@ -118,6 +126,8 @@ class BrokerProgram(Program):
             case broker_actions.SendToWorker(peer, message):
                 if not self._network.send_to_dealer(Port.BACKEND, peer, message):
                     return self.core.on_worker_unreachable(peer, self.clock.now)
+            case broker_actions.SendByValue(peer, assignment):
+                return self._done(broker_actions.SendToWorker(peer, replace(assignment, is_shared=False)))
             case broker_actions.SendToClient(peer, message):
                 if not self._network.send_to_dealer(Port.FRONTEND, peer, message):
                     self.books.unsent += 1

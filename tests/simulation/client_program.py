@@ -8,8 +8,10 @@ from typing import assert_never
 from client import core as client_core
 from protocol.messages import (
     Id,
+    Submit,
     Welcome,
 )
+from protocol.shared_memory import SHARE_FROM_BYTES
 from tests.simulation.network import Link, Port
 from tests.simulation.promises import Caller, Wanted
 from tests.simulation.stage import Stage
@@ -34,7 +36,7 @@ class ClientProgram(Caller):
     def __init__(self, id_: Id, stage: Stage, timing: client_core.Timing) -> None:
         super().__init__(stage.clock)
         self.id = id_
-        self.core = client_core.ClientCore(id_, 1, "ipc://here", timing)
+        self.core = client_core.ClientCore(client_core.Identity(id_, 1), "ipc://here", timing)
         self.connect_timeout_s = timing.connect_timeout_s
         self.sessions = 0
         self.was_welcome = False
@@ -101,12 +103,17 @@ class ClientProgram(Caller):
         self._perform(event())
         self.wake(max(self.next_check(), self.clock.now))
 
-    def _perform(self, actions: Iterable[client_core.Action]) -> None:
+    def _perform(self, actions: Iterable[client_core.Action]) -> None:  # noqa: C901  # one case per action
         for action in actions:
             match action:
                 case client_core.Send(message):
                     if self._link is not None:
                         self._network.send_to_broker(self._link, message)
+                case client_core.SendTask(task, waited_ms, again, can_share):
+                    if self._link is not None:
+                        is_shared = can_share and task.parcel.size_bytes > SHARE_FROM_BYTES
+                        words = Submit(task.id, task.run_timeout_ms, waited_ms, again, is_shared, task.parcel.payload())
+                        self._network.send_to_broker(self._link, words)
                 case client_core.OpenSession(hello):
                     if self._link is not None:
                         self._network.close(self._link)

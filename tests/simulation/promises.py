@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from broker.actions import Action, Quarantine, Report, SendToClient, SendToWorker
+from broker.actions import Action, Quarantine, Report, SendByValue, SendToClient, SendToWorker
 from broker.core import BrokerCore
 from broker.roster import AWAY_S
 from broker.tasks import Client
@@ -185,6 +185,7 @@ class Books:
     never_reached: set[Id] = field(default_factory=set)
     _arrivals: int = 0
     _lease: int = 0
+    _lease_of: dict[Id, int] = field(default_factory=dict)
     _seen: set[Id] = field(default_factory=set)
     _abandoned: set[Id] = field(default_factory=set)
     _quarantined: set[Id] = field(default_factory=set)
@@ -257,8 +258,8 @@ class Books:
 
     def on_action(self, action: Action) -> None:
         match action:
-            case SendToWorker(peer, Task() as task):
-                self._on_assigned(peer, task)
+            case SendToWorker(peer, Task() as task) | SendByValue(peer, task):
+                self._on_assigned(peer, task, action)
             case SendToClient(_, Answer() as answer):
                 self._on_answered(answer)
             case Report("task_completed" | "task_failed", fields):
@@ -272,8 +273,11 @@ class Books:
             case Report("task_requeued", fields):
                 self._on_requeued(Id(bytes.fromhex(str(fields["task_id"]))))
 
-    def _on_assigned(self, peer: bytes, task: Task) -> None:
+    def _on_assigned(self, peer: bytes, task: Task, action: Action) -> None:
         entry = self.open[task.task_id]
+        if isinstance(action, SendByValue) and task.lease == self._lease_of.get(task.task_id):
+            assert entry.holder == self.session_at[peer], "it is in another worker's hands"
+            return  # once more, as it could not be read
         assert entry.holder is None, "it is in a worker's hands already"
         oldest = min(other.arrival for other in self.open.values() if other.holder is None)
         assert entry.arrival == oldest, "not the oldest that waits"
@@ -282,7 +286,7 @@ class Books:
         entry.assignments += 1
         assert (task.epoch, task.attempt) == (self.core.epoch, entry.assignments)
         assert task.lease > self._lease, "two assignments under one lease"
-        self._lease = task.lease
+        self._lease = self._lease_of[task.task_id] = task.lease
         entry.holder = holder
         entry.held_since = entry.wanted.in_hand_since = self.clock.now
 

@@ -21,6 +21,8 @@ from tests.simulation.stage import Stage
 from worker import core as worker_core
 from worker import heartbeat
 
+UNREADABLE = 0.2  # how often a reference leads nowhere
+
 
 class WorkerProgram(Process):
     """One worker process: its main thread; `pulse` is the other."""
@@ -37,6 +39,7 @@ class WorkerProgram(Process):
         self.was_cut_off = False
         self.on_death: Callable[[], None] = lambda: None
         self._network = stage.network
+        self._random = stage.random
         self._witness = stage.witness
         self._pid = pid if is_local else None
         self._finishes_at: float | None = None
@@ -146,6 +149,9 @@ class WorkerProgram(Process):
                     assert_never(action)
 
     def _execute(self, task: Task) -> None:
+        if task.is_shared and self._random.random() < UNREADABLE:
+            self._perform(self.core.on_finished(Outcome.UNREADABLE, b"", self.clock.now))
+            return
         script = self._witness.wanted[int(task.payload)].script
         dies = script.ending == "kill" and self._witness.may_kill(int(task.payload))
         self._finishes_at = inf if script.ending == "hang" else self.clock.now + script.duration_s

@@ -251,7 +251,9 @@ class World:
         self.epochs += 1
         self.witness.outages += 1
         core = BrokerCore(self._settings, Epoch(self.epochs.to_bytes(8, "big")))
-        self.broker = BrokerProgram(core, self._stage, self._caller_of, lambda: self.kill_broker(0, 0))
+        self.broker = BrokerProgram(
+            core, self._stage, self._caller_of, lambda: self.kill_broker(0, 0), can_share=self.random.random() < 0.7
+        )
 
     def _new_worker(self, index: int) -> WorkerProgram:
         worker = WorkerProgram(

@@ -46,7 +46,7 @@ def test_every_costly_payload_is_answered_within_limits(attacked: Running) -> No
         assert isinstance(decode(socket.recv_multipart(), TO_CLIENT), Welcome)
 
         for name, payload in HOSTILE.items():
-            submit = Submit(Id(os.urandom(16)), 8_000, 0, again=False, payload=payload)
+            submit = Submit(Id(os.urandom(16)), 8_000, 0, again=False, is_shared=False, payload=payload)
             socket.send_multipart(encode(submit))
             answer = decode(socket.recv_multipart(), TO_CLIENT)
             assert isinstance(answer, Answer), name

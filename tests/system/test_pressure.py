@@ -188,7 +188,9 @@ def _fill_backlog(running: Running) -> None:
         socket.send_multipart(encode(Hello(Id(os.urandom(16)), 1, os.getpid(), 0)))
         assert isinstance(decode(socket.recv_multipart(), TO_CLIENT), Welcome)
         for _ in range(MANY_TASKS):
-            socket.send_multipart(encode(Submit(Id(os.urandom(16)), 30_000, 0, again=False, payload=payload)))
+            socket.send_multipart(
+                encode(Submit(Id(os.urandom(16)), 30_000, 0, again=False, is_shared=False, payload=payload))
+            )
         socket.close(linger=10_000)
     context.term()
 

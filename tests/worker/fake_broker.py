@@ -87,7 +87,15 @@ class FakeBroker:
         """Gives the worker this race to do, under a new lease."""
         self._lease += 1
         payload = pack_request(race, datetime.now(UTC), None).payload()
-        task = Task(self.epoch, self._lease, Id(os.urandom(16)), 1, round(run_timeout_s * 1000), payload)
+        task = Task(
+            self.epoch,
+            self._lease,
+            Id(os.urandom(16)),
+            1,
+            round(run_timeout_s * 1000),
+            is_shared=False,
+            payload=payload,
+        )
         self.say(task)
         return task
 

@@ -21,7 +21,7 @@ def opened(number: int) -> OpenSession:
 
 
 def task(number: int = 1, *, epoch: Epoch = EPOCH, lease: int = 5) -> Task:
-    return Task(epoch, lease, Id(bytes([100 + number]) * 16), 1, 30_000, b"payload")
+    return Task(epoch, lease, Id(bytes([100 + number]) * 16), 1, 30_000, False, b"payload")
 
 
 def result(of: Task, outcome: Outcome = Outcome.OK, *, recycle: bool = False) -> Send:

@@ -41,7 +41,7 @@ class Beating:
         self.core.on_message(Welcome(broker.epoch, 1000, 2000), 0.0)
 
     def work(self, broker: FakeBroker) -> None:
-        self.core.on_message(Task(broker.epoch, 1, Id(os.urandom(16)), 1, 1000, b""), 0.0)
+        self.core.on_message(Task(broker.epoch, 1, Id(os.urandom(16)), 1, 1000, False, b""), 0.0)
 
 
 @pytest.fixture

@@ -450,7 +450,7 @@ def test_task_of_another_epoch_is_left_alone(
 ) -> None:
     mine = broker.assign(race())
     wait_until(lambda: results_of(broker, mine))
-    broker.say(Task(Epoch(b"another!"), 1, Id(b"x" * 16), 1, 1000, mine.payload))
+    broker.say(Task(Epoch(b"another!"), 1, Id(b"x" * 16), 1, 1000, False, mine.payload))
     later = broker.assign(race())
     wait_until(lambda: results_of(broker, later))
 

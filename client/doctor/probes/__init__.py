@@ -1,0 +1,1 @@
+"""What is looked at. A probe changes nothing, and may be left behind by whoever waits for it."""

@@ -1,0 +1,63 @@
+"""How far a replay is: a bar with rate and time left on a terminal, a line now and then off it."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+PLAIN_EVERY_S = 5.0
+
+
+@contextmanager
+def progress(verb: str, noun: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
+    """Shows the progress while the block lasts, on standard error. Its value is to be called after each one."""
+    if not sys.stderr.isatty():
+        yield _Plain(verb, noun, total, done)
+        return
+    columns = (
+        TextColumn(f"{verb:9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(noun),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(verb, total=total, completed=done)
+        yield lambda: bar.advance(task)
+
+
+class _Rate(ProgressColumn):
+    """How many a second, of late."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:,.0f}/s", style="progress.data.speed")
+
+
+class _Plain:
+    """A line every few seconds; none where all is done before."""
+
+    def __init__(self, verb: str, noun: str, total: int, done: int) -> None:
+        self._what = verb, noun
+        self._total = total
+        self._begun_with = self._done = done
+        self._begun_at = self._said_at = time.monotonic()
+
+    def __call__(self) -> None:
+        self._done += 1
+        now = time.monotonic()
+        if now < self._said_at + PLAIN_EVERY_S:
+            return
+        self._said_at = now
+        rate = (self._done - self._begun_with) / (now - self._begun_at)
+        verb, noun = self._what
+        click.echo(
+            f"racepool: {verb}: {self._done:,} of {self._total:,} {noun}, {rate:,.0f}/s, "
+            f"{(self._total - self._done) / rate:,.0f} s left",
+            err=True,
+        )

@@ -1,0 +1,96 @@
+"""Sends a day's polls through a pool and writes down what becomes of each. client.replay.schedule decides."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from math import inf
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from client.money_row import rows_of
+from client.replay.day import UnreadableFileError, body_of
+from client.replay.journal import Journal
+from client.replay.poll import Entry
+from client.replay.schedule import Schedule, Turn
+from client.zmq_pool import ZmqPool
+from protocol.errors import (
+    BacklogFullError,
+    InvalidRaceError,
+    PayloadTooLargeError,
+    PoolError,
+    TaskTimeoutError,
+    TransformError,
+    WorkerCrashedError,
+)
+from protocol.transformed_race import TransformedRace
+
+OF_THE_POLL = (UnreadableFileError, InvalidRaceError, PayloadTooLargeError, TransformError, WorkerCrashedError)
+
+
+def run(pool: ZmqPool, schedule: Schedule, journal: Journal, limit_bytes: int, advance: Callable[[], None]) -> None:
+    """Settles all polls of the schedule, and enters each into the journal.
+
+    Args:
+        pool: where they are transformed.
+        schedule: what is left to do.
+        journal: gets an entry for each poll.
+        limit_bytes: how large a race may be, uncompressed.
+        advance: called after each poll.
+
+    Raises:
+        PoolError: the pool, not a poll, is to blame, or the journal cannot be written. What is settled is written.
+    """
+    answers: SimpleQueue[tuple[Turn, Future[TransformedRace] | Exception]] = SimpleQueue()
+    while not schedule.is_done:
+        while turn := schedule.next_turn(time.monotonic()):
+            _submit(pool, turn, limit_bytes, answers)
+        patience_s = schedule.retry_at - time.monotonic()
+        try:
+            turn, answer = answers.get(timeout=None if patience_s == inf else max(0.0, patience_s))
+        except Empty:
+            continue
+        outcome = _outcome(answer)
+        if isinstance(outcome, BacklogFullError):
+            schedule.refuse(turn.poll.race_id, time.monotonic())
+            continue
+        entry = _entry(turn, outcome)
+        journal.append(entry)
+        schedule.settle(entry)
+        advance()
+
+
+def _submit(pool: ZmqPool, turn: Turn, limit_bytes: int, answers: "SimpleQueue[Any]") -> None:
+    try:
+        body = body_of(turn.poll, limit_bytes)
+        future = pool.exec(body, polled_at=turn.poll.polled_at, previous=turn.previous)
+    except (UnreadableFileError, PoolError) as error:
+        answers.put((turn, error))
+    else:
+        future.add_done_callback(lambda done: answers.put((turn, done)))
+
+
+def _outcome(answer: Future[TransformedRace] | Exception) -> TransformedRace | Exception:
+    if isinstance(answer, Exception):
+        return answer
+    return answer.exception() or answer.result()  # type: ignore[return-value]  # no BaseException is ever set
+
+
+def _entry(turn: Turn, outcome: TransformedRace | Exception) -> Entry:
+    """What is written of it.
+
+    Raises:
+        PoolError: it says nothing of this poll, but that the pool does not work.
+    """
+    race_id, number = turn.poll.race_id, turn.number
+    if isinstance(outcome, TransformedRace) and outcome.race_id == race_id:
+        return Entry(race_id=race_id, number=number, start_time=outcome.race.start_time, rows=tuple(rows_of(outcome)))
+    if isinstance(outcome, TransformedRace):
+        return Entry(race_id=race_id, number=number, error=f"came back as race {outcome.race_id}")
+    if isinstance(outcome, OF_THE_POLL) or (isinstance(outcome, TaskTimeoutError) and outcome.state == "running"):
+        return Entry(race_id=race_id, number=number, error=str(outcome))
+    if isinstance(outcome, Exception):
+        raise outcome
+    raise PoolError(
+        f"the workers' transform gives a {type(outcome).__name__} and no money flow; "
+        "replay with a pool whose RACEPOOL_TRANSFORM is not set"
+    )

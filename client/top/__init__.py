@@ -1,0 +1,1 @@
+"""The pool live in a terminal."""

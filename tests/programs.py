@@ -1,0 +1,16 @@
+"""Programs that tests need and a machine may lack."""
+
+import os
+import shutil
+
+import pytest
+
+
+def required(program: str) -> str:
+    """The program's path. Where it is absent the test is skipped by name, or fails under RACEPOOL_REQUIRE_ALL=1."""
+    path = shutil.which(program)
+    if path is not None:
+        return path
+    if os.environ.get("RACEPOOL_REQUIRE_ALL") == "1":
+        pytest.fail(f"{program} is not installed, and RACEPOOL_REQUIRE_ALL=1 asks for all tests")
+    pytest.skip(f"{program} is not installed")

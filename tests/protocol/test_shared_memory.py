@@ -1,0 +1,214 @@
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from protocol.codec import pack
+from protocol.messages import Hello, Id
+from protocol.payloads import Parcel
+from protocol.shared_memory import SEGMENT_BYTES, STAMP_BYTES, Reference, Segment, UnreadableError, is_readable, read
+
+LIMIT = 2**24
+BODY = os.urandom(100_000)
+
+
+def an_id(number: int = 1) -> Id:
+    return Id(number.to_bytes(16, "big"))
+
+
+@pytest.fixture
+def segment() -> Iterator[Segment]:
+    made = Segment()
+    yield made
+    made.close()
+
+
+def put(segment: Segment, number: int = 1, body: bytes = BODY) -> Reference:
+    reference = segment.reference(an_id(number), Parcel(b"head", body))
+    assert reference is not None
+    return reference
+
+
+def hello(segment: Segment, pid: int | None = None) -> Hello:
+    return Hello(an_id(), 1, os.getpid() if pid is None else pid, 0, *segment.name)
+
+
+def test_payload_is_read_as_it_was_written(segment: Segment) -> None:
+    references = {number: put(segment, number, bytes([number]) * 70_000) for number in range(1, 20)}
+
+    for number, reference in references.items():
+        assert read(reference.packed(), an_id(number), LIMIT) == Parcel(b"head", bytes([number]) * 70_000)
+
+
+def test_task_that_is_submitted_again_keeps_its_place(segment: Segment) -> None:
+    assert put(segment) == put(segment)
+
+
+def test_full_segment_has_room_again_when_a_slot_is_freed(segment: Segment) -> None:
+    body = bytes(SEGMENT_BYTES // 4 - STAMP_BYTES)
+    places = [put(segment, number, body).offset for number in range(4)]
+
+    assert segment.reference(an_id(9), Parcel(b"", b"x")) is None
+    segment.free(an_id(2))
+    assert put(segment, 9, body).offset == places[2]
+
+
+def test_body_larger_than_the_segment_has_no_place(segment: Segment) -> None:
+    assert segment.reference(an_id(), Parcel(b"", bytes(SEGMENT_BYTES))) is None
+
+
+def test_slots_never_overlap_whatever_comes_and_goes(segment: Segment) -> None:
+    sizes = [40_000, 900_000, 70_000, 2_000_000, 410_000]
+    held: dict[int, bytes] = {}
+    for number in range(1, 300):
+        body = bytes([number % 256]) * sizes[number % 5]
+        if segment.reference(an_id(number), Parcel(b"", body)) is not None:
+            held[number] = body
+        if number % 3 == 0 and held:
+            segment.free(an_id(gone := next(iter(held))))
+            del held[gone]
+
+        newest = max(held)
+        assert read(put(segment, newest, held[newest]).packed(), an_id(newest), LIMIT).body == held[newest]
+    assert all(read(put(segment, each, body).packed(), an_id(each), LIMIT).body == body for each, body in held.items())
+
+
+def test_slot_that_was_freed_is_unreadable(segment: Segment) -> None:
+    reference = put(segment)
+    segment.free(an_id())
+
+    with pytest.raises(UnreadableError, match="waits for it no more"):
+        read(reference.packed(), an_id(), LIMIT)
+
+
+def test_slot_of_another_task_is_unreadable(segment: Segment) -> None:
+    with pytest.raises(UnreadableError, match="waits for it no more"):
+        read(put(segment).packed(), an_id(2), LIMIT)
+
+
+def test_slot_that_is_reused_while_it_is_read_never_gives_a_mixture(segment: Segment) -> None:
+    """Two tasks take turns in one slot, each of one repeated byte."""
+    first = put(segment, 1, b"a" * 500_000).packed()
+    reads: list[bytes] = []
+
+    def read_first() -> None:
+        for _ in range(300):
+            try:
+                reads.append(read(first, an_id(1), LIMIT).body)
+            except UnreadableError:
+                continue
+
+    with ThreadPoolExecutor(1) as reader:
+        done = reader.submit(read_first)
+        for turn in range(100_000):
+            if done.done():
+                break
+            segment.free(an_id(1 + turn % 2))
+            put(segment, 2 - turn % 2, b"ba"[turn % 2].to_bytes() * 500_000)
+        done.result()
+    assert set(reads) <= {b"a" * 500_000}
+
+
+def test_closed_segment_is_unreadable_even_if_its_descriptor_is_another_file_now() -> None:
+    segment = Segment()
+    reference = put(segment)
+    segment.close()
+    with pytest.raises(UnreadableError):
+        read(reference.packed(), an_id(), LIMIT)
+
+    pipe = os.pipe()
+    os.dup2(pipe[0], reference.descriptor)
+    try:
+        with pytest.raises(UnreadableError, match="closed the segment"):
+            read(reference.packed(), an_id(), LIMIT)
+    finally:
+        for descriptor in {*pipe, reference.descriptor}:
+            os.close(descriptor)
+
+
+def test_another_segment_under_the_same_descriptor_is_not_taken_for_it() -> None:
+    first = Segment()
+    reference = put(first)
+    first.close()
+    second = Segment()
+    put(second)
+
+    assert second.name[0] == reference.descriptor
+    with pytest.raises(UnreadableError, match="closed the segment"):
+        read(reference.packed(), an_id(), LIMIT)
+    second.close()
+
+
+def test_segment_cannot_be_shrunk_under_its_readers(segment: Segment) -> None:
+    with pytest.raises(PermissionError):
+        os.ftruncate(segment.name[0], 4096)
+
+
+def test_payload_beyond_the_limit_is_not_read(segment: Segment) -> None:
+    with pytest.raises(UnreadableError, match="100000 bytes are more"):
+        read(put(segment).packed(), an_id(), 99_999)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        b"\xc1",
+        pack([1, 2, 3]),
+        pack("reference"),
+        pack([1, 2, 3, 4, 5, 6, "head"]),
+        pack([-1, 2, 3, 4, 5, 6, b""]),
+        pack([True, 2, 3, 4, 5, 6, b""]),
+        pack([1, 2.0, 3, 4, 5, 6, b""]),
+        pack([2**63, 2**63, 2**63, 1, 2**63, 2**23, b""]),
+        pack([os.getpid(), 0, Path("/proc/self/fd/0").stat().st_ino, 1, 0, 10, b""]),
+    ],
+)
+def test_broken_or_hostile_reference_is_unreadable(frame: bytes) -> None:
+    with pytest.raises(UnreadableError):
+        read(frame, an_id(), LIMIT)
+
+
+def test_offset_beyond_the_segment_is_unreadable(segment: Segment) -> None:
+    place = put(segment)
+    for offset in (SEGMENT_BYTES - 50_000, SEGMENT_BYTES, 2**62, 2**63 - 1):
+        beyond = replace(place, offset=offset)
+        with pytest.raises(UnreadableError):
+            read(beyond.packed(), an_id(), LIMIT)
+
+
+def test_segment_is_readable_for_whom_the_kernel_says_owns_it(segment: Segment) -> None:
+    assert is_readable(hello(segment), os.getpid())
+    assert not is_readable(hello(segment), None)
+    assert not is_readable(hello(segment), 1)
+    assert not is_readable(hello(segment, pid=1), 1)
+    assert not is_readable(Hello(an_id(), 1, os.getpid(), 0), os.getpid())
+
+
+def test_nothing_is_left_of_a_client_that_was_killed() -> None:
+    """Its memory is in no file system, and a reader that had it open is done with it."""
+    program = (
+        "import os, sys; from protocol.shared_memory import Segment; from protocol.payloads import Parcel;"
+        "from protocol.messages import Id; s = Segment();"
+        "r = s.reference(Id(bytes(15) + b'x'), Parcel(b'', b'y' * 50_000));"
+        "print(r.packed().hex(), flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        reference = bytes.fromhex(client.stdout.readline())
+        task_id = Id(bytes(15) + b"x")
+        assert read(reference, task_id, LIMIT).body == b"y" * 50_000
+        client.kill()
+        client.wait(10)
+
+        with pytest.raises(UnreadableError, match=re.escape(f"/proc/{client.pid}/fd/")):
+            read(reference, task_id, LIMIT)
+    mine = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert not [name for name in mine if name.startswith("/memfd:racepool")]
