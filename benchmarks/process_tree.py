@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, TypeAlias
 PROC: Final = Path("/proc")
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 CALLER: Final = "caller"
+SHARED: Final = ("/memfd:", "/dev/shm/")  # noqa: S108  # looked at, not written to
 # What a command line tells of a process's part, the first that fits.
 _PARTS: Final = (
     ("-m broker", "broker"),
@@ -73,9 +74,19 @@ class ProcessTree:
                     used[Part(part, "other threads" if name == main_name else name)] += int(stat[11]) + int(stat[12])
         return used
 
-    def pss_bytes(self) -> int:
-        """The proportional set size of all: memory that several share counts once."""
-        return sum(map(_pss_bytes, self.pids()))
+    def memory_bytes(self) -> int:
+        """The proportional set size of all, so that what several share counts once, and their shared memory.
+
+        What lies in a memfd counts, mapped or not: read and written through its descriptor it is in nobody's set.
+        """
+        total = mapped = 0
+        held: dict[tuple[int, int], int] = {}
+        for pid in self.pids():
+            sizes = _rollup(pid)
+            total += sizes.get("Pss", 0)
+            mapped += sizes.get("Pss_Shmem", 0)
+            held |= _shared_files(pid)
+        return total - mapped + max(mapped, sum(held.values()))
 
     def kill(self) -> None:
         """Ends whatever is left."""
@@ -114,9 +125,21 @@ def _name(entry: Path) -> str:
         return ""
 
 
-def _pss_bytes(pid: int) -> int:
+def _rollup(pid: int) -> dict[str, int]:
+    """The sums over a process's mappings, in bytes."""
     try:
-        rollup = (PROC / str(pid) / "smaps_rollup").read_text()
+        lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()[1:]
     except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
+        return {}
+    return {name: 1024 * int(size.split()[0]) for name, _, size in (line.partition(":") for line in lines)}
+
+
+def _shared_files(pid: int) -> dict[tuple[int, int], int]:
+    """The memory of what a process holds open in memory, by device and inode."""
+    held = {}
+    for descriptor in _entries(PROC / str(pid) / "fd"):
+        with suppress(OSError):
+            if str(descriptor.readlink()).startswith(SHARED):
+                status = descriptor.stat()
+                held[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return held

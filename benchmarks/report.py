@@ -114,9 +114,9 @@ class Report:
             row.append(self._ratio(turns.MEMORY_PEAK, contender))
         tasks = turns.memory_tasks(self._measured.scale)
         note = (
-            "From the import of the pool's library to the first result; and the proportional set size (PSS) of the "
-            f"caller and all processes below it, after all rounds, and at its peak while {tasks:,} raw races are "
-            "submitted at once.\n\n"
+            "From the import of the pool's library to the first result. And the proportional set size (PSS) of the "
+            "caller and all processes below it, with what their memfds hold: after all rounds, and at its peak while "
+            f"{tasks:,} raw races are submitted at once.\n\n"
         )
         return note + table(head, rows)
 

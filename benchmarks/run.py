@@ -141,10 +141,10 @@ class Run:
     def _memory(self, lane: Lane) -> None:
         """The tree at rest, and the highest of many looks at it while a thousand raw races come at once."""
         contender = lane.contender.key
-        looks = [lane.tree.pss_bytes()]
+        looks = [lane.tree.memory_bytes()]
         self._measured.note(turns.MEMORY_REST, contender, looks[0])
         tasks = turns.memory_tasks(self._measured.scale)
-        lane.ask("together", RAW, tasks, meanwhile=lambda: looks.append(lane.tree.pss_bytes()), every_s=SAMPLE_S)
+        lane.ask("together", RAW, tasks, meanwhile=lambda: looks.append(lane.tree.memory_bytes()), every_s=SAMPLE_S)
         self._measured.note(turns.MEMORY_PEAK, contender, max(looks))
 
     def _sum_up_cpu(self) -> None:

@@ -63,7 +63,7 @@ class ProxyClient:
         while self._waiting and self._under_way_bytes < WINDOW_BYTES:
             number, parcel = self._waiting.popleft()
             self._under_way_bytes += parcel.size_bytes
-            self._socket.send_multipart([number, parcel.payload()], copy=parcel.size_bytes < ZERO_COPY_BYTES)
+            self._socket.send_multipart([number, parcel.head, parcel.body], copy=parcel.size_bytes < ZERO_COPY_BYTES)
 
     def _pump(self) -> None:
         """So many results at a turn of the loop."""

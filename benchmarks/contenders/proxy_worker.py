@@ -4,6 +4,7 @@ import sys
 
 import zmq
 
+from protocol.payloads import Parcel
 from protocol.processes import die_with_parent
 from protocol.settings import Settings
 from worker.execution import Execution
@@ -22,8 +23,8 @@ def main(back: str) -> None:
     execution = Execution(transform_race)
     limit_bytes = Settings.model_fields["payload_limit"].default
     while True:
-        peer, number, payload = socket.recv_multipart()
-        outcome, result = execution.run(payload, limit_bytes)
+        peer, number, head, body = socket.recv_multipart()
+        outcome, result = execution.run(Parcel(head, body), limit_bytes)
         socket.send_multipart([peer, number, outcome.encode(), result])
 
 

@@ -62,4 +62,4 @@ class BrokerProcess:
 
     def memory_bytes(self) -> int:
         """Its proportional set size."""
-        return self._tree.pss_bytes()
+        return self._tree.memory_bytes()

@@ -97,7 +97,10 @@ class Crowd:
         return socket
 
     def _submit(self, socket: Socket) -> None:
-        say(socket, encode(Submit(Id(os.urandom(16)), RUN_TIMEOUT_MS, 0, again=False, payload=self._body)))
+        say(
+            socket,
+            encode(Submit(Id(os.urandom(16)), RUN_TIMEOUT_MS, 0, again=False, is_shared=False, payload=self._body)),
+        )
 
     def _wait_for_broker(self) -> None:
         """A client's messages are taken in their order: the answer to the last one tells of all."""
