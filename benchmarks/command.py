@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,10 +13,9 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.contenders.registry import CONTENDERS, OURS, Contender
+from benchmarks.contenders.registry import CONTENDERS, OURS, PEERS_REMEDY, Contender
 from benchmarks.machine import machine, versions
 from benchmarks.measured import Measured
-from benchmarks.publication import publish
 from benchmarks.races import write_loads
 from benchmarks.run import Run
 from benchmarks.scale.measurement import cases, measure, steps
@@ -50,6 +50,8 @@ out_option = click.option(
 @click.pass_context
 def main(context: click.Context, /, *, quick: bool, **options: Any) -> None:  # noqa: ANN401  # click has checked them
     """Measure racepool beside its peers: the same races, the same transform, in interleaved rounds."""
+    if find_spec("matplotlib") is None:
+        raise click.ClickException(f"the report's pictures need matplotlib: {PEERS_REMEDY}")
     if context.invoked_subcommand is None:
         options |= QUICK if quick else {}
         contenders = _chosen(options.pop("only"), options.pop("skip"))
@@ -74,9 +76,8 @@ def side_by_side(contenders: Sequence[Contender], out: Path, numbers: Mapping[st
     present = [contender for contender in contenders if contender.key not in skipped]
     measured = Measured(at=datetime.now(UTC), machine=machine(), versions=versions(present), skipped=skipped, **numbers)
     _perform(present, measured)
-    out.mkdir(parents=True, exist_ok=True)
-    measured.save(out)
-    publish(out, Console())
+    measured.save(_made(out))
+    _publish(out)
     for failure in measured.failed.values():
         console.print(failure, style="red", markup=False)
     sys.exit(Exit.FAILURE if measured.failed else Exit.OK)
@@ -96,8 +97,18 @@ def scale(*, rounds: int, scale: float, out: Path) -> None:
     except KeyboardInterrupt:
         console.print("interrupted; nothing was written")
         sys.exit(INTERRUPTED)
-    out.mkdir(parents=True, exist_ok=True)
-    all_cases.save(out)
+    all_cases.save(_made(out))
+    _publish(out)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _publish(out: Path) -> None:
+    from benchmarks.publication import publish  # noqa: PLC0415  # matplotlib is of an extra
+
     publish(out, Console())
 
 

@@ -67,22 +67,25 @@ class Lane:
         """
         command = json.dumps({"do": do, "load": load, "tasks": tasks}).encode() + b"\n"
         with suppress(BrokenPipeError):  # the answer, that there is none, tells more
-            os.write(self._input(), command)
+            os.write(self._process.stdin.fileno(), command)  # type: ignore[union-attr]  # a pipe
         return self._answer("value", ANSWER_S, meanwhile, every_s)
 
     def stop(self) -> None:
         """Its input ends, so it closes its pool and ends; what is left after a while is killed."""
+        self.let_end()
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_S)
+        finally:  # Ctrl-C, once more
+            self.tree.kill()
+            self._process.wait()
+            self._process.stdout.close()  # type: ignore[union-attr]  # a pipe
+
+    def let_end(self) -> None:
+        """Ends its input, and does not wait."""
         self.tree.pids()  # those of children whose parent ends before them
         with suppress(BrokenPipeError):
             self._process.stdin.close()  # type: ignore[union-attr]  # a pipe
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_S)
-        self.tree.kill()
-        self._process.wait()
-        self._process.stdout.close()  # type: ignore[union-attr]  # a pipe
-
-    def _input(self) -> int:
-        return self._process.stdin.fileno()  # type: ignore[union-attr]  # a pipe
 
     def _answer(
         self, name: str, patience_s: float, meanwhile: Callable[[], None] | None = None, every_s: float = LOOK_S

@@ -47,6 +47,7 @@ class Run:
         with ExitStack() as stack:
             for contender in self._order(0):
                 self._attempt(contender, lambda each: self._open(each, stack))
+            stack.callback(self._let_all_end)
             for index in range(self._measured.rounds + 1):
                 self._round(index)
             for index in range(min(MEMORY_ROUNDS, self._measured.rounds)):
@@ -85,6 +86,11 @@ class Run:
         lane = stack.enter_context(Lane(contender, self._loads, self._measured.workers))
         self._lanes[contender.key] = lane
         self._measured.note(turns.START, contender.key, lane.started_s())
+
+    def _let_all_end(self) -> None:
+        """They end side by side; each of them is waited for afterwards."""
+        for lane in self._lanes.values():
+            lane.let_end()
 
     def _round(self, index: int) -> None:
         """All turns of all contenders; the one with index 0 warms up."""

@@ -144,7 +144,9 @@ function warnings(race, holds, bets, report) {
   return told;
 }
 
-// Six digits at most, as Python's `:g` has below a million.
+// As Python's `:g` writes it: six digits at most.
 function brief(number) {
-  return String(Number(number.toPrecision(6)));
+  const [mantissa, exponent] = number.toExponential(5).split("e");
+  if (exponent >= -4 && exponent < 6) return String(Number(number.toPrecision(6)));
+  return `${Number(mantissa)}e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
 }
