@@ -40,7 +40,7 @@ out_option = click.option(
 
 
 @click.group(invoke_without_command=True)
-@click.option("--rounds", type=click.IntRange(1), default=6, show_default=True, help="Rounds, after one to warm up.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Rounds, after one to warm up.")
 @click.option("--workers", type=click.IntRange(1), default=3, show_default=True, help="Workers of each pool.")
 @click.option("--scale", type=click.FloatRange(0.001), default=1.0, show_default=True, help="Multiplies the tasks.")
 @click.option("--only", type=KEYS, multiple=True, help="Beside this peer; several times for several.")

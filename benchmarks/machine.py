@@ -10,7 +10,7 @@ from typing import Final
 
 from benchmarks.contenders.registry import OURS, Contender
 
-LIBRARIES: Final = ("pyzmq", "pydantic", "msgpack")
+LIBRARIES: Final = ("pyzmq", "pydantic")
 
 
 def machine() -> dict[str, str]:
@@ -29,15 +29,15 @@ def machine() -> dict[str, str]:
 def versions(contenders: Iterable[Contender]) -> dict[str, str]:
     """Of Python, of what racepool stands on, and of each contender that is compared."""
     libraries = {library: version(library) for library in LIBRARIES}
-    given = {contender.key: contender.version() for contender in contenders if contender.distribution}
-    return {"Python": platform.python_version(), **libraries, **given, OURS: f"{version('racepool')}{_revision()}"}
+    given = {contender.key: contender.version() for contender in contenders}
+    node = {"Node": _said("node", "--version")} if "piscina" in given else {}
+    ours = f"{given[OURS]} {_said('git', '-C', str(Path(__file__).parent), 'describe', '--always', '--dirty')}".strip()
+    return {"Python": platform.python_version(), **node, **libraries, **given | {OURS: ours}}
 
 
-def _revision() -> str:
-    """The commit that was measured, if this is a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+def _said(*command: str) -> str:
+    """What a program says of itself; nothing if it is absent, or if this is no checkout."""
     try:
-        described = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
     except OSError:
         return ""
-    return f" ({described})" if described else ""

@@ -26,6 +26,8 @@ PROCESS_COLOURS: Final = {
     "raylet": "#7d6608",
     "ray's servers": "#b7950b",
     "supervisord": "#6c3483",
+    "supervisord's watchdog": "#a569bd",
+    "helper": "#1e8449",
 }
 DPI: Final = 110
 SHOWN_LATENCIES: Final = (0.5, 99.5)  # percent; the rest is the machine's

@@ -58,10 +58,9 @@ class Report:
         machine = ", ".join(f"{name} {value}" for name, value in run.machine.items())
         versions = ", ".join(f"{CONTENDERS[name].title if name in CONTENDERS else name} {value}"
                              for name, value in run.versions.items())  # fmt: skip
-        return (
-            f"{run.at:%Y-%m-%d %H:%M} UTC, {run.rounds} rounds, {run.workers} workers each, scale {run.scale:g}, "
-            f"in {run.took_s / 60:.1f} minutes.\n\n* machine: {machine}\n* versions: {versions}\n"
-        )
+        rounds = f"{run.rounds} round{'s' * (run.rounds > 1)}, {run.workers} workers each, scale {run.scale:g}"
+        when = f"{run.at:%Y-%m-%d %H:%M} UTC, {rounds}, in {run.took_s / 60:.1f} minutes."
+        return f"{when}\n\n* machine: {machine}\n* versions: {versions}\n"
 
     def _row(self, title: str, measures: Iterable[tuple[str, float]], contender: str) -> list[str]:
         return [title, *(self._cell(measure, contender, unit) for measure, unit in measures)]
@@ -137,7 +136,7 @@ class Report:
                 by_process[part.process].append(f"{part.thread} {part.us:.0f}")
             text = "; ".join(f"{process}: {', '.join(threads)}" for process, threads in by_process.items())
             rows.append([CONTENDERS[contender].title, text])
-        return table([load, "CPU per task by process and thread, µs"], rows)
+        return table([load, "CPU per task by process and thread, µs"], rows, others="---")
 
     def _contenders(self) -> str:
         rows = [[CONTENDERS[contender].title, CONTENDERS[contender].setup] for contender in self._keys]
@@ -145,7 +144,7 @@ class Report:
         absent += [
             (CONTENDERS[name].title, f"failed: {why.splitlines()[0]}") for name, why in self._measured.failed.items()
         ]
-        return "\n" + table(["contender", "as it was set up"], [*rows, *absent])
+        return "\n" + table(["contender", "as it was set up"], [*rows, *absent], others="---")
 
 
 def goals_table(goals: Iterable[Verdict]) -> str:

@@ -19,7 +19,7 @@ from benchmarks.turns import TURNS, Turn
 
 WARM_UP: Final = 0.1  # of a round's tasks
 EXTRA_STARTS: Final = 2
-MEMORY_ROUNDS: Final = 3
+MEMORY_ROUNDS: Final = 2
 SAMPLE_S: Final = 0.05
 
 Report = Callable[[str], None]

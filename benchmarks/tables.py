@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from benchmarks.figures import Spread
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; its first column is text, the others are numbers."""
-    marks = ["---", *["---:"] * (len(head) - 1)]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, others: str = "---:") -> str:
+    """A table; its first column is text, the others are numbers unless they are marked otherwise."""
+    marks = ["---", *[others] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, marks, *rows)) + "\n"
 
 

@@ -10,7 +10,7 @@ from benchmarks.loads import MIXED, NORMALISED, RAW
 THROUGHPUT, IDLE, BURST, SUBMIT, STALL, BARE_STALL = "throughput", "idle", "burst", "submit", "stall", "bare stall"
 CPU, START, MEMORY_REST, MEMORY_PEAK = "cpu", "start", "memory at rest", "memory at its peak"
 P50, P99 = " p50", " p99"
-LONGEST_TURN_S: Final = 2.0
+LONGEST_TURN_S: Final = 1.5
 BURST_OF_MEMORY: Final = 1_000
 
 

@@ -1,6 +1,7 @@
 """Every contender by its key: how it is opened, what it needs, and how it is set up."""
 
 import importlib
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -54,6 +55,9 @@ class Contender:
 
     def version(self) -> str:
         """Of what is installed; empty if nothing is."""
+        if self.key == "piscina":
+            piscina, zod = (_read(NODE_FOLDER / "node_modules" / name / "package.json") for name in ("piscina", "zod"))
+            return f"{piscina['version']} with zod {zod['version']}"
         try:
             return version(self.distribution) if self.distribution else "with Python"
         except PackageNotFoundError:
@@ -120,6 +124,11 @@ _ALL: Final = (
     ),
 )
 CONTENDERS: Final = {contender.key: contender for contender in _ALL}
+
+
+def _read(package: Path) -> dict[str, str]:
+    content: dict[str, str] = json.loads(package.read_bytes())
+    return content
 
 
 def contender(key: str) -> Contender:
