@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 PROC: Final = Path("/proc")
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+DEATH_S: Final = 5.0
+DEATH_POLL_S: Final = 0.005
 CALLER: Final = "caller"
 SHARED: Final = ("/memfd:", "/dev/shm/")  # noqa: S108  # looked at, not written to
 # What a command line tells of a process's part, the first that fits.
@@ -89,10 +92,13 @@ class ProcessTree:
         return total - mapped + max(mapped, sum(held.values()))
 
     def kill(self) -> None:
-        """Ends whatever is left."""
-        for pid in self.pids():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """Ends whatever is left, and returns when it is gone; a process takes a moment to die."""
+        deadline = time.monotonic() + DEATH_S
+        while (pids := self.pids()) and time.monotonic() < deadline:
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(DEATH_POLL_S)
 
     def _part(self, pid: int) -> str:
         if pid == self.root:
