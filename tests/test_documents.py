@@ -14,6 +14,7 @@ from protocol.settings import Settings, variable
 from tests.client.chaos.building import Case
 from tests.running import ROOT
 
+DOCS = ROOT / "docs"
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRACT = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
@@ -88,20 +89,7 @@ def test_the_readme_lists_every_setting() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "README.md",
-        "docs/contract.md",
-        "docs/deploying.md",
-        "docs/limits.md",
-        "docs/monitoring.md",
-        "docs/operating.md",
-        "docs/protocol.md",
-        "docs/reliability.md",
-        "docs/replay.md",
-        "docs/security.md",
-        "docs/service.md",
-    ],
+    "name", ["README.md", *sorted(f"docs/{path.relative_to(DOCS)}" for path in DOCS.rglob("*.md"))]
 )
 def test_every_link_and_test_that_a_document_names_is_there(name: str) -> None:
     document = (ROOT / name).read_text(encoding="utf-8")
