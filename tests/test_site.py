@@ -12,7 +12,6 @@ import pytest
 import client
 from client.cli import main
 from protocol.settings import variable
-from protocol.stats import PoolStats
 from tests.running import ROOT
 from worker.settings import WorkerSettings
 
@@ -92,7 +91,6 @@ def test_the_reference_is_whole(pages: dict[Path, Page], site: Path) -> None:
 
     assert public == set(dir(client))
     assert "worker.transform.transform_race" in anchors["api"]
-    assert {f"protocol.stats.PoolStats.{name}" for name in PoolStats.model_fields} <= anchors["stats"]
     assert {f"racepool-{name}" for name in main.commands} <= anchors["cli"]
     assert [name for name in map(variable, WorkerSettings.model_fields) if f">{name}<" not in settings] == []
 

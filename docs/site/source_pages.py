@@ -16,6 +16,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.highlighting import PygmentsBridge
 from sphinx.transforms import SphinxTransform
 
+NOT_SHOWN = {"", ".pyc", ".md", ".png"}  # hidden files, and what is no source or has a page already
 SHOWN = "source"
 """The folder of these pages in the site, and the type of references to them."""
 
@@ -67,7 +68,7 @@ def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix not in NOT_SHOWN)
 
 
 def _listing(app: Sphinx, folder: Path, linked: set[Path]) -> str:
@@ -75,9 +76,9 @@ def _listing(app: Sphinx, folder: Path, linked: set[Path]) -> str:
     here = f"{SHOWN}/{folder.relative_to(root)}"
     items = []
     for path in sorted(linked):
-        if path.parent == folder:
+        if path.is_file() and path.is_relative_to(folder):
             target = app.builder.get_relative_uri(here, f"{SHOWN}/{path.relative_to(root)}")
-            items.append(f'<li><a href="{target}">{path.name}</a></li>')
+            items.append(f'<li><a href="{target}">{path.relative_to(folder)}</a></li>')
     return f"<ul>{''.join(items)}</ul>"
 
 

@@ -7,7 +7,7 @@ What a document says about a block stands in comments before it, which no reader
     <!-- needs: PROGRAM -->        it is skipped by name where that is not installed
     <!-- with: SCRIPT -->          the script of the repository runs it, and supplies what it takes for granted
     <!-- file: NAME -->            it is not run but written to this file
-    <!-- output -->                it is no command, but what the one before it prints; `…` stands for any text
+    <!-- output -->                it is no command, but the standard output of the one before it; `…` is any text
     <!-- output within N s -->     the same, if need be when the command is tried again for so long
 
 All other blocks of a language that can be run are run; those of text are pictures.
@@ -31,6 +31,7 @@ from tests.running import ROOT
 FENCE = re.compile(r"^```([\w{}-]*)$")
 SAYING = re.compile(r"^<!-- (not run|service|needs|with|file|output)(?:: (.+?)| within (\d+) s)? -->$")
 ELLIPSIS = "\u2026"
+SHELL = ("/bin/bash", "-euo", "pipefail", "-c")
 PATIENCE_S = 60
 RETRY_S = 0.5
 STOP_S = 20
@@ -134,7 +135,8 @@ class Reader:
         shutil.copytree(ROOT, self.folder, ignore=NOT_COPIED, dirs_exist_ok=True)
         (self.folder / ".venv").symlink_to(sys.prefix)
         configuration = self.folder / "deploy" / "prometheus" / "prometheus.yml"
-        configuration.write_text(self._with_ports(configuration.read_text()))
+        hurried = configuration.read_text().replace("scrape_interval: 15s", "scrape_interval: 5s")
+        configuration.write_text(self._with_ports(hurried))
         base = {name: value for name, value in os.environ.items() if not name.startswith("RACEPOOL_")}
         ports = {ADDRESSES[address]: own.rpartition(":")[2] for address, own in self._ports.items()}
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -142,7 +144,7 @@ class Reader:
 
     def follow(self, step: Step) -> None:
         """Does what it says, and looks whether it does what the document says."""
-        for program in filter(None, [step.block.said.get("needs")]):
+        if program := step.block.said.get("needs"):
             required(program)
         text = self._with_ports(step.block.text)
         if name := step.block.said.get("file"):
@@ -162,27 +164,27 @@ class Reader:
     def _run(self, step: Step, text: str) -> None:
         deadline = time.monotonic() + step.within_s
         while True:
-            printed, code = self._outcome(step.block, text)
-            is_right = code == 0 and (step.output is None or matches(self._with_ports(step.output), printed))
-            if is_right or time.monotonic() >= deadline:
+            done = self._ended(step.block, text)
+            is_shown = step.output is None or matches(self._with_ports(step.output), done.stdout)
+            if (done.returncode == 0 and is_shown) or time.monotonic() >= deadline:
                 break
             time.sleep(RETRY_S)
-        assert is_right, f"{step} ended with {code} and printed\n{printed}\nwhere this is shown:\n{step.output}"
+        assert done.returncode == 0, f"{step} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+        assert is_shown, f"{step} printed\n{done.stdout}{done.stderr}\nwhere this is shown:\n{step.output}"
 
-    def _outcome(self, block: Block, text: str) -> tuple[str, int]:
-        command = ["/bin/bash", "-euo", "pipefail", "-c", text]
-        if block.language == "python":
-            command = [sys.executable, block.said.get("with", "-")]
-        done = subprocess.run(
-            command, cwd=self.folder, env=self._env, input=text if block.language == "python" else "",
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE_S, check=False,
+    def _ended(self, block: Block, text: str) -> "subprocess.CompletedProcess[str]":
+        is_python = block.language == "python"
+        command = [sys.executable, block.said.get("with", "-")] if is_python else [*SHELL, text]
+        given = text if is_python else ""
+        return subprocess.run(
+            command, cwd=self.folder, env=self._env, input=given, capture_output=True, text=True, timeout=PATIENCE_S,
+            check=False,
         )  # fmt: skip
-        return done.stdout, done.returncode
 
     def _started(self, text: str) -> "subprocess.Popen[str]":
         with (self.folder / f"terminal-{len(self.services)}.log").open("w") as screen:
             return subprocess.Popen(
-                ["/bin/bash", "-c", f"exec {text}"], cwd=self.folder, env=self._env, stdout=screen,
+                [*SHELL, f"exec {text}"], cwd=self.folder, env=self._env, stdout=screen,
                 stderr=subprocess.STDOUT, text=True, start_new_session=True,
             )  # fmt: skip
 
