@@ -173,6 +173,7 @@ def test_nothing_is_imported_that_is_not_declared() -> None:
     declared = {
         "click",
         "msgpack",
+        "msgspec",
         "orjson",
         "ormsgpack",
         "pydantic",
