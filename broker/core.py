@@ -1,7 +1,8 @@
 """The broker's decisions: messages and time in, actions out. Knows no socket, clock, process or log.
 
 A client's task goes to the backlog, from there to an idle worker under a new lease, and its result back to the client.
-A lost worker's task goes back to its place in the backlog, or is given up after `max_attempts` deaths. Sessions are
+A lost worker's task goes back to its place in the backlog, or is given up after `max_attempts` deaths. Where tasks are
+short and many wait, a busy worker is given a second one, which is recalled if the first turns out slow. Sessions are
 named by their peer (a routing id); whoever speaks without a session is told Who and opens one.
 """
 
@@ -28,19 +29,22 @@ from broker.actions import (
 from broker.frozen import FrozenProcesses
 from broker.ledger import Ledger
 from broker.roster import Roster
+from broker.seconds import Seconds
 from broker.tasks import Client, Death, Disowned, Peer, Task
 from broker.workers import LostBy, Worker
 from protocol import messages
 from protocol.errors import CrashedAttempt
 from protocol.failures import pack_crashes, pack_raised
-from protocol.messages import Epoch, FromClient, FromWorker, Heartbeat, Id, Outcome, Payload, Ready
+from protocol.messages import Epoch, FromClient, FromWorker, Heartbeat, Id, Outcome, Payload, Ready, ToWorker
 from protocol.quarantine import file_of
 from protocol.settings import Settings
 
 MAX_CLIENTS = 4_096
 SETTLE_S = 0.05
+RETURN_S = 0.25
 KILLED = (LostBy.RUN_TIMEOUT, LostBy.CANCELLED)
-MAY_BE_FROZEN = (LostBy.SILENCE, LostBy.UNREACHABLE, LostBy.RECYCLED)
+MAY_BE_FROZEN = (LostBy.SILENCE, LostBy.UNREACHABLE, LostBy.CUT_OFF, LostBy.RECYCLED)
+NEVER_RECEIVED = (LostBy.GONE, LostBy.UNREACHABLE)
 NO_SIGNALS: Mapping[Id, int] = MappingProxyType({})
 
 
@@ -56,6 +60,7 @@ class BrokerCore:
         self.epoch = epoch
         self.ledger = Ledger(settings)
         self.roster = Roster()
+        self.seconds = Seconds()
         self.frozen = FrozenProcesses(settings.liveness)
         self.clients: dict[Id, Client] = {}
         self._client_at: dict[Peer, Client] = {}
@@ -152,11 +157,20 @@ class BrokerCore:
     def _cancel(self, task: Task | None, *, kill: bool, now: float) -> list[Action]:
         if task is None:
             return []
+        actions: list[Action] = []
         if task.is_queued:
             self.ledger.withdraw(task, "cancelled", now)
-            return []
-        task.disowned = Disowned.CANCELLED
-        return self._lose(self.roster.holder(task), LostBy.CANCELLED, now) if kill else []
+        else:
+            task.disowned = Disowned.CANCELLED
+            holder = self.roster.holder(task)
+            if holder.task is not task:
+                actions = self._recall(holder, now)
+            elif kill:
+                actions = self._lose(holder, LostBy.CANCELLED, now)
+        for worker in self.roster.recalled_from(task.id) if kill else ():  # it may have begun it
+            self.roster.hasten(worker, RETURN_S, LostBy.CANCELLED, now)
+            self._check_by(worker.deadline)
+        return actions
 
     def _forget_client(self, client: Client, now: float) -> list[Action]:
         del self.clients[client.id]
@@ -183,6 +197,8 @@ class BrokerCore:
         match message:
             case messages.Result():
                 return self._finish(worker, message, now)
+            case messages.Returned():
+                return self._settle(worker, message, now)
             case messages.Bye():
                 return self._lose(worker, LostBy.GOODBYE, now) + self._assign(now)
             case _:
@@ -212,18 +228,32 @@ class BrokerCore:
             ]
         return [SendToHeartbeat(peer, messages.Pong(self.epoch)), *actions]
 
-    def on_worker_unreachable(self, peer: Peer, now: float) -> list[Action]:
-        """A message could not be sent. The task that it carried never reached the worker: it costs no attempt."""
-        worker = self.roster.at(peer)
-        return [] if worker is None else self._lose(worker, LostBy.UNREACHABLE, now) + self._assign(now)
+    def on_worker_unreachable(self, peer: Peer, unsent: ToWorker, now: float) -> list[Action]:
+        """A message could not be sent. The task that it carried never reached the worker: it costs no attempt.
 
-    def on_unreadable(self, peer: Peer, why: str, now: float) -> list[Action]:
-        """The payload that this worker was to be given cannot be read: its client is gone, or waits for it no more."""
+        Nor does one that was to follow it; but the one before it may be what ended the worker.
+        """
         worker = self.roster.at(peer)
-        if worker is None or worker.task is None:
+        if worker is None:
             return []
-        task = worker.task
-        self.roster.release(worker)
+        was_told_more = isinstance(unsent, messages.Recall) or (
+            isinstance(unsent, messages.Task) and unsent.lease != worker.lease
+        )
+        by = LostBy.CUT_OFF if was_told_more else LostBy.UNREACHABLE
+        return self._lose(worker, by, now) + self._assign(now)
+
+    def on_unreadable(self, peer: Peer, lease: int, why: str, now: float) -> list[Action]:
+        """The payload that was to go out under this lease cannot be read: its client is gone, or waits no more."""
+        worker = self.roster.at(peer)
+        if worker is None:
+            return []
+        if worker.second is not None and worker.second.lease == lease:
+            task = self.roster.take_second(worker).task
+        elif worker.task is not None and worker.lease == lease:
+            task = worker.task
+            self._release(worker, now)
+        else:
+            return []
         raised = pack_raised(
             "UnreadableError", f"its payload in shared memory cannot be read: {why}; submit it again", ""
         )
@@ -243,7 +273,8 @@ class BrokerCore:
     ) -> list[Action]:
         """The kernel says that the processes behind these sessions ended, some of them by signals that it can name.
 
-        To be called in each turn, with none as well.
+        To be called in each turn when all results are read, with none as well: seconds that have waited for too long
+        are recalled then.
 
         Whatever killed a busy one may be killing more: who dies within `SETTLE_S` is learnt of before anything is
         assigned. Else a task would go from one dying worker to the next, an attempt each, before any had begun it.
@@ -253,13 +284,16 @@ class BrokerCore:
             return self._assign(now)
         incarnations = dict.fromkeys(incarnations)
         lost = [self.roster.workers[incarnation] for incarnation in incarnations if incarnation in self.roster.workers]
-        if any(worker.task is not None for worker in lost):
+        if any(worker.task is not None or worker.recalled is not None for worker in lost):
             self._settles_at = now + SETTLE_S
             self._check_by(self._settles_at)
         actions: list[Action] = [UnwatchProcess(incarnation) for incarnation in self.frozen.ended(incarnations)]
         for worker in lost:
             by = LostBy.RUN_TIMEOUT if worker.has_overrun(now) else LostBy.PROCESS_EXIT
             actions += self._lose(worker, by, now, signals.get(worker.incarnation))
+        if not self._is_draining:
+            for worker in self.seconds.overdue(now):
+                actions += self._recall(worker, now)
         return actions + self._assign(now)
 
     def on_probe(self, incarnation: Id, now: float, *, has_progress: bool) -> list[Action]:
@@ -314,26 +348,38 @@ class BrokerCore:
     def _finish(self, worker: Worker, result: messages.Result, now: float) -> list[Action]:
         task = worker.task
         if task is None or (result.epoch, result.lease, result.task_id) != (self.epoch, worker.lease, task.id):
-            self.counters["stale_results"] += 1
-            return []
-        if result.outcome is Outcome.UNREADABLE and task.is_shared:
-            worker.assigned_at, worker.deadline = now, now + task.run_timeout_ms / 1000
-            return [self._assignment(worker, task, is_by_value=True)]
+            return self._settle(worker, result, now)
+        if result.outcome is Outcome.UNREADABLE and task.is_shared and not task.goes_by_value:
+            task.goes_by_value = True
+            self._release(worker, now)
+            return [*self._return(worker, task, now), *self._assign(now)]
         if result.outcome not in messages.WORKER_OUTCOMES:
             self.counters["bad_frames"] += 1
             return []
         is_ok = result.outcome is Outcome.OK
         worker.tasks_completed += is_ok
         worker.tasks_failed += not is_ok
-        fields = _attempt(worker, task) | {
-            "duration_ms": _ms(now - worker.assigned_at),
-            "outcome": result.outcome.value,
-        }
-        self.roster.release(worker)
+        run_s = now - worker.assigned_at
+        self.seconds.observe(run_s)
+        fields = _attempt(worker, task) | {"duration_ms": _ms(run_s), "outcome": result.outcome.value}
+        self._release(worker, now)
         worker.wants_recycling = result.recycle
         answer = self._answer(task, result.outcome, result.payload, "completed" if is_ok else "failed")
         report = Report("task_completed" if is_ok else "task_failed", fields)
         return [*answer, report, *(self._recycle(now) if result.recycle else ()), *self._assign(now)]
+
+    def _release(self, worker: Worker, now: float) -> None:
+        self.roster.release(worker, now)
+        self._check_by(worker.deadline)
+
+    def _settle(self, worker: Worker, told: messages.Returned | messages.Result, now: float) -> list[Action]:
+        """The worker tells of a lease that is not its task's: it can only be that of what was recalled."""
+        is_of_recalled = worker.recalled is not None and (told.epoch, told.lease) == (self.epoch, worker.recalled.lease)
+        self.counters["stale_results"] += isinstance(told, messages.Result) or not is_of_recalled
+        if not is_of_recalled:
+            return []
+        self.roster.settle(worker)
+        return [*(self._recycle(now) if worker.wants_recycling else ()), *self._assign(now)]
 
     def _recycle(self, now: float) -> list[Action]:
         """Tells a worker that wants it to end and come back: only one at a time, and none while another is away."""
@@ -343,7 +389,7 @@ class BrokerCore:
             self._check_by(until)
             return []
         for worker in tired:
-            if worker.peer is not None and worker.task is None:  # the others: after their next result
+            if worker.peer is not None and worker.state == "idle":  # the others: after their next result
                 return [SendToWorker(worker.peer, messages.Recycle()), *self._lose(worker, LostBy.RECYCLED, now)]
         return []
 
@@ -353,6 +399,9 @@ class BrokerCore:
 
     def _lose(self, worker: Worker, by: LostBy, now: float, signal: int | None = None) -> list[Action]:
         """Ends a worker's session; the task in its hands goes back to its place, or is given up.
+
+        A second in its hands goes back at no cost: it was not begun, or so the worker said. But its last words may be
+        lost, so where a worker died neither of the two shares a worker's hands with another task any more.
 
         `signal` is what ended the process, where that is known.
 
@@ -379,40 +428,88 @@ class BrokerCore:
         actions.append(Report("worker_lost" if by.is_loss else "worker_stopped", fields))
         if worker.task is not None:
             actions += self._take_back(worker, worker.task, by, now, signal)
+        if worker.second is not None:
+            second, worker.second = worker.second.task, None
+            second.goes_alone |= by.costs_attempt
+            actions += self._return(worker, second, now)
         return actions
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     def _assign(self, now: float) -> list[Action]:
-        if now < self._settles_at:
+        if now < self._settles_at or self._is_draining:
             return []
         actions: list[Action] = []
-        while self.roster.idle_count and not self._is_draining and (task := self.ledger.backlog.pop(now)) is not None:
-            self._lease += 1
-            task.assignments += 1
+        while self.roster.idle_count and (task := self._next_task(now)) is not None:
             worker = self.roster.occupy(task, self._lease, now)
-            self._check_by(now + task.run_timeout_ms / 1000)
-            fields = _attempt(worker, task) | {
-                "queued_ms": _ms(task.waited_s),
-                "queue_depth": self.ledger.backlog.depth,
-            }
-            is_by_value = task.is_shared and not worker.is_local
-            actions += (Report("task_assigned", fields), self._assignment(worker, task, is_by_value=is_by_value))
+            self._check_by(worker.deadline)
+            actions += self._assignment(worker, task)
+        return actions + self._assign_seconds(now) if self.seconds.are_worth_it else actions
+
+    def _assign_seconds(self, now: float) -> list[Action]:
+        """Gives what waits to busy workers, while enough waits for that to cost nobody anything.
+
+        Of fewer tasks than workers each would be begun sooner by whoever is idle next. In arrival order: where the
+        oldest may be no second, nobody goes past it.
+        """
+        actions: list[Action] = []
+        while (
+            self.ledger.backlog.depth >= len(self.roster.workers)
+            and (oldest := self.ledger.backlog.oldest()) is not None
+            and oldest.may_be_second
+            and (worker := self.roster.next_for_second(now, self.seconds.patience_s, self.settings.liveness / 2))
+            and (task := self._next_task(now)) is not None
+        ):
+            self.roster.give_second(worker, task, self._lease)
+            self.seconds.expect(worker, now)
+            actions += self._assignment(worker, task, is_second=True)
         return actions
 
-    def _assignment(self, worker: Worker, task: Task, *, is_by_value: bool) -> Action:
+    def _next_task(self, now: float) -> Task | None:
+        """The oldest that waits, under a new lease."""
+        task = self.ledger.backlog.pop(now)
+        if task is not None:
+            self._lease += 1
+            task.assignments += 1
+        return task
+
+    def _assignment(self, worker: Worker, task: Task, *, is_second: bool = False) -> tuple[Action, Action]:
+        """Tells worker and log of the latest lease."""
         assert worker.peer is not None, "who is given a task has a peer"  # noqa: S101
+        fields = _attempt(worker, task) | {"queued_ms": _ms(task.waited_s), "queue_depth": self.ledger.backlog.depth}
+        if is_second:
+            fields["second"] = True
         words = messages.Task(
-            self.epoch, worker.lease, task.id, task.assignments, task.run_timeout_ms, task.is_shared, task.payload
+            self.epoch, self._lease, task.id, task.assignments, task.run_timeout_ms, task.is_shared, task.payload
         )
-        return SendByValue(worker.peer, words) if is_by_value else SendToWorker(worker.peer, words)
+        is_by_value = task.is_shared and (task.goes_by_value or not worker.is_local)
+        send = SendByValue(worker.peer, words) if is_by_value else SendToWorker(worker.peer, words)
+        return Report("task_assigned", fields), send
+
+    def _recall(self, worker: Worker, now: float) -> list[Action]:
+        """Takes a second back before it is begun, if it is not too late for that."""
+        assert worker.peer is not None, "who has a second has a peer"  # noqa: S101
+        second = self.roster.recall(worker)
+        return [SendToWorker(worker.peer, messages.Recall(second.lease)), *self._return(worker, second.task, now)]
+
+    def _return(self, worker: Worker, task: Task, now: float) -> list[Action]:
+        """A task that was not begun goes back to its place, as if it had never left it."""
+        if task.disowned is not None:
+            self.ledger.end(task, task.disowned.value)
+            return []
+        fields = _attempt(worker, task)
+        task.assignments -= 1
+        task.was_returned = True
+        self.ledger.backlog.add(task, now)
+        return [Report("task_returned", fields | {"queue_depth": self.ledger.backlog.depth})]
 
     def _take_back(self, worker: Worker, task: Task, by: LostBy, now: float, signal: int | None) -> list[Action]:
         fields = _attempt(worker, task)
         worker.task = None
         if by.costs_attempt:
             task.deaths.append(Death(worker.name, by.reason, signal, worker.assigned_at, now))
-        if by in (LostBy.GONE, LostBy.UNREACHABLE):
+            task.goes_alone = True
+        if by in NEVER_RECEIVED:
             task.assignments -= 1
         if by is LostBy.RUN_TIMEOUT or task.disowned is not None:
             return self._answer(task, Outcome.RUN_TIMEOUT, b"", "timed_out")
@@ -440,8 +537,9 @@ class BrokerCore:
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def next_check(self) -> float:
-        """When `on_tick` has something to look at, at the earliest."""
-        return self._next_check
+        """When `on_tick`, or for seconds `on_process_exit`, has something to look at, at the earliest."""
+        due = inf if self._is_draining else max(self.seconds.next_due(), self._has_read_by)
+        return min(self._next_check, due)
 
     def on_tick(self, now: float) -> list[Action]:
         """Judges who has been silent, and what has run, for too long. To be called when all sockets are drained."""
@@ -476,7 +574,7 @@ class BrokerCore:
         return [Report("broker_paused", {"workers": len(self.roster.workers), "clients": len(self.clients)})]
 
     def on_drain(self) -> list[Action]:
-        """Assigns nothing more; what is in flight may end."""
+        """Assigns nothing more, and recalls nothing; what is in flight may end."""
         self._is_draining = True
         return [
             Report("broker_draining", {"in_flight": self.ledger.in_flight, "queue_depth": self.ledger.backlog.depth})
@@ -488,7 +586,8 @@ class BrokerCore:
 
     def _judge(self, worker: Worker, now: float) -> list[Action]:
         if worker.deadline <= now:
-            return self._lose(worker, LostBy.RUN_TIMEOUT, now)
+            recalled = worker.recalled if worker.task is None else None
+            return self._lose(worker, recalled.by if recalled else LostBy.RUN_TIMEOUT, now)
         if worker.last_seen + self.settings.liveness <= now:
             return [ProbeProcess(worker.incarnation)] if worker.is_local else self._lose(worker, LostBy.SILENCE, now)
         if worker.is_local and not worker.is_suspect and worker.last_seen + self.settings.liveness / 2 <= now:
@@ -510,8 +609,12 @@ class BrokerCore:
 
     def audit(self) -> list[str]:
         """The invariants that do not hold; empty but for a bug. For tests: it looks at every task."""
-        held = [worker.task for worker in self.roster.workers.values() if worker.task is not None]
-        broken = [*self.roster.audit(), *self.ledger.audit(held)]
+        workers = self.roster.workers.values()
+        held = [worker.task for worker in workers if worker.task is not None]
+        seconds = [worker.second.task for worker in workers if worker.second is not None]
+        broken = [*self.roster.audit(), *self.ledger.audit(held + seconds), *self.seconds.audit(workers)]
+        if any(task.assignments != 1 or task.goes_alone or task.was_returned for task in seconds):
+            broken.append("a second was assigned before, or is to go alone")
         if any(self.clients.get(client.id) is not client for client in self._client_at.values()):
             broken.append("a peer leads to a client that is forgotten")
         return broken

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from math import inf
 
 from broker.tasks import Peer, Task
-from broker.workers import Worker
+from broker.workers import LostBy, Recalled, Second, Worker
 from protocol.messages import Id
 
 MAX_WORKERS = 4_096
@@ -15,13 +15,15 @@ AWAY_S = 10.0
 class Roster:
     """All sessions by incarnation; the idle ones in the order in which they became idle.
 
-    Invariant: a worker is in the idle list if and only if it has a peer and no task.
+    Invariants: a worker is in the idle list if and only if it has a peer, no task and nothing recalled. Those that
+    could be given a second, in the order in which they began their tasks, have a task, no second and nothing recalled.
     """
 
     def __init__(self) -> None:
         self.workers: dict[Id, Worker] = {}
         self._at: dict[Peer, Worker] = {}
         self._idle: dict[Id, Worker] = {}
+        self._one_handed: dict[Id, Worker] = {}
         self._away_since: dict[str, float] = {}
 
     @property
@@ -40,7 +42,15 @@ class Roster:
 
     def holder(self, task: Task) -> Worker:
         """The worker that has this task in its hands."""
-        return next(worker for worker in self.workers.values() if worker.task is task)
+        return next(
+            worker
+            for worker in self.workers.values()
+            if worker.task is task or (worker.second is not None and worker.second.task is task)
+        )
+
+    def recalled_from(self, task_id: Id) -> list[Worker]:
+        """The workers that have not told yet what became of this task."""
+        return [each for each in self.workers.values() if each.recalled and each.recalled.task_id == task_id]
 
     def sessions_of(self, name: str, pid: int) -> list[Worker]:
         """The sessions of this very process; more than one only while a new one opens."""
@@ -65,21 +75,76 @@ class Roster:
         """The session ended."""
         del self.workers[worker.incarnation]
         self._idle.pop(worker.incarnation, None)
+        self._one_handed.pop(worker.incarnation, None)
         if worker.peer is not None:
             del self._at[worker.peer]
 
     def occupy(self, task: Task, lease: int, now: float) -> Worker:
         """Puts the task into the hands of the worker that has been idle for longest. There must be one."""
         worker = self._idle.pop(next(iter(self._idle)))
-        worker.task, worker.lease, worker.assigned_at = task, lease, now
-        worker.deadline = now + task.run_timeout_ms / 1000
-        worker.idle_since = None
+        worker.begin(task, lease, now)
+        self._one_handed[worker.incarnation] = worker
         return worker
 
-    def release(self, worker: Worker) -> None:
-        """The worker gave its task back, done."""
+    def release(self, worker: Worker, now: float) -> None:
+        """The worker's task is in its hands no more: its second is its task now, or it is idle.
+
+        Not yet if one was recalled of which it has not told: it may run that one.
+        """
+        second, worker.second = worker.second, None
+        self._one_handed.pop(worker.incarnation, None)
+        if second is not None:
+            worker.begin(second.task, second.lease, now)
+            self._one_handed[worker.incarnation] = worker
+            return
         worker.task, worker.lease, worker.deadline = None, 0, inf
-        self._idle[worker.incarnation] = worker
+        if worker.recalled is None:
+            self._idle[worker.incarnation] = worker
+        else:
+            worker.deadline = now + worker.recalled.patience_s
+
+    def next_for_second(self, now: float, patience_s: float, silence_s: float) -> Worker | None:
+        """Of those that may be given a second, the one that has been at its task for longest.
+
+        Who may not is not looked at again before its next task, so that this is no search.
+        """
+        while self._one_handed:
+            worker = next(iter(self._one_handed.values()))
+            if worker.may_get_second(now, patience_s, silence_s):
+                return worker
+            del self._one_handed[worker.incarnation]
+        return None
+
+    def give_second(self, worker: Worker, task: Task, lease: int) -> None:
+        """Puts the task into its hands, behind the one that it has."""
+        worker.second = Second(task, lease)
+        del self._one_handed[worker.incarnation]
+
+    def take_second(self, worker: Worker) -> Second:
+        """Takes its second out of its hands, where it never was."""
+        second, worker.second = worker.second, None
+        assert second is not None, "only who has a second can lose it"  # noqa: S101
+        return second
+
+    def recall(self, worker: Worker) -> Second:
+        """Takes its second out of its hands, as far as we know."""
+        second = self.take_second(worker)
+        worker.recalled = Recalled(second.task.id, second.lease, second.task.run_timeout_ms / 1000)
+        return second
+
+    def hasten(self, worker: Worker, patience_s: float, by: LostBy, now: float) -> None:
+        """It has only so long, from the end of its task on, to tell what became of what was recalled."""
+        assert worker.recalled is not None, "only who was recalled one can be hastened"  # noqa: S101
+        worker.recalled.patience_s, worker.recalled.by = patience_s, by
+        if worker.task is None:
+            worker.deadline = min(worker.deadline, now + patience_s)
+
+    def settle(self, worker: Worker) -> None:
+        """It told what became of what was recalled."""
+        worker.recalled = None
+        if worker.task is None:
+            worker.deadline = inf
+            self._idle[worker.incarnation] = worker
 
     def mark_away(self, worker: Worker, now: float) -> None:
         """Remembers since when this name is missing, for as long as there are not too many."""
@@ -100,8 +165,16 @@ class Roster:
     def audit(self) -> Iterable[str]:
         """The invariants that do not hold."""
         for worker in self.workers.values():
-            if (worker.incarnation in self._idle) != (worker.peer is not None and worker.task is None):
+            if (worker.incarnation in self._idle) != (worker.state == "idle"):
                 yield f"worker {worker.name} is {worker.state}, the idle list says otherwise"
+            if worker.second is not None and (worker.task is None or worker.recalled is not None):
+                yield f"worker {worker.name} has a second without a task, or while one is recalled"
+            if worker.incarnation in self._one_handed and (
+                worker.task is None or worker.second is not None or worker.recalled is not None
+            ):
+                yield f"worker {worker.name} is listed for a second that it must not have"
+            if (worker.deadline < inf) != (worker.task is not None or worker.recalled is not None):
+                yield f"worker {worker.name} has a deadline for nothing, or none"
             if worker.peer is not None and self._at.get(worker.peer) is not worker:
                 yield f"worker {worker.name} cannot be found by its peer"
         if len(self._at) != sum(worker.peer is not None for worker in self.workers.values()):

@@ -278,7 +278,7 @@ class Server:
                 self._report(action)
             case SendToWorker(peer, message):
                 if not self._send(self._backend, [peer, *encode(message)]):
-                    return self._core.on_worker_unreachable(peer, time.monotonic())
+                    return self._core.on_worker_unreachable(peer, message, time.monotonic())
             case SendToClient(peer, message):
                 if not self._send(self._frontend, [peer, *encode(message)]):
                     return self._core.on_client_unreachable(peer)
@@ -286,7 +286,7 @@ class Server:
                 try:
                     payload = self._by_value(assignment.payload, assignment.task_id)
                 except UnreadableError as error:
-                    return self._core.on_unreadable(peer, str(error), time.monotonic())
+                    return self._core.on_unreadable(peer, assignment.lease, str(error), time.monotonic())
                 message = replace(assignment, is_shared=False, payload=payload)
                 return self._done(SendToWorker(peer, message))
             case SendToHeartbeat(peer, message):

@@ -48,9 +48,11 @@ class Client:
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """One task. It is in exactly one place: the backlog (`is_queued`) or one worker's hands (`lease` is that worker's).
+    """One task. It is in exactly one place: the backlog (`is_queued`) or one worker's hands, as its task or its second.
 
-    The payload of one that `is_shared` is a reference to its client's shared memory.
+    The payload of one that `is_shared` is a reference to its client's shared memory; it `goes_by_value` after a worker
+    could not read that. One that `goes_alone` shares no hands with another, since a worker died with it in its hands;
+    one that `was_returned` was in a worker's hands and not begun.
     Instants and durations are in seconds. `waited_s` sums the time in the backlog over all attempts,
     and what its client had counted before.
     """
@@ -67,6 +69,14 @@ class Task:
     assignments: int = 0
     deaths: list[Death] = field(default_factory=list)
     disowned: Disowned | None = None
+    goes_by_value: bool = False
+    goes_alone: bool = False
+    was_returned: bool = False
+
+    @property
+    def may_be_second(self) -> bool:
+        """Whether it may wait in the hands of a busy worker: once at most, and never after a loss."""
+        return self.assignments == 0 and not self.goes_alone and not self.was_returned
 
     @property
     def is_queued(self) -> bool:

@@ -13,6 +13,7 @@ class LostBy(Enum):
     """Why a session ended: what is logged, whether that is a loss, and whether it costs the task in hand an attempt.
 
     GONE: the process had ended before it could be watched, so the task that it was given has reached nobody either.
+    UNREACHABLE, CUT_OFF: a message could not be sent; in the first case the task in hand was never received.
     OUT_OF_STEP: it says that it is idle while we believe it busy: a message was lost with a connection in between.
     """
 
@@ -24,6 +25,7 @@ class LostBy(Enum):
     GONE = ("process_exit", True, False)
     OUT_OF_STEP = ("out_of_step", True, True)
     UNREACHABLE = ("unreachable", True, False)
+    CUT_OFF = ("unreachable", True, True)
     REVOKED = ("revoked", True, False)
     RENEWED = ("renewed", False, False)
     RECYCLED = ("recycled", False, False)
@@ -36,14 +38,37 @@ class LostBy(Enum):
 
 
 @dataclass(slots=True, eq=False)
+class Second:
+    """A task that waits in a worker's hands until the one before it is done."""
+
+    task: Task
+    lease: int
+
+
+@dataclass(slots=True, eq=False)
+class Recalled:
+    """A second that was recalled, until the worker tells what became of it: it may have begun it already.
+
+    The task itself is in other hands. When the worker's own task has ended, it has `patience_s` to tell; its session
+    ends `by` that otherwise.
+    """
+
+    task_id: Id
+    lease: int
+    patience_s: float
+    by: LostBy = LostBy.RUN_TIMEOUT
+
+
+@dataclass(slots=True, eq=False)
 class Worker:
     """One session of a worker process.
 
     `peer` is None, and `session` 0, while only heartbeats told of it: it introduced itself while busy with an older
     epoch's task, and can be given nothing before its READY. `lease` is that of `task`, 0 without one; `deadline` is the
-    end of its run timeout, infinity without one. `idle_since` is when its heartbeats began to say that it has no task
-    though it has one, None if they agree with us. `pid` is the kernel's word where the socket is local
-    (`is_local`), or else the worker's own. Instants are the broker's clock, in seconds.
+    end of its run timeout, infinity without one. It has a `second` only while it has a task, and none while one is
+    `recalled`; what is still recalled when its task has ended must be told of by the `deadline`. `idle_since` is when
+    its heartbeats began to say that it has no task though it has one, None if they agree with us. `pid` is the kernel's
+    word where the socket is local (`is_local`), or else the worker's own. Instants are the broker's clock, in seconds.
     """
 
     incarnation: Id
@@ -59,6 +84,8 @@ class Worker:
     lease: int = 0
     assigned_at: float = 0.0
     deadline: float = inf
+    second: Second | None = None
+    recalled: Recalled | None = None
     is_suspect: bool = False
     is_draining: bool = False
     wants_recycling: bool = False
@@ -66,6 +93,22 @@ class Worker:
     tasks_completed: int = 0
     tasks_failed: int = 0
     rss_bytes: int | None = None
+
+    def begin(self, task: Task, lease: int, now: float) -> None:
+        """This is its task from now on."""
+        self.task, self.lease, self.assigned_at = task, lease, now
+        self.deadline = now + task.run_timeout_ms / 1000
+        self.idle_since = None
+
+    def may_get_second(self, now: float, patience_s: float, silence_s: float) -> bool:
+        """Whether a task would be begun soon in its hands, and is safe there."""
+        return (
+            self.task is not None
+            and not self.task.goes_alone
+            and now < self.assigned_at + patience_s
+            and now < self.last_seen + silence_s
+            and not (self.is_suspect or self.is_draining or self.wants_recycling)
+        )
 
     def has_overrun(self, now: float) -> bool:
         """Whether its task has had its run timeout: by then its own timer ends it, if the broker does not."""
@@ -84,7 +127,7 @@ class Worker:
 
     @property
     def state(self) -> Literal["idle", "busy", "draining"]:
-        """Idle, or busy with our task or an older epoch's; draining if that is its last one."""
-        if self.task is None and self.peer is not None:
+        """Idle, or busy with our task, one that was recalled or an older epoch's; draining if that is its last one."""
+        if self.task is None and self.recalled is None and self.peer is not None:
             return "idle"
         return "draining" if self.is_draining else "busy"

@@ -231,6 +231,14 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """The task of this lease was recalled before it was begun, and is back in the broker's hands."""
+
+    epoch: Epoch
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """A worker's heartbeat, from a socket of its own. Answered by Pong, or by Who if the session is unknown.
 
@@ -267,6 +275,13 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Recall:
+    """Do not begin the task of this lease. Answered by Returned, or by its Result if it has been begun."""
+
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
 class Recycle:
     """End, to be started anew: no other worker is away. To one that asked for it and is idle; its session is over."""
 
@@ -281,8 +296,8 @@ class Bye:
 
 FromClient: TypeAlias = Hello | Submit | Expire | Cancel | Ping | AskStats | Bye
 ToClient: TypeAlias = Welcome | Answer | Reject | Waited | Pong | Who | Stats | Bye
-FromWorker: TypeAlias = Ready | Result | Bye
-ToWorker: TypeAlias = Welcome | Task | Recycle | Who | Bye
+FromWorker: TypeAlias = Ready | Result | Returned | Bye
+ToWorker: TypeAlias = Welcome | Task | Recall | Recycle | Who | Bye
 ToHeartbeat: TypeAlias = Pong | Who
 Message: TypeAlias = FromClient | ToClient | FromWorker | ToWorker | Heartbeat
 
@@ -346,8 +361,8 @@ class Inlet(Generic[M]):
 
 FROM_CLIENT: Inlet[FromClient] = Inlet(Hello, Submit, Expire, Cancel, Ping, AskStats, Bye)
 TO_CLIENT: Inlet[ToClient] = Inlet(Welcome, Answer, Reject, Waited, Pong, Who, Stats, Bye)
-FROM_WORKER: Inlet[FromWorker] = Inlet(Ready, Result, Bye)
-TO_WORKER: Inlet[ToWorker] = Inlet(Welcome, Task, Recycle, Who, Bye)
+FROM_WORKER: Inlet[FromWorker] = Inlet(Ready, Result, Returned, Bye)
+TO_WORKER: Inlet[ToWorker] = Inlet(Welcome, Task, Recall, Recycle, Who, Bye)
 FROM_HEARTBEAT: Inlet[Heartbeat] = Inlet(Heartbeat)
 TO_HEARTBEAT: Inlet[ToHeartbeat] = Inlet(Pong, Who)
 

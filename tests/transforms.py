@@ -131,8 +131,10 @@ def fork_kill(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts 
 
 
 def large(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | None) -> bytes:  # noqa: ARG001
-    """So many bytes: `large:BYTES`."""
-    return bytes(int(_argument(race)))
+    """So many bytes: `large:BYTES`, or after a while `large:BYTES:SECONDS`."""
+    size, _, seconds = _argument(race).partition(":")
+    time.sleep(float(seconds or 0))
+    return bytes(int(size))
 
 
 def hoard(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | None) -> dict[str, Any]:

@@ -1,10 +1,14 @@
-"""The worker's decisions: its session with the broker and the task in hand. Knows no socket, clock or transform.
+"""The worker's decisions: its session with the broker and the tasks in hand. Knows no socket, clock or transform.
 
 A session is one incarnation on one fresh socket, opened by READY and confirmed by WELCOME, which names the broker's
 epoch. It ends when the broker no longer knows it (WHO) or has become another (a new epoch). A busy worker finishes
 first: its result would be stale, and is dropped.
+
+A task that comes while another runs waits in the hand. All that the broker has said is heard before it is begun: it may
+have been recalled.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
@@ -18,13 +22,18 @@ from protocol.messages import (
     Name,
     Outcome,
     Ready,
+    Recall,
     Recycle,
     Result,
+    Returned,
     Task,
     ToWorker,
     Welcome,
     Who,
 )
+
+MAX_TASKS = 2
+"""In hand and running, of a broker that keeps to the protocol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +95,17 @@ class Session:
 
 
 class WorkerCore:
-    """One worker's session and task.
+    """One worker's session, its task, and what waits in its hand.
 
     Invariants: `task` is set from its Execute to its `on_finished`; a result is sent at most once, and only into the
-    session that brought its task.
+    session that brought its task. The hand is that session's, too.
     """
 
     def __init__(self, identity: Identity, new_id: Callable[[], Id], *, liveness_s: float, max_tasks: int) -> None:
         self.identity = identity
         self.session = Session(new_id())
         self.task: Task | None = None
+        self._hand: deque[Task] = deque()
         self.payload_limit = 0
         self.tasks_done = 0
         self._new_id = new_id
@@ -105,6 +115,11 @@ class WorkerCore:
         self._is_session_lost = False
         self._sessions = 0
         self.is_leaving = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it runs or holds a task. Another thread may ask, hence the hand first: it empties into `task`."""
+        return bool(self._hand) or self.task is not None
 
     def start(self, now: float) -> list[Action]:
         """The first session."""
@@ -119,10 +134,10 @@ class WorkerCore:
                 self._welcome_by = inf
                 return [Report("broker_found")]
             case Task():
-                if self.task is not None or message.epoch != self.session.epoch:
-                    return []
-                self.task = message
-                return [Execute(message)]
+                self._take(message)
+                return []
+            case Recall(lease):
+                return self._give_back(lease)
             case Who():
                 return self.on_session_lost(self.session.incarnation, now)
             case Recycle():
@@ -132,10 +147,19 @@ class WorkerCore:
             case _:
                 assert_never(message)
 
+    def begin(self) -> list[Action]:
+        """The next task in hand. To be called when all that the broker has said was heard."""
+        if self.task is not None or not self._hand:
+            return []
+        self.task = self._hand[0]  # before it leaves the hand: another thread may ask `is_busy`
+        self._hand.popleft()
+        return [Execute(self.task)]
+
     def on_session_lost(self, incarnation: Id, now: float) -> list[Action]:
         """The broker does not know this incarnation, or is another than it was."""
         if incarnation != self.session.incarnation or self.is_leaving:
             return []
+        self._hand.clear()
         if self.task is not None:
             self._is_session_lost = True
             return []
@@ -160,7 +184,8 @@ class WorkerCore:
         return actions
 
     def on_terminate(self) -> list[Action]:
-        """Asked to end: at once when idle, after the reply when busy."""
+        """Asked to end: at once when nothing runs, else after the reply. The goodbye gives back what is in hand."""
+        self._hand.clear()
         if self.task is None:
             return self._leave()
         self.is_leaving = True
@@ -176,8 +201,25 @@ class WorkerCore:
 
     def audit(self) -> list[str]:
         """The invariants that do not hold; empty but for a bug. For tests."""
-        is_welcome = self.session.epoch is not None
-        return [] if self.task is None or is_welcome else ["a task came into a session that nobody welcomed"]
+        tasks = [*self._hand, *([self.task] if self.task is not None else [])]
+        broken = [] if not tasks or self.session.epoch is not None else ["a task in a session that nobody welcomed"]
+        if len(tasks) > MAX_TASKS or (self._hand and (self._is_session_lost or self.is_leaving)):
+            broken.append("more in hand than it may have")
+        return broken
+
+    def _take(self, task: Task) -> None:
+        """Tasks of another epoch, or more of them than a broker gives, are left alone."""
+        is_free = len(self._hand) + (self.task is not None) < MAX_TASKS
+        if is_free and task.epoch == self.session.epoch and not self._is_session_lost and not self.is_leaving:
+            self._hand.append(task)
+
+    def _give_back(self, lease: int) -> list[Action]:
+        """If it is not too late for that: of a task that was begun the result will tell."""
+        for task in self._hand:
+            if task.lease == lease:
+                self._hand.remove(task)
+                return [Send(Returned(task.epoch, lease))]
+        return []
 
     def _open(self, now: float) -> list[Action]:
         self.session = Session(self._new_id())

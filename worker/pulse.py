@@ -101,7 +101,7 @@ class Pulse:
             me.pid,
             me.version,
             me.started_at_ms,
-            busy=self._core.task is not None,
+            busy=self._core.is_busy,
             draining=self._main.is_asked_to_end(),
             rss_bytes=resident_bytes(),
         )

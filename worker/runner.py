@@ -81,9 +81,19 @@ class Runner:
         if self._termination.fileno() in ready:
             self._termination.drain()
         self._look_up()
-        if self._socket in ready and not self._has_left:
-            self._receive()
+        if self._socket in ready:
+            self._work()
         self._perform(self._core.on_tick(time.monotonic()))
+
+    def _work(self) -> None:
+        """Does all that there is to do, and hears what the broker says before each task."""
+        while not self._has_left:
+            self._receive()
+            begun = self._core.begin()
+            if not begun:
+                return
+            self._perform(begun)
+            self._outlet.flush_if_due()
 
     def _look_up(self) -> None:
         """Whether the session was lost, or somebody asked for the end."""
@@ -93,15 +103,14 @@ class Runner:
             self._perform(self._core.on_terminate())
 
     def _receive(self) -> None:
-        frames = receive(self._socket) if self._socket is not None else None
-        if frames is None:
-            return
-        try:
-            message = decode(frames, TO_WORKER)
-        except BadFrameError as error:
-            self._log.warning("bad_frame", reason=str(error))
-            return
-        self._perform(self._core.on_message(message, time.monotonic()))
+        """Hears all that has come."""
+        while self._socket is not None and not self._has_left and (frames := receive(self._socket)) is not None:
+            try:
+                message = decode(frames, TO_WORKER)
+            except BadFrameError as error:
+                self._log.warning("bad_frame", reason=str(error))
+                continue
+            self._perform(self._core.on_message(message, time.monotonic()))
 
     def _perform(self, actions: Iterable[Action]) -> None:
         todo = deque(actions)

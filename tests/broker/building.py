@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from broker.actions import Action, Report, SendToClient, SendToWorker
-from broker.core import BrokerCore
+from broker.core import SETTLE_S, BrokerCore
 from protocol.errors import CrashedAttempt
 from protocol.failures import pack_crashes
 from protocol.messages import (
@@ -98,6 +98,25 @@ def crashed(name: str, *workers: str) -> Answer:
     )
 
 
+def with_client(broker: BrokerCore, *tasks: str) -> BrokerCore:
+    broker.on_client(ALICE, hello(), now=0.0)
+    for name in tasks:
+        broker.on_client(ALICE, submit(name), now=0.0)
+    return broker
+
+
+def with_workers(broker: BrokerCore, count: int = 1, *, local: bool = True) -> BrokerCore:
+    for index in range(1, count + 1):
+        pid = 100 + index
+        broker.on_worker((W1, W2, W3)[index - 1], ready(f"worker-{index}", pid), 0.0, pid if local else None)
+    return broker
+
+
+def die(broker: BrokerCore, *names: str, now: float = 0.5) -> list[Action]:
+    """The ends of these processes, and the tick that follows when all has settled."""
+    return broker.on_process_exit([an_id(name) for name in names], now) + broker.on_tick(now + SETTLE_S)
+
+
 def deeds(actions: Iterable[Action]) -> list[Action]:
     """What is done; what is only told is left out."""
     return [action for action in actions if not isinstance(action, Report)]
@@ -148,6 +167,7 @@ def state_of(broker: BrokerCore) -> dict[str, Any]:
 def _slots(thing: Any) -> dict[str, Any]:  # noqa: ANN401  # a task, worker or client
     values = {name: getattr(thing, name) for name in thing.__slots__}
     values |= {"task": values["task"] and values["task"].id} if "task" in values else {}
+    values |= {"second": values["second"] and values["second"].lease} if "second" in values else {}
     values |= {"client": values["client"].id} if "client" in values else {}
     values |= {"tasks": sorted(values["tasks"])} if "tasks" in values else {}
     values |= {"deaths": list(values["deaths"])} if "deaths" in values else {}

@@ -5,7 +5,6 @@ import pytest
 
 from broker import core, roster
 from broker.actions import (
-    Action,
     KillProcess,
     ProbeProcess,
     Quarantine,
@@ -54,6 +53,7 @@ from tests.broker.building import (
     beat,
     crashed,
     deeds,
+    die,
     hello,
     ready,
     report,
@@ -62,28 +62,11 @@ from tests.broker.building import (
     submit,
     task,
     told,
+    with_client,
+    with_workers,
 )
 
 MakeBroker = Callable[..., BrokerCore]
-
-
-def with_client(broker: BrokerCore, *tasks: str) -> BrokerCore:
-    broker.on_client(ALICE, hello(), now=0.0)
-    for name in tasks:
-        broker.on_client(ALICE, submit(name), now=0.0)
-    return broker
-
-
-def with_workers(broker: BrokerCore, count: int = 1, *, local: bool = True) -> BrokerCore:
-    for index in range(1, count + 1):
-        pid = 100 + index
-        broker.on_worker((W1, W2, W3)[index - 1], ready(f"worker-{index}", pid), 0.0, pid if local else None)
-    return broker
-
-
-def die(broker: BrokerCore, *names: str, now: float = 0.5) -> list[Action]:
-    """The ends of these processes, and the tick that follows when all has settled."""
-    return broker.on_process_exit([an_id(name) for name in names], now) + broker.on_tick(now + core.SETTLE_S)
 
 
 # --- assignment -------------------------------------------------------------------------------------------------------
@@ -353,7 +336,7 @@ def test_worker_that_cannot_be_reached_costs_no_attempt(make_broker: MakeBroker)
     broker = with_client(make_broker(max_attempts=1), "t1")
     for _ in range(5):
         assert assigned(broker.on_worker(W1, ready(), now=0.0)) == [(W1, "t1")]
-        assert told(broker.on_worker_unreachable(W1, now=0.0)) == ["worker_lost", "task_requeued"]
+        assert told(broker.on_worker_unreachable(W1, WELCOME, now=0.0)) == ["worker_lost", "task_requeued"]
 
     assert deeds(broker.on_worker(W1, ready(), now=0.0))[1:] == [SendToWorker(W1, task("t1", lease=6, attempt=1))]
 
@@ -361,7 +344,7 @@ def test_worker_that_cannot_be_reached_costs_no_attempt(make_broker: MakeBroker)
 def test_task_that_reached_nobody_goes_on_to_the_next_idle_worker(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2), "t1")
 
-    actions = broker.on_worker_unreachable(W1, now=0.0)
+    actions = broker.on_worker_unreachable(W1, WELCOME, now=0.0)
 
     assert deeds(actions) == [SendToWorker(W2, task("t1", lease=2, attempt=1))]
 
@@ -926,7 +909,7 @@ def test_nobody_is_recycled_for_one_whose_welcome_cannot_be_delivered(broker: Br
     broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
     broker.on_worker(W2, result("t2", 2, recycle=True), now=1.1)
     broker.on_worker(W1_AGAIN, ready(session="fresh", pid=201, later_ms=1), now=1.5, local_pid=201)
-    broker.on_worker_unreachable(W1_AGAIN, now=1.5)
+    broker.on_worker_unreachable(W1_AGAIN, WELCOME, now=1.5)
 
     assert SendToWorker(W2, Recycle()) not in broker.on_tick(1.5)
 
@@ -1125,7 +1108,7 @@ def test_process_that_stays_silent_is_killed(broker: BrokerCore) -> None:
 
 def test_process_that_could_not_be_reached_and_stays_silent_is_killed(broker: BrokerCore) -> None:
     with_workers(broker)
-    broker.on_worker_unreachable(W1, now=1.0)
+    broker.on_worker_unreachable(W1, WELCOME, now=1.0)
 
     assert deeds(broker.on_tick(10.0)) == [KillProcess(an_id("worker-1"))]
 
@@ -1380,7 +1363,7 @@ def test_names_of_lost_workers_are_bounded(broker: BrokerCore, monkeypatch: pyte
     monkeypatch.setattr(roster, "MAX_NAMES_AWAY", 2)
     for name in ("a", "b", "c"):
         broker.on_worker(name.encode(), ready(name), now=0.0)
-        broker.on_worker_unreachable(name.encode(), now=0.0)
+        broker.on_worker_unreachable(name.encode(), WELCOME, now=0.0)
 
     assert told(broker.on_worker(b"a", ready("a"), now=1.0)) == ["worker_ready"]
     assert told(broker.on_worker(b"c", ready("c"), now=1.0)) == ["worker_restarted", "worker_ready"]

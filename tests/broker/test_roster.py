@@ -51,14 +51,14 @@ def test_occupied_worker_is_busy_until_its_deadline_and_idle_again_when_released
     assert (roster.idle_count, worker.state) == (0, "busy")
     assert roster.holder(TASK) is worker
 
-    roster.release(worker)
+    roster.release(worker, now=3.0)
     assert (worker.task, worker.lease, worker.deadline, roster.idle_count) == (None, 0, inf, 1)
 
 
 def test_longest_idle_worker_is_occupied_first() -> None:
     workers = [a_worker(f"s{index}", f"worker-{index}") for index in range(3)]
     roster = roster_of(*workers)
-    roster.release(roster.occupy(TASK, 1, now=0.0))
+    roster.release(roster.occupy(TASK, 1, now=0.0), now=1.0)
 
     assert [roster.occupy(TASK, 2, now=0.0) for _ in range(3)] == [workers[1], workers[2], workers[0]]
 
@@ -138,9 +138,9 @@ def test_roster_is_full_at_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_audit_finds_what_is_wrong() -> None:
     roster = roster_of(a_worker("s1"), a_worker("s2", "worker-2"))
-    roster.workers[an_id("s1")].task = TASK
+    roster.workers[an_id("s1")].begin(TASK, 1, 0.0)
     assert list(roster.audit()) == ["worker worker-1 is busy, the idle list says otherwise"]
 
-    roster.workers[an_id("s1")].task = None
+    roster.workers[an_id("s1")].task, roster.workers[an_id("s1")].deadline = None, inf
     del roster._at[b"s2"]
     assert list(roster.audit()) == ["worker worker-2 cannot be found by its peer", "a peer leads to no worker"]

@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.actions import SendToClient, SendToWorker
+from broker.actions import SendByValue, SendToClient, SendToWorker
 from broker.core import BrokerCore
 from client.core import ClientCore, Deliver, Fail, Pending, SendTask, Timing
 from client.core import Identity as ClientIdentity
@@ -63,7 +63,9 @@ BROKER_EVENTS = st.one_of(
     st.tuples(st.just("on_worker"), PEERS, any_of(FROM_WORKER), PIDS),
     st.tuples(st.just("on_heartbeat"), PEERS, any_of(FROM_HEARTBEAT), PIDS),
     st.tuples(st.just("on_client_unreachable"), PEERS),
-    st.tuples(st.just("on_worker_unreachable"), PEERS),
+    st.tuples(st.just("on_worker_unreachable"), PEERS, any_of(TO_WORKER)),
+    st.tuples(st.just("on_unreadable"), PEERS, _FEW[int], st.just("why")),
+    st.tuples(st.just("finish"), PEERS),
     st.tuples(st.just("on_process_exit"), st.lists(st.sampled_from(IDS), max_size=2)),
     st.tuples(st.just("on_probe"), st.sampled_from(IDS), st.booleans()),
     st.tuples(st.just("on_pause")),
@@ -76,6 +78,12 @@ def _perform(broker: BrokerCore, event: tuple[Any, ...], now: float) -> list[Any
             return list(getattr(broker, name)(peer, message, now, pid))
         case "on_probe", incarnation, has_progress:
             return broker.on_probe(incarnation, now, has_progress=has_progress)
+        case "finish", peer:
+            worker = broker.roster.at(peer)
+            if worker is None or worker.task is None:
+                return []
+            result = Result(EPOCH, worker.lease, worker.task.id, Outcome.OK, recycle=False, payload=b"")
+            return broker.on_worker(peer, result, now)
         case "on_client_unreachable", peer:
             return broker.on_client_unreachable(peer)
         case name, *arguments:
@@ -99,7 +107,7 @@ def test_broker_keeps_its_books_whatever_is_said(events: list[tuple[tuple[Any, .
             unanswered[event[2].task_id] += 1
         for action in [*_perform(broker, event, now), *broker.on_process_exit((), now), *broker.on_tick(now)]:
             match action:
-                case SendToWorker(_, Task(lease=lease)):
+                case SendToWorker(_, Task(lease=lease)) | SendByValue(_, Task(lease=lease)):
                     leases.append(lease)
                 case SendToClient(_, Answer(task_id=task_id)):
                     unanswered[task_id] -= 1
@@ -162,7 +170,8 @@ def test_client_ends_each_task_once_whatever_it_hears(  # noqa: C901  # one case
 @settings(deadline=None)
 @given(
     events=st.lists(
-        st.tuples(st.one_of(any_of(TO_WORKER), st.sampled_from(["finish", "lost", "terminate"])), STEPS_S), max_size=60
+        st.tuples(st.one_of(any_of(TO_WORKER), st.sampled_from(["begin", "finish", "lost", "terminate"])), STEPS_S),
+        max_size=60,
     )
 )
 def test_worker_does_one_task_at_a_time_whatever_it_hears(events: list[tuple[Any, float]]) -> None:
@@ -178,6 +187,8 @@ def test_worker_does_one_task_at_a_time_whatever_it_hears(events: list[tuple[Any
             break
         actions: list[Any] = []
         match event:
+            case "begin":
+                actions = core.begin()
             case "finish" if in_hand is not None:
                 actions = core.on_finished(Outcome.OK, b"", now)
                 results = [each.message for each in actions if isinstance(each, WorkerSend)]

@@ -76,7 +76,7 @@ class BrokerProgram(Program):
             self._perform(self.core.on_process_exit(ended, self.clock.now))
         if all(is_drained):
             self._perform(self.core.on_tick(self.clock.now))
-        self.books.check()
+        self.books.check(has_read_results=is_drained[0])
         if self.is_done:
             self._perform(self.core.farewell())
             self._on_done()
@@ -99,6 +99,7 @@ class BrokerProgram(Program):
                     is_ready = isinstance(message, Ready)
                     if is_ready:
                         self.books.session_at[link.peer] = message.incarnation
+                    self.books.on_worker(link.peer, message)
                     self._perform(self.core.on_worker(link.peer, message, now, pid if is_ready else None))
                 case Port.HEARTBEAT:
                     is_known = message.incarnation in self.core.roster.workers
@@ -125,7 +126,8 @@ class BrokerProgram(Program):
         match action:
             case broker_actions.SendToWorker(peer, message):
                 if not self._network.send_to_dealer(Port.BACKEND, peer, message):
-                    return self.core.on_worker_unreachable(peer, self.clock.now)
+                    self.books.on_unsent(peer, message)
+                    return self.core.on_worker_unreachable(peer, message, self.clock.now)
             case broker_actions.SendByValue(peer, assignment):
                 return self._done(broker_actions.SendToWorker(peer, replace(assignment, is_shared=False)))
             case broker_actions.SendToClient(peer, message):

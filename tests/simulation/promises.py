@@ -8,15 +8,17 @@ against that.
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from broker.actions import Action, Quarantine, Report, SendByValue, SendToClient, SendToWorker
-from broker.core import BrokerCore
+from broker.core import RETURN_S, BrokerCore
 from broker.roster import AWAY_S
+from broker.seconds import MAX_PATIENCE_S, MIN_PATIENCE_S
 from broker.tasks import Client
 from protocol.errors import BacklogFullError, BrokerUnavailableError, PoolError, TaskTimeoutError
 from protocol.failures import unpack_crashes
-from protocol.messages import Answer, Cancel, Id, Outcome, Reject, Submit, Task
+from protocol.messages import Answer, Cancel, Id, Outcome, Recall, Reject, Result, Returned, Submit, Task
 from tests.simulation.network import Clock, Program
 
 ROUNDING_S = 0.002  # timeouts travel in whole milliseconds
@@ -156,7 +158,10 @@ class Witness:
 
 @dataclass(eq=False)
 class Entry:
-    """An open task of this epoch. `holder` is None while it waits."""
+    """An open task of this epoch. `holder` is None while it waits.
+
+    It `is_second` while its holder has another to do first, and `is_alone` once a worker was lost with it.
+    """
 
     wanted: Wanted
     client_id: Id
@@ -167,7 +172,23 @@ class Entry:
     held_since: float = 0.0
     is_disowned: bool = False
     is_kill_wanted: bool = False
+    is_second: bool = False
+    was_returned: bool = False
+    is_alone: bool = False
     lost_by: str = ""
+
+
+@dataclass(eq=False)
+class Secret:
+    """A second that was recalled, while we do not know whether its worker had begun it.
+
+    If so, it runs since `held_since`: that is when the task before it ended.
+    """
+
+    wanted: Wanted
+    lease: int
+    held_since: float = inf
+    kill_wanted_at: float = inf
 
 
 @dataclass
@@ -189,6 +210,8 @@ class Books:
     _seen: set[Id] = field(default_factory=set)
     _abandoned: set[Id] = field(default_factory=set)
     _quarantined: set[Id] = field(default_factory=set)
+    _secrets: dict[Id, Secret] = field(default_factory=dict)
+    _cut_off: set[Id] = field(default_factory=set)
     _latest: dict[Id, int] = field(default_factory=dict)
     _clients: set[Id] = field(default_factory=set)
     _sessions: dict[Id, int] = field(default_factory=dict)
@@ -210,10 +233,19 @@ class Books:
                 self._on_submit(client, message, is_refused=refused)
             case Cancel(task_id, kill):
                 entry = self.open.get(task_id)
-                if entry is not None and entry.holder is None:
-                    del self.open[task_id]
-                elif entry is not None:
-                    entry.is_disowned, entry.is_kill_wanted = True, kill
+                if entry is not None:
+                    self._on_cancel(entry, actions, kill=kill)
+
+    def _on_cancel(self, entry: Entry, actions: Iterable[Action], *, kill: bool) -> None:
+        recalls = any(isinstance(a, SendToWorker) and isinstance(a.message, Recall) for a in actions)
+        assert recalls == entry.is_second, "a second that is cancelled is recalled, and nothing else"
+        if entry.holder is None:
+            del self.open[entry.wanted.id]
+        else:
+            entry.is_disowned, entry.is_kill_wanted = True, kill
+        for secret in self._secrets.values():
+            if kill and secret.wanted is entry.wanted:
+                secret.kill_wanted_at = self.clock.now
 
     def on_forgotten_clients(self) -> None:
         """Whoever is no client any more has lost its tasks, and must have given cause for that."""
@@ -254,12 +286,49 @@ class Books:
             assert wanted.number > self._latest.get(client.id, -1), "a client's tasks came out of order"
             self._latest[client.id] = wanted.number
 
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    def on_worker(self, peer: bytes, message: Any) -> None:  # noqa: ANN401
+        """A worker's message comes in."""
+        session = self.session_at.get(peer)
+        if session is None or session not in self.core.roster.workers:
+            return
+        match message:
+            case Result(epoch, lease) | Returned(epoch, lease):
+                secret = self._secrets.get(session)
+                if secret is not None and (epoch, lease) == (self.core.epoch, secret.lease):
+                    del self._secrets[session]
+        if isinstance(message, Result) and message.outcome is Outcome.UNREADABLE:
+            entry = self.open.get(message.task_id)
+            if entry and entry.holder == session and entry.is_disowned and self._lease_of[entry.wanted.id] == lease:
+                self._give_back(entry)
+
+    def on_unsent(self, peer: bytes, message: Any) -> None:  # noqa: ANN401
+        """A message to a worker could not be sent; whether the task before it had got through."""
+        session = self.session_at.get(peer)
+        if session is None:
+            return
+        first = self._first_of(session)
+        is_second = isinstance(message, Task) and first is not None and self._lease_of[first.wanted.id] != message.lease
+        if isinstance(message, Recall) or is_second:
+            self._cut_off.add(session)
+
+    def _first_of(self, session: Id) -> Entry | None:
+        held = (entry for entry in self.open.values() if entry.holder == session and not entry.is_second)
+        return next(held, None)
+
+    def _second_of(self, session: Id) -> Entry | None:
+        held = (entry for entry in self.open.values() if entry.holder == session and entry.is_second)
+        return next(held, None)
+
     # --- what the broker does -----------------------------------------------------------------------------------------
 
     def on_action(self, action: Action) -> None:
         match action:
             case SendToWorker(peer, Task() as task) | SendByValue(peer, task):
-                self._on_assigned(peer, task, action)
+                self._on_assigned(peer, task)
+            case SendToWorker(peer, Recall(lease)):
+                self._on_recalled(peer, lease)
             case SendToClient(_, Answer() as answer):
                 self._on_answered(answer)
             case Report("task_completed" | "task_failed", fields):
@@ -272,23 +341,54 @@ class Books:
                 self._quarantined.add(task_id)
             case Report("task_requeued", fields):
                 self._on_requeued(Id(bytes.fromhex(str(fields["task_id"]))))
+            case Report("task_returned", fields):
+                self._on_returned(Id(bytes.fromhex(str(fields["task_id"]))))
 
-    def _on_assigned(self, peer: bytes, task: Task, action: Action) -> None:
+    def _on_assigned(self, peer: bytes, task: Task) -> None:
         entry = self.open[task.task_id]
-        if isinstance(action, SendByValue) and task.lease == self._lease_of.get(task.task_id):
-            assert entry.holder == self.session_at[peer], "it is in another worker's hands"
-            return  # once more, as it could not be read
         assert entry.holder is None, "it is in a worker's hands already"
         oldest = min(other.arrival for other in self.open.values() if other.holder is None)
         assert entry.arrival == oldest, "not the oldest that waits"
         holder = self.session_at[peer]
-        assert all(other.holder != holder for other in self.open.values()), "this worker has its hands full"
+        assert holder not in self._secrets, "it may run what was recalled"
+        first = self._first_of(holder)
+        if first is not None:
+            assert self._second_of(holder) is None, "this worker has its hands full"
+            assert not self.core.roster.idle_count, "it could have begun elsewhere"
+            assert not first.is_alone, "that one is to be alone"
+            assert (entry.is_alone, entry.was_returned, entry.assignments) == (False, False, 0), "it is to be alone"
+            entry.is_second = True
         entry.assignments += 1
         assert (task.epoch, task.attempt) == (self.core.epoch, entry.assignments)
         assert task.lease > self._lease, "two assignments under one lease"
         self._lease = self._lease_of[task.task_id] = task.lease
         entry.holder = holder
         entry.held_since = entry.wanted.in_hand_since = self.clock.now
+
+    def _on_recalled(self, peer: bytes, lease: int) -> None:
+        holder = self.session_at[peer]
+        second = self._second_of(holder)
+        assert second is not None, "it has no second"
+        assert lease == self._lease_of[second.wanted.id], "it has another second"
+        assert second.is_disowned or self.clock.now >= second.held_since + MIN_PATIENCE_S, "recalled at once"
+        self._secrets[holder] = Secret(second.wanted, lease)
+        if second.is_kill_wanted:
+            self._secrets[holder].kill_wanted_at = self.clock.now
+        self._give_back(second)
+
+    def _on_returned(self, task_id: Id) -> None:
+        """Of what was recalled we know already."""
+        entry = self.open[task_id]
+        if entry.holder is not None:
+            assert not entry.is_second or entry.holder not in self.core.roster.workers, "it has it in hand"
+            self._give_back(entry)
+
+    def _give_back(self, entry: Entry) -> None:
+        entry.assignments -= 1
+        entry.was_returned = True
+        self._let_go(entry)
+        if entry.is_disowned:
+            del self.open[entry.wanted.id]
 
     def _on_answered(self, answer: Answer) -> None:
         entry = self.open.pop(answer.task_id)
@@ -315,13 +415,26 @@ class Books:
         process = self.witness.process_of[entry.holder] if entry and entry.holder else None
         if process is None:
             process = next(one for one in self.witness.process_of.values() if one.pid == pid)
-        self._judge(reason, process, entry, is_current=process.session in gone)
-        if entry is not None:
-            self._on_ended_unanswered(entry.wanted.id)
-            entry.lost_by = reason
-            entry.deaths += reason in COSTLY and entry.holder not in self.never_reached
+        secret = next((self._secrets.pop(one) for one in gone if one in self._secrets), None)
+        self._judge(reason, process, entry, secret, is_current=process.session in gone)
+        if entry is None or entry.holder is None:
+            return
+        assert not entry.is_second, "it was not begun"
+        is_costly = reason in COSTLY or (reason == "unreachable" and entry.holder in self._cut_off)
+        is_costly = is_costly and entry.holder not in self.never_reached
+        entry.lost_by = reason
+        entry.deaths += is_costly
+        entry.is_alone |= is_costly
+        second = self._second_of(entry.holder)
+        if second is not None:
+            second.is_alone |= is_costly
+            if second.is_disowned:
+                self._give_back(second)
+        self._on_ended_unanswered(entry.wanted.id)
 
-    def _judge(self, reason: str, process: Process, entry: Entry | None, *, is_current: bool) -> None:
+    def _judge(
+        self, reason: str, process: Process, entry: Entry | None, secret: Secret | None, *, is_current: bool
+    ) -> None:
         """Whether the broker had cause to end a session like that."""
         now = self.clock.now
         since = now - self.core.settings.liveness - NOTICE_S
@@ -331,18 +444,18 @@ class Books:
             case "silence":
                 assert not (is_current and process.is_well_since(since)), "it was not silent"
             case "run_timeout":
-                assert entry is not None
-                wanted = entry.wanted
-                assert now - entry.held_since >= wanted.run_timeout_s - ROUNDING_S, "it had time left"
+                held = entry or secret
+                assert held is not None, "it had nothing in hand"
+                wanted = held.wanted
+                assert now - held.held_since >= wanted.run_timeout_s - ROUNDING_S, "it had time left"
                 is_slow = (
                     wanted.script.ending in ("hang", "kill")
                     or process.was_cut_off
                     or (wanted.script.duration_s > wanted.run_timeout_s - NOTICE_S)
                 )
-                assert is_slow or not (is_current and process.is_well_since(entry.held_since)), "its result was there"
+                assert is_slow or not (is_current and process.is_well_since(held.held_since)), "its result was there"
             case "cancelled":
-                assert entry is not None
-                assert entry.is_kill_wanted, "nobody asked for its end"
+                self._judge_kill(entry, secret)
             case "replaced":
                 assert process.is_dead or process.session is None or not is_current, "it was there first"
             case "goodbye":
@@ -359,6 +472,14 @@ class Books:
             case _:
                 assert reason == "unreachable"
 
+    def _judge_kill(self, entry: Entry | None, secret: Secret | None) -> None:
+        if entry is not None:
+            assert entry.is_kill_wanted, "nobody asked for its end"
+        else:
+            assert secret is not None, "it had nothing in hand"
+            told_by = max(secret.held_since, secret.kill_wanted_at) + RETURN_S
+            assert self.clock.now >= told_by - ROUNDING_S, "nobody asked for its end, or it could still tell"
+
     def _names(self) -> set[str]:
         return {worker.name for worker in self.core.roster.workers.values()}
 
@@ -366,6 +487,7 @@ class Books:
         """Nobody waits for it any more, so its end is the worker's."""
         entry = self.open.get(task_id)
         if entry is not None and entry.is_disowned:
+            self._let_go(entry)
             del self.open[task_id]
 
     def _on_requeued(self, task_id: Id) -> None:
@@ -375,17 +497,29 @@ class Books:
             return
         assert entry.holder not in self.core.roster.workers, "two workers have it"
         assert entry.deaths < self.witness.max_attempts
-        entry.assignments -= entry.lost_by == "unreachable" or entry.holder in self.never_reached
+        is_unsent = entry.lost_by == "unreachable" and entry.holder not in self._cut_off
+        entry.assignments -= is_unsent or entry.holder in self.never_reached
         self._let_go(entry)
 
     def _let_go(self, entry: Entry) -> None:
-        if entry.holder is not None:
-            entry.wanted.in_hand_s = entry.wanted.run_s(self.clock.now)
-            entry.wanted.in_hand_since = entry.holder = None
+        """Out of its holder's hands, who goes on with its second."""
+        holder, was_second = entry.holder, entry.is_second
+        if holder is None:
+            return
+        entry.wanted.in_hand_s = entry.wanted.run_s(self.clock.now)
+        entry.wanted.in_hand_since = entry.holder = None
+        entry.is_second = False
+        if was_second or holder not in self.core.roster.workers:
+            return
+        if holder in self._secrets:
+            self._secrets[holder].held_since = self.clock.now
+        second = self._second_of(holder)
+        if second is not None:
+            second.is_second, second.held_since = False, self.clock.now
 
     # --- after each turn ----------------------------------------------------------------------------------------------
 
-    def check(self) -> None:
+    def check(self, *, has_read_results: bool) -> None:
         """Holds our account against the broker's."""
         core = self.core
         assert core.audit() == []
@@ -393,8 +527,15 @@ class Books:
         assert theirs.keys() >= self.open.keys(), "a task was dropped in silence"
         assert theirs.keys() == self.open.keys(), "a task that nobody submitted"
         assert all(task.is_queued == (self.open[task_id].holder is None) for task_id, task in theirs.items())
+        assert all(
+            (len(task.deaths), task.assignments) == (self.open[task_id].deaths, self.open[task_id].assignments)
+            for task_id, task in theirs.items()
+        ), "an attempt too many or too few"
         assert core.counters["dropped"] == self.unsent
         now = self.clock.now
+        if has_read_results and now >= core._has_read_by and not core._is_draining:
+            since = now - MAX_PATIENCE_S - ROUNDING_S
+            assert not any(each.is_second and each.held_since < since for each in self.open.values()), "it waits behind"
         may_rest = now < core._settles_at or core.next_check() <= now or core._is_draining
         assert may_rest or not (core.roster.idle_count and core.ledger.backlog.depth), "idle while a task waits"
 

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from tests.simulation.world import Setting, World
 
-WORK = ("submit", "submit", "submit_many", "pass_time", "pass_time", "pass_time", "cancel", "ask_stats")
+WORK = (
+    "submit",
+    "submit",
+    "submit_many",
+    "submit_quick",
+    "submit_quick",
+    "pass_time",
+    "pass_time",
+    "pass_time",
+    "cancel",
+    "ask_stats",
+)
 FAULTS = (
     ("kill_worker",),
     ("freeze_worker", "resume_worker"),

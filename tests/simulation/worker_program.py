@@ -57,12 +57,12 @@ class WorkerProgram(Process):
         self.wake(stage.clock.now)
 
     @property
-    def is_busy(self) -> bool:
+    def is_computing(self) -> bool:
         return self.core.task is not None
 
     @property
     def uses_cpu(self) -> bool:
-        return self.is_running and self.is_busy
+        return self.is_running and self.is_computing
 
     def is_well_since(self, instant: float) -> bool:
         return super().is_well_since(instant) and not self.pulse.is_stalled
@@ -97,21 +97,26 @@ class WorkerProgram(Process):
             self._network.send_to_broker(self._link, self.results[which % len(self.results)])
 
     def next_check(self) -> float:
-        if self.is_busy or self._link is None:
+        if self.is_computing or self._link is None:
             return inf
         arrives_at = self._link.to_dealer[0][0] if self._link.to_dealer else inf
         return min(self.core.next_check(), arrives_at)
 
     def turn(self) -> None:
-        if not self.is_busy:
+        if not self.is_computing:
             self._look_up()
-            self._read()
-            if self.is_running and not self.is_busy:
+            self._work()
+            if self.is_running and not self.is_computing:
                 self._perform(self.core.on_tick(self.clock.now))
 
-    def _read(self) -> None:
-        while not self.is_busy and (message := self._received()) is not None:
-            self._perform(self.core.on_message(message, self.clock.now))
+    def _work(self) -> None:
+        while self.is_running and not self.is_computing:
+            while (message := self._received()) is not None:
+                self._perform(self.core.on_message(message, self.clock.now))
+            begun = self.core.begin()
+            if not begun:
+                return
+            self._perform(begun)
 
     def _received(self) -> ToWorker | None:
         return None if self._link is None or self.is_dead else next(self._link.received(self.clock.now), None)
@@ -238,7 +243,7 @@ class PulseProgram(Program):
                         me.pid,
                         me.version,
                         me.started_at_ms,
-                        busy=core.task is not None,
+                        busy=core.is_busy,
                         draining=self._worker.wants_to_end,
                         rss_bytes=1,
                     )

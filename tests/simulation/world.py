@@ -37,6 +37,7 @@ SCRIPTS = (
 )
 QUEUE_TIMEOUTS_S = (60.0, 60.0, 3.0, 0.5)
 RUN_TIMEOUTS_S = (5.0, 5.0, 1.0)
+QUICK = 14
 SIZES = (100, 100, 40 * UNIT_BYTES)
 
 
@@ -101,6 +102,12 @@ class World:
     def submit_many(self, which: int, how_many: int) -> None:
         for _ in range(2 + how_many):
             self.submit(which, self.random.randrange(3))
+
+    def submit_quick(self, which: int, kind: int) -> None:
+        """Tasks so short that busy workers are given a second one, and among them another."""
+        odd = self.random.randrange(QUICK)
+        for index in range(QUICK):
+            self.submit(which, kind if index == odd else 0)
 
     def cancel(self, which: int, how: int) -> None:
         """Any unresolved task; or, to be killed after all, one that was cancelled."""

@@ -3,7 +3,21 @@ from math import inf
 
 import pytest
 
-from protocol.messages import Bye, Epoch, Id, Name, Outcome, Ready, Recycle, Result, Task, Welcome, Who
+from protocol.messages import (
+    Bye,
+    Epoch,
+    Id,
+    Name,
+    Outcome,
+    Ready,
+    Recall,
+    Recycle,
+    Result,
+    Returned,
+    Task,
+    Welcome,
+    Who,
+)
 from worker.core import Execute, Exit, Identity, OpenSession, Report, Send, WorkerCore
 
 ME = Identity(Name("worker-0"), 7, Name("1.0"), 1000)
@@ -51,7 +65,15 @@ def idle() -> WorkerCore:
 @pytest.fixture
 def busy(idle: WorkerCore) -> WorkerCore:
     idle.on_message(task(), 1.0)
+    idle.begin()
     return idle
+
+
+@pytest.fixture
+def loaded(busy: WorkerCore) -> WorkerCore:
+    """Busy with task 1, with task 2 in hand."""
+    busy.on_message(task(2, lease=6), 1.1)
+    return busy
 
 
 def test_first_action_is_a_session() -> None:
@@ -78,8 +100,9 @@ def test_welcome_confirms_the_session(core: WorkerCore) -> None:
 
 
 def test_task_is_executed_and_its_result_sent_under_its_lease(idle: WorkerCore) -> None:
-    assert idle.on_message(task(), 1.0) == [Execute(task())]
+    idle.on_message(task(), 1.0)
 
+    assert idle.begin() == [Execute(task())]
     assert idle.on_finished(Outcome.RAISED, b"result", 2.0) == [result(task(), Outcome.RAISED)]
     assert idle.task is None
     assert idle.tasks_done == 1
@@ -87,18 +110,90 @@ def test_task_is_executed_and_its_result_sent_under_its_lease(idle: WorkerCore) 
 
 def test_task_of_another_epoch_is_ignored(idle: WorkerCore) -> None:
     assert idle.on_message(task(epoch=LATER_EPOCH), 1.0) == []
-    assert idle.task is None
+    assert idle.begin() == []
+    assert not idle.is_busy
 
 
 def test_task_before_the_welcome_is_ignored(core: WorkerCore) -> None:
     assert core.on_message(task(), 1.0) == []
+    assert core.begin() == []
 
 
-def test_second_task_changes_nothing_while_busy(busy: WorkerCore) -> None:
-    assert busy.on_message(task(2), 1.0) == []
-    assert busy.on_message(task(1), 1.0) == []
+def test_second_task_waits_in_hand_for_the_end_of_the_first(busy: WorkerCore) -> None:
+    second = task(2, lease=6)
 
+    assert busy.on_message(second, 1.0) == []
+    assert busy.begin() == []
     assert busy.on_finished(Outcome.OK, b"result", 2.0) == [result(task(1))]
+    assert busy.is_busy, "it holds the next one"
+    assert busy.begin() == [Execute(second)]
+    assert busy.on_finished(Outcome.OK, b"result", 3.0) == [result(second)]
+    assert not busy.is_busy
+
+
+def test_third_task_changes_nothing(loaded: WorkerCore) -> None:
+    assert loaded.on_message(task(3, lease=7), 1.2) == []
+
+    loaded.on_finished(Outcome.OK, b"result", 2.0)
+    loaded.begin()
+    loaded.on_finished(Outcome.OK, b"result", 3.0)
+    assert loaded.begin() == []
+
+
+def test_next_two_tasks_may_come_before_the_first_of_them_is_begun(loaded: WorkerCore) -> None:
+    loaded.on_finished(Outcome.OK, b"result", 2.0)
+    loaded.on_message(task(3, lease=7), 2.1)
+
+    assert loaded.begin() == [Execute(task(2, lease=6))]
+    loaded.on_finished(Outcome.OK, b"result", 3.0)
+    assert loaded.begin() == [Execute(task(3, lease=7))]
+
+
+def test_recalled_task_is_given_back_and_never_begun(loaded: WorkerCore) -> None:
+    loaded.on_finished(Outcome.OK, b"result", 2.0)
+
+    assert loaded.on_message(Recall(6), 2.1) == [Send(Returned(EPOCH, 6))]
+    assert loaded.begin() == []
+    assert not loaded.is_busy
+
+
+@pytest.mark.parametrize("lease", [5, 7], ids=["begun", "unknown"])
+def test_recall_of_what_is_not_in_hand_is_not_answered(loaded: WorkerCore, lease: int) -> None:
+    assert loaded.on_message(Recall(lease), 1.2) == []
+
+    assert loaded.on_finished(Outcome.OK, b"result", 2.0) == [result(task(1))]
+    assert loaded.begin() == [Execute(task(2, lease=6))]
+
+
+def test_hand_is_dropped_with_the_session(loaded: WorkerCore) -> None:
+    loaded.on_session_lost(incarnation(1), 2.0)
+    loaded.on_message(task(3, lease=7), 2.1)
+
+    assert loaded.on_finished(Outcome.OK, b"result", 3.0) == [Report("session_lost"), opened(2)]
+    assert loaded.begin() == []
+    assert not loaded.is_busy
+
+
+def test_session_that_ends_between_two_tasks_is_replaced_at_once(loaded: WorkerCore) -> None:
+    loaded.on_finished(Outcome.OK, b"result", 2.0)
+
+    assert loaded.on_message(Who(), 2.1) == [Report("session_lost"), opened(2)]
+    assert loaded.begin() == []
+
+
+def test_leaving_worker_finishes_what_it_runs_and_nothing_more(loaded: WorkerCore) -> None:
+    assert loaded.on_terminate() == [Report("worker_draining")]
+    loaded.on_message(task(3, lease=7), 1.2)
+
+    assert loaded.on_finished(Outcome.OK, b"result", 2.0) == [result(task(1)), Send(Bye()), Exit()]
+    assert loaded.begin() == []
+
+
+def test_worker_that_is_asked_to_end_between_two_tasks_leaves_at_once(loaded: WorkerCore) -> None:
+    loaded.on_finished(Outcome.OK, b"result", 2.0)
+
+    assert loaded.on_terminate() == [Send(Bye()), Exit()]
+    assert loaded.begin() == []
 
 
 def test_finish_without_a_task_sends_nothing(idle: WorkerCore) -> None:
@@ -130,7 +225,8 @@ def test_busy_worker_finishes_first_and_drops_its_stale_result(busy: WorkerCore)
     assert busy.task is None
     busy.on_message(Welcome(LATER_EPOCH, 1000, 2000), 3.1)
     later = task(2, epoch=LATER_EPOCH)
-    assert busy.on_message(later, 3.2) == [Execute(later)]
+    busy.on_message(later, 3.2)
+    assert busy.begin() == [Execute(later)]
     assert busy.on_finished(Outcome.OK, b"result", 4.0) == [result(later)]
 
 
@@ -178,6 +274,7 @@ def test_worker_asks_to_be_recycled_after_its_tasks_and_works_on() -> None:
     answers = []
     for number in (1, 2, 3):
         core.on_message(task(number), float(number))
+        core.begin()
         answers.append(core.on_finished(Outcome.OK, b"result", number + 0.1))
 
     assert answers == [[result(task(1))], [result(task(2), recycle=True)], [result(task(3), recycle=True)]]

@@ -78,6 +78,7 @@ def test_beat_tells_who_and_how(broker: FakeBroker, beating: Beating, wait_until
 
     beating.work(broker)
     wait_until(lambda: broker.of(Heartbeat)[-1].busy)
+    beating.core.begin()
     beating.core.on_finished(Outcome.OK, b"", 0.0)
     wait_until(lambda: not broker.of(Heartbeat)[-1].busy)
 

@@ -16,7 +16,22 @@ import pytest
 
 from protocol import VERSION
 from protocol.exits import Exit
-from protocol.messages import Bye, Epoch, Heartbeat, Id, Outcome, Ready, Recycle, Result, Task, Welcome, Who, encode
+from protocol.messages import (
+    Bye,
+    Epoch,
+    Heartbeat,
+    Id,
+    Outcome,
+    Ready,
+    Recall,
+    Recycle,
+    Result,
+    Returned,
+    Task,
+    Welcome,
+    Who,
+    encode,
+)
 from protocol.payloads import unpack_result
 from tests.fuzzing.corpus import any_frames, real
 from tests.running import environment
@@ -132,6 +147,22 @@ def test_tasks_are_done_one_after_the_other_under_their_leases(
     line = worker.events("task_executed")[0]
     assert (line["race_id"], line["attempt"], line["outcome"]) == ("r0", 1, "ok")
     assert line["task_id"] == tasks[0].task_id.hex()
+
+
+def test_task_in_hand_is_begun_without_another_word_and_one_that_is_recalled_is_not(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil
+) -> None:
+    first, second = broker.assign(race("spin:0.5", "r1")), broker.assign(race("echo", "r2"))
+    wait_until(lambda: results_of(broker, second))
+    slow, recalled = broker.assign(race("spin:0.5", "r3")), broker.assign(race("echo", "r4"))
+    broker.say(Recall(recalled.lease))
+    wait_until(lambda: broker.of(Returned))
+    last = broker.assign(race("echo", "r5"))
+    wait_until(lambda: results_of(broker, last))
+
+    assert [each.task_id for each in broker.of(Result)] == [each.task_id for each in (first, second, slow, last)]
+    assert broker.of(Returned) == [Returned(broker.epoch, recalled.lease)]
+    wait_until(lambda: len(worker.events("task_executed")) == 4)
 
 
 def test_heartbeats_keep_their_interval_while_the_transform_computes(
@@ -310,7 +341,8 @@ def test_large_result_of_a_worker_that_ends_arrives_whole(
 ) -> None:
     worker = start_worker()
     wait_until(lambda: broker.of(Heartbeat), timeout=BOUND_S)
-    task = broker.assign(race("large:12000000"))
+    task = broker.assign(race("large:12000000:0.5"))
+    wait_until(lambda: is_busy(broker))
     broker.say(Recycle())
 
     assert worker.exit_code() == Exit.OK
