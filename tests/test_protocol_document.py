@@ -20,6 +20,7 @@ from protocol.messages import (
     Id,
     Outcome,
     Ping,
+    Returned,
     Submit,
     Welcome,
     encode,
@@ -30,7 +31,7 @@ from tests.broker.building import ALICE, EPOCH, H1, W1, an_id, beat, hello, read
 from tests.running import ROOT
 
 PAGE = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
-COME_LATER = {("SUBMIT", "ANSWER")}  # from the worker's RESULT
+COME_LATER = {("SUBMIT", "ANSWER"), ("RETURNED", "TASK")}  # from the worker's RESULT; from the backlog
 
 Speak = Callable[[BrokerCore], list[Action]]
 
@@ -77,6 +78,8 @@ CONVERSATIONS: list[tuple[str, bytes, Speak]] = [
     ("RESULT", W1, last_of(worker(ready()), client(hello(), submit("t1"), submit("t2")), worker(result("t1", 1)))),
     ("RESULT", W1, last_of(worker(ready()), client(hello(), submit("t1")), worker(result("t1", 1, recycle=True)))),
     ("RESULT", W1, worker(result("t1", 1))),
+    ("RETURNED", W1, worker(ready(), Returned(EPOCH, 1))),
+    ("RETURNED", W1, worker(Returned(EPOCH, 1))),
     ("BYE", W1, worker(ready(), Bye())),
     ("HEARTBEAT", H1, last_of(worker(ready()), heartbeat)),
     ("HEARTBEAT", H1, heartbeat),

@@ -19,6 +19,7 @@ from protocol.messages import (
     Name,
     Outcome,
     Ready,
+    Recall,
     Result,
     Stats,
     Submit,
@@ -109,6 +110,8 @@ class Crowd:
             self._expect(socket, TO_CLIENT, Stats)
 
     def _work(self, socket: Socket, message: object) -> None:
+        if isinstance(message, Recall):
+            return  # too late: it is done
         if not isinstance(message, Task):
             raise CrowdError(f"a worker was told {message}")
         result = Result(message.epoch, message.lease, message.task_id, Outcome.OK, recycle=False, payload=b"")
