@@ -1,1 +1,1 @@
-"""Side by side with what a user could take instead, in one run. Reports; judges nothing."""
+"""racepool beside its peers, and its broker at scale: `python -m benchmarks --help`."""

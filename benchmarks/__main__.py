@@ -1,5 +1,5 @@
 """`python -m benchmarks`."""
 
-from benchmarks.side_by_side import main
+from benchmarks.command import main
 
-main()
+main(prog_name="python -m benchmarks")

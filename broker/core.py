@@ -507,7 +507,7 @@ class BrokerCore:
         fields = _attempt(worker, task)
         worker.task = None
         if by.costs_attempt:
-            task.deaths.append(Death(worker.name, by.reason, signal, worker.assigned_at, now))
+            task.deaths += (Death(worker.name, by.reason, signal, worker.assigned_at, now),)
             task.goes_alone = True
         if by in NEVER_RECEIVED:
             task.assignments -= 1
@@ -523,7 +523,7 @@ class BrokerCore:
         """Its caller learns of no signal: of those that the broker sends, each ends the task with another answer."""
         crashes = pack_crashes([CrashedAttempt(death.worker, None) for death in task.deaths])
         return [
-            Quarantine(task.id, task.run_timeout_ms, tuple(task.deaths), task.is_shared, task.payload),
+            Quarantine(task.id, task.run_timeout_ms, task.deaths, task.is_shared, task.payload),
             *self._answer(task, Outcome.CRASHED, crashes, "crashed"),
             Report("task_given_up", fields | {"kept_in": str(file_of(self.settings.dir, task.id))}),
         ]

@@ -58,7 +58,7 @@ from protocol.messages import (
 )
 from protocol.processes import file_limit, open_files, resident_bytes, trim_memory
 from protocol.settings import Settings
-from protocol.shared_memory import UnreadableError, is_readable, read
+from protocol.shared_memory import SegmentReader, UnreadableError
 from protocol.signals import Termination
 from protocol.sockets import Context, Socket, router, send, sender_pid
 
@@ -105,6 +105,7 @@ class Server:
         self._stats = self._bind("stats_endpoint", WORKER_SEND_LIMIT, 0)
         self._bound = _inodes(settings.endpoints())
         self._termination = Termination()
+        self._segments = SegmentReader()
         self._poller = zmq.Poller()
         for source in (self._frontend, self._backend, self._heartbeat, self._stats, self._processes, self._termination):
             self._poller.register(source, zmq.POLLIN)
@@ -234,7 +235,7 @@ class Server:
     def _on_client_frames(self, peer: Peer, frames: list[Payload], source: zmq.Frame | None) -> None:
         message = self._decoded(self._frontend, peer, frames, FROM_CLIENT)
         if message is not None:
-            can_share = isinstance(message, Hello) and is_readable(message, sender_pid(source))
+            can_share = isinstance(message, Hello) and self._segments.can_read(message, sender_pid(source))
             self._perform(self._core.on_client(peer, message, time.monotonic(), can_share=can_share))
 
     def _on_stats_frames(self, peer: Peer, frames: list[Payload], _source: zmq.Frame | None) -> None:
@@ -309,7 +310,7 @@ class Server:
         return ()
 
     def _by_value(self, reference: Payload, task_id: Id) -> bytes:
-        return read(reference, task_id, self._settings.payload_limit).payload()
+        return self._segments.read(reference, task_id, self._settings.payload_limit).payload()
 
     def _keep_task(self, task: Quarantine) -> None:
         if task.is_shared:
@@ -351,6 +352,7 @@ class Server:
             self._perform(self._core.on_drain())
 
     def _look_after_itself(self, now: float) -> None:
+        self._segments.let_go()
         if now - self._memory_checked_at > MEMORY_CHECK_S:
             self._memory_checked_at = now
             if self._resources.is_over(resident_bytes()):

@@ -67,7 +67,7 @@ class Task:
     queued_since: float | None = None
     waited_s: float = 0.0
     assignments: int = 0
-    deaths: list[Death] = field(default_factory=list)
+    deaths: tuple[Death, ...] = ()
     disowned: Disowned | None = None
     goes_by_value: bool = False
     goes_alone: bool = False

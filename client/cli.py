@@ -23,6 +23,7 @@ from client.chaos.command import chaos
 from client.dead_command import dead
 from client.display import result_json, screen_of_stdout, show_result, stats_table
 from client.doctor.command import doctor
+from client.exporter.command import exporter, require_extra
 from client.keys_command import keygen, keys
 from client.monitoring import fetch_stats, wait_for_workers
 from client.pool_future import PoolFuture
@@ -228,11 +229,16 @@ def _progress(total: int, screen: Console) -> Iterator[Any]:
 @click.option("--workers", type=int, help="How many worker processes. [default: RACEPOOL_WORKERS, else 3]")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="The run directory. [default: RACEPOOL_DIR]")
 @click.option("--stdout", "to_stdout", is_flag=True, help="Log to standard output, not to files; for containers.")
+@click.option("--exporter", "with_exporter", is_flag=True, help="Run `racepool exporter` beside them.")
 @click.pass_context
-def up(context: click.Context, *, workers: int | None, directory: Path | None, to_stdout: bool) -> None:
+def up(
+    context: click.Context, *, workers: int | None, directory: Path | None, to_stdout: bool, with_exporter: bool
+) -> None:
     """Run broker and workers under supervisord, in the foreground; Ctrl-C stops them all."""
     if to_stdout:
         _refuse_output_that_cannot_be_opened()
+    if with_exporter:
+        require_extra()
     given = {"workers": workers, "dir": directory and directory.absolute()}
     settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
     broker_keys(settings)  # what the programs would say in their logs only, again and again
@@ -247,7 +253,8 @@ def up(context: click.Context, *, workers: int | None, directory: Path | None, t
     click.echo(hint, err=to_stdout)
     sys.stdout.flush()
     os.umask(0o077)  # logs and sockets are for this user alone
-    command = supervisord_command(write_configuration(settings, to_stdout=to_stdout))
+    configuration = write_configuration(settings, to_stdout=to_stdout, exporter=with_exporter)
+    command = supervisord_command(configuration)
     os.execve(command[0], command, child_environment(settings))  # noqa: S606  # our own interpreter and file
 
 
@@ -295,6 +302,7 @@ main.add_command(chaos)
 main.add_command(replay)
 main.add_command(top)
 main.add_command(doctor)
+main.add_command(exporter)
 
 
 # --- a look at it -----------------------------------------------------------------------------------------------------

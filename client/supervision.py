@@ -21,13 +21,16 @@ def supervisord_command(configuration: Path) -> list[str]:
     return [sys.executable, "-P", "-m", "client.supervisord", "--nodaemon", "--configuration", str(configuration)]
 
 
-def write_configuration(settings: Settings, *, owner_pid: int | None = None, to_stdout: bool = False) -> Path:
+def write_configuration(
+    settings: Settings, *, owner_pid: int | None = None, to_stdout: bool = False, exporter: bool = False
+) -> Path:
     """Derives supervisord's file from the shipped one and writes it into the run directory.
 
     Args:
         settings: of the pool; `workers` processes are configured.
         owner_pid: end everything when this process ends.
         to_stdout: broker and workers log to supervisord's standard output, the others to its standard error.
+        exporter: run the exporter as well.
     """
     directory = settings.private_dir()
     logs = directory / "log"
@@ -48,8 +51,14 @@ def write_configuration(settings: Settings, *, owner_pid: int | None = None, to_
     watchdog = parser["eventlistener:watchdog"]
     watchdog["command"] = _command("client.watchdog")
     watchdog["stderr_logfile"] = _logfile(logs, "watchdog")
+    if exporter:
+        parser["program:exporter"]["autostart"] = "true"
+        parser["program:exporter"]["command"] = _command("client.exporter")
+        parser["program:exporter"]["stdout_logfile"] = _logfile(logs, "exporter")
+    else:
+        parser.remove_section("program:exporter")
     if to_stdout:
-        for name in PROGRAMS:
+        for name in (*PROGRAMS, *(["exporter"] if exporter else [])):
             parser[f"program:{name}"].update(stdout_logfile=str(STDOUT), stdout_logfile_maxbytes="0")
         watchdog.update(stderr_logfile=str(STDERR), stderr_logfile_maxbytes="0")
         parser["supervisord"].update(logfile=os.devnull, logfile_maxbytes="0")  # it shows all on standard error

@@ -117,7 +117,7 @@ class ZmqPool:
             run_timeout_s: time of one attempt in the worker, in seconds; None = RACEPOOL_RUN_TIMEOUT.
 
         Returns:
-            A future of the TransformedRace (with `--transform`: of whatever that returns). It fails with a PoolError.
+            A future of the TransformedRace, or of what another RACEPOOL_TRANSFORM returns. It fails with a PoolError.
 
         Raises:
             InvalidRaceError: the race cannot be packed, or `polled_at` or `previous` breaks its rule.

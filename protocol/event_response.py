@@ -1,7 +1,14 @@
-"""The NZ TAB's response to a request for one event, as far as a normalised race takes it."""
+"""The NZ TAB's response to a request for one event, as far as a normalised race takes it.
 
+Of JSON only that much is read: pydantic parses all of a text before it looks at its keys, so msgspec steps over the
+rest, which is most of it, without making objects. What it reads is validated by pydantic then, as any mapping is.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Final
 
+import msgspec
 from pydantic import AfterValidator, BaseModel
 
 from protocol.race_fields import (
@@ -127,3 +134,28 @@ class EventResponse(_EventPart):
 
 
 _NO_ODDS: Final = _Odds()
+
+
+def response_in(text: bytes | bytearray | str) -> EventResponse | None:
+    """The response in this JSON; None if it is none or breaks a rule, which pydantic tells better.
+
+    In what is stepped over, broken text goes unnoticed.
+    """
+    try:
+        return EventResponse.model_validate(_decoder.decode(text), from_attributes=True)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _keys(model: type[BaseModel], nested: Mapping[str, Any] = MappingProxyType({})) -> Any:  # noqa: ANN401  # a class
+    """What is read of a model: a key that is not there is None, which means the same in all of them."""
+    return msgspec.defstruct(model.__name__, [(name, nested.get(name, Any), None) for name in model.model_fields])
+
+
+def _all_keys() -> Any:  # noqa: ANN401  # a class
+    runners = list[_keys(_Runner, {"odds": _keys(_Odds) | None})] | None  # type: ignore[valid-type, misc]  # made at run time
+    data = _keys(_EventData, {"race": _keys(_EventRace) | None, "runners": runners, "entrants": runners})
+    return _keys(EventResponse, {"data": data | None})
+
+
+_decoder: Final = msgspec.json.Decoder(_all_keys())

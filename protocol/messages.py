@@ -40,7 +40,7 @@ Epoch = NewType("Epoch", bytes)
 """8 random bytes that name one life of a broker."""
 
 Payload: TypeAlias = bytes | memoryview
-"""What a payload frame holds; the broker passes large ones on as libzmq received them, without a copy."""
+"""What a payload frame holds."""
 
 Name = NewType("Name", str)
 """A worker's or a version's name: 1 to 64 printable characters."""

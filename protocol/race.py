@@ -1,8 +1,8 @@
 """The race as every program sees it, and the one way in: `RaceData.parse`.
 
-A race comes as a normalised race or as an NZ TAB event response, as a mapping or as JSON. JSON is validated in one
-pass of pydantic's compiled core, which tries both shapes on the same parsed text and makes no Python objects of the
-form guides that fill most of a response.
+A race comes as a normalised race or as an NZ TAB event response, as a mapping or as JSON. A response is read without
+the form guides that fill most of it; what is no valid one is left to pydantic's compiled core, which tries both shapes
+on the same parsed text.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, Tag, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from protocol.errors import InvalidRaceError
-from protocol.event_response import EventResponse
+from protocol.event_response import EventResponse, response_in
 from protocol.race_fields import Count, EpochSeconds, Identifier, Listed, RaceDate, StartTime, Status, Text, told
 from protocol.race_parts import Entrant, Meeting, MoneyTracker, Pools, RacePart, TotePool, distinct
 
@@ -84,9 +84,9 @@ _SHAPES: Final[TypeAdapter[RaceData | EventResponse]] = TypeAdapter(
 def _validated(race: object) -> RaceData | EventResponse:
     match race:
         case str() | bytes() | bytearray():
-            return _SHAPES.validate_json(race)
+            return response_in(race) or _SHAPES.validate_json(race)
         case memoryview():
-            return _SHAPES.validate_json(race.tobytes())
+            return _validated(race.tobytes())
         case Mapping():
             return _SHAPES.validate_python(race)
         case _:

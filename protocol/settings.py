@@ -25,6 +25,7 @@ from protocol.errors import START_ONE, SettingsError
 PREFIX = "RACEPOOL_"
 MAX_IPC_PATH_BYTES = 107  # sizeof(sockaddr_un.sun_path) - 1
 WORKER_SETTINGS = ("name", "transform")  # of worker processes alone, see worker.settings
+EXPORTER_SETTINGS = ("exporter_host", "exporter_port", "exporter_allow_host")  # of the exporter alone: its flags
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
 MAX_HOST_CHARS = 253
 HOST_NAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?)*")
@@ -152,7 +153,7 @@ class Settings(BaseSettings):
     @staticmethod
     def unknown_variables() -> list[str]:
         """Variables with our prefix that no program reads: most likely misspelt."""
-        known = {variable(name) for name in (*Settings.model_fields, *WORKER_SETTINGS)}
+        known = {variable(name) for name in (*Settings.model_fields, *WORKER_SETTINGS, *EXPORTER_SETTINGS)}
         return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
 
     def private_dir(self) -> Path:

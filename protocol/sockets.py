@@ -170,23 +170,19 @@ def receive(socket: Socket) -> list[bytes] | None:
 def receive_from(socket: Socket) -> tuple[bytes, list[Payload], zmq.Frame | None] | None:
     """As `receive`, for a ROUTER: the peer, its frames, and the first of them as libzmq holds it (see `sender_pid`).
 
-    Large frames are not copied. Small ones are: libzmq's own would cost several times their size while they wait.
-    Where as many as MAX_FRAMES come back there may be more: `skip` them before the next message.
+    They are copied: libzmq's own would cost up to some kilobytes more, each, while they wait. Where as many as
+    MAX_FRAMES come back there may be more: `skip` them before the next message.
     """
     try:
         peer = socket.recv(_NOBLOCK)
     except zmq.Again:
         return None
     source = frame = socket.recv(_NOBLOCK, copy=False)  # there always is one, and its rest is there with it
-    frames: list[Payload] = [_kept(frame)]
+    frames: list[Payload] = [frame.bytes]
     while frame.more and len(frames) < MAX_FRAMES:
         frame = socket.recv(_NOBLOCK, copy=False)
-        frames.append(_kept(frame))
+        frames.append(frame.bytes)
     return peer, frames, source
-
-
-def _kept(frame: zmq.Frame) -> Payload:
-    return frame.bytes if len(frame) < ZERO_COPY_BYTES else frame.buffer
 
 
 def skip(socket: Socket, limit: int) -> bool:

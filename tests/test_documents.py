@@ -4,22 +4,29 @@ import importlib
 import re
 from dataclasses import fields
 
+import click
 import pytest
+from pydantic import BaseModel
 
 from client import ZmqPool
 from client.chaos.kinds import KINDS
+from client.cli import main
 from protocol import messages
 from protocol.errors import PoolError
 from protocol.settings import Settings, variable
+from protocol.stats import BrokerStats, Counters, Distribution, Event, PoolStats, WorkerStats
 from tests.client.chaos.building import Case
 from tests.running import ROOT
 
+DOCS = ROOT / "docs"
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRACT = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
 RELIABILITY = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 OPERATING = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 LIMITS = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
+STATS = (ROOT / "docs" / "reference" / "stats.md").read_text(encoding="utf-8")
+FIGURES: tuple[type[BaseModel], ...] = (PoolStats, Counters, WorkerStats, Distribution, Event, BrokerStats)
 DOCUMENTS = ("contract", "limits", "protocol", "reliability")
 FACTORS = {"": 1, "s": 1, "ms": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 MESSAGES = [
@@ -59,6 +66,7 @@ def test_the_protocol_document_names_no_message_that_is_not_there() -> None:
 
     assert commands == {message.__name__.upper() for message in MESSAGES}
     assert f"version {messages.PROTOCOL_VERSION}\n" in PROTOCOL
+    assert f"The version is {messages.PROTOCOL_VERSION}. " in PROTOCOL
 
 
 def test_every_outcome_has_its_payload_explained() -> None:
@@ -87,20 +95,24 @@ def test_the_readme_lists_every_setting() -> None:
     assert {variable(name).removeprefix("RACEPOOL") for name in Settings.model_fields} <= set(named)
 
 
+def test_the_readme_lists_every_command() -> None:
+    table = README.partition("## Command line")[2].partition("\n```\n")[0]
+    left_column = "".join(re.findall(r"^racepool (.{18})", table, re.MULTILINE))
+    dead = main.commands["dead"]
+
+    assert isinstance(dead, click.Group)
+    assert set(re.findall(r"[a-z]+", left_column)) == set(main.commands) | set(dead.commands)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in FIGURES for name in kind.model_fields])
+def test_every_figure_of_the_broker_is_explained(kind: type[BaseModel], name: str) -> None:
+    section = STATS.partition(f"`{kind.__name__}`")[2].partition("\n## ")[0]
+
+    assert re.search(rf"^\| (?:`\w+`, )*`{name}`(?:, `\w+`)* \| .{{10,}} \|$", section, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
-    "name",
-    [
-        "README.md",
-        "docs/contract.md",
-        "docs/deploying.md",
-        "docs/limits.md",
-        "docs/operating.md",
-        "docs/protocol.md",
-        "docs/reliability.md",
-        "docs/replay.md",
-        "docs/security.md",
-        "docs/service.md",
-    ],
+    "name", ["README.md", *sorted(f"docs/{path.relative_to(DOCS)}" for path in DOCS.rglob("*.md"))]
 )
 def test_every_link_and_test_that_a_document_names_is_there(name: str) -> None:
     document = (ROOT / name).read_text(encoding="utf-8")

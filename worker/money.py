@@ -19,10 +19,16 @@ _WHOLE_FLOATS: Final = 2**53  # below it, floats without a fraction add up exact
 
 def exact_sum(numbers: Sequence[float]) -> Exact:
     """The sum of finite numbers from 0 on, each taken as its shortest decimal text."""
+    if len(numbers) == 1:
+        return _exact(numbers[0])
     total = sum(numbers)
     if total < _WHOLE_FLOATS and all(map(float.is_integer, numbers)):
         return int(total)
-    return add_up(map(Decimal, map(repr, numbers)))
+    return add_up(map(_exact, numbers))
+
+
+def _exact(number: float) -> Exact:
+    return int(number) if number.is_integer() and number < _WHOLE_FLOATS else Decimal(repr(number))
 
 
 def add_up(numbers: Iterable[Exact]) -> Exact:

@@ -15,7 +15,7 @@ from protocol.logs import Log, Outlet
 from protocol.messages import TO_WORKER, BadFrameError, Id, Name, Outcome, Task, decode, encode
 from protocol.processes import resident_bytes
 from protocol.settings import MAX_SECONDS
-from protocol.shared_memory import UnreadableError, read
+from protocol.shared_memory import SegmentReader, UnreadableError
 from protocol.signals import Termination
 from protocol.sockets import Context, PeerKeys, Socket, dealer, receive, say
 from worker.core import Action, Execute, Exit, Identity, OpenSession, Report, Send, WorkerCore
@@ -43,6 +43,7 @@ class Runner:
             identity, lambda: Id(os.urandom(16)), liveness_s=settings.liveness, max_tasks=settings.max_tasks_per_worker
         )
         self._execution = Execution(transform)
+        self._segments = SegmentReader()
         self._socket: Socket | None = None
         self._termination = Termination()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -74,6 +75,7 @@ class Runner:
         asleep_s = max(0.0, min(until_check_s, self._outlet.patience_s, MAX_SLEEP_S))
         ready = dict(self._poller.poll(ceil(asleep_s * 1000)))
         self._outlet.flush_if_due()
+        self._segments.let_go()
         if self._wake in ready:
             os.eventfd_read(self._wake)
         if self._termination.fileno() in ready:
@@ -92,6 +94,7 @@ class Runner:
                 return
             self._perform(begun)
             self._outlet.flush_if_due()
+            self._segments.let_go()
 
     def _look_up(self) -> None:
         """Whether the session was lost, or somebody asked for the end."""
@@ -151,7 +154,7 @@ class Runner:
 
     def _outcome_of(self, task: Task, limit_bytes: int) -> tuple[Outcome, bytes]:
         try:
-            request = read(task.payload, task.task_id, limit_bytes) if task.is_shared else task.payload
+            request = self._segments.read(task.payload, task.task_id, limit_bytes) if task.is_shared else task.payload
         except UnreadableError as error:
             self._log.info("payload_unreadable", task_id=task.task_id.hex(), reason=str(error))
             return Outcome.UNREADABLE, b""

@@ -47,7 +47,7 @@ def replay(  # noqa: PLR0913  # options are arguments
 ) -> None:
     """Replay captured polls: those of a race one after the other, each counted from the one before.
 
-    Takes files, and all *.json and *.json.gz in and below folders: NZ TAB responses or normalised races. Uses the
+    Takes files, and all .json and .json.gz files in and below folders: NZ TAB responses or normalised races. Uses the
     running broker, else a local pool of its own. Writes a row for each money-flow record. Whatever stops it, the same
     command goes on from there. Exits with 1 if any poll failed; its race goes on without it.
     """

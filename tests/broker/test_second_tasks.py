@@ -340,7 +340,7 @@ def test_worker_that_never_tells_is_killed_after_the_recalled_tasks_run_timeout(
 
     assert deeds(actions) == [KillProcess(an_id("worker-1"))]
     assert report(actions, "worker_lost")["reason"] == "run_timeout"
-    assert broker.ledger._tasks[an_id("t2")].deaths == []
+    assert broker.ledger._tasks[an_id("t2")].deaths == ()
     assert broker.ledger.backlog.depth == 1
 
 

@@ -1,6 +1,7 @@
 """Every error as a caller meets it: its message names the task and the race, where there are any, and what to do."""
 
 import os
+import re
 import resource
 import threading
 from collections.abc import Callable, Iterator
@@ -35,9 +36,11 @@ from client import (
 from protocol.failures import pack_crashes
 from protocol.messages import PROTOCOL_VERSION, Answer, Outcome, Reject, Submit, Who
 from tests.client.fake_broker import PAYLOAD_LIMIT, FakeBroker, nothing
+from tests.running import ROOT
 from worker.execution import Execution
 
 BOUND_S = 5.0
+ERRORS = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
 RACE_ID = "r-42"
 FOREIGN_VERSION = 99
 Race: TypeAlias = Callable[..., dict[str, Any]]
@@ -76,6 +79,14 @@ def stage(  # noqa: PLR0917
 
 def failure(future: PoolFuture[Any]) -> Met:
     return future.exception(BOUND_S), future.task_id
+
+
+def is_documented(error: BaseException | None) -> bool:
+    """Whether the page of errors shows such a message below the name of its class; an ellipsis stands for any text."""
+    section = ERRORS.partition(f"\n## {type(error).__name__}\n")[2].partition("\n## ")[0]
+    shown = section.partition("```text\n")[2].partition("\n```")[0].splitlines()
+    patterns = [".+".join(map(re.escape, line.split("\u2026"))) for line in shown]
+    return any(re.fullmatch(pattern, str(error)) for pattern in patterns)
 
 
 def refusal(pool: ZmqPool, race: object, **options: Any) -> Met:  # noqa: ANN401
@@ -258,6 +269,7 @@ def test_error_of_a_task_names_the_task_its_race_and_the_remedy(
 
     assert type(error) is kind
     assert f"task {task_id} (race {RACE_ID})" in str(error)
+    assert is_documented(error)
     assert remedy in str(error)
 
 
@@ -412,6 +424,7 @@ def test_error_without_a_task_names_the_race_where_it_was_looked_at_and_the_reme
     assert type(error) is kind
     assert task_id is None
     assert (f"(race {RACE_ID})" in str(error)) is is_race_told
+    assert is_documented(error)
     assert remedy in str(error)
 
 

@@ -89,6 +89,18 @@ def test_watchdog_is_an_event_listener_that_is_stopped_last(directory: Path) -> 
     assert pool.priority < min(each.priority for each in options.process_group_configs if each is not pool)
 
 
+def test_exporter_runs_only_where_it_was_asked_for(directory: Path) -> None:
+    without, beside = (
+        processes(parsed(write_configuration(settings(directory, workers=1), exporter=exporter)))
+        for exporter in (False, True)
+    )
+
+    assert set(beside) - set(without) == {"exporter"}
+    assert shlex.split(beside["exporter"].command) == [sys.executable, "-P", "-m", "client.exporter"]
+    assert beside["exporter"].autostart
+    assert beside["exporter"].stdout_logfile == str(directory / "log" / "exporter.log")
+
+
 @pytest.mark.parametrize(("uid", "user"), [(0, "root"), (1000, None)])
 def test_only_root_names_a_user(directory: Path, monkeypatch: pytest.MonkeyPatch, uid: int, user: str | None) -> None:
     configuration = settings(directory)

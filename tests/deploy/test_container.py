@@ -101,7 +101,7 @@ def container(image: Image, env: dict[str, str], log: Path) -> Iterator[int]:
     line = [required("unshare"), "--pid", "--fork", "--kill-child", "--mount-proc"]
     line += [] if os.getuid() == 0 else ["--user", "--map-root-user"]
     if subprocess.run([*line, "true"], capture_output=True, check=False).returncode != 0:
-        refuse = pytest.fail if os.environ.get("RACEPOOL_REQUIRE_ALL") == "1" else pytest.skip
+        refuse = pytest.fail if os.environ.get("REQUIRE_PROGRAMS") == "1" else pytest.skip
         refuse("unshare may make no namespaces here")
     line += image.command([*POOL.exec_form("ENTRYPOINT"), *POOL.exec_form("CMD")])
     with log.open("w") as output, subprocess.Popen(line, env=env, cwd="/", stdout=output) as unshare:

@@ -7,9 +7,10 @@ from typing import Any, cast
 import msgpack
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from protocol.errors import FieldError, InvalidRaceError
-from protocol.race import RaceData, RaceInput
+from protocol.race import _SHAPES, RaceData, RaceInput
 from protocol.race_fields import LARGEST_INSTANT, LARGEST_NUMBER, LARGEST_WHOLE
 
 VALID: dict[str, Any] = {
@@ -176,3 +177,36 @@ def test_race_is_the_same_after_its_own_json_and_its_own_mapping(given_race: dic
     assert RaceData.parse(race.model_dump_json()) == race
     assert RaceData.parse(race.model_dump()) == race
     assert RaceData.parse(race.model_dump(mode="json")) == race
+
+
+EVENT_TEXT = json.dumps(EVENT | {"ignored": {"form_guide": ["\u0101", 1.5e3, None, {"deep": [[]]}]}}, indent=1).encode()
+
+
+@given(st.integers(0, len(EVENT_TEXT) - 1), st.binary(max_size=3), st.integers(0, 3))
+def test_changed_text_has_the_same_outcome_as_by_pydantic_alone(at: int, put: bytes, taken: int) -> None:
+    """Unless what is broken is ignored, as a key is whose bytes are no Unicode."""
+    body = EVENT_TEXT[:at] + put + EVENT_TEXT[at + taken :]
+
+    seen = outcome(body)
+
+    try:
+        shape = _SHAPES.validate_json(body)
+    except ValidationError:
+        is_ignored = at >= EVENT_TEXT.index(b'"ignored"') - 3 or body.decode(errors="ignore").encode() != body
+        assert isinstance(seen, list) or is_ignored
+    else:
+        assert seen == (shape if isinstance(shape, RaceData) else RaceData.model_validate(shape.race()))
+
+
+@given(st.sampled_from([path for path in paths_in(EVENT) if path[0] == "data" and isinstance(path[-1], str)]), values)
+def test_of_a_key_that_stands_twice_the_last_one_counts(path: tuple[Any, ...], value: object) -> None:
+    key = json.dumps(path[-1]) + ": "
+    first = json.dumps(with_value_at(EVENT, path, "the one that is put first"))
+    marked = json.dumps("the one that is put first")
+    of_it: Any = EVENT
+    for step in path:
+        of_it = of_it[step]
+    body = first.replace(key + marked, f"{key}{json.dumps(value)}, {key}{json.dumps(of_it)}")
+
+    assert body != first
+    assert outcome(body) == outcome(EVENT)

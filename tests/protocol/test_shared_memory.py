@@ -2,7 +2,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +12,28 @@ import pytest
 from protocol.codec import pack
 from protocol.messages import Hello, Id
 from protocol.payloads import Parcel
-from protocol.shared_memory import SEGMENT_BYTES, STAMP_BYTES, Reference, Segment, UnreadableError, is_readable, read
+from protocol.shared_memory import (
+    KEPT_S,
+    MAX_KEPT,
+    SEGMENT_BYTES,
+    STAMP_BYTES,
+    Reference,
+    Segment,
+    SegmentReader,
+    UnreadableError,
+)
 
 LIMIT = 2**24
 BODY = os.urandom(100_000)
+
+
+def read(frame: bytes, task_id: Id, limit_bytes: int) -> Parcel:
+    """By a reader that has seen nothing before."""
+    reader = SegmentReader()
+    try:
+        return reader.read(frame, task_id, limit_bytes)
+    finally:
+        reader.close()
 
 
 def an_id(number: int = 1) -> Id:
@@ -184,11 +202,55 @@ def test_offset_beyond_the_segment_is_unreadable(segment: Segment) -> None:
 
 
 def test_segment_is_readable_for_whom_the_kernel_says_owns_it(segment: Segment) -> None:
-    assert is_readable(hello(segment), os.getpid())
-    assert not is_readable(hello(segment), None)
-    assert not is_readable(hello(segment), 1)
-    assert not is_readable(hello(segment, pid=1), 1)
-    assert not is_readable(Hello(an_id(), 1, os.getpid(), 0), os.getpid())
+    reader = SegmentReader()
+
+    assert reader.can_read(hello(segment), os.getpid())
+    assert not reader.can_read(hello(segment), None)
+    assert not reader.can_read(hello(segment), 1)
+    assert not reader.can_read(hello(segment, pid=1), 1)
+    assert not reader.can_read(Hello(an_id(), 1, os.getpid(), 0), os.getpid())
+
+
+def mappings() -> int:
+    return Path("/proc/self/maps").read_text().count("/memfd:racepool")
+
+
+def test_reader_lets_go_of_segments_that_it_has_not_read_from_for_a_while(
+    segment: Segment, wait_until: Callable[..., None]
+) -> None:
+    reader, frame, before = SegmentReader(), put(segment).packed(), mappings()
+    reader.read(frame, an_id(), LIMIT)
+    reader.let_go()
+    assert mappings() == before + 1
+
+    def is_gone() -> bool:
+        reader.let_go()
+        return mappings() == before
+
+    wait_until(is_gone, KEPT_S + 5)
+    assert reader.read(frame, an_id(), LIMIT).body == BODY
+
+
+def test_reader_holds_few_segments_at_once() -> None:
+    reader, before = SegmentReader(), mappings()
+    segments = [Segment() for _ in range(3 * MAX_KEPT)]
+    for each in segments:
+        assert reader.read(put(each).packed(), an_id(), LIMIT).body == BODY
+        assert mappings() - before <= len(segments) + MAX_KEPT
+    for each in segments:
+        each.close()
+    reader.close()
+    assert mappings() == before
+
+
+def test_segment_that_is_not_sealed_is_not_mapped() -> None:
+    descriptor = os.memfd_create("racepool")
+    os.ftruncate(descriptor, 10_000)
+    reference = Reference(os.getpid(), descriptor, os.fstat(descriptor).st_ino, 1, 0, 100, b"")
+
+    with pytest.raises(UnreadableError, match="sealed"):
+        read(reference.packed(), an_id(), LIMIT)
+    os.close(descriptor)
 
 
 def test_nothing_is_left_of_a_client_that_was_killed() -> None:

@@ -61,7 +61,7 @@ FAULTS = {
     "second-charged": Fault(
         "broker/core.py",
         "            second.goes_alone |= by.costs_attempt\n",
-        "            second.deaths.append(Death(worker.name, by.reason, signal, worker.assigned_at, now))\n",
+        "            second.deaths += (Death(worker.name, by.reason, signal, worker.assigned_at, now),)\n",
     ),
     "second-left-behind-a-slow-task": Fault("broker/core.py", "in self.seconds.overdue(now):", "in ():"),
     "recall-never-settled": Fault("broker/core.py", "        self.roster.settle(worker)\n", "        pass\n"),

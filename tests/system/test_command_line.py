@@ -209,7 +209,7 @@ def test_the_shipped_configuration_runs_as_it_is(run_dir: Path, wait_until: Wait
     with journal, ours, subprocess.Popen(command, env=env, stdout=ours.fileno(), stderr=ours.fileno()) as supervisord:
         try:
             assert racepool("wait", "--timeout", 20, env=env).stdout == "3 workers are ready\n"
-            wait_until(lambda: _statuses(run_dir) == {"RUNNING": 5}, 10)
+            wait_until(lambda: _statuses(run_dir) == {"RUNNING": 5, "STOPPED": 1}, 10)
         finally:
             supervisord.terminate()
     assert supervisord.returncode == 0
@@ -302,7 +302,7 @@ def test_no_orphan_outlives_a_killed_supervisord(run_dir: Path, wait_until: Wait
 
 
 def _statuses(directory: Path) -> Counter[str]:
-    """How many processes supervisord calls what: a watchdog, a broker and three workers."""
+    """How many processes supervisord calls what: a watchdog, a broker and three workers run, an exporter could."""
     command = [str(RACEPOOL.with_name("supervisorctl")), "-c", str(directory / "supervisord.conf"), "status"]
     status = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
     return Counter(line.split()[1] for line in status.splitlines())

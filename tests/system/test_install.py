@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -39,6 +40,9 @@ def run(*command: object, cwd: Path, env: dict[str, str] | None = None) -> subpr
 def test_the_wheel_runs_without_the_clone_or_any_extra(tmp_path: Path, run_dir: Path, wait_until: WaitUntil) -> None:
     run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", tmp_path, ROOT, cwd=tmp_path)
     (wheel,) = tmp_path.glob("racepool-*.whl")
+    page = {f"client/exporter/static/{path.name}" for path in (ROOT / "client" / "exporter" / "static").iterdir()}
+    assert page
+    assert page - set(ZipFile(wheel).namelist()) == set()
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     python, racepool = tmp_path / "venv" / "bin" / "python", tmp_path / "venv" / "bin" / "racepool"
     run(python, "-m", "pip", "install", "-q", wheel, cwd=tmp_path)
@@ -47,6 +51,12 @@ def test_the_wheel_runs_without_the_clone_or_any_extra(tmp_path: Path, run_dir: 
     sample = ROOT / "samples" / "thoroughbred.json"
 
     assert "pytest" not in run(python, "-m", "pip", "list", cwd=tmp_path).stdout
+    without_extra = subprocess.run(
+        [racepool, "exporter"], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert without_extra.returncode == 1
+    assert without_extra.stderr.startswith("racepool: the exporter needs ")
+    assert "pip install 'racepool[monitor]'" in without_extra.stderr
     assert "1 of 1" not in run(racepool, "transform", sample, cwd=tmp_path, env=env).stderr
     with subprocess.Popen([racepool, "up"], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL) as up:
         try:

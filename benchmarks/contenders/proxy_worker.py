@@ -1,0 +1,32 @@
+"""A worker behind the proxy: `python -m benchmarks.contenders.proxy_worker BACK`."""
+
+import sys
+
+import zmq
+
+from protocol.payloads import Parcel
+from protocol.processes import die_with_parent
+from protocol.settings import Settings
+from worker.execution import Execution
+from worker.transform import transform_race
+
+NUMBER_BYTES = 8
+PREFETCH = 2  # messages in its pipe: the next one is there when one is done
+
+
+def main(back: str) -> None:
+    """Works until its owner ends."""
+    die_with_parent()
+    socket = zmq.Context().socket(zmq.DEALER)
+    socket.set(zmq.RCVHWM, PREFETCH)
+    socket.connect(back)
+    execution = Execution(transform_race)
+    limit_bytes = Settings.model_fields["payload_limit"].default
+    while True:
+        peer, number, head, body = socket.recv_multipart()
+        outcome, result = execution.run(Parcel(head, body), limit_bytes)
+        socket.send_multipart([peer, number, outcome.encode(), result])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

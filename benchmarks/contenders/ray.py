@@ -1,0 +1,19 @@
+"""Ray on one machine."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import ray
+
+from benchmarks.contenders.task import transform
+from benchmarks.measures import Submit
+
+
+@asynccontextmanager
+async def opened(workers: int) -> AsyncIterator[Submit]:
+    """A cluster of one node, that ends with the block."""
+    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        yield ray.remote(transform).remote
+    finally:
+        ray.shutdown()

@@ -1,0 +1,151 @@
+"""A process and all that it started: the CPU that each thread used, and the memory of all, from /proc."""
+
+import os
+import signal
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias
+
+PROC: Final = Path("/proc")
+TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+DEATH_S: Final = 5.0
+DEATH_POLL_S: Final = 0.005
+CALLER: Final = "caller"
+SHARED: Final = ("/memfd:", "/dev/shm/")  # noqa: S108  # looked at, not written to
+# What a command line tells of a process's part, the first that fits.
+_PARTS: Final = (
+    ("-m broker", "broker"),
+    ("-m worker", "worker"),
+    ("supervisord", "supervisord"),
+    ("client.watchdog", "supervisord's watchdog"),
+    ("client.owner", "supervisord's watchdog"),
+    ("proxy_device", "proxy"),
+    ("proxy_worker", "worker"),
+    ("redis-server", "redis"),
+    ("ipyparallel.controller", "controller"),
+    ("ipyparallel.engine", "worker"),
+    ("ipcluster", "controller"),
+    ("gcs_server", "ray's servers"),
+    ("raylet/raylet", "raylet"),
+    ("ray::", "worker"),
+    ("ray/", "ray's servers"),
+    ("forkserver", "helper"),
+    ("resource_tracker", "helper"),
+)
+
+
+class Part(NamedTuple):
+    """A thread's part in the work; what plays the same part is added up."""
+
+    process: str
+    thread: str
+
+
+Cpu: TypeAlias = "Counter[Part]"
+"""Ticks of user and system time by part."""
+
+
+class ProcessTree:
+    """The processes below `root`, itself included. One that was seen once stays in it, whoever its parent is now."""
+
+    def __init__(self, root: int) -> None:
+        self.root = root
+        self._started: dict[int, str] = {}  # pid -> its start time, which tells it from a later one of that number
+
+    def pids(self) -> list[int]:
+        """Those that are alive."""
+        parents = {int(entry.name): _stat(entry) for entry in PROC.iterdir() if entry.name.isdecimal()}
+        living = {pid: stat for pid, stat in parents.items() if stat and stat[0] != "Z"}
+        inside = {pid for pid, stat in living.items() if self._started.get(pid) == stat[19]}
+        inside |= {self.root} & living.keys()
+        while children := {pid for pid, stat in living.items() if int(stat[1]) in inside} - inside:
+            inside |= children
+        self._started = {pid: living[pid][19] for pid in inside}
+        return sorted(inside)
+
+    def cpu(self) -> Cpu:
+        """What each part has used up to now."""
+        used: Cpu = Counter()
+        for pid in self.pids():
+            part = self._part(pid)
+            main_name = _name(PROC / str(pid))
+            for thread in _entries(PROC / str(pid) / "task"):
+                if stat := _stat(thread):
+                    name = "main" if thread.name == str(pid) else _name(thread)
+                    used[Part(part, "other threads" if name == main_name else name)] += int(stat[11]) + int(stat[12])
+        return used
+
+    def memory_bytes(self) -> int:
+        """The proportional set size of all, so that what several share counts once, and their shared memory.
+
+        What lies in a memfd counts, mapped or not: read and written through its descriptor it is in nobody's set.
+        """
+        total = mapped = 0
+        held: dict[tuple[int, int], int] = {}
+        for pid in self.pids():
+            sizes = _rollup(pid)
+            total += sizes.get("Pss", 0)
+            mapped += sizes.get("Pss_Shmem", 0)
+            held |= _shared_files(pid)
+        return total - mapped + max(mapped, sum(held.values()))
+
+    def kill(self) -> None:
+        """Ends whatever is left, and returns when it is gone; a process takes a moment to die."""
+        deadline = time.monotonic() + DEATH_S
+        while (pids := self.pids()) and time.monotonic() < deadline:
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(DEATH_POLL_S)
+
+    def _part(self, pid: int) -> str:
+        if pid == self.root:
+            return CALLER
+        with suppress(OSError):
+            command = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            return next((part for sign, part in _PARTS if sign in command), "worker")
+        return "worker"
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # it ended meanwhile
+        return []
+
+
+def _stat(entry: Path) -> list[str]:
+    """The fields of `stat` from the state on; empty if there is no such process any more."""
+    try:
+        return (entry / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _name(entry: Path) -> str:
+    try:
+        return (entry / "comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _rollup(pid: int) -> dict[str, int]:
+    """The sums over a process's mappings, in bytes."""
+    try:
+        lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()[1:]
+    except OSError:
+        return {}
+    return {name: 1024 * int(size.split()[0]) for name, _, size in (line.partition(":") for line in lines)}
+
+
+def _shared_files(pid: int) -> dict[tuple[int, int], int]:
+    """The memory of what a process holds open in memory, by device and inode."""
+    held = {}
+    for descriptor in _entries(PROC / str(pid) / "fd"):
+        with suppress(OSError):
+            if str(descriptor.readlink()).startswith(SHARED):
+                status = descriptor.stat()
+                held[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return held

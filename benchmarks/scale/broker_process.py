@@ -1,0 +1,65 @@
+"""A real broker in a process of its own, and what it costs."""
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, Self
+
+from benchmarks.process_tree import TICKS_PER_S, ProcessTree
+from protocol.endpoints import sockets_in
+from protocol.settings import Settings
+
+PATIENCE_S: Final = 10.0
+NEVER_S: Final = 3_600.0  # fake workers send no heartbeats: those are a cost per second, not per task
+
+
+class BrokerProcess:
+    """A context manager; with the default settings but for the heartbeats, and room for what is queued."""
+
+    def __init__(self, workers: int, queued: int) -> None:
+        self._stack = ExitStack()
+        directory = Path(self._stack.enter_context(TemporaryDirectory(prefix="bench-broker-")))
+        self.settings = Settings.load(
+            dir=directory,
+            **sockets_in(directory),
+            workers=workers,
+            backlog_limit=max(queued + workers, 1),
+            liveness=NEVER_S,
+        )
+        self._log = self._stack.enter_context((directory / "broker.log").open("wb"))
+
+    def __enter__(self) -> Self:
+        given = self.settings.model_dump(mode="json", exclude_unset=True)
+        variables = {f"RACEPOOL_{name.upper()}": str(value) for name, value in given.items()}
+        others = {name: value for name, value in os.environ.items() if not name.startswith("RACEPOOL_")}
+        command = [sys.executable, "-P", "-m", "broker"]
+        process = subprocess.Popen(command, env=others | variables, stdout=self._log, start_new_session=True)  # noqa: S603
+        self._stack.callback(process.wait)
+        self._stack.callback(process.kill)  # an orderly end would wait for its workers
+        self._tree = ProcessTree(process.pid)
+        deadline = time.monotonic() + PATIENCE_S
+        socket = Path(self.settings.endpoint.removeprefix("ipc://"))
+        while not socket.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                self._stack.close()
+                raise RuntimeError("the broker did not start")
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def cpu_us(self) -> dict[str, float]:
+        """What its main thread and its others, libzmq's, have used."""
+        used = {"main": 0.0, "libzmq": 0.0}
+        for part, ticks in self._tree.cpu().items():
+            used["main" if part.thread == "main" else "libzmq"] += ticks * 1e6 / TICKS_PER_S
+        return used
+
+    def memory_bytes(self) -> int:
+        """Its proportional set size."""
+        return self._tree.memory_bytes()
