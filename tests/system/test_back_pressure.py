@@ -134,7 +134,8 @@ def test_what_a_client_holds_back_is_counted_as_queued_and_keeps_its_order(
     scripted.logged("task_completed", task_id=kept[-1].task_id)
     ours = {future.task_id for future in futures}
     assigned = [entry["task_id"] for entry in scripted.events("task_assigned") if entry["task_id"] in ours]
-    assert assigned == [future.task_id for future in kept]
+    first_assigned = list(dict.fromkeys(assigned))  # a second that was recalled is assigned once more
+    assert first_assigned == [future.task_id for future in kept]
 
 
 # --- other people's troubles ------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from client import InvalidRaceError, RaceData, TransformedRace, TransformError
+from protocol.stats import PoolStats
 from tests.running import ROOT, SHARED, Race, Running, StartPool, WaitUntil
 
 pytestmark = pytest.mark.system
@@ -157,8 +158,15 @@ def test_stats_show_every_field_and_their_sum_holds_throughout(
     watcher = threading.Thread(target=watch)
     watcher.start()
     futures = [scripted.exec(race("sleep:0.01" if index % 10 else "raise")) for index in range(600)]
-    wait_until(lambda: scripted.stats().held_by_clients > 0)
-    busy = scripted.stats()
+    seen: list[PoolStats] = []
+
+    def is_at_work() -> bool:
+        """With a task for each worker; one that is to return a recalled one has none for a moment."""
+        seen.append(scripted.stats())
+        return seen[-1].held_by_clients > 0 and all(worker.task_id for worker in seen[-1].workers)
+
+    wait_until(is_at_work)
+    busy = seen[-1]
     for future in futures:
         future.exception(30)
     is_over.set()
@@ -166,10 +174,11 @@ def test_stats_show_every_field_and_their_sum_holds_throughout(
 
     assert all(submitted == total for submitted, total in [*sums, scripted.books()])
     assert len(sums) > 20
-    assert (busy.active_workers, busy.in_flight, busy.idle_workers) == (3, 3, 0)
+    assert (busy.active_workers, busy.idle_workers) == (3, 0)
+    assert 3 <= busy.in_flight <= 6, "a task for each worker, and a second at most"
     assert busy.queue_depth > 100
     assert {worker.state for worker in busy.workers} == {"busy"}
-    assert all(worker.task_id and worker.busy_for_s is not None for worker in busy.workers)
+    assert all(worker.busy_for_s is not None for worker in busy.workers)
 
 
 def _race_with_hold(hold: float) -> dict[str, Any]:
