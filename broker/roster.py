@@ -134,11 +134,13 @@ class Roster:
         return second
 
     def hasten(self, worker: Worker, patience_s: float, by: LostBy, now: float) -> None:
-        """It has only so long, from the end of its task on, to tell what became of what was recalled."""
+        """It has only so long, from the end of its task on, to tell what became of what was recalled, if not less."""
         assert worker.recalled is not None, "only who was recalled one can be hastened"  # noqa: S101
-        worker.recalled.patience_s, worker.recalled.by = patience_s, by
-        if worker.task is None:
-            worker.deadline = min(worker.deadline, now + patience_s)
+        left_s = worker.deadline - now if worker.task is None else worker.recalled.patience_s
+        if patience_s < left_s:
+            worker.recalled.patience_s, worker.recalled.by = patience_s, by
+            if worker.task is None:
+                worker.deadline = now + patience_s
 
     def settle(self, worker: Worker) -> None:
         """It told what became of what was recalled."""

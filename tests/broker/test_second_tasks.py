@@ -523,6 +523,17 @@ def test_kill_reaches_a_worker_that_may_run_the_task_since_it_was_recalled_too_l
     assert deeds(broker.on_tick(now + RETURN_S)) == [KillProcess(an_id("worker-1"))]
 
 
+def test_kill_that_comes_shortly_before_the_run_timeout_changes_nothing(broker: BrokerCore) -> None:
+    now = recalled(broker)
+    broker.on_worker(W1, result("t1", 2), now)
+    broker.on_client(ALICE, Cancel(an_id("t2"), kill=True), now + 0.4)
+
+    actions = broker.on_tick(now + 0.5)
+
+    assert report(actions, "worker_lost")["reason"] == "run_timeout"
+    assert KillProcess(an_id("worker-1")) in actions
+
+
 def test_kill_of_the_first_gives_the_second_back(broker: BrokerCore) -> None:
     now = fed(broker)
 

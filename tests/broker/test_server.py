@@ -619,6 +619,7 @@ def test_sigterm_lets_the_task_in_flight_end_and_says_goodbye(start: StartBroker
     task = receive(worker, TO_WORKER)
 
     broker.process.terminate()
+    broker.stats()  # answered after the signal was heard
     send(worker, done(task))
 
     assert receive(client, TO_CLIENT).task_id == task.task_id

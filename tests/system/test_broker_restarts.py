@@ -43,7 +43,7 @@ def test_ten_kills_under_load_cost_no_result_and_no_order(
             submit(other, f"theirs-{kill}-{index}")
         wait_until(lambda before=done_before: ends.total() >= before + DONE_IN_AN_EPOCH, 15)
         stats = scripted.stats()
-        assert stats.in_flight == 3
+        assert 3 <= stats.in_flight <= 6  # a second one, at most, in each worker's hands
         assert len(futures) - ends.total() > 100
         os.kill(stats.broker.pid, signal.SIGKILL)
     results = {race_id: future.result(60)["id"] for race_id, future in futures.items()}
