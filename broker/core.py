@@ -18,7 +18,6 @@ from broker.actions import (
     ProbeProcess,
     Quarantine,
     Report,
-    SendByValue,
     SendStats,
     SendToClient,
     SendToHeartbeat,
@@ -26,10 +25,10 @@ from broker.actions import (
     UnwatchProcess,
     WatchProcess,
 )
+from broker.assignments import Assignments
 from broker.frozen import FrozenProcesses
 from broker.ledger import Ledger
 from broker.roster import Roster
-from broker.seconds import Seconds
 from broker.tasks import Client, Death, Disowned, Peer, Task
 from broker.workers import LostBy, Worker
 from protocol import messages
@@ -60,11 +59,10 @@ class BrokerCore:
         self.epoch = epoch
         self.ledger = Ledger(settings)
         self.roster = Roster()
-        self.seconds = Seconds()
+        self.assignments = Assignments(settings, epoch, self.ledger, self.roster)
         self.frozen = FrozenProcesses(settings.liveness)
         self.clients: dict[Id, Client] = {}
         self._client_at: dict[Peer, Client] = {}
-        self._lease = 0
         self._is_draining = False
         self._is_crowded = False
         self._next_check = inf
@@ -164,7 +162,7 @@ class BrokerCore:
             task.disowned = Disowned.CANCELLED
             holder = self.roster.holder(task)
             if holder.task is not task:
-                actions = self._recall(holder, now)
+                actions = self.assignments.recall(holder, now)
             elif kill:
                 actions = self._lose(holder, LostBy.CANCELLED, now)
         for worker in self.roster.recalled_from(task.id) if kill else ():  # it may have begun it
@@ -292,8 +290,7 @@ class BrokerCore:
             by = LostBy.RUN_TIMEOUT if worker.has_overrun(now) else LostBy.PROCESS_EXIT
             actions += self._lose(worker, by, now, signals.get(worker.incarnation))
         if not self._is_draining:
-            for worker in self.seconds.overdue(now):
-                actions += self._recall(worker, now)
+            actions += self.assignments.recall_overdue(now)
         return actions + self._assign(now)
 
     def on_probe(self, incarnation: Id, now: float, *, has_progress: bool) -> list[Action]:
@@ -352,7 +349,7 @@ class BrokerCore:
         if result.outcome is Outcome.UNREADABLE and task.is_shared and not task.goes_by_value:
             task.goes_by_value = True
             self._release(worker, now)
-            return [*self._return(worker, task, now), *self._assign(now)]
+            return [*self.assignments.give_back(worker, task, now), *self._assign(now)]
         if result.outcome not in messages.WORKER_OUTCOMES:
             self.counters["bad_frames"] += 1
             return []
@@ -360,8 +357,8 @@ class BrokerCore:
         worker.tasks_completed += is_ok
         worker.tasks_failed += not is_ok
         run_s = now - worker.assigned_at
-        self.seconds.observe(run_s)
-        fields = _attempt(worker, task) | {"duration_ms": _ms(run_s), "outcome": result.outcome.value}
+        self.assignments.seconds.observe(run_s)
+        fields = worker.attempt_at(task) | {"duration_ms": _ms(run_s), "outcome": result.outcome.value}
         self._release(worker, now)
         worker.wants_recycling = result.recycle
         answer = self._answer(task, result.outcome, result.payload, "completed" if is_ok else "failed")
@@ -424,14 +421,14 @@ class BrokerCore:
             self.counters["worker_crashes"] += 1
             fields["silent_ms"] = _ms(now - worker.last_seen)
         if worker.task is not None:
-            fields |= _attempt(worker, worker.task) | {"duration_ms": _ms(now - worker.assigned_at)}
+            fields |= worker.attempt_at(worker.task) | {"duration_ms": _ms(now - worker.assigned_at)}
         actions.append(Report("worker_lost" if by.is_loss else "worker_stopped", fields))
         if worker.task is not None:
             actions += self._take_back(worker, worker.task, by, now, signal)
         if worker.second is not None:
             second, worker.second = worker.second.task, None
             second.goes_alone |= by.costs_attempt
-            actions += self._return(worker, second, now)
+            actions += self.assignments.give_back(worker, second, now)
         return actions
 
     # --- tasks --------------------------------------------------------------------------------------------------------
@@ -439,72 +436,12 @@ class BrokerCore:
     def _assign(self, now: float) -> list[Action]:
         if now < self._settles_at or self._is_draining:
             return []
-        actions: list[Action] = []
-        while self.roster.idle_count and (task := self._next_task(now)) is not None:
-            worker = self.roster.occupy(task, self._lease, now)
-            self._check_by(worker.deadline)
-            actions += self._assignment(worker, task)
-        return actions + self._assign_seconds(now) if self.seconds.are_worth_it else actions
-
-    def _assign_seconds(self, now: float) -> list[Action]:
-        """Gives what waits to busy workers, while enough waits for that to cost nobody anything.
-
-        Of fewer tasks than workers each would be begun sooner by whoever is idle next. In arrival order: where the
-        oldest may be no second, nobody goes past it.
-        """
-        actions: list[Action] = []
-        while (
-            self.ledger.backlog.depth >= len(self.roster.workers)
-            and (oldest := self.ledger.backlog.oldest()) is not None
-            and oldest.may_be_second
-            and (worker := self.roster.next_for_second(now, self.seconds.patience_s, self.settings.liveness / 2))
-            and (task := self._next_task(now)) is not None
-        ):
-            self.roster.give_second(worker, task, self._lease)
-            self.seconds.expect(worker, now)
-            actions += self._assignment(worker, task, is_second=True)
+        actions = self.assignments.assign(now)
+        self._check_by(self.assignments.earliest_deadline)
         return actions
 
-    def _next_task(self, now: float) -> Task | None:
-        """The oldest that waits, under a new lease."""
-        task = self.ledger.backlog.pop(now)
-        if task is not None:
-            self._lease += 1
-            task.assignments += 1
-        return task
-
-    def _assignment(self, worker: Worker, task: Task, *, is_second: bool = False) -> tuple[Action, Action]:
-        """Tells worker and log of the latest lease."""
-        assert worker.peer is not None, "who is given a task has a peer"  # noqa: S101
-        fields = _attempt(worker, task) | {"queued_ms": _ms(task.waited_s), "queue_depth": self.ledger.backlog.depth}
-        if is_second:
-            fields["second"] = True
-        words = messages.Task(
-            self.epoch, self._lease, task.id, task.assignments, task.run_timeout_ms, task.is_shared, task.payload
-        )
-        is_by_value = task.is_shared and (task.goes_by_value or not worker.is_local)
-        send = SendByValue(worker.peer, words) if is_by_value else SendToWorker(worker.peer, words)
-        return Report("task_assigned", fields), send
-
-    def _recall(self, worker: Worker, now: float) -> list[Action]:
-        """Takes a second back before it is begun, if it is not too late for that."""
-        assert worker.peer is not None, "who has a second has a peer"  # noqa: S101
-        second = self.roster.recall(worker)
-        return [SendToWorker(worker.peer, messages.Recall(second.lease)), *self._return(worker, second.task, now)]
-
-    def _return(self, worker: Worker, task: Task, now: float) -> list[Action]:
-        """A task that was not begun goes back to its place, as if it had never left it."""
-        if task.disowned is not None:
-            self.ledger.end(task, task.disowned.value)
-            return []
-        fields = _attempt(worker, task)
-        task.assignments -= 1
-        task.was_returned = True
-        self.ledger.backlog.add(task, now)
-        return [Report("task_returned", fields | {"queue_depth": self.ledger.backlog.depth})]
-
     def _take_back(self, worker: Worker, task: Task, by: LostBy, now: float, signal: int | None) -> list[Action]:
-        fields = _attempt(worker, task)
+        fields = worker.attempt_at(task)
         worker.task = None
         if by.costs_attempt:
             task.deaths += (Death(worker.name, by.reason, signal, worker.assigned_at, now),)
@@ -538,7 +475,7 @@ class BrokerCore:
 
     def next_check(self) -> float:
         """When `on_tick`, or for seconds `on_process_exit`, has something to look at, at the earliest."""
-        due = inf if self._is_draining else max(self.seconds.next_due(), self._has_read_by)
+        due = inf if self._is_draining else max(self.assignments.seconds.next_due(), self._has_read_by)
         return min(self._next_check, due)
 
     def on_tick(self, now: float) -> list[Action]:
@@ -612,16 +549,12 @@ class BrokerCore:
         workers = self.roster.workers.values()
         held = [worker.task for worker in workers if worker.task is not None]
         seconds = [worker.second.task for worker in workers if worker.second is not None]
-        broken = [*self.roster.audit(), *self.ledger.audit(held + seconds), *self.seconds.audit(workers)]
+        broken = [*self.roster.audit(), *self.ledger.audit(held + seconds), *self.assignments.seconds.audit(workers)]
         if any(task.assignments != 1 or task.goes_alone or task.was_returned for task in seconds):
             broken.append("a second was assigned before, or is to go alone")
         if any(self.clients.get(client.id) is not client for client in self._client_at.values()):
             broken.append("a peer leads to a client that is forgotten")
         return broken
-
-
-def _attempt(worker: Worker, task: Task) -> dict[str, object]:
-    return {"worker": worker.name, "task_id": task.id.hex(), "attempt": task.assignments}
 
 
 def _ms(seconds: float) -> float:

@@ -110,6 +110,10 @@ class Worker:
             and not (self.is_suspect or self.is_draining or self.wants_recycling)
         )
 
+    def attempt_at(self, task: Task) -> dict[str, object]:
+        """What the log tells of a task in its hands."""
+        return {"worker": self.name, "task_id": task.id.hex(), "attempt": task.assignments}
+
     def has_overrun(self, now: float) -> bool:
         """Whether its task has had its run timeout: by then its own timer ends it, if the broker does not."""
         return self.task is not None and now >= self.assigned_at + self.task.run_timeout_ms / 1000

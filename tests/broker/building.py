@@ -160,7 +160,7 @@ def state_of(broker: BrokerCore) -> dict[str, Any]:
         "idle": list(broker.roster._idle),
         "clients": {id_: _slots(client) for id_, client in broker.clients.items()},
         "peers": {peer: client.id for peer, client in broker._client_at.items()},
-        "lease": broker._lease,
+        "lease": broker.assignments.lease,
     }
 
 

@@ -63,7 +63,7 @@ FAULTS = {
         "            second.goes_alone |= by.costs_attempt\n",
         "            second.deaths += (Death(worker.name, by.reason, signal, worker.assigned_at, now),)\n",
     ),
-    "second-left-behind-a-slow-task": Fault("broker/core.py", "in self.seconds.overdue(now):", "in ():"),
+    "second-left-behind-a-slow-task": Fault("broker/assignments.py", "in self.seconds.overdue(now) for", "in () for"),
     "recall-never-settled": Fault("broker/core.py", "        self.roster.settle(worker)\n", "        pass\n"),
     "work-given-before-the-return": Fault(
         "broker/roster.py",

@@ -15,7 +15,6 @@ WORK = (
     "submit",
     "submit_many",
     "submit_quick",
-    "submit_quick",
     "pass_time",
     "pass_time",
     "pass_time",
