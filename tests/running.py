@@ -65,9 +65,9 @@ class Running:
         return {worker.name: worker.pid for worker in self.stats().workers}
 
     def events(self, *names: str) -> list[dict[str, Any]]:
-        """The log lines of these events, of all programs, in the order of their time."""
-        lines = [line for path in (self.dir / "log").glob("*.log*") for line in path.read_text().splitlines()]
-        entries = [json.loads(line) for line in lines if line.startswith("{")]
+        """The whole log lines of these events, of all programs, in the order of their time."""
+        lines = [line for path in (self.dir / "log").glob("*.log*") for line in path.read_text().splitlines(True)]
+        entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
         return sorted(
             (entry for entry in entries if entry["event"] in names), key=lambda entry: str(entry["timestamp"])
         )

@@ -43,7 +43,8 @@ class Hunt:
 
 HUNTS = {
     "requeue-at-the-tail": Hunt(
-        SIMULATED["requeue-at-the-tail"], "worker-kill", "tasks were assigned in the order of submission"
+        SIMULATED["requeue-at-the-tail"],
+        "worker-kill", "tasks were assigned in the order of submission", 6, every_s=0.6, rate=250,
     ),
     "ends-of-processes-unheard": Hunt(
         Fault(

@@ -364,13 +364,13 @@ async def _awaited(future: PoolFuture[Any]) -> Any:  # noqa: ANN401
 
 
 async def _until(running: Running, **figures: int) -> None:
-    """As wait_until, for an event loop."""
+    """As wait_until, for an event loop, whose other tasks have begun by then."""
     async with asyncio.timeout(5):
         while True:
-            stats = await running.pool.stats_async()
+            await asyncio.sleep(0.01)
+            stats = await running.pool.stats_async()  # figures that are there already let nobody else run
             if all(getattr(stats, name) == value for name, value in figures.items()):
                 return
-            await asyncio.sleep(0.01)
 
 
 def _counts(counters: Counters) -> dict[str, int]:
