@@ -101,7 +101,7 @@ class Report:
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
-Action: TypeAlias = (
+Effect: TypeAlias = (
     SendToClient
     | SendStats
     | SendToWorker
@@ -112,5 +112,5 @@ Action: TypeAlias = (
     | KillProcess
     | ProbeProcess
     | Quarantine
-    | Report
 )
+Action: TypeAlias = Effect | Report

@@ -14,6 +14,7 @@ import zmq
 
 from broker.actions import (
     Action,
+    Effect,
     KillProcess,
     ProbeProcess,
     Quarantine,
@@ -267,15 +268,19 @@ class Server:
     # --- what goes out ------------------------------------------------------------------------------------------------
 
     def _perform(self, actions: Iterable[Action]) -> None:
-        """Performs the actions, and those that follow from what could not be sent."""
-        todo = deque(actions)
+        """Performs the actions, and those that follow from what could not be sent. Reports come last: peers wait."""
+        todo, reports = deque(actions), []
         while todo:
-            todo.extend(self._done(todo.popleft()))
+            action = todo.popleft()
+            if isinstance(action, Report):
+                reports.append(action)
+            else:
+                todo.extend(self._done(action))
+        for report in reports:
+            self._report(report)
 
-    def _done(self, action: Action) -> Iterable[Action]:  # noqa: C901, PLR0912  # one case per action
+    def _done(self, action: Effect) -> Iterable[Action]:  # noqa: C901, PLR0912  # one case per action
         match action:
-            case Report():
-                self._report(action)
             case SendToWorker(peer, message):
                 if not self._send(self._backend, [peer, *encode(message)]):
                     return self._core.on_worker_unreachable(peer, message, time.monotonic())

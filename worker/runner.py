@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections import deque
 from collections.abc import Iterable
 from math import ceil
 from typing import assert_never
@@ -114,25 +113,29 @@ class Runner:
             self._perform(self._core.on_message(message, time.monotonic()))
 
     def _perform(self, actions: Iterable[Action]) -> None:
-        todo = deque(actions)
-        while todo and not self._has_left:
-            match todo.popleft():
+        for action in actions:
+            if self._has_left:
+                return
+            match action:
                 case OpenSession(ready):
                     say(self._replace_socket(), encode(ready))
                 case Send(message):
                     if self._socket is not None:
                         say(self._socket, encode(message))
                 case Execute(task):
-                    todo.extend(self._execute(task))
+                    self._execute(task)
                 case Exit():
                     self._leave()
                 case Report(event):
                     self._log.info(event)
-                case action:
+                case _:
                     assert_never(action)
 
-    def _execute(self, task: Task) -> list[Action]:
-        """Runs the transform under a kernel timer: no thread could end a C call that holds the GIL."""
+    def _execute(self, task: Task) -> None:
+        """Runs the transform under a kernel timer: no thread could end a C call that holds the GIL.
+
+        The log is told last: somebody waits for the reply.
+        """
         started_at = time.monotonic()
         run_timeout_s = min(task.run_timeout_ms / 1000, MAX_SECONDS)  # a foreign client's may be beyond any timer
         signal.setitimer(signal.ITIMER_REAL, run_timeout_s + self._settings.liveness)
@@ -140,6 +143,9 @@ class Runner:
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._look_up()  # before the reply: it may be stale, or the last
         now = time.monotonic()
+        limit = self._settings.worker_memory_limit
+        wants_recycling = bool(limit) and resident_bytes() > limit
+        self._perform(self._core.on_finished(outcome, payload, now, wants_recycling=wants_recycling))
         self._log.info(
             "task_executed",
             task_id=task.task_id.hex(),
@@ -148,9 +154,6 @@ class Runner:
             outcome=outcome.value,
             duration_ms=round((now - started_at) * 1000, 3),
         )
-        limit = self._settings.worker_memory_limit
-        wants_recycling = bool(limit) and resident_bytes() > limit
-        return self._core.on_finished(outcome, payload, now, wants_recycling=wants_recycling)
 
     def _outcome_of(self, task: Task, limit_bytes: int) -> tuple[Outcome, bytes]:
         try:

@@ -8,11 +8,11 @@ with whoever holds its standard input.
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from protocol.messages import Result, Task
+from protocol.messages import Result
 from worker.__main__ import main
-from worker.core import Action, Send
+from worker.core import Action, Execute, Send
 from worker.runner import Runner
 
 ABANDONED = 3
@@ -23,11 +23,14 @@ class Stutterer(Runner):
 
     _said: Sequence[Action] = ()
 
-    def _execute(self, task: Task) -> list[Action]:
-        self._perform(self._said)
-        actions = super()._execute(task)
-        self._said = [each for each in actions if isinstance(each, Send) and isinstance(each.message, Result)]
-        return [*self._said, *actions]
+    def _perform(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Execute):
+                super()._perform(self._said)
+            is_result = isinstance(action, Send) and isinstance(action.message, Result)
+            if is_result:
+                self._said = [action]
+            super()._perform([action, action] if is_result else [action])
 
 
 def _end_with_the_lab() -> None:
