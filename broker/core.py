@@ -164,7 +164,7 @@ class BrokerCore:
             if holder.task is not task:
                 actions = self.assignments.recall(holder, now)
             elif kill:
-                actions = self._lose(holder, LostBy.CANCELLED, now)
+                actions = [*self._lose(holder, LostBy.CANCELLED, now), *self._assign(now)]
         for worker in self.roster.recalled_from(task.id) if kill else ():  # it may have begun it
             self.roster.hasten(worker, RETURN_S, LostBy.CANCELLED, now)
             self._check_by(worker.deadline)

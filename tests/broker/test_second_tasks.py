@@ -501,6 +501,13 @@ def test_cancelled_second_is_recalled_and_ends_as_if_it_were_queued(broker: Brok
     assert told(broker.on_tick(now + RETURN_S)) == []
 
 
+def test_kill_of_the_first_hands_the_second_to_whoever_is_idle(broker: BrokerCore) -> None:
+    now = fed(broker)
+    broker.on_worker(W2, ready("worker-2"), now, local_pid=102)
+
+    assert assigned(broker.on_client(ALICE, Cancel(an_id("t1"), kill=True), now)) == [(W2, "t2")]
+
+
 def test_worker_that_does_not_return_a_killed_second_in_time_is_killed(broker: BrokerCore) -> None:
     now = fed(broker)
     broker.on_client(ALICE, Cancel(an_id("t2"), kill=True), now)

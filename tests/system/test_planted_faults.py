@@ -55,7 +55,7 @@ HUNTS = {
     ),
     "nothing-submitted-again": Hunt(SIMULATED["nothing-submitted-again"], "broker-kill", "every exec resolved"),
     "lease-fencing-taken-out": Hunt(
-        SIMULATED["lease-fencing-taken-out"], "stutter", "every result was right", 6
+        SIMULATED["lease-fencing-taken-out"], "stutter", "every result was right", 8
     ),
     "second-answer-delivered": Hunt(
         SIMULATED["second-answer-delivered"], "broker-kill", "every exec resolved"

@@ -136,7 +136,7 @@ def test_run_timeout_kills_the_one_process_that_holds_its_interpreter(
     assert {name for name in pids if new[name] != pids[name]} == {victim.name}
     lost = scripted.logged("worker_lost", task_id=hung.task_id)
     assert (lost["reason"], lost["pid"]) == ("run_timeout", victim.pid)
-    assert 1000 <= lost["duration_ms"] < 1000 + 500
+    assert 1000 <= lost["duration_ms"] < 1000 + 1000 * SLACK_S
     assert _gained(scripted, before) == {"submitted": 3, "completed": 2, "timed_out": 1, "worker_crashes": 1}
 
 
@@ -329,11 +329,11 @@ def test_task_that_kills_every_worker_resolves_within_the_bound(
     detection_s = 0.5
 
     submitted_at = time.monotonic()
-    poison = scripted.exec(race("kill", "poison"), queue_timeout_s=5.0, run_timeout_s=1.0)
+    poison = scripted.exec(race("kill", "poison"), queue_timeout_s=5.0, run_timeout_s=2.0)
 
     with pytest.raises(WorkerCrashedError, match="3 attempts"):
         poison.result(30)
-    assert time.monotonic() - submitted_at < 5.0 + ATTEMPTS * (1.0 + detection_s)
+    assert time.monotonic() - submitted_at < 5.0 + ATTEMPTS * (2.0 + detection_s)
     wait_until(scripted.is_at_rest, 15)
 
 
