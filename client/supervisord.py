@@ -1,11 +1,18 @@
-"""supervisord as `racepool up` runs it: what it cannot say, on a full disk say, is lost and does not end it."""
+"""supervisord as `racepool up` runs it: prompt, and what it cannot say, on a full disk say, does not end it."""
 
 import io
 import os
+import signal
 import sys
 from contextlib import suppress
+from socket import socketpair
+from types import FrameType
 
 from supervisor import supervisord
+from supervisor.medusa import asyncore_25 as asyncore
+from supervisor.states import SupervisorStates
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
 
 
 class Lossy(io.TextIOBase):
@@ -32,8 +39,70 @@ class Lossy(io.TextIOBase):
         return os.isatty(self._descriptor)
 
 
+class Bell:
+    """Wakes supervisord's loop, which else looks once a second whether it is to start or end anything."""
+
+    def __init__(self) -> None:
+        self._ear, self._clapper = socketpair()
+        for end in (self._ear, self._clapper):
+            end.setblocking(False)
+        asyncore.socket_map[self._ear.fileno()] = self  # which supervisord's loop reads along with its sockets
+
+    def ring(self) -> None:
+        """Has the loop look at once. Also for signal handlers."""
+        with suppress(BlockingIOError):  # it rings already
+            self._clapper.send(b"!")
+
+    def readable(self) -> bool:
+        """It is listened to at all times."""
+        return True
+
+    def writable(self) -> bool:
+        """It has nothing to say."""
+        return False
+
+    def handle_read_event(self) -> None:
+        """It has rung, and the loop is awake: that is all."""
+        self._ear.recv(4_096)
+
+    def handle_error(self) -> None:
+        """Without it supervisord is slow, and nothing worse."""
+
+    def close(self) -> None:
+        """To be called at the end of the loop: a reload begins another one."""
+        del asyncore.socket_map[self._ear.fileno()]
+        self._ear.close()
+        self._clapper.close()
+
+
+class Prompt(supervisord.Supervisor):  # type: ignore[misc]  # supervisor has no types
+    """supervisord that starts its programs, and ends, without waiting for the next second.
+
+    What ended by itself is the watchdog's to hurry: here a program that ends at once would spin.
+    """
+
+    def runforever(self) -> None:
+        """Its loop."""
+        bell = Bell()
+
+        def receive(number: int, frame: FrameType | None) -> None:
+            self.options.signal_receiver.receive(number, frame)
+            if number != signal.SIGCHLD or self.options.mood < SupervisorStates.RUNNING:
+                bell.ring()
+
+        for number in SIGNALS:
+            signal.signal(number, receive)
+        bell.ring()
+        try:
+            super().runforever()
+        finally:
+            self.options.setsignals()
+            bell.close()
+
+
 def main() -> None:
     """Runs supervisord with the arguments of this process."""
+    supervisord.Supervisor = Prompt
     sys.stdout = sys.stderr = Lossy(sys.stderr.fileno())  # standard output may be the programs' log, and that alone
     supervisord.main()
 

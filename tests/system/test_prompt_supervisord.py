@@ -1,0 +1,106 @@
+"""The supervisord that `racepool up` runs, with a program of the test's: what it does at once, and what it must not."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests.running import WaitUntil
+
+pytestmark = pytest.mark.system
+CONFIGURATION = """
+[supervisord]
+nodaemon=true
+logfile={directory}/log
+pidfile={directory}/pid
+[program:program]
+command={command}
+autorestart=true
+startsecs=0
+startretries=1000000
+stdout_logfile=NONE
+stderr_logfile=NONE
+"""
+SOON_S = 0.25
+LIVES = 3
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="sv-", dir="/tmp") as name:
+        yield Path(name)
+
+
+@contextmanager
+def supervised(directory: Path, command: str) -> Iterator["subprocess.Popen[bytes]"]:
+    (directory / "log").unlink(missing_ok=True)
+    configuration = directory / "supervisord.conf"
+    configuration.write_text(CONFIGURATION.format(directory=directory, command=command))
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "client.supervisord", "--configuration", str(configuration)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for pid in pids(directory):
+            os.kill(pid, signal.SIGKILL)
+
+
+def logged(directory: Path, words: str) -> list[float]:
+    """The instants of the log lines with these words, in seconds since 1970."""
+    path = directory / "log"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    found = [line.partition(" INFO ")[0] for line in lines if words in line and line.endswith("\n")]
+    return [datetime.strptime(each, "%Y-%m-%d %H:%M:%S,%f").timestamp() for each in found]  # noqa: DTZ007  # local time
+
+
+def pids(directory: Path) -> list[int]:
+    """The program's processes that are still there."""
+    told = re.findall(r"spawned: 'program' with pid (\d+)", (directory / "log").read_text())
+    return [int(pid) for pid in told if Path(f"/proc/{pid}").exists()]
+
+
+def test_it_starts_and_ends_without_waiting_for_the_next_second(directory: Path, wait_until: WaitUntil) -> None:
+    starts_s, ends_s = [], []
+    for _ in range(LIVES):
+        with supervised(directory, "sleep 60") as process:
+            wait_until(lambda: logged(directory, "spawned"), 20)
+            starts_s.append(logged(directory, "spawned")[0] - logged(directory, "supervisord started")[0])
+            told_at = time.time()
+            process.terminate()
+            assert process.wait(20) == 0
+            ends_s.append(time.time() - told_at)
+            assert pids(directory) == []
+
+    assert sum(starts_s) < LIVES * SOON_S, starts_s
+    assert sum(ends_s) < LIVES * SOON_S, ends_s
+
+
+def test_program_that_ends_at_once_does_not_spin(directory: Path, wait_until: WaitUntil) -> None:
+    with supervised(directory, "false"):
+        wait_until(lambda: len(logged(directory, "spawned")) >= 3, 20)
+        first, _, third = logged(directory, "spawned")[:3]
+
+    assert third - first > 1.5
+
+
+def test_reload_begins_anew(directory: Path, wait_until: WaitUntil) -> None:
+    with supervised(directory, "sleep 60") as process:
+        wait_until(lambda: len(logged(directory, "spawned")) == 1, 20)
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(logged(directory, "spawned")) == 2, 20)
+        process.terminate()
+        assert process.wait(20) == 0
+        assert pids(directory) == []
