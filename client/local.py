@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -19,6 +20,7 @@ from protocol.endpoints import sockets_in
 from protocol.errors import BrokerUnavailableError
 from protocol.settings import Settings
 
+REMOVAL_S = 1.0
 STOP_S = 5.0  # all futures are resolved or cancelled by then: nobody waits for what still runs
 LOG_TAIL_LINES = 5
 
@@ -85,32 +87,44 @@ class LocalPool:
             raise
 
     def _stop(self, *, cancel_futures: bool = True) -> None:
-        is_orderly = False
         try:
             self._pool.shutdown(cancel_futures=cancel_futures)
-            is_orderly = not (cancel_futures or self._is_given_up)
+            if self._process is not None and not (cancel_futures or self._is_given_up):
+                self._process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(STOP_S)
         finally:
-            try:
-                if self._process is not None:
-                    self._end(self._process, STOP_S if is_orderly else 0.0)  # an orderly end takes supervisord seconds
-            finally:
-                shutil.rmtree(self._settings.dir, ignore_errors=True)
+            _insist(self._clean_up)
 
-    @staticmethod
-    def _end(process: subprocess.Popen[bytes], patience_s: float) -> None:
-        process.terminate()
-        try:
-            process.wait(patience_s)
-        except BaseException as error:
-            process.kill()  # its children die with it
-            process.wait()
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
+    def _clean_up(self) -> None:
+        """Leaves no process and no file. May be called again."""
+        if self._process is not None:
+            self._process.kill()  # its children die with it
+            self._process.wait()
+        deadline = time.monotonic() + REMOVAL_S
+        shutil.rmtree(self._settings.dir, ignore_errors=True)
+        while self._settings.dir.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)  # one of them still wrote
+            shutil.rmtree(self._settings.dir, ignore_errors=True)
 
     def _log_tail(self) -> str:
         logs = sorted((self._settings.dir / "log").glob("*.log"))
         tails = (path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:] for path in logs)
         return "\n".join(line for tail in tails for line in tail)
+
+
+def _insist(step: Callable[[], None]) -> None:
+    """Does it to its end, however often Ctrl-C is pressed; then that has its way."""
+    interrupt: KeyboardInterrupt | None = None
+    while True:
+        try:
+            step()
+        except KeyboardInterrupt as error:
+            interrupt = error
+        else:
+            break
+    if interrupt is not None:
+        raise interrupt
 
 
 def local_pool(workers: int = 3, **settings: object) -> LocalPool:

@@ -100,9 +100,28 @@ class Prompt(supervisord.Supervisor):  # type: ignore[misc]  # supervisor has no
             bell.close()
 
 
+def _let_signals_end_a_new_process() -> None:
+    """From its first moment on: until it is the program, it would else take a signal as supervisord does, and go on."""
+    masks = []
+
+    def block() -> None:
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS))
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
+
+    def unblock_in_child() -> None:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        unblock()
+
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=unblock_in_child)
+
+
 def main() -> None:
     """Runs supervisord with the arguments of this process."""
     supervisord.Supervisor = Prompt
+    _let_signals_end_a_new_process()
     sys.stdout = sys.stderr = Lossy(sys.stderr.fileno())  # standard output may be the programs' log, and that alone
     supervisord.main()
 

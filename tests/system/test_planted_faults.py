@@ -51,7 +51,7 @@ HUNTS = {
             "broker/process_watch.py",
             "return [self._session_of[pidfd] for pidfd, _ in self._epoll.poll(0)]", "return []",
         ),
-        "worker-kill", "each loss was noticed in time",
+        "worker-kill", "each loss was noticed in time", 6, every_s=0.6, rate=250,
     ),
     "nothing-submitted-again": Hunt(SIMULATED["nothing-submitted-again"], "broker-kill", "every exec resolved"),
     "lease-fencing-taken-out": Hunt(
