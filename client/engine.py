@@ -300,7 +300,7 @@ class Engine:
 
     def _fail(self, future: PoolFuture[Any], error: PoolError) -> None:
         if self._is_stopping:  # who waits now is a daemon thread, whose error would be printed in the last moment
-            future.fail_silently(error)
+            future.fail_at_exit(error)
         else:
             future.resolve(None, error)
 

@@ -33,6 +33,7 @@ class PoolFuture(Future[T]):
         super().__init__()
         self.task_id = task_id
         self._withdraw = withdraw
+        self._is_at_exit = False
 
     def cancel(self, *, kill: bool = False) -> bool:
         """Takes the task back if it is queued, and discards its result if it is running.
@@ -49,6 +50,12 @@ class PoolFuture(Future[T]):
         if self._withdraw is not None and (kill or not was_cancelled):
             self._withdraw(kill)
         return True
+
+    def result(self, timeout: float | None = None) -> T:
+        """As of any future; only a daemon thread that asks in the interpreter's last moment waits for its end."""
+        if self._is_at_exit and threading.current_thread().daemon:
+            threading.Event().wait()  # an error would be printed, of a thread that nobody waits for
+        return super().result(timeout)
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self.done():
@@ -80,6 +87,11 @@ class PoolFuture(Future[T]):
             about: how the error names the task.
         """
         self.fail_silently(PoolForkedError(f"{about} belongs to the parent process; call exec() again here"))
+
+    def fail_at_exit(self, error: BaseException) -> None:
+        """Fails for whoever else runs at the interpreter's end; daemon threads are left in silence."""
+        self._is_at_exit = True
+        self.fail_silently(error)
 
     def fail_silently(self, error: BaseException) -> None:
         """Fails for who asks from now on. Who waits already waits on, and nobody is called."""

@@ -38,6 +38,9 @@ class Ground(Protocol):
     def start_program(self, command: list[str]) -> "subprocess.Popen[bytes]":
         """Any program, in the lab's environment."""
 
+    def has_joined(self, name: str) -> bool:
+        """Whether a worker of this name, started as such a program, has found the broker."""
+
     def start_supervisord(self) -> None:
         """Another one, when the last has ended."""
 
@@ -138,6 +141,9 @@ def _stutter(ground: Ground, injection: Injection) -> None:
     """Its end is a loss like any other worker's."""
     name = f"stutterer-{injection.fault.number}"
     child = ground.start_program([sys.executable, "-P", "-m", "worker.stutterer", "--name", name])
+    deadline = time.monotonic() + BURST_S
+    while not ground.has_joined(name) and time.monotonic() < deadline and not ground.stop.is_set():
+        time.sleep(POLL_S)
     ground.stop.wait(injection.fault.lasts_s)
     hit = Hit(time.monotonic(), child.pid, name)
     child.kill()

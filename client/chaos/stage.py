@@ -74,10 +74,18 @@ class Stage:
 
     def start_program(self, command: list[str]) -> "subprocess.Popen[bytes]":
         """Any program, in the lab's environment; its standard input ends with the lab."""
-        with (self.settings.dir / "log" / "programs.log").open("ab") as log:
+        with self._program_log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603  # our own interpreter and modules
                 command, env=self._environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
             )
+
+    def has_joined(self, name: str) -> bool:
+        """Whether a worker of this name, started as such a program, has found the broker."""
+        return f'"worker":"{name}","event":"broker_found"'.encode() in self._program_log.read_bytes()
+
+    @property
+    def _program_log(self) -> Path:
+        return self.settings.dir / "log" / "programs.log"
 
     def start_supervisord(self) -> None:
         """Another one, when the last has ended."""

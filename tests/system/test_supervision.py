@@ -154,10 +154,9 @@ def test_supervisords_end_costs_nobody_more_than_time(run_dir: Path, race: Race,
         assert "SIGKILL" not in _supervisord_log(run_dir).partition("received SIGTERM")[2]
         assert _holders(run_dir) == []
 
-        done = [future for future in futures if future.done()]
-        assert done
-        assert [future.result(0)["id"] for future in done] == [f"race-{index}" for index in range(len(done))]
-        left = [future.exception(20) for future in futures[len(done) :]]
+        done = {index: future.result(0)["id"] for index, future in enumerate(futures) if future.done()}
+        assert done == {index: f"race-{index}" for index in done}
+        left = [future.exception(20) for index, future in enumerate(futures) if index not in done]
         assert left
         assert {type(error) for error in left} == {TaskTimeoutError}
 
