@@ -13,7 +13,8 @@ HEADROOM: Final = 1.35  # above the highest bar, for the legend
 _READING: Final = """\
 The real broker between fake workers, which answer at once, and fake clients, which keep a number of tasks queued; so
 what is measured is the broker's CPU alone, of its own thread and of libzmq's. Heartbeats, a cost per second and not per
-task, are left out. A queued task's memory is what the broker's proportional set size grows by, less the bodies.
+task, are left out. A queued task's memory is what the broker's proportional set size grows by, less the bodies, seven
+seconds later: within five it gives what is free back to the kernel, such as the buffers of a flood that it has read.
 """
 
 
