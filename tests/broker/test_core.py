@@ -24,6 +24,7 @@ from protocol.messages import (
     Cancel,
     Epoch,
     Expire,
+    FromWorker,
     Id,
     Outcome,
     Ping,
@@ -884,6 +885,18 @@ def test_worker_that_asks_for_it_is_recycled_before_its_next_task(broker: Broker
     assert assigned(actions) == []
     assert report(actions, "worker_stopped")["reason"] == "recycled"
     assert (broker.roster.workers, broker.counters["worker_crashes"], broker.counters["requeued"]) == ({}, 0, 0)
+
+
+@pytest.mark.parametrize("last_words", [result("t1", 1, recycle=True), Bye()], ids=["recycled", "goodbye"])
+def test_heartbeat_that_comes_after_a_workers_last_words_is_no_introduction(
+    broker: BrokerCore, last_words: FromWorker
+) -> None:
+    with_client(with_workers(broker), "t1")
+    broker.on_worker(W1, last_words, now=1.0)
+
+    assert SendToHeartbeat(H1, Who()) in broker.on_heartbeat(H1, beat(busy=True), now=1.1, local_pid=101)
+    assert told(broker.on_process_exit([an_id("worker-1")], now=1.2)) == []
+    assert (broker.roster.workers, broker.counters["worker_crashes"]) == ({}, 0)
 
 
 def test_worker_that_is_frozen_when_it_is_to_be_recycled_is_killed(broker: BrokerCore) -> None:
