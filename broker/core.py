@@ -6,7 +6,7 @@ short and many wait, a busy worker is given a second one, which is recalled if t
 named by their peer (a routing id); whoever speaks without a session is told Who and opens one.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 from types import MappingProxyType
@@ -45,7 +45,6 @@ KILLED = (LostBy.RUN_TIMEOUT, LostBy.CANCELLED)
 MAY_BE_FROZEN = (LostBy.SILENCE, LostBy.UNREACHABLE, LostBy.CUT_OFF, LostBy.RECYCLED)
 NEVER_RECEIVED = (LostBy.GONE, LostBy.UNREACHABLE)
 LEFT = (LostBy.RECYCLED, LostBy.GOODBYE)
-MAX_LEFT = 256  # sessions whose last heartbeats may still be on their way
 NO_SIGNALS: Mapping[Id, int] = MappingProxyType({})
 
 
@@ -65,7 +64,7 @@ class BrokerCore:
         self.frozen = FrozenProcesses(settings.liveness)
         self.clients: dict[Id, Client] = {}
         self._client_at: dict[Peer, Client] = {}
-        self._left: deque[Id] = deque(maxlen=MAX_LEFT)
+        self._left_until: dict[Id, float] = {}
         self._is_draining = False
         self._is_crowded = False
         self._next_check = inf
@@ -208,15 +207,17 @@ class BrokerCore:
     def on_heartbeat(self, peer: Peer, beat: Heartbeat, now: float, local_pid: int | None = None) -> list[Action]:
         """A worker's heartbeat. One that is busy with an older epoch's task introduces itself by it.
 
-        Not one whose session is over: it was sent before the worker's last words, which came sooner.
+        Not one that has just left: it was sent before the worker's last words, which came sooner.
         """
         worker = self.roster.workers.get(beat.incarnation)
         actions: list[Action] = []
+        if worker is None and now < self._left_until.get(beat.incarnation, -inf):
+            return []  # who is asked Who would open a session, and not hear that it is to end
         if worker is None:
             actions = self._spare(beat.incarnation, local_pid)
             pid = beat.pid if local_pid is None else local_pid
-            is_over = beat.incarnation in self._left or self.roster.sessions_of(beat.name, pid)
-            if not beat.busy or self.roster.is_full or is_over:
+            if not beat.busy or self.roster.is_full or self.roster.sessions_of(beat.name, pid):
+                # a known process beats here for a session that is over
                 return [*actions, SendToHeartbeat(peer, messages.Who())]
             worker, introduced = self._introduce(beat, None, now, local_pid)
             actions += introduced
@@ -413,7 +414,8 @@ class BrokerCore:
         """
         self.roster.remove(worker)
         if by in LEFT:
-            self._left.append(worker.incarnation)
+            self._left_until = {each: until for each, until in self._left_until.items() if now < until}
+            self._left_until[worker.incarnation] = now + self.settings.liveness
         actions: list[Action] = []
         if worker.is_local and by in MAY_BE_FROZEN:
             self._check_by(self.frozen.add(worker))

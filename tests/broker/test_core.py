@@ -888,13 +888,16 @@ def test_worker_that_asks_for_it_is_recycled_before_its_next_task(broker: Broker
 
 
 @pytest.mark.parametrize("last_words", [result("t1", 1, recycle=True), Bye()], ids=["recycled", "goodbye"])
-def test_heartbeat_that_comes_after_a_workers_last_words_is_no_introduction(
-    broker: BrokerCore, last_words: FromWorker
+@pytest.mark.parametrize("busy", [True, False])
+def test_heartbeat_that_comes_after_a_workers_last_words_is_left_alone(
+    broker: BrokerCore, last_words: FromWorker, *, busy: bool
 ) -> None:
     with_client(with_workers(broker), "t1")
     broker.on_worker(W1, last_words, now=1.0)
 
-    assert SendToHeartbeat(H1, Who()) in broker.on_heartbeat(H1, beat(busy=True), now=1.1, local_pid=101)
+    assert broker.on_heartbeat(H1, beat(busy=busy), now=1.1, local_pid=101) == []
+    later = broker.on_heartbeat(H1, beat(), now=1.0 + LIVENESS_S, local_pid=101)
+    assert SendToHeartbeat(H1, Who()) in later, "it has not heard that it is to end"
     assert told(broker.on_process_exit([an_id("worker-1")], now=1.2)) == []
     assert (broker.roster.workers, broker.counters["worker_crashes"]) == ({}, 0)
 
