@@ -7,7 +7,7 @@ import zmq
 from protocol.errors import BrokerUnavailableError, PoolError
 from protocol.keys import Role, peer_keys
 from protocol.settings import Settings
-from protocol.sockets import Context, connect
+from protocol.sockets import Context, connect, say
 from protocol.stats import PoolStats
 
 POLL_S = 0.1
@@ -43,7 +43,7 @@ def fetch_answer(settings: Settings, timeout_s: float) -> bytes:
         with context.socket(zmq.REQ) as socket:
             socket.set(zmq.LINGER, 0)
             connect(socket, endpoint, keys)
-            socket.send(b"stats")
+            say(socket, [b"stats"])
             if not socket.poll(round(timeout_s * 1000)):
                 raise BrokerUnavailableError(
                     f"no broker answered at {endpoint} within {timeout_s:g} s; {settings.remedy(endpoint)}"

@@ -73,7 +73,7 @@ def connect(socket: Socket, endpoint: str, keys: PeerKeys | None) -> None:
 
 
 def say(socket: Socket, frames: Sequence[Payload]) -> None:
-    """Sends through a dealer without waiting.
+    """Sends through a connected socket without waiting.
 
     What it sends goes nowhere if a broker has refused its key: then libzmq gives the connection up for good, and a
     send that waits would do so for ever. That session is replaced, as any that nobody answers.

@@ -21,6 +21,7 @@ from protocol.sockets import (
     receive,
     receive_from,
     router,
+    say,
     sender_pid,
     skip,
 )
@@ -203,7 +204,7 @@ def test_guarded_socket_without_anybody_to_ask_lets_nobody_in(context: Context, 
     opened.append(router(context, endpoint, send_limit=1, payload_limit=100, guard=guard))
     opened.append(dealer(context, endpoint, PeerKeys(own, broker.public)))
 
-    opened[1].send(b"x")
+    say(opened[1], [b"x"])
 
     assert not opened[0].poll(REFUSED_MS)
 
