@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter, deque
@@ -255,6 +256,7 @@ def up(
     os.umask(0o077)  # logs and sockets are for this user alone
     configuration = write_configuration(settings, to_stdout=to_stdout, exporter=with_exporter)
     command = supervisord_command(configuration)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # a Ctrl-C waits until supervisord can take it
     os.execve(command[0], command, child_environment(settings))  # noqa: S606  # our own interpreter and file
 
 

@@ -83,6 +83,7 @@ class Prompt(supervisord.Supervisor):  # type: ignore[misc]  # supervisor has no
 
     def runforever(self) -> None:
         """Its loop."""
+        self.options.fork = fork
         bell = Bell()
 
         def receive(number: int, frame: FrameType | None) -> None:
@@ -92,6 +93,7 @@ class Prompt(supervisord.Supervisor):  # type: ignore[misc]  # supervisor has no
 
         for number in SIGNALS:
             signal.signal(number, receive)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # `racepool up` had one wait for this
         bell.ring()
         try:
             super().runforever()
@@ -100,28 +102,29 @@ class Prompt(supervisord.Supervisor):  # type: ignore[misc]  # supervisor has no
             bell.close()
 
 
-def _let_signals_end_a_new_process() -> None:
-    """From its first moment on: until it is the program, it would else take a signal as supervisord does, and go on."""
-    masks = []
+def fork() -> int:
+    """A fork whose child can be signalled, alone and as a group, from its first moment on.
 
-    def block() -> None:
-        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS))
-
-    def unblock() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
-
-    def unblock_in_child() -> None:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        unblock()
-
-    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=unblock_in_child)
+    Until it is the program, it would else take a signal as supervisord does, and go on; and supervisord would find no
+    such group, take the program for ended, and wait for it until it is time to kill it.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+        else:
+            with suppress(OSError):  # it has been quicker, as a program already; or it has ended
+                os.setpgid(pid, pid)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return pid
 
 
 def main() -> None:
     """Runs supervisord with the arguments of this process."""
     supervisord.Supervisor = Prompt
-    _let_signals_end_a_new_process()
     sys.stdout = sys.stderr = Lossy(sys.stderr.fileno())  # standard output may be the programs' log, and that alone
     supervisord.main()
 

@@ -45,6 +45,19 @@ def test_transform_without_a_broker_brings_its_own(run_dir: Path) -> None:
     assert not list(run_dir.iterdir())
 
 
+def test_interrupt_while_the_command_is_imported_says_nothing(run_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    env = environment(run_dir) | {"PYTHONPATH": str(tmp_path)}
+    child = subprocess.Popen([RACEPOOL, "up"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout
+    assert child.stdout.readline() == "importing\n"
+
+    child.send_signal(signal.SIGINT)
+
+    assert child.communicate(timeout=20) == ("", "")
+    assert child.returncode == -signal.SIGINT
+
+
 def test_what_is_in_the_run_directory_is_for_its_owner_alone(real: Running) -> None:
     written = list(real.dir.rglob("*"))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import WaitUntil
+from tests.running import ROOT, WaitUntil
 
 pytestmark = pytest.mark.system
 CONFIGURATION = """
@@ -26,6 +26,7 @@ pidfile={directory}/pid
 command={command}
 autorestart=true
 startsecs=0
+stopasgroup=true
 startretries=1000000
 stdout_logfile=NONE
 stderr_logfile=NONE
@@ -113,3 +114,17 @@ def test_end_reaches_a_program_that_has_only_just_begun(directory: Path, wait_un
             wait_until(lambda: logged(directory, "spawned"), 20)
             process.terminate()
             assert process.wait(8) == 0  # stopwaitsecs is 10
+
+
+def test_child_can_be_signalled_as_a_group_at_once() -> None:
+    code = """
+import os, signal
+from client.supervisord import fork
+pid = fork()
+if pid == 0:
+    while True:
+        signal.pause()
+os.kill(-pid, signal.SIGTERM)
+assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGTERM
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=20, cwd=ROOT)
