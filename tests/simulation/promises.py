@@ -209,6 +209,7 @@ class Books:
     _lease: int = 0
     _lease_of: dict[Id, int] = field(default_factory=dict)
     _seen: set[Id] = field(default_factory=set)
+    _refused: set[Id] = field(default_factory=set)
     _abandoned: set[Id] = field(default_factory=set)
     _quarantined: set[Id] = field(default_factory=set)
     _secrets: dict[Id, Secret] = field(default_factory=dict)
@@ -278,11 +279,12 @@ class Books:
             waiting = sum(entry.holder is None for entry in self.open.values())
             limit = self.core.settings.backlog_limit * (2 if submit.again else 1)
             assert waiting >= limit, "refused though there was room"
+            self._refused.add(task_id)
             return
         self._arrivals += 1
         wanted = self.witness.of(task_id)
         self.open[task_id] = Entry(wanted, client.id, self._arrivals)
-        if task_id not in self._seen:
+        if task_id not in self._seen and task_id not in self._refused:  # whose place was gone with its refusal
             self._seen.add(task_id)
             assert wanted.number > self._latest.get(client.id, -1), "a client's tasks came out of order"
             self._latest[client.id] = wanted.number
