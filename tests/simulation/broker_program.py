@@ -114,12 +114,12 @@ class BrokerProgram(Program):
         return False
 
     def _perform(self, actions: Iterable[broker_actions.Action]) -> None:
-        self.books.on_forgotten_clients()
         todo = deque(actions)
         while todo:
             action = todo.popleft()
             self.books.on_action(action)
             todo.extend(self._done(action))
+        self.books.on_forgotten_clients()  # those that had no task
         self.books.note_sessions()
 
     def _done(self, action: broker_actions.Action) -> Iterable[broker_actions.Action]:  # noqa: C901, PLR0912  # one case per action

@@ -338,6 +338,8 @@ class Books:
                 self._on_ended_unanswered(Id(bytes.fromhex(str(fields["task_id"]))))
             case Report("worker_lost" | "worker_stopped", fields):
                 self._on_lost(fields)
+            case Report("task_abandoned"):
+                self.on_forgotten_clients()
             case Quarantine(task_id, deaths=deaths):
                 assert len(deaths) == self.open[task_id].deaths == self.witness.max_attempts, "it had attempts left"
                 assert all(death.assigned_at <= death.lost_at <= self.clock.now for death in deaths)
