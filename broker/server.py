@@ -93,7 +93,7 @@ class Server:
         self._outlet = outlet
         self._context: Context = zmq.Context()
         self._core = BrokerCore(settings, Epoch(os.urandom(8)))
-        self._statistics = Statistics(self._core, time.monotonic, time.time() - time.monotonic())
+        self._statistics = Statistics(self._core, time.monotonic, time.time)
         self._processes = ProcessWatch()
         self._quarantine = QuarantineWriter(settings.dir, log)
         keys = broker_keys(settings)

@@ -71,13 +71,13 @@ class Statistics:
     Args:
         core: the broker's state.
         clock: the broker's monotonic clock, in seconds.
-        wall_offset_s: what to add to it for seconds since 1970.
+        wall: seconds since 1970, whatever becomes of that clock: for the instants of events.
     """
 
-    def __init__(self, core: BrokerCore, clock: Callable[[], float], wall_offset_s: float) -> None:
+    def __init__(self, core: BrokerCore, clock: Callable[[], float], wall: Callable[[], float]) -> None:
         self._core = core
         self._clock = clock
-        self._wall_offset_s = wall_offset_s
+        self._wall = wall
         self._started_at = clock()
         self._queue_wait = Histogram()
         self._run = Histogram()
@@ -113,7 +113,7 @@ class Statistics:
             queue_depth=backlog.depth + held,
             held_by_clients=held,
             in_flight=core.ledger.in_flight,
-            oldest_queued_s=None if oldest is None else round(now - oldest.submitted_at, 3),
+            oldest_queued_s=None if oldest is None else round(oldest.waited(now), 3),
             backlog_limit=core.settings.backlog_limit,
             workers=sorted(workers, key=lambda worker: worker.name),
             counters=Counters(**core.counters),
@@ -150,9 +150,8 @@ class Statistics:
 
     def _event(self, report: Report) -> Event:
         values = {name: str(report.fields[name]) for name in ("worker", "task_id", "reason") if report.fields.get(name)}
-        at = datetime.fromtimestamp(self._clock() + self._wall_offset_s, UTC)
         return Event(
-            at=at,
+            at=datetime.fromtimestamp(self._wall(), UTC),
             event=report.event,
             worker=values.get("worker"),
             task_id=values.get("task_id"),

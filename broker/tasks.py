@@ -63,7 +63,6 @@ class Task:
     payload: Payload
     is_shared: bool
     run_timeout_ms: int
-    submitted_at: float
     queued_since: float | None = None
     waited_s: float = 0.0
     assignments: int = 0

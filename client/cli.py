@@ -124,7 +124,8 @@ def transform(  # noqa: PLR0913  # options are arguments
     """
     if out is not None:
         _refuse_equal_names(files)
-        out.mkdir(parents=True, exist_ok=True)
+        with _told(out):
+            out.mkdir(parents=True, exist_ok=True)
     album = None if plot is None else _album(plot)
     failures = 0
     screen = screen_of_stdout()
@@ -198,8 +199,17 @@ def _generated_time(body: bytes, name: str) -> datetime:
 
 
 def _write(result: object, out: Path, name: str, shape: str) -> None:
-    suffix = ".ndjson" if shape == "ndjson" else ".json"
-    (out / f"{_stem(name)}{suffix}").write_text(result_json(result, shape) + "\n", encoding="utf-8")
+    path = out / f"{_stem(name)}{'.ndjson' if shape == 'ndjson' else '.json'}"
+    with _told(path):
+        path.write_text(result_json(result, shape) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _told(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PoolError(f"--out {target}: {error.strerror}") from None
 
 
 def _stem(name: str) -> str:

@@ -53,17 +53,19 @@ def race_table(race: TransformedRace, *, plain: bool = False) -> RenderableType:
         table.add_row(
             *_entrant_cells(entrant, records.get(entrant.entrant_id)), style="dim" if entrant.is_scratched else ""
         )
-    notes = [Text(_pools(race.race_pools), style="dim")] if race.race_pools else []
-    warnings = [Text(f"warning: {warning}", style="yellow") for warning in race.warnings]
+    notes = [Text(printable(_pools(race.race_pools)), style="dim")] if race.race_pools else []
+    warnings = [Text(printable(f"warning: {warning}"), style="yellow") for warning in race.warnings]
     return Group(Text.from_markup(_title(race, records)), table, *notes, *warnings, Text())
 
 
 def _title(race: TransformedRace, records: dict[str, MoneyFlowRecord]) -> str:
-    where = f"{escape(race.meeting.name)}, " if race.meeting and race.meeting.name else ""
+    where = f"{escape(printable(race.meeting.name))}, " if race.meeting and race.meeting.name else ""
     number = f"R{race.race.race_number} " if race.race.race_number else ""
     first = next(iter(records.values()), None)
     clock = f", {_to_start(first)}" if first else ""
-    return f"[bold]{number}{escape(race.race_name)}[/]  {where}{race.race.start_time_nz}, {race.status}{clock}"
+    return (
+        f"[bold]{number}{escape(printable(race.race_name))}[/]  {where}{race.race.start_time_nz}, {race.status}{clock}"
+    )
 
 
 def _to_start(record: MoneyFlowRecord) -> str:
@@ -77,7 +79,7 @@ def _entrant_cells(entrant: TransformedEntrant, record: MoneyFlowRecord | None) 
     scratched = " (scratched)" if entrant.is_scratched else ""
     return [
         str(entrant.runner_number),
-        escape(entrant.name) + scratched,
+        escape(printable(entrant.name)) + scratched,
         _number(entrant.hold_percentage),
         _number(entrant.bet_percentage),
         *_money(record),

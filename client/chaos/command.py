@@ -34,6 +34,19 @@ class _Kinds(click.ParamType[tuple[Kind, ...]]):
             self.fail(str(error), param, context)
 
 
+def _writable(_context: click.Context, _param: click.Parameter, path: Path | None) -> Path | None:
+    """Says before the run, which takes its time, that nothing can be written there."""
+    if path is not None:
+        try:
+            path.open("ab").close()
+        except OSError as error:
+            raise click.BadParameter(f"{path}: {error.strerror}") from None
+    return path
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
 @click.command(epilog=_TABLE)
 @click.option("--seconds", type=click.FloatRange(5, MAX_SECONDS), default=30.0, show_default=True, help="Of load.")
 @click.option("--rate", type=click.FloatRange(1, 1_000), default=40.0, show_default=True, help="Submissions a second.")
@@ -56,8 +69,8 @@ class _Kinds(click.ParamType[tuple[Kind, ...]]):
 @click.option("--seed", type=click.IntRange(min=0), help="The same seed, the same schedule. [default: a new one]")
 @click.option("--transform", metavar="M:F", help="Yours, as package.module:function. [default: RACEPOOL_TRANSFORM]")
 @click.option("--workers", type=click.IntRange(2, 64), default=3, show_default=True, help="How many worker processes.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures there.")
-@click.option("--plot", "picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw memory over time (PNG).")
+@click.option("--json", "json_file", type=_FILE, callback=_writable, help="Write all figures there.")
+@click.option("--plot", "picture", type=_FILE, callback=_writable, help="Draw memory over time (PNG).")
 @click.option("--keep", is_flag=True, help="Keep the run directory though nothing broke.")
 @click.pass_context
 def chaos(  # noqa: PLR0913  # options are arguments

@@ -40,4 +40,4 @@ def plot(findings: Findings, path: Path) -> None:
     faults.set_yticks(range(len(kinds)), list(kinds), fontsize=8)
     faults.set_xlabel("seconds from the start of the load")
     figure.suptitle(f"racepool chaos, seed {findings.plan.seed}: {'nothing broke' if findings.holds else 'BROKEN'}")
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")

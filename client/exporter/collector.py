@@ -7,6 +7,7 @@ from prometheus_client import Metric, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from client.doctor.probes.processes import process
 from client.exporter.dead_view import DeadView
 from client.exporter.metrics import families
 from protocol.errors import PoolError
@@ -42,8 +43,9 @@ class PoolCollector(Collector):
             yield from families(stats)
         if self._dead is not None:
             yield from _dead_tasks(self._dead)
-            if stats is not None:
-                pid = stats.broker.pid
+            pid = 0 if stats is None else stats.broker.pid
+            found = process(pid)
+            if found is not None and found.module == "broker":  # else its pid is one of another container
                 yield from ProcessCollector(BROKER, pid=lambda: pid, registry=None).collect()
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from client.replay.head import head_of, instant_in
 from client.replay.poll import Poll, Unread
 from protocol import VERSION
-from protocol.errors import InvalidRaceError
+from protocol.errors import InvalidRaceError, PoolError
 
 SUFFIXES: Final = (".json", ".json.gz")
 NO_TIME: Final = (
@@ -70,7 +70,11 @@ class Day:
 
 
 def poll_files(paths: Iterable[Path]) -> list[Path]:
-    """The files themselves, and all polls in and below the folders; each once, in the order of their names."""
+    """The files themselves, and all polls in and below the folders; each once, in the order of their names.
+
+    Raises:
+        PoolError: a folder cannot be read.
+    """
     found = {path.resolve(): path for given in paths for path in _files_of(given)}
     return sorted(found.values())
 
@@ -141,8 +145,12 @@ def _files_of(given: Path) -> Iterator[Path]:
     if not given.is_dir():
         yield given
         return
-    for folder, _, names in os.walk(given):
+    for folder, _, names in os.walk(given, onerror=_refuse):
         yield from (Path(folder, name) for name in names if name.endswith(SUFFIXES))
+
+
+def _refuse(error: OSError) -> None:
+    raise PoolError(f"{error.filename}: {error.strerror}; make it readable, or name the folders and files that are")
 
 
 def _is_called(name: str, poll: Poll) -> bool:

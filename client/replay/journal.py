@@ -147,5 +147,6 @@ class Journal:
 
 
 def checkpoint_of(output: Path) -> Path:
-    """Where its checkpoint lies, while it is not finished."""
-    return output.with_name(output.name + SUFFIX)
+    """Where its checkpoint lies, while it is not finished. The output may be any folder, such as `.`."""
+    place = Path(os.path.abspath(output))  # noqa: PTH100  # a link stays what it is
+    return place.parent / (place.name + SUFFIX)

@@ -90,7 +90,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def statistics(broker: BrokerCore, clock: Clock) -> Statistics:
-    return Statistics(broker, clock, wall_offset_s=1_700_000_000.0)
+    return Statistics(broker, clock, lambda: 1_700_000_000.0 + clock.now)
 
 
 def test_fresh_broker_has_nothing_but_its_process(statistics: Statistics) -> None:
@@ -146,12 +146,24 @@ def test_figures_add_up(broker: BrokerCore, statistics: Statistics, clock: Clock
 
 def test_enough_workers_are_not_degraded(make_broker: Callable[..., BrokerCore], clock: Clock) -> None:
     broker = make_broker(workers=2)
-    statistics = Statistics(broker, clock, 0.0)
+    statistics = Statistics(broker, clock, clock)
     broker.on_worker(W1, ready("worker-1", 101), clock.now)
     assert statistics.snapshot().degraded
 
     broker.on_worker(W2, ready("worker-2", 102), clock.now)
     assert not statistics.snapshot().degraded
+
+
+def test_oldest_task_has_waited_at_all_brokers_and_has_not_while_it_ran(
+    broker: BrokerCore, statistics: Statistics, clock: Clock
+) -> None:
+    broker.on_client(ALICE, hello(), clock.now)
+    broker.on_worker(W1, ready(), clock.now, 101)
+    broker.on_client(ALICE, submit("t1", waited_ms=50_000, again=True), clock.now)
+    broker.on_process_exit([an_id("worker-1")], clock.now + 29)
+    clock.now += 31
+
+    assert statistics.snapshot().oldest_queued_s == 52.0
 
 
 def test_reports_become_distributions(broker: BrokerCore, statistics: Statistics) -> None:

@@ -195,6 +195,15 @@ def test_a_result_never_overwrites_another(real: Running, tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
+def test_place_for_results_that_cannot_be_made_is_one_clear_line(real: Running, tmp_path: Path) -> None:
+    sample, taken = ROOT / "samples" / "harness.json", tmp_path / "taken"
+    (taken / "harness.json").mkdir(parents=True)
+
+    for place, said in ((Path("/proc/x"), "/proc/x: No such file"), (taken, f"{taken}/harness.json: Is a directory")):
+        done = racepool("transform", sample, "--out", place, env=real.env)
+        assert (done.returncode, done.stderr.splitlines()[-1][: 16 + len(said)]) == (1, f"racepool: --out {said}")
+
+
 def test_json_too_deep_to_read_fails_alone(real: Running, tmp_path: Path) -> None:
     deep = tmp_path / "deep.json"
     deep.write_text("[" * 100_000)

@@ -122,6 +122,7 @@ import os, signal
 from client.supervisord import fork
 pid = fork()
 if pid == 0:
+    signal.alarm(20)
     while True:
         signal.pause()
 os.kill(-pid, signal.SIGTERM)

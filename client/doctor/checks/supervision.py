@@ -37,8 +37,8 @@ def programs(facts: Facts) -> Iterator[Finding]:
     """Whether all that are ours run."""
     ours = _ours(facts)
     for each in ours:
-        if each.state != RUNNING:
-            yield _not_running(each)
+        if each.state != RUNNING and facts.supervision is not None:
+            yield _not_running(each, facts.supervision.address)
     up = [each for each in ours if each.state == RUNNING]
     fresh = [each.name for each in up if each.uptime_s is not None and each.uptime_s < FRESH_S]
     if fresh:
@@ -51,13 +51,13 @@ def programs(facts: Facts) -> Iterator[Finding]:
         yield ok("programs", f"all run: {', '.join(each.name for each in up)}")
 
 
-def _not_running(program: Program) -> Finding:
+def _not_running(program: Program, address: str) -> Finding:
     error = f" ({program.spawn_error})" if program.spawn_error else ""
     text = f"{program.name} is {program.state}{error}"
     log = f", see {program.logs[0]}" if program.logs else ""
     if program.state in PASSING:
         return warning("programs", text, f"ask again in a few seconds{log}")
-    return problem("programs", text, f"supervisorctl start {program.group}:{program.name}{log}")
+    return problem("programs", text, f"supervisorctl -s {address} start {program.group}:{program.name}{log}")
 
 
 def restarts(facts: Facts) -> Iterator[Finding]:

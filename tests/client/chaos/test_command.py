@@ -23,6 +23,8 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         (("--rate", "0"), "is not in the range"),
         (("--workers", "1"), "is not in the range"),
         (("--seed", "-1"), "is not in the range"),
+        (("--json", "/proc/nobody/x.json"), "/proc/nobody/x.json: No such file or directory"),
+        (("--plot", "/proc/nobody/x.png"), "/proc/nobody/x.png: No such file or directory"),
         (("surprise",), "unexpected extra argument"),
     ],
 )

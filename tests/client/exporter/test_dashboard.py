@@ -31,6 +31,16 @@ def test_every_panel_says_what_it_shows_of_the_chosen_instance_and_source() -> N
             assert target["datasource"]["uid"] == "${datasource}"
 
 
+def test_workers_of_two_pools_are_not_added_up() -> None:
+    """Each pool has a worker-0."""
+    queries = [target["expr"] for panel in PANELS for target in panel["targets"] if "worker_" in target["expr"]]
+    each = [re.search(r"by \(([^)]*)\)", query) for query in queries]
+
+    assert len([found for found in each if found]) > 3
+    assert {found[1] for found in each if found} <= {"instance, worker", "pool_worker", "state"}
+    assert all('"instance", "worker")' in query for query in queries if "by (pool_worker)" in query)
+
+
 def test_queries_name_metrics_that_there_are() -> None:
     known = {sample.name for family in families(FULL) for sample in family.samples}
     known |= {"racepool_up", "racepool_dead_tasks"}

@@ -1,5 +1,6 @@
 """Files found, read once, and put in order."""
 
+import errno
 import gzip
 import json
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from client.replay.day import Day, UnreadableFileError, body_in, body_of, poll_files, read_day
+from protocol.errors import PoolError
 
 LIMIT = 10_000
 
@@ -38,6 +40,24 @@ def test_folders_are_searched_and_files_taken_as_they_are(tmp_path: Path) -> Non
     named = write(tmp_path / "elsewhere" / "poll.capture")
 
     assert poll_files([tmp_path, named]) == sorted([*found, named])
+
+
+def test_folder_that_cannot_be_read_is_told_before_anything_is_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "open" / "a.json")
+    write(tmp_path / "closed" / "b.json")
+    scandir = os.scandir
+
+    def refused(folder: str) -> object:  # root could read it
+        if folder.endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+
+    with pytest.raises(PoolError, match=f"{tmp_path}/closed: Permission denied; make it readable"):
+        poll_files([tmp_path])
 
 
 def test_file_that_is_given_twice_is_one(tmp_path: Path) -> None:

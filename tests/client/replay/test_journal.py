@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client.replay.journal import Journal, checkpoint_of
+from client.replay.journal import SUFFIX, Journal, checkpoint_of
 from client.replay.poll import Entry
 from protocol.errors import PoolError
 from tests.client.replay.building import failed, good, wins_of
@@ -57,6 +57,15 @@ def test_next_run_writes_on_and_finds_both_parts(opened: Callable[..., Journal])
         assert wins_of(journal.rows_of("a")) == [100, 200, 150, 170]
     with opened() as journal:
         assert list(journal.entries()) == [*ENTRIES, good("a", 2, 170)]
+
+
+def test_checkpoint_lies_beside_whatever_the_output_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.chdir(tmp_path / "pictures")
+
+    places = {checkpoint_of(Path(name)) for name in (".", "../pictures", "../pictures/", str(tmp_path / "pictures"))}
+
+    assert places == {tmp_path / f"pictures{SUFFIX}"}
 
 
 def test_checkpoint_torn_anywhere_keeps_every_whole_line_before(output: Path, opened: Callable[..., Journal]) -> None:
