@@ -271,7 +271,11 @@ class BrokerCore:
 
     def on_process_gone(self, incarnation: Id, now: float) -> list[Action]:
         """The process behind this session had ended before it could be watched: its task will reach nobody."""
-        return self._lose(self.roster.workers[incarnation], LostBy.GONE, now) + self._assign(now)
+        worker = self.roster.workers.get(incarnation)
+        if worker is None:  # lost already, since its welcome could not be sent
+            self.frozen.ended([incarnation])
+            return []
+        return self._lose(worker, LostBy.GONE, now) + self._assign(now)
 
     def on_process_exit(
         self, incarnations: Iterable[Id], now: float, signals: Mapping[Id, int] = NO_SIGNALS

@@ -57,7 +57,7 @@ from protocol.messages import (
     decode,
     encode,
 )
-from protocol.processes import file_limit, open_files, resident_bytes, trim_memory
+from protocol.processes import file_limit, open_files, own_pid, resident_bytes, trim_memory
 from protocol.settings import Settings
 from protocol.shared_memory import SegmentReader, UnreadableError
 from protocol.signals import Termination
@@ -223,14 +223,14 @@ class Server:
     def _on_worker_frames(self, peer: Peer, frames: list[Payload], source: zmq.Frame | None) -> None:
         message = self._decoded(self._backend, peer, frames, FROM_WORKER)
         if message is not None:
-            local_pid = sender_pid(source) if isinstance(message, Ready) else None
+            local_pid = _local_pid(source, message.pid) if isinstance(message, Ready) else None
             self._perform(self._core.on_worker(peer, message, time.monotonic(), local_pid))
 
     def _on_heartbeat_frames(self, peer: Peer, frames: list[Payload], source: zmq.Frame | None) -> None:
         beat = self._decoded(self._heartbeat, peer, frames, FROM_HEARTBEAT)
         if beat is not None:
             is_known = beat.incarnation in self._core.roster.workers
-            local_pid = None if is_known else sender_pid(source)
+            local_pid = None if is_known else _local_pid(source, beat.pid)
             self._perform(self._core.on_heartbeat(peer, beat, time.monotonic(), local_pid))
 
     def _on_client_frames(self, peer: Peer, frames: list[Payload], source: zmq.Frame | None) -> None:
@@ -376,6 +376,16 @@ class Server:
                 if path.stat().st_ino == inode:
                     continue
             raise SocketLostError(f"{path} was removed or replaced by somebody; was the run directory cleaned?")
+
+
+def _local_pid(source: zmq.Frame | None, told_pid: int) -> int | None:
+    """The sender's process as the kernel knows it; None if that is not the one that the sender says it is.
+
+    libzmq tells a connection by its descriptor's number, which is another's as soon as the sender is gone: whoever that
+    is must not be taken for a worker, and killed for its silence.
+    """
+    pid = sender_pid(source)
+    return pid if pid is not None and (pid == told_pid or own_pid(pid) == told_pid) else None
 
 
 def _inodes(endpoints: Iterable[str]) -> dict[Path, int]:

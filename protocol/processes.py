@@ -42,6 +42,16 @@ def cpu_ticks(pid: int) -> int | None:
     return int(fields[11]) + int(fields[12])
 
 
+def own_pid(pid: int) -> int | None:
+    """What a process calls itself: in a container, another number than here. None if it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    numbers = next((line.split() for line in status.splitlines() if line.startswith("NSpid:")), [])
+    return int(numbers[-1]) if numbers[1:] else pid
+
+
 def process_state(pid: int) -> str:
     """The kernel's letter for the state of a process (T: stopped); empty if it is gone."""
     return (_status(pid) or [""])[0]

@@ -342,6 +342,16 @@ def test_worker_that_cannot_be_reached_costs_no_attempt(make_broker: MakeBroker)
     assert deeds(broker.on_worker(W1, ready(), now=0.0))[1:] == [SendToWorker(W1, task("t1", lease=6, attempt=1))]
 
 
+def test_worker_whose_welcome_reached_nobody_may_turn_out_to_have_ended(broker: BrokerCore) -> None:
+    welcome, watch, _ = broker.on_worker(W1, ready(), 0.0, 101)
+    assert (type(welcome), type(watch)) == (SendToWorker, WatchProcess)
+    assert told(broker.on_worker_unreachable(W1, WELCOME, now=0.0)) == ["worker_lost"]
+
+    assert broker.on_process_gone(an_id("worker-1"), now=0.0) == []
+
+    assert broker.frozen.sessions == []
+
+
 def test_task_that_reached_nobody_goes_on_to_the_next_idle_worker(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2), "t1")
 

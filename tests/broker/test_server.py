@@ -1,5 +1,6 @@
 """The broker as a process, met by raw sockets: nothing of ours on the other side but the codec."""
 
+import json
 import os
 import random
 import resource
@@ -20,6 +21,7 @@ import pytest
 import zmq
 
 from broker import quarantine
+from broker.frozen import PATIENCE
 from protocol.endpoints import SOCKETS, sockets_in
 from protocol.messages import (
     TO_CLIENT,
@@ -107,6 +109,7 @@ class Broker:
         child = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name(script)), *arguments],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -344,6 +347,42 @@ def test_worker_that_ended_before_it_was_watched_is_no_worker(broker: Broker, wa
     assert broker.stats().total_workers == 0
 
 
+def test_who_has_the_descriptor_of_a_worker_that_died_is_not_killed_for_it(
+    start: StartBroker, wait_until: WaitUntil
+) -> None:
+    broker = start(liveness=0.4, heartbeat_interval=0.1)
+    ghost = broker.child("ready_sayer.py", broker.endpoints["backend"], "ghost")
+    assert ghost.stdin
+    assert ghost.stdout
+    os.kill(broker.process.pid, signal.SIGSTOP)
+    ghost.stdin.write("speak\n")
+    ghost.stdin.flush()
+    assert ghost.stdout.readline() == "spoken\n"
+    ghost.kill()
+    ghost.wait()
+    heir = broker.child("ready_sayer.py", broker.endpoints["endpoint"], "heir")
+    os.kill(broker.process.pid, signal.SIGCONT)
+
+    wait_until(lambda: [event.worker for event in broker.stats().recent_events] == ["ghost"])
+    time.sleep(0.4 * (PATIENCE + 1))
+    assert heir.poll() is None
+    told = [json.loads(line) for line in broker.end()[1].splitlines()]
+    assert {event["pid"] for event in told if event.get("worker") == "ghost"} == {ghost.pid}
+
+
+def test_process_that_says_it_is_another_is_watched_as_neither(broker: Broker, wait_until: WaitUntil) -> None:
+    other, liar = broker.child("ready_sayer.py", broker.endpoints["endpoint"], "other"), broker.dealer("backend")
+    send(liar, Ready(Id(os.urandom(16)), 1, Name("liar"), other.pid, Name("raw"), 0))
+    assert isinstance(receive(liar, TO_WORKER), Welcome)
+
+    other.kill()
+    other.wait()
+    send(liar, Result(Epoch(b"x" * 8), 1, Id(b"x" * 16), Outcome.OK, recycle=False, payload=b""))
+
+    wait_until(lambda: broker.stats().counters.stale_results > 0)
+    assert [(worker.name, worker.pid) for worker in broker.stats().workers] == [("liar", other.pid)]
+
+
 def test_heartbeat_from_a_socket_of_its_own(broker: Broker) -> None:
     beats, (_, epoch) = broker.dealer("heartbeat_endpoint"), broker.worker()
     me = broker.stats().workers[0]
@@ -352,13 +391,15 @@ def test_heartbeat_from_a_socket_of_its_own(broker: Broker) -> None:
         beats, Heartbeat(Id(os.urandom(16)), Name("nobody"), 1, Name("raw"), 0, busy=False, draining=False, rss_bytes=1)
     )
     assert receive(beats, TO_HEARTBEAT) == Who()
-    send(beats, Heartbeat(Id(os.urandom(16)), Name("busy"), 1, Name("raw"), 0, busy=True, draining=False, rss_bytes=77))
+    own = os.getpid()
+    busy = Heartbeat(Id(os.urandom(16)), Name("busy"), own, Name("raw"), 0, busy=True, draining=False, rss_bytes=77)
+    send(beats, busy)
     assert receive(beats, TO_HEARTBEAT) == Pong(epoch)
     introduced = next(worker for worker in broker.stats().workers if worker.name == "busy")
-    assert (introduced.pid, introduced.state, introduced.rss_bytes) == (os.getpid(), "busy", 77)
+    assert (introduced.pid, introduced.state, introduced.rss_bytes) == (own, "busy", 77)
 
     fresh = broker.dealer("backend")
-    send(fresh, Ready(Id(os.urandom(16)), 1, Name("busy"), 1, Name("raw"), 0))
+    send(fresh, Ready(Id(os.urandom(16)), 1, Name("busy"), own, Name("raw"), 0))
     assert isinstance(receive(fresh, TO_WORKER), Welcome)
     assert sorted(worker.name for worker in broker.stats().workers) == sorted(["busy", me.name])
 

@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from protocol.processes import cpu_ticks, file_limit, open_files, process_state, resident_bytes
+from protocol.processes import cpu_ticks, file_limit, open_files, own_pid, process_state, resident_bytes
 from tests.running import ROOT, WaitUntil
 
 
@@ -35,6 +36,24 @@ def test_resident_memory_grows_with_what_is_held() -> None:
 
 def test_running_process_uses_ticks(spinning: subprocess.Popen[bytes], wait_until: WaitUntil) -> None:
     wait_until(lambda: (cpu_ticks(spinning.pid) or 0) > 3)
+
+
+def test_process_knows_itself_by_its_pid(spinning: subprocess.Popen[bytes]) -> None:
+    assert own_pid(os.getpid()) == os.getpid()
+    assert own_pid(spinning.pid) == spinning.pid
+    spinning.kill()
+    spinning.wait()
+    assert own_pid(spinning.pid) is None
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a pid namespace needs root")
+def test_process_in_a_container_has_a_pid_of_its_own(wait_until: WaitUntil) -> None:
+    command = ["/usr/bin/env", "unshare", "--pid", "--fork", "--kill-child", "sleep", "60"]
+    with subprocess.Popen(command) as outer:
+        children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
+        wait_until(lambda: children.read_text() != "")
+        assert own_pid(int(children.read_text())) == 1
+        outer.kill()
 
 
 def test_stopped_process_has_no_ticks(spinning: subprocess.Popen[bytes], wait_until: WaitUntil) -> None:
