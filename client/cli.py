@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -262,12 +263,21 @@ def up(
     click.echo(f"racepool: a broker and {settings.workers} workers in {settings.dir}, logs {where}", err=to_stdout)
     hint = "racepool: Ctrl-C stops them; `racepool stats --watch` in another terminal shows them at work"
     click.echo(hint, err=to_stdout)
-    sys.stdout.flush()
+    _open_standard_descriptors()
     os.umask(0o077)  # logs and sockets are for this user alone
     configuration = write_configuration(settings, to_stdout=to_stdout, exporter=with_exporter)
     command = supervisord_command(configuration)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # a Ctrl-C waits until supervisord can take it
     os.execve(command[0], command, child_environment(settings))  # noqa: S606  # our own interpreter and file
+
+
+def _open_standard_descriptors() -> None:
+    """Of a shell that closed them (`>&-`), lest supervisord's files take their numbers."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number is the one that is free
 
 
 def _refuse_output_that_cannot_be_opened() -> None:
@@ -392,9 +402,8 @@ def config(*, as_json: bool) -> None:
         screen = screen_of_stdout()
         table = Table("Variable", "Value", "From", "Meaning", box=None)
         for name, value, origin, meaning in rows:
-            table.add_row(
-                name, "" if value is None else str(value), origin, meaning, style="bold" if origin != "default" else ""
-            )
+            shown = "" if value is None else escape(str(value))
+            table.add_row(name, shown, origin, meaning, style="bold" if origin != "default" else "")
         screen.print(table)
     for name in Settings.unknown_variables():
         click.echo(f"racepool: {name} is set but is no setting", err=True)

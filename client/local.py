@@ -4,19 +4,17 @@ import asyncio
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 from uuid import uuid4
 
 from client.supervision import child_environment, supervisord_command, write_configuration
 from client.zmq_pool import ZmqPool
-from protocol.endpoints import sockets_in
+from protocol.endpoints import sockets_in, temporary_folder
 from protocol.errors import BrokerUnavailableError
 from protocol.settings import Settings
 
@@ -38,10 +36,12 @@ class LocalPool:
         self._process: subprocess.Popen[bytes] | None = None
         self._pool = ZmqPool.of(settings)
         self._is_given_up = False
+        self._owner_pid = 0
 
     def __enter__(self) -> ZmqPool:
+        self._owner_pid = os.getpid()
         try:
-            configuration = write_configuration(self._settings, owner_pid=os.getpid())
+            configuration = write_configuration(self._settings, owner_pid=self._owner_pid)
             self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and file
                 supervisord_command(configuration),
                 env=child_environment(self._settings),
@@ -52,11 +52,14 @@ class LocalPool:
                 start_new_session=True,  # Ctrl-C is for the caller, who ends us
             )
             self._pool.wait_for_workers(self._settings.workers)
-        except BaseException as error:
-            tail = self._log_tail()
+        except BrokerUnavailableError as error:
+            try:
+                tail = self._log_tail()
+            finally:
+                self._stop()
+            raise BrokerUnavailableError(f"the local pool did not start: {error}\n{tail}") from None
+        except BaseException:
             self._stop()
-            if isinstance(error, BrokerUnavailableError):
-                raise BrokerUnavailableError(f"the local pool did not start: {error}\n{tail}") from None
             raise
         return self._pool
 
@@ -87,6 +90,8 @@ class LocalPool:
             raise
 
     def _stop(self, *, cancel_futures: bool = True) -> None:
+        if os.getpid() != self._owner_pid:
+            return  # a forked child leaves the block, too: processes and files are its parent's
         try:
             self._pool.shutdown(cancel_futures=cancel_futures)
             if self._process is not None and not (cancel_futures or self._is_given_up):
@@ -145,5 +150,5 @@ def local_pool(workers: int = 3, **settings: object) -> LocalPool:
         >>> with local_pool(workers=3) as p:  # doctest: +SKIP
         ...     result = p.exec(body).result()
     """
-    directory = Path(tempfile.gettempdir()) / f"racepool-{os.getpid()}-{uuid4().hex[:8]}"
+    directory = temporary_folder() / f"racepool-{os.getpid()}-{uuid4().hex[:8]}"
     return LocalPool(Settings.load(**settings, dir=directory, workers=workers, **sockets_in(directory)))

@@ -1,27 +1,32 @@
 """The future of one exec(): a concurrent.futures.Future that can also be awaited."""
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from protocol.errors import PoolForkedError
 
 T = TypeVar("T")
+_LOGGER = logging.getLogger("concurrent.futures")  # where a future's callbacks are told of
 
 
 class PoolFuture(Future[T]):
     """The result of a task to come.
 
     A `concurrent.futures.Future`, so `result(timeout)`, `concurrent.futures.wait` and `asyncio.wrap_future` work; and
-    it can be awaited in any event loop, any number of times. Cancelling an asyncio task that awaits it cancels it too;
-    `asyncio.shield` keeps it. `running()` is False until the answer is there. A done-callback runs in the pool's I/O
-    thread: it must be short, and wait for nothing of this pool.
+    it can be awaited in any event loop, any number of times, also by `asyncio.wait`. Cancelling an asyncio task that
+    awaits it cancels it too; `asyncio.shield` keeps it. `running()` is False until the answer is there. A done-callback
+    runs in the pool's I/O thread: it must be short, and wait for nothing of this pool; what it raises is logged.
     """
+
+    _done_callbacks: list[Callable[[Future[Any]], object]]
 
     def __init__(self, withdraw: Callable[[bool], None] | None = None, *, task_id: str | None = None) -> None:
         """Made by the pool.
@@ -56,6 +61,34 @@ class PoolFuture(Future[T]):
         if self._is_at_exit and threading.current_thread().daemon:
             threading.Event().wait()  # an error would be printed, of a thread that nobody waits for
         return super().result(timeout)
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        """As of any future; only `asyncio.wait`, which takes us for one of its loop's, is called back in that loop."""
+        if getattr(fn, "__module__", None) == "asyncio.tasks":
+            fn = _InLoop(asyncio.get_running_loop(), fn)
+        super().add_done_callback(fn)
+
+    def remove_done_callback(self, fn: Callable[[Future[T]], object]) -> int:
+        """Takes a callback back; returns how many times it was there. As of asyncio's futures."""
+        with self._condition:
+            before = self._done_callbacks
+            kept = [each for each in before if (each.fn if isinstance(each, _InLoop) else each) != fn]
+            self._done_callbacks = kept
+        return len(before) - len(kept)
+
+    def _invoke_callbacks(self) -> None:
+        """Calls all of them, whatever one raises: the I/O thread serves others, and somebody may await the next one."""
+        interrupt = None
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except BaseException as error:  # also SystemExit, and the CancelledError of another future
+                if isinstance(error, Exception) or threading.current_thread() is not threading.main_thread():
+                    _LOGGER.exception("exception calling callback for %r", self)
+                else:
+                    interrupt = error
+        if interrupt is not None:
+            raise interrupt  # Ctrl-C, for one, is the main thread's business
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self.done():
@@ -96,7 +129,7 @@ class PoolFuture(Future[T]):
     def fail_silently(self, error: BaseException) -> None:
         """Fails for who asks from now on. Who waits already waits on, and nobody is called."""
         self._condition = threading.Condition()
-        self._done_callbacks.clear()  # type: ignore[attr-defined]
+        self._done_callbacks.clear()
         self._waiters.clear()
         with suppress(InvalidStateError):  # it is done
             self.set_exception(error)
@@ -107,6 +140,18 @@ def failed(error: Exception) -> PoolFuture[Any]:
     future: PoolFuture[Any] = PoolFuture()
     future.set_exception(error)
     return future
+
+
+@dataclass(frozen=True, slots=True)
+class _InLoop:
+    """A callback that has to run in its event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    fn: Callable[[Future[Any]], object]
+
+    def __call__(self, future: Future[Any]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+            self.loop.call_soon_threadsafe(self.fn, future)
 
 
 class _Mailbox:

@@ -7,11 +7,14 @@ from configparser import RawConfigParser
 from math import ceil
 from pathlib import Path
 
-from protocol.settings import Settings, variable
+from protocol.errors import SettingsError
+from protocol.settings import MAX_IPC_PATH_BYTES, Settings, variable
 
 LOG_MAX_BYTES = "10MB"
 GRACE_S = 5  # beyond the run timeout, for the reply
 PROGRAMS = ("broker", "worker")
+SOCKET = "supervisor.sock"
+LONGEST_PID = 7  # supervisord binds to a name that ends with its pid, and renames that
 STDOUT = Path("/dev/stdout")
 STDERR = Path("/dev/stderr")
 
@@ -19,6 +22,11 @@ STDERR = Path("/dev/stderr")
 def supervisord_command(configuration: Path) -> list[str]:
     """The command line of a supervisord in the foreground."""
     return [sys.executable, "-P", "-m", "client.supervisord", "--nodaemon", "--configuration", str(configuration)]
+
+
+def excess_bytes(directory: Path) -> int:
+    """By how many bytes supervisord's socket has no room in this run directory; zero or less if it has."""
+    return len(os.fsencode(directory / f"{SOCKET}.")) + LONGEST_PID - MAX_IPC_PATH_BYTES
 
 
 def write_configuration(
@@ -31,14 +39,23 @@ def write_configuration(
         owner_pid: end everything when this process ends.
         to_stdout: broker and workers log to supervisord's standard output, the others to its standard error.
         exporter: run the exporter as well.
+
+    Raises:
+        SettingsError: the run directory cannot be used.
     """
     directory = settings.private_dir()
+    excess = excess_bytes(directory)
+    if excess > 0:
+        raise SettingsError(
+            f"{variable('dir')}={directory}: its path is {excess} bytes too long for supervisord's socket; choose a "
+            "shorter one, or a shorter TMPDIR for a local pool"
+        )
     logs = directory / "log"
     logs.mkdir(mode=0o700, exist_ok=True)
     parser = RawConfigParser(inline_comment_prefixes=(";",))
     parser.read_string(_shipped_configuration().read_text(encoding="utf-8"))
-    parser["unix_http_server"]["file"] = _literal(directory / "supervisor.sock")
-    parser["supervisorctl"]["serverurl"] = f"unix://{_literal(directory / 'supervisor.sock')}"
+    parser["unix_http_server"]["file"] = _literal(directory / SOCKET)
+    parser["supervisorctl"]["serverurl"] = f"unix://{_literal(directory / SOCKET)}"
     parser["supervisord"]["pidfile"] = _literal(directory / "supervisord.pid")
     parser["supervisord"]["logfile"] = _literal(logs / "supervisord.log")
     parser["supervisord"]["logfile_maxbytes"] = LOG_MAX_BYTES

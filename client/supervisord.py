@@ -5,12 +5,15 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 from socket import socketpair
 from types import FrameType
 
-from supervisor import supervisord
+from supervisor import events, supervisord
 from supervisor.medusa import asyncore_25 as asyncore
 from supervisor.states import SupervisorStates
+
+from protocol.processes import die_with_parent
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -84,6 +87,7 @@ class Prompt(supervisord.Supervisor):  # type: ignore[misc]  # supervisor has no
     def runforever(self) -> None:
         """Its loop."""
         self.options.fork = fork
+        events.subscribe(events.ProcessStateStartingEvent, _make_log_folders)
         bell = Bell()
 
         def receive(number: int, frame: FrameType | None) -> None:
@@ -102,18 +106,31 @@ class Prompt(supervisord.Supervisor):  # type: ignore[misc]  # supervisor has no
             bell.close()
 
 
+def _make_log_folders(event: events.ProcessStateStartingEvent) -> None:
+    """Where somebody cleaned the run directory, no program could be started anew without its log."""
+    for log in (event.process.config.stdout_logfile, event.process.config.stderr_logfile):
+        if log:
+            with suppress(OSError):
+                Path(log).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def fork() -> int:
-    """A fork whose child can be signalled, alone and as a group, from its first moment on.
+    """A fork whose child can be signalled, alone and as a group, and ends with its parent, from its first moment on.
 
     Until it is the program, it would else take a signal as supervisord does, and go on; and supervisord would find no
-    such group, take the program for ended, and wait for it until it is time to kill it.
+    such group, take the program for ended, and wait for it until it is time to kill it. An orphan would wait for ever
+    wherever orphans have another parent than process 1.
     """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    mask, parent = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS), os.getpid()
     try:
         pid = os.fork()
         if pid == 0:
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
+            try:
+                die_with_parent(parent)
+            except SystemExit:
+                os._exit(1)
         else:
             with suppress(OSError):  # it has been quicker, as a program already; or it has ended
                 os.setpgid(pid, pid)

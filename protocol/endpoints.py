@@ -1,7 +1,6 @@
 """Where a pool's sockets are: for the settings, and for programs that stay too small to load those."""
 
 import os
-import tempfile
 from pathlib import Path
 
 ANY_HOST = "*"
@@ -18,7 +17,15 @@ def default_dir() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
         return Path(runtime) / "racepool"
-    return Path(tempfile.gettempdir()) / f"racepool-{os.getuid()}"
+    return temporary_folder() / f"racepool-{os.getuid()}"
+
+
+def temporary_folder() -> Path:
+    """As `tempfile.gettempdir`, which tries to write there, and goes elsewhere from a disk that is full.
+
+    All programs of a pool have to meet at one place.
+    """
+    return Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108  # where a directory of our own is made
 
 
 def sockets_in(directory: Path) -> dict[str, str]:

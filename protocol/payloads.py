@@ -133,7 +133,7 @@ def unpack_request(payload: Payload | Parcel) -> Request:
         BadPayloadError: it is no request.
         InvalidRaceError: `previous` breaks its rule.
     """
-    if isinstance(payload, Parcel) and not payload.head.startswith(_ARRAY_OF_4 + _JSON):
+    if isinstance(payload, Parcel) and not _is_of_text(payload):
         payload = payload.payload()
     if isinstance(payload, Parcel):  # whose body is not copied once more
         encoding, polled_at_us, previous = unpack_array(_ARRAY_OF_3 + payload.head[1:-_BIN_32_BYTES], 3)
@@ -149,6 +149,12 @@ def unpack_request(payload: Payload | Parcel) -> Request:
     except OverflowError:
         raise BadPayloadError("polled_at is beyond the calendar") from None
     return Request(body, polled_at, None if previous is None else PreviousAmounts.from_wire(previous))
+
+
+def _is_of_text(parcel: Parcel) -> bool:
+    """Whether its body is the text and no more, after a header of the length that `pack_request` gives it."""
+    bin_header = _BIN_32 + len(parcel.body).to_bytes(4, "big")
+    return parcel.head.startswith(_ARRAY_OF_4 + _JSON) and parcel.head.endswith(bin_header)
 
 
 def pack_result(result: object) -> bytes:

@@ -95,13 +95,16 @@ def _is_reaped(pidfd: int) -> bool:
     return False
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int | None = None) -> None:
     """Have the kernel kill this process when its parent ends: no orphan beside the next supervisord's set.
+
+    Args:
+        parent: the parent's pid, if the caller knows it from before.
 
     Raises:
         SystemExit: the parent has ended already.
     """
-    parent = os.getppid()
+    parent = os.getppid() if parent is None else parent
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         raise SystemExit(1)

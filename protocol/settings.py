@@ -34,8 +34,15 @@ HOST_NAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?(\.[a-zA-Z0-9_
 def _checked_endpoint(endpoint: str, *, has_keys: bool) -> str:
     scheme, _, address = endpoint.partition("://")
     if scheme == "ipc" and address.startswith("/"):  # not "@name": an abstract socket has no owner
-        if len(os.fsencode(address)) > MAX_IPC_PATH_BYTES:
-            raise ValueError(f"a socket's path has at most {MAX_IPC_PATH_BYTES} bytes; choose a shorter RACEPOOL_DIR")
+        try:
+            size_bytes = len(address.encode())
+        except UnicodeEncodeError:
+            raise ValueError("a socket's path must be UTF-8; choose another RACEPOOL_DIR") from None
+        if size_bytes > MAX_IPC_PATH_BYTES:
+            raise ValueError(
+                f"a socket's path has at most {MAX_IPC_PATH_BYTES} bytes; choose a shorter RACEPOOL_DIR, or a shorter "
+                "TMPDIR for a local pool"
+            )
         return endpoint
     if scheme == "tcp":
         host, _, port = address.rpartition(":")

@@ -15,6 +15,7 @@ import fcntl
 import mmap
 import os
 import time
+import weakref
 from bisect import insort
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ KEPT_S = 1.0
 MAX_KEPT = 8
 
 _NOBODY = bytes(STAMP_BYTES)
-_SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+_SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK  # which cannot be taken back
 
 
 class UnreadableError(Exception):
@@ -88,8 +89,10 @@ class Segment:
 
     def __init__(self) -> None:
         self._descriptor = os.memfd_create("racepool", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._end = weakref.finalize(self, os.close, self._descriptor)  # also of one that could not be made whole
+        self._end.atexit = False
         os.ftruncate(self._descriptor, SEGMENT_BYTES)  # of which the kernel provides what is written to
-        fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
         self._memory = mmap.mmap(self._descriptor, SEGMENT_BYTES)
         self._backed_bytes = 0
         self._inode = os.fstat(self._descriptor).st_ino
@@ -140,7 +143,7 @@ class Segment:
     def close(self) -> None:
         """Gives the memory back."""
         self._memory.close()
-        os.close(self._descriptor)
+        self._end()
 
     def _is_backed(self, end: int) -> bool:
         """Whether there is memory up to this place; the kernel gives it for good."""

@@ -13,7 +13,7 @@ from protocol.settings import Settings, variable
 from worker.settings import WorkerSettings
 
 MADE = sockets_in(Path("DIR")) | {
-    "dir": "$XDG_RUNTIME_DIR/racepool, else racepool-UID in the temporary folder",
+    "dir": "$XDG_RUNTIME_DIR/racepool, else racepool-UID in $TMPDIR or /tmp",
     "name": "supervisord's process name, else worker-PID",
 }
 """Defaults that a function makes, in words."""

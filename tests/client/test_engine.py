@@ -5,6 +5,7 @@ import os
 import resource
 import threading
 import time
+from asyncio import CancelledError
 from collections.abc import Callable
 from concurrent.futures import wait
 from contextlib import suppress
@@ -233,19 +234,21 @@ def test_broker_of_another_version_fails_what_waits(
 def test_callback_that_raises_harms_nobody(
     broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(_future: object) -> None:
-        raise ValueError("the caller's own bug")
+    for number, kind in enumerate((ValueError, SystemExit, CancelledError)):
 
-    broker.on_submit = nothing
-    future = submit(pool, race())
-    future.add_done_callback(fail)
-    wait_until(lambda: broker.of(Submit))
-    broker.on_submit = echo
-    broker.say(*echo(broker.of(Submit)[0]))
+        def fail(_future: object, kind: type[BaseException] = kind) -> None:
+            raise kind("the caller's own bug")
 
-    assert future.result(BOUND_S) == "race-1"
-    assert execute(pool, race(race_id="r2")) == "r2"
-    assert "the caller's own bug" in caplog.text
+        broker.on_submit = nothing
+        future = submit(pool, race(race_id=f"r{number}"))
+        future.add_done_callback(fail)
+        wait_until(lambda: len(broker.of(Submit)) == 2 * number + 1)  # noqa: B023  # it is waited for here
+        broker.on_submit = echo
+        broker.say(*echo(broker.of(Submit)[-1]))
+
+        assert future.result(BOUND_S) == f"r{number}"
+        assert execute(pool, race(race_id="next")) == "next"
+        assert caplog.text.count(f"{kind.__name__}: the caller's own bug") == 1
 
 
 def test_callback_may_submit_again(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:

@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
@@ -241,13 +240,13 @@ def test_workers_that_cannot_start_are_an_error_with_their_log(monkeypatch: pyte
 
 
 def test_bad_setting_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
 
     with pytest.raises(SettingsError, match="RACEPOOL_MAX_ATTEMPTS"):
         local_pool(workers=1, max_attempts=0)
     with pytest.raises(SettingsError, match="NO_SUCH_SETTING"):
         local_pool(workers=1, no_such_setting=0)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 100)))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("x" * 100)))
     with pytest.raises(SettingsError, match="shorter RACEPOOL_DIR"):
         local_pool(workers=1)
     assert list(tmp_path.iterdir()) == []
@@ -255,7 +254,7 @@ def test_bad_setting_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
 def test_directory_that_cannot_be_made_is_a_settings_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "file"))
 
     with pytest.raises(SettingsError, match="cannot be made"):
         local_pool(workers=1).__enter__()

@@ -1,6 +1,7 @@
 import asyncio
 import concurrent.futures
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -75,6 +76,65 @@ def test_wait_and_as_completed_take_it(elsewhere: Elsewhere) -> None:
     assert (done, rest) == ({second}, {first})
     elsewhere.resolve(first)
     assert set(concurrent.futures.as_completed([first, second], BOUND_S)) == {first, second}
+
+
+def test_asyncio_waits_for_it(elsewhere: Elsewhere) -> None:
+    async def main() -> None:
+        early, first, second = PoolFuture[str](), PoolFuture[str](), PoolFuture[str]()
+        elsewhere.resolve(early)
+        waiting = asyncio.ensure_future(asyncio.wait([early, first, second]))  # type: ignore[type-var]  # as a caller may
+        await asyncio.sleep(0)
+        await asyncio.to_thread(elsewhere.resolve, first, second)
+        assert await asyncio.wait_for(waiting, BOUND_S) == ({early, first, second}, set())
+
+    asyncio.run(main())
+
+
+def test_asyncio_waits_for_the_first_and_leaves_no_callback_with_the_others(elsewhere: Elsewhere) -> None:
+    async def main() -> None:
+        first, second = PoolFuture[str](), PoolFuture[str]()
+        await asyncio.to_thread(elsewhere.resolve, first)
+        assert await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED) == ({first}, {second})  # type: ignore[type-var]
+        assert await asyncio.wait([second], timeout=0.01) == (set(), {second})  # type: ignore[type-var]
+        assert second._done_callbacks == []
+
+    asyncio.run(main())
+
+
+def test_callback_is_taken_back() -> None:
+    future, seen = PoolFuture[str](), list[object]()
+    future.add_done_callback(seen.append)
+    future.add_done_callback(seen.append)
+
+    assert [future.remove_done_callback(seen.append), future.remove_done_callback(seen.append)] == [2, 0]
+    future.resolve("done", None)
+
+    assert seen == []
+
+
+def test_callback_that_ends_the_program_ends_neither_thread_nor_await(
+    elsewhere: Elsewhere, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        future: PoolFuture[str] = PoolFuture()
+        future.add_done_callback(lambda _: sys.exit("the caller's own bug"))
+        task = await await_in_task(future)
+        await asyncio.to_thread(elsewhere.resolve, future)
+        assert await asyncio.wait_for(task, BOUND_S) == "done"
+
+    asyncio.run(main())
+    assert "the caller's own bug" in caplog.text
+
+
+def test_callback_that_ends_the_program_does_so_in_its_main_thread_when_all_others_were_called() -> None:
+    future, seen = PoolFuture[str](), list[object]()
+    future.add_done_callback(lambda _: sys.exit(3))
+    future.add_done_callback(seen.append)
+
+    with pytest.raises(SystemExit):
+        future.cancel()
+
+    assert seen == [future]
 
 
 def test_error_is_raised_to_thread_and_loop(elsewhere: Elsewhere) -> None:

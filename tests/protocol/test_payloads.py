@@ -73,6 +73,7 @@ def test_request_of_another_packer_is_taken_apart_where_its_body_begins(size: in
     assert parcel.body == body
     assert parcel.payload() == payload
     assert parcel.peek()["id"] == "r1"
+    assert unpack_request(parcel) == unpack_request(payload) == unpack_request(Parcel(payload[:1], payload[1:]))
 
 
 @given(st.integers(0, len(BODY)))

@@ -45,7 +45,7 @@ def test_run_directory_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert Settings.load().endpoint == "ipc:///run/user/7/racepool/frontend.ipc"
 
     monkeypatch.delenv("XDG_RUNTIME_DIR")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("protocol.settings.MAX_IPC_PATH_BYTES", 1_000)
     assert Settings.load().dir == tmp_path / f"racepool-{os.getuid()}"
 

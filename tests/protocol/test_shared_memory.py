@@ -1,3 +1,6 @@
+import errno
+import fcntl
+import mmap
 import os
 import re
 import subprocess
@@ -12,6 +15,7 @@ import pytest
 from protocol.codec import pack
 from protocol.messages import Hello, Id
 from protocol.payloads import Parcel
+from protocol.processes import open_files
 from protocol.shared_memory import (
     KEPT_S,
     MAX_KEPT,
@@ -251,6 +255,38 @@ def test_segment_that_is_not_sealed_is_not_mapped() -> None:
     with pytest.raises(UnreadableError, match="sealed"):
         read(reference.packed(), an_id(), LIMIT)
     os.close(descriptor)
+
+
+def test_segment_that_is_sealed_as_the_document_asks_is_mapped() -> None:
+    descriptor = os.memfd_create("racepool of another language", os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, 10_000)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    reference = Reference(os.getpid(), descriptor, os.fstat(descriptor).st_ino, 1, 0, 100, b"head")
+    os.pwrite(descriptor, reference.stamp(an_id()) + b"x" * 100, 0)
+
+    assert read(reference.packed(), an_id(), LIMIT) == Parcel(b"head", b"x" * 100)
+    os.close(descriptor)
+
+
+def test_segment_that_cannot_be_made_whole_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    before = open_files()
+
+    assert [Segment.made() for _ in range(5)] == [None] * 5
+
+    assert open_files() == before
+
+
+def test_segment_that_nobody_closes_leaves_no_descriptor() -> None:
+    before = open_files()
+
+    for _ in range(5):
+        Segment()
+
+    assert open_files() == before
 
 
 def test_nothing_is_left_of_a_client_that_was_killed() -> None:

@@ -58,6 +58,30 @@ def test_interrupt_while_the_command_is_imported_says_nothing(run_dir: Path, tmp
     assert child.returncode == -signal.SIGINT
 
 
+def test_up_takes_closed_descriptors_for_nothing(run_dir: Path, wait_until: WaitUntil) -> None:
+    with subprocess.Popen(["/bin/sh", "-c", f"exec {RACEPOOL} up <&- >&- 2>&-"], env=environment(run_dir)) as up:
+        wait_until(lambda: racepool("ping", env=environment(run_dir)).returncode == 0, 20)
+        assert {Path(f"/proc/{up.pid}/fd/{number}").readlink() for number in range(3)} == {Path(os.devnull)}
+        up.terminate()
+        assert up.wait(20) == 0
+
+
+def test_path_with_no_room_for_supervisords_socket_is_one_clear_line(run_dir: Path) -> None:
+    long = run_dir / ("x" * (90 - len(str(run_dir)) - 1))
+
+    done = racepool("up", env=environment(long))
+
+    assert done.returncode == 78
+    assert f"RACEPOOL_DIR={long}: its path is 7 bytes too long for supervisord's socket; choose a" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_value_of_a_setting_is_shown_as_it_is() -> None:
+    shown = racepool("config", env=environment(Path("/run/[b]x")))
+
+    assert "/run/[b]x " in shown.stdout
+
+
 def test_what_is_in_the_run_directory_is_for_its_owner_alone(real: Running) -> None:
     written = list(real.dir.rglob("*"))
 

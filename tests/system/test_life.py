@@ -621,6 +621,24 @@ with local_pool(workers=1) as own:
     assert_ended(program.end(), ["after"], code=3)
 
 
+def test_forked_child_that_leaves_the_block_leaves_the_pool_to_its_parent(
+    start: Start, local: dict[str, str], home: Path, wait_until: WaitUntil
+) -> None:
+    code = """
+with local_pool(workers=1) as own:
+    child = os.fork()
+    if child == 0:
+        sys.exit(0)
+    os.waitpid(child, 0)
+    say(*(path.name for path in os.scandir(os.environ["TMPDIR"]) if "racepool" in path.name) and ["still there"])
+    say(execute("after", on=own))
+"""
+    assert_ended(start(code, local).end(), ["still there", "after"])
+
+    assert list(home.iterdir()) == []
+    wait_until(lambda: processes_of(home) == [])
+
+
 def test_two_interrupts_of_a_local_pool_leave_nothing(
     start: Start, local: dict[str, str], home: Path, wait_until: WaitUntil
 ) -> None:

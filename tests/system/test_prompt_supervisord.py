@@ -129,3 +129,30 @@ os.kill(-pid, signal.SIGTERM)
 assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGTERM
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=20, cwd=ROOT)
+
+
+def test_child_ends_with_its_parent_wherever_orphans_go() -> None:
+    """Under a subreaper, as `systemd --user` is one, an orphan's parent is not process 1."""
+    code = """
+import ctypes, os, signal, sys, time
+from client.supervisord import fork
+ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+parent = os.fork()
+if parent == 0:
+    child = fork()
+    if child == 0:
+        os.execv("/bin/sleep", ["sleep", "60"])
+    print(child, flush=True)
+    signal.pause()
+time.sleep(0.5)
+os.kill(parent, signal.SIGKILL)
+os.waitpid(parent, 0)
+child, status = os.wait()
+print(child, os.WTERMSIG(status))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, timeout=20, cwd=ROOT, capture_output=True, text=True
+    )
+
+    told, reaped = done.stdout.splitlines()
+    assert reaped == f"{told} {signal.SIGKILL:d}"

@@ -1,6 +1,7 @@
 """supervisord, the watchdog beside it, and what becomes of the service when one of them, or what they watch, fails."""
 
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -128,6 +129,19 @@ def test_removed_sockets_are_noticed(scripted: Running, load: list[PoolFuture[An
 
     assert [future.result(30)["id"] for future in load] == [f"race-{index}" for index in range(100)]
     assert "removed" in scripted.logged("broker_failed")["reason"]
+
+
+def test_removed_run_directory_costs_nobody_more_than_time(run_dir: Path, race: Race, wait_until: WaitUntil) -> None:
+    env = environment(run_dir, transform="transforms:scripted")
+    with ZmqPool(f"ipc://{run_dir}/frontend.ipc") as pool, _up(env, pool):
+        before = pool.stats().broker.pid
+
+        shutil.rmtree(run_dir)
+
+        wait_until(lambda: not state_of(before), 10)
+        assert _submit(pool, race, 1, queue_timeout_s=30)[0].result()["id"] == "race-0"
+        assert pool.stats().broker.pid != before
+        pool.wait_for_workers(3, 20)
 
 
 def test_supervisords_end_costs_nobody_more_than_time(run_dir: Path, race: Race, wait_until: WaitUntil) -> None:

@@ -6,15 +6,14 @@ from rich.filesize import decimal
 
 from client.doctor.facts import Endpoint, Facts, Lock, Volume
 from client.doctor.finding import Finding, ok, problem, told, warning
+from client.supervision import excess_bytes
 from protocol.endpoints import is_tcp
-from protocol.settings import MAX_IPC_PATH_BYTES, variable
+from protocol.settings import variable
 
 LEAST_BYTES, FEW_BYTES = 16 * 2**20, 256 * 2**20
 FEW_FILES = 1_000
 IN_MEMORY = {"tmpfs", "ramfs"}
 REMOTE = {"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse.sshfs", "afs"}
-SUPERVISOR_SOCKET = "supervisor.sock"
-LONGEST_PID = 7  # supervisord binds to a name that ends with its pid, and renames that
 
 
 def settings(facts: Facts) -> Iterator[Finding]:
@@ -52,11 +51,11 @@ def supervisor_socket_path(facts: Facts) -> Iterator[Finding]:
     """Whether supervisord's socket has room in the run directory: its name is longer than the broker's."""
     if facts.directory is None:
         return
-    used = len(f"{facts.directory.path}/{SUPERVISOR_SOCKET}.".encode()) + LONGEST_PID
-    if used > MAX_IPC_PATH_BYTES:
+    excess = excess_bytes(facts.directory.path)
+    if excess > 0:
         yield problem(
             "run directory",
-            f"its path is {used - MAX_IPC_PATH_BYTES} bytes too long for supervisord's socket",
+            f"its path is {excess} bytes too long for supervisord's socket",
             "set RACEPOOL_DIR to a shorter path",
         )
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from client.doctor.facts import Program, Supervision
 from client.doctor.probes.processes import arguments_of, environment_of, process
+from client.supervision import SOCKET
 from client.supervisor_rpc import SERVER_URL, Supervisor
 from protocol.settings import Settings
 
-SOCKET = "supervisor.sock"  # as `racepool up` has it, see client.supervision
 SECTIONS = ("program", "eventlistener")
 
 

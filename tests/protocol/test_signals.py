@@ -1,0 +1,26 @@
+import subprocess
+import sys
+
+from tests.running import ROOT
+
+
+def test_child_of_a_program_that_notes_signals_down_ends_of_them() -> None:
+    code = """
+import os, signal, time
+from multiprocessing import get_context
+from protocol.signals import Termination
+termination = Termination()
+child = get_context("fork").Process(target=time.sleep, args=(60,))
+child.start()
+time.sleep(0.2)
+child.terminate()
+child.join(10)
+print(child.exitcode, termination.is_asked)
+os.kill(os.getpid(), signal.SIGTERM)
+print(termination.is_asked)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, timeout=20, cwd=ROOT, capture_output=True, text=True
+    )
+
+    assert done.stdout.splitlines() == ["-15 False", "True"]
