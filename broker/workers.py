@@ -67,8 +67,9 @@ class Worker:
     epoch's task, and can be given nothing before its READY. `lease` is that of `task`, 0 without one; `deadline` is the
     end of its run timeout, infinity without one. It has a `second` only while it has a task, and none while one is
     `recalled`; what is still recalled when its task has ended must be told of by the `deadline`. `idle_since` is when
-    its heartbeats began to say that it has no task though it has one, None if they agree with us. `pid` is the kernel's
-    word where the socket is local (`is_local`), or else the worker's own. Instants are the broker's clock, in seconds.
+    its heartbeats, the last of them at `beat_at`, began to say that it has no task though it has one, None if they
+    agree with us. `pid` is the kernel's word where the socket is local (`is_local`), or else the worker's own. Instants
+    are the broker's clock, in seconds.
     """
 
     incarnation: Id
@@ -90,6 +91,7 @@ class Worker:
     is_draining: bool = False
     wants_recycling: bool = False
     idle_since: float | None = None
+    beat_at: float = -inf
     tasks_completed: int = 0
     tasks_failed: int = 0
     rss_bytes: int | None = None
@@ -121,12 +123,13 @@ class Worker:
     def is_out_of_step(self, now: float, liveness_s: float, *, says_busy: bool) -> bool:
         """Whether its heartbeats call it idle, and have for the liveness, while it is busy with this one task.
 
-        To be asked before `last_seen` is renewed: after a silence the first beat may have overtaken a result.
+        To be asked at each beat: the first one after a silence may have overtaken a result.
         """
         if says_busy or self.state == "idle":
             self.idle_since = None
-        elif self.idle_since is None or now >= self.last_seen + liveness_s / 2:
+        elif self.idle_since is None or now >= self.beat_at + liveness_s / 2:
             self.idle_since = now
+        self.beat_at = now
         return self.idle_since is not None and now >= self.idle_since + liveness_s
 
     @property

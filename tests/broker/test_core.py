@@ -1188,6 +1188,18 @@ def test_worker_that_calls_itself_idle_for_the_liveness_has_lost_touch(broker: B
     assert SendToHeartbeat(H1, Who()) in actions
 
 
+def test_beats_before_and_after_a_long_call_do_not_tell_of_a_lost_message(broker: BrokerCore) -> None:
+    """The thread that beats stood still, and the beat after it has overtaken the result."""
+    with_client(with_workers(broker, 1), "t1")
+    broker.on_heartbeat(H1, beat(), now=0.001)
+
+    broker.on_worker(W1, result("of long ago", 77), now=LIVENESS_S - 0.1)
+    actions = broker.on_heartbeat(H1, beat(), now=LIVENESS_S + 0.1)
+
+    assert told(actions) == []
+    assert broker.roster.idle_count == 0
+
+
 def test_worker_that_was_introduced_busy_and_stays_idle_without_a_ready_has_lost_touch(broker: BrokerCore) -> None:
     broker.on_heartbeat(H1, beat(busy=True), now=0.0)
     for now in (0.5, 1.25, 2.0):
