@@ -5,6 +5,7 @@ import select
 import sys
 from collections import deque
 from collections.abc import MutableMapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from math import inf
 from threading import Lock
@@ -27,7 +28,8 @@ class Outlet:
     """Writes whole lines to a file descriptor without ever waiting for its reader.
 
     A pipe whose reader sleeps (a frozen supervisord) takes no more; lines then wait in memory, up to `BACKLOG_BYTES`,
-    and beyond that are dropped and counted. A pipe that polls as writable takes PIPE_BUF bytes without blocking.
+    and beyond that are dropped and counted. A pipe that polls as writable takes PIPE_BUF bytes without blocking; a
+    terminal may take less, and is opened anew, not to block.
 
     Args:
         fd: where to write.
@@ -37,7 +39,7 @@ class Outlet:
 
     def __init__(self, fd: int, hold_s: float = 0.0) -> None:
         self.hold_s = hold_s
-        self._fd = fd
+        self._fd = fd = _without_waiting(fd)
         self._lock = Lock()
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
@@ -87,11 +89,18 @@ class Outlet:
     def _flush(self) -> None:
         self._flushed_at = monotonic()
         while self._waiting and self._poll.poll(0):
+            chunk = self._take()
             try:
-                os.write(self._fd, self._take())
+                written = os.write(self._fd, chunk)
+            except BlockingIOError:
+                written = 0
             except OSError:  # the reader is gone: nobody is left to tell
                 self._dropped += 1
                 continue
+            if written < len(chunk):  # a terminal takes less
+                self._waiting.appendleft(chunk[written:])
+                self._waiting_bytes += len(chunk) - written
+                break
             if self._dropped and not self._waiting:
                 notice = {"event": "log_lines_dropped", "level": "warning", "count": self._dropped}
                 self._put(orjson.dumps(notice) + b"\n")
@@ -111,6 +120,14 @@ class Outlet:
     def _put(self, line: bytes) -> None:
         self._waiting.append(line)
         self._waiting_bytes += len(line)
+
+
+def _without_waiting(fd: int) -> int:
+    """The same terminal by a description of our own: what is set for the one that we have is set for its shell, too."""
+    if os.isatty(fd):
+        with suppress(OSError):
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    return fd
 
 
 def open_log(

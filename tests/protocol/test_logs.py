@@ -5,6 +5,7 @@ import os
 import select
 import threading
 import time
+import tty
 from collections.abc import Iterator
 from math import inf
 from typing import IO, Any
@@ -291,3 +292,28 @@ def test_a_warning_is_written_at_once_with_all_before_it(pipe: Pipe) -> None:
     outlet.warning(b"third")
 
     assert pipe.read() == b"first\nsecond\nthird\n"
+
+
+def test_terminal_whose_reader_stands_still_holds_nobody_up() -> None:
+    reader, terminal = os.openpty()
+    tty.setraw(terminal)
+    lines = [b"%05d" % number + b"x" * 200 for number in range(300)]
+    outlet = Outlet(terminal)
+
+    def write() -> None:
+        for line in lines:
+            outlet.msg(line)
+
+    worker = threading.Thread(target=write, daemon=True)
+    worker.start()
+    worker.join(5.0)
+
+    assert not worker.is_alive()
+    assert not fcntl.fcntl(terminal, fcntl.F_GETFL) & os.O_NONBLOCK  # the shell's own
+    taken = b""
+    while taken.count(b"\n") < len(lines):
+        taken += os.read(reader, 65_536)
+        outlet.flush()
+    assert taken.splitlines() == lines
+    for descriptor in (reader, terminal, outlet._fd):
+        os.close(descriptor)
