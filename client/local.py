@@ -90,8 +90,10 @@ class LocalPool:
             raise
 
     def _stop(self, *, cancel_futures: bool = True) -> None:
-        if os.getpid() != self._owner_pid:
-            return  # a forked child leaves the block, too: processes and files are its parent's
+        if os.getpid() != self._owner_pid:  # a forked child leaves the block, too: all of it is its parent's
+            if self._process is not None:
+                self._process.poll()  # notes that it is no child of ours
+            return
         try:
             self._pool.shutdown(cancel_futures=cancel_futures)
             if self._process is not None and not (cancel_futures or self._is_given_up):
