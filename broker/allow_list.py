@@ -1,6 +1,8 @@
 """Which keys may come in, and by which of the broker's sockets: what the key directory says at present."""
 
+import errno
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -23,13 +25,18 @@ class Entry(NamedTuple):
     key: str
 
 
-Versions: TypeAlias = Mapping[Path, tuple[int, int, int]]
+Versions: TypeAlias = Mapping[Path, tuple[int, int, int] | None]
+"""By file; None for a folder that cannot be listed."""
+
+PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What keeps us from reading and says nothing of a file."""
 
 
 class AllowList:
     """The files `allowed/ROLE/NAME.key`, as they were at the last look.
 
-    A file that cannot be read lets nobody in, and is named in `broken`; the others stand.
+    A file that cannot be read lets nobody in, and is named in `broken`; the others stand. Without descriptors to read
+    with, all stand as they were.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -55,35 +62,58 @@ class AllowList:
 
     def refresh(self) -> tuple[frozenset[Entry], frozenset[Entry]] | None:
         """Looks again; gives what is new and what is no more, or None if no file has changed."""
-        versions = self._look()
-        if versions == self._versions:
+        try:
+            versions = self._look()
+            if versions == self._versions:
+                return None
+            entries, broken = self._read(versions)
+        except OSError:
             return None
-        before, self._versions = self._entries, versions
-        self._entries = self._read(versions)
+        before, self._versions, self._entries, self.broken = self._entries, versions, entries, broken
         for domain, roles in OPENS.items():
             self._keys[domain] = {entry.key: entry.name for entry in self._entries if entry.role in roles}
         return self._entries - before, before - self._entries
 
     def _look(self) -> Versions:
-        """The present files, each with what changes when it is written or replaced."""
-        paths = [path for role in Role for path in (self._directory / role).glob(f"*{PUBLIC}")]
-        versions = {}
-        for path in paths:
+        """The present files, each with what changes when it is written, replaced, or given to another.
+
+        Raises:
+            OSError: of PASSING.
+        """
+        versions: dict[Path, tuple[int, int, int] | None] = {}
+        for folder in (self._directory / role for role in Role):
             try:
-                status = path.stat()
-            except OSError:
-                continue  # removed since, or a link to nowhere
-            versions[path] = (status.st_mtime_ns, status.st_ino, status.st_size)
+                paths = [path for path in folder.iterdir() if path.name.endswith(PUBLIC)]
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                _refuse_passing(error)
+                versions[folder] = None
+                continue
+            for path in paths:
+                with suppress(OSError):  # removed since, or a link to nowhere
+                    status = path.stat()
+                    versions[path] = (status.st_ctime_ns, status.st_ino, status.st_size)
         return versions
 
-    def _read(self, versions: Versions) -> frozenset[Entry]:
-        entries = set()
-        self.broken = {}
-        for path in versions:
+    @staticmethod
+    def _read(versions: Versions) -> tuple[frozenset[Entry], dict[Path, str]]:
+        entries, broken = set(), {}
+        for path, version in versions.items():
+            if version is None:
+                broken[path] = f"{path}: cannot be listed, so no key in it counts; chmod 700 it"
+                continue
             try:
                 key = public_key(path, "allow it again with `racepool keys allow`")
             except SettingsError as error:
-                self.broken[path] = str(error)
+                if isinstance(error.__cause__, OSError):
+                    _refuse_passing(error.__cause__)
+                broken[path] = str(error)
             else:
                 entries.add(Entry(Role(path.parent.name), path.name.removesuffix(PUBLIC), key.decode()))
-        return frozenset(entries)
+        return frozenset(entries), broken
+
+
+def _refuse_passing(error: OSError) -> None:
+    if error.errno in PASSING:
+        raise error

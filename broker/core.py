@@ -325,7 +325,8 @@ class BrokerCore:
         if any((ready.started_at_ms, ready.session) < (each.started_at_ms, each.session) for each in forerunners):
             return replaced  # overtaken by that of a later session, or of a later process
         for worker in forerunners:
-            by = LostBy.RENEWED if worker.pid == pid else LostBy.REPLACED
+            is_same = (worker.pid, worker.started_at_ms) == (pid, ready.started_at_ms)  # a container's is always 1
+            by = LostBy.RENEWED if is_same else LostBy.REPLACED
             replaced += self._lose(worker, by, now)
         _, introduced = self._introduce(ready, peer, now, local_pid)
         welcome = SendToWorker(peer, self._welcome_words())

@@ -38,7 +38,7 @@ class Ledger:
         """Enters a task at the end of the order, or refuses it. A task that is open already stays where it is."""
         known = self._tasks.get(submit.task_id)
         if known is not None:
-            self._adopt(client, known)
+            self._adopt(client, known, submit)
             return None
         refusal = self._refusal(submit)
         if refusal is not None:
@@ -81,11 +81,18 @@ class Ledger:
             task.disowned = task.disowned or Disowned.ABANDONED
         return len(queued), len(client.tasks)
 
-    def _adopt(self, client: Client, task: Task) -> None:
-        """A client that lost its session submits again what it misses; the task keeps its place."""
-        if task.client.id != client.id:
+    def _adopt(self, client: Client, task: Task, submit: Submit) -> None:
+        """A client that lost its session submits again what it misses; the task keeps its place.
+
+        One that nobody waits for any more may be another client's: `racepool dead retry`, after it was interrupted.
+        """
+        if task.client.id != client.id and task.disowned is None:
             self.counters["bad_frames"] += 1
             return
+        if task.client.id != client.id:  # whose payload may be in a memory that is no more
+            task.client.tasks.pop(task.id, None)
+            task.payload, task.is_shared, task.goes_by_value = submit.payload, submit.is_shared, False
+            task.run_timeout_ms = submit.run_timeout_ms
         task.client = client
         task.disowned = None
         client.tasks[task.id] = task

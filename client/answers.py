@@ -85,9 +85,9 @@ def _field(given: "Parcel | RaceInput", in_response: str, in_race: str) -> str |
     try:
         race = _opened(given)
         value = race["data"]["race"][in_response] if "data" in race else race[in_race]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return str(value)[:64].encode(errors="backslashreplace").decode()
+    return value[:64].encode(errors="backslashreplace").decode() if isinstance(value, str) else None
 
 
 def _opened(given: "Parcel | RaceInput") -> Any:  # noqa: ANN401  # whatever the caller gave

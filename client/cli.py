@@ -30,11 +30,12 @@ from client.keys_command import keygen, keys
 from client.monitoring import fetch_stats, wait_for_workers
 from client.pool_future import PoolFuture
 from client.replay.command import replay
+from client.replay.head import head_of
 from client.supervision import STDOUT, child_environment, supervisord_command, write_configuration
 from client.top.command import top
 from client.zmq_pool import ZmqPool
 from protocol import VERSION
-from protocol.errors import BrokerUnavailableError, PoolError, SettingsError
+from protocol.errors import BrokerUnavailableError, InvalidRaceError, PoolError, SettingsError
 from protocol.exits import Exit
 from protocol.keys import Role, broker_keys, peer_keys
 from protocol.settings import MAX_SECONDS, Settings, variable
@@ -190,10 +191,10 @@ def _settled(name: str, outcome: PoolFuture[TransformedRace] | Exception) -> tup
 def _generated_time(body: bytes, name: str) -> datetime:
     """When the tote made this response; now, with a warning, where it does not say."""
     try:
-        instant = datetime.fromisoformat(json.loads(body)["header"]["generated_time"])
-    except (ValueError, TypeError, KeyError, RecursionError):
+        instant = head_of(body).generated_at
+    except InvalidRaceError:  # the worker tells
         instant = None
-    if instant is None or instant.tzinfo is None:
+    if instant is None:
         click.echo(f"racepool: {name}: has no header.generated_time; taking now (or give --polled-at)", err=True)
         return datetime.now(UTC)
     return instant
@@ -255,6 +256,7 @@ def up(
     settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
     broker_keys(settings)  # what the programs would say in their logs only, again and again
     peer_keys(settings, Role.WORKER, settings.backend, settings.heartbeat_endpoint)
+    peer_keys(settings, Role.CLIENT, settings.stats_endpoint)  # the watchdog's
     holder = _lock_holder(settings.private_dir() / "broker.lock")
     if holder is not None:
         click.echo(f"racepool: another broker (pid {holder}) runs in {settings.dir}; stop it, or set --dir", err=True)

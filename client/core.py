@@ -29,6 +29,7 @@ UNIT_BYTES = 16_384
 WINDOW_UNITS = 256  # 4 MiB; a task counts at least one unit. More in the broker's hands gains nothing
 REFILL_UNITS = 192  # a window that was full is filled when it has come down to this: many tasks at one wake-up
 
+REST_S = 1e-5  # for each task; ten times what a look at it takes
 ROUNDING_S = 1e-6  # more than sums of instants lose
 FIGURES = "the broker's figures"  # what an error names where there is no task
 
@@ -202,19 +203,20 @@ class ClientCore:
         self._recheck(task, self._due(task))
         return self._submit_held(now)
 
-    def on_cancel(self, task_id: Id, now: float, *, kill: bool) -> list[Action]:
+    def on_cancel(self, task_id: Id, *, kill: bool) -> list[Action]:
         """The caller wants no answer any more; may be repeated, to kill the worker after all."""
         task = self._take(task_id)
         if task is not None:
             epoch = task.sent_in
         else:
             epoch = self._withdrawals[task_id].epoch if task_id in self._withdrawals else self._epoch
+        self._check_at = -inf  # the room that it leaves is filled in this turn, after all that are cancelled with it
         if epoch is None or self._epoch not in (None, epoch):
-            return self._submit_held(now)  # no broker of today has it
+            return []  # no broker of today has it
         if self._epoch is None:
             self._withdrawals[task_id] = Withdrawal(epoch, kill, inf)
             return []
-        return [self._withdraw(task_id, epoch, kill=kill), *self._submit_held(now)]
+        return [self._withdraw(task_id, epoch, kill=kill)]
 
     def on_ask_stats(self, now: float) -> list[Action]:
         """Somebody wants the broker's figures."""
@@ -384,9 +386,9 @@ class ClientCore:
             broken.append("what is held is not what is not sent, in its order")
         if sent and self._epoch is None:
             broken.append("a task is sent without a session")
-        if held and not sent and self._epoch is not None:
+        if held and not sent and self._epoch is not None and self._check_at > -inf:
             broken.append("tasks are held though nothing is in the window")
-        if any(task.check_at < self._check_at for task in self.pending.values()):
+        if any(task.check_at + self._rest_s < self._check_at for task in self.pending.values()):
             broken.append("a timeout would be overlooked")
         return broken
 
@@ -419,8 +421,14 @@ class ClientCore:
         for task in list(self.pending.values()):
             if now >= task.check_at:
                 actions += self._check(task, now)
-        self._check_at = min((task.check_at for task in self.pending.values()), default=inf)
-        return [*actions, *self._submit_held(now)]
+        actions += self._submit_held(now)
+        self._check_at = max(min((task.check_at for task in self.pending.values()), default=inf), now + self._rest_s)
+        return actions
+
+    @property
+    def _rest_s(self) -> float:
+        """How long all tasks are left alone after a look at each: thousands may be overdue, a moment apart."""
+        return len(self.pending) * REST_S
 
     def _check(self, task: Pending, now: float) -> list[Action]:
         if not self._was_ever_welcome and now >= task.submitted_at + self._timing.connect_timeout_s:

@@ -126,8 +126,8 @@ class Engine:
         return future
 
     def cancel_all(self) -> None:
-        """Cancels every unresolved future."""
-        for _, future in list(self._unresolved.values()):
+        """Cancels every unresolved future, the latest first: what is held is not submitted for a moment."""
+        for _, future in reversed(list(self._unresolved.values())):
             future.cancel()
 
     def close(self) -> None:
@@ -163,7 +163,7 @@ class Engine:
         def withdraw(kill: bool) -> None:  # noqa: FBT001  # PoolFuture's contract
             alive = engine()
             if alive is not None:
-                alive._post(lambda now: alive._cancel(task_id, now, kill=kill))  # noqa: SLF001
+                alive._post(lambda _now: alive._cancel(task_id, kill=kill))  # noqa: SLF001
 
         return withdraw
 
@@ -274,9 +274,9 @@ class Engine:
             entry[1].resolve(result, error)
         self._resolving = None
 
-    def _cancel(self, task_id: Id, now: float, *, kill: bool) -> list[Action]:
+    def _cancel(self, task_id: Id, *, kill: bool) -> list[Action]:
         self._resolve(task_id, None, None)
-        return self._core.on_cancel(task_id, now, kill=kill)
+        return self._core.on_cancel(task_id, kill=kill)
 
     def _close_segment(self) -> None:
         segment, self._segment = self._segment, None

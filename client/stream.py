@@ -186,15 +186,15 @@ class Stream:
         self._kept_units += job.units
         if now - job.submitted_at <= self._patience_s:
             self.limit = min(self.limit + 1, WINDOW_UNITS)
-        self._answered_at, self._retry_s = now, RETRY_S
+        if job.submitted_at > -inf and not _has_waited_in_vain(job.future):
+            self._answered_at, self._retry_s = now, RETRY_S
         return job.future
 
     def _is_refusal(self, job: Job, future: Future[Any]) -> bool:
         """No room in the backlog; or its waiting time ran out behind others of this very stream, which went on."""
-        error = None if future.cancelled() else future.exception()
-        if isinstance(error, TaskTimeoutError):
-            return error.state == "queued" and self._answered_at > job.submitted_at
-        return isinstance(error, BacklogFullError)
+        if _has_waited_in_vain(future):
+            return self._answered_at > job.submitted_at
+        return not future.cancelled() and isinstance(future.exception(), BacklogFullError)
 
     def _refuse(self, job: Job, now: float) -> None:
         heappush(self._refused, job)
@@ -202,3 +202,8 @@ class Stream:
             self.limit = max(1, self.limit // 2)
             self._retry_at = now + self._retry_s
             self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
+
+
+def _has_waited_in_vain(future: Future[Any]) -> bool:
+    error = None if future.cancelled() else future.exception()
+    return isinstance(error, TaskTimeoutError) and error.state == "queued"

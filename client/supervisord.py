@@ -13,6 +13,7 @@ from supervisor import events, supervisord
 from supervisor.medusa import asyncore_25 as asyncore
 from supervisor.states import SupervisorStates
 
+from protocol.exits import Exit
 from protocol.processes import die_with_parent
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
@@ -143,7 +144,10 @@ def main() -> None:
     """Runs supervisord with the arguments of this process."""
     supervisord.Supervisor = Prompt
     sys.stdout = sys.stderr = Lossy(sys.stderr.fileno())  # standard output may be the programs' log, and that alone
-    supervisord.main()
+    try:
+        supervisord.main()
+    except SystemExit as error:
+        sys.exit(Exit.FAILURE if error.code == Exit.USAGE else error.code)  # its file is ours: no mistake of the user's
 
 
 if __name__ == "__main__":

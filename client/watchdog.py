@@ -78,6 +78,8 @@ class Watchdog:
         self._events = Events()
         self._context: Context = zmq.Context()
         self._socket: Socket | None = None
+        self._refusals: Socket | None = None
+        self._complaint = ""
         self._broker_pid = 0  # to which the socket was opened
         self._ends = select.epoll()  # of pidfds: a pidfd names one process for good
         self._pidfds: dict[int, int] = {}
@@ -102,6 +104,9 @@ class Watchdog:
             self._perform(self._core.on_event(time.monotonic()))
         if self._socket in ready:
             self._hear()
+        if self._refusals in ready:
+            self._close_socket()  # libzmq does not try again with a key that was refused
+            self._core.on_refusal(time.monotonic())
         self._perform(self._core.on_tick(time.monotonic()))
 
     def _hear(self) -> None:
@@ -118,7 +123,7 @@ class Watchdog:
                     if table is not None:
                         todo.extend(self._core.on_table(table, time.monotonic()))
                 case Probe(pid):
-                    say(self._socket_to(pid), [b"stats"])
+                    self._probe(pid)
                 case Watch(pid):
                     self._watch(pid)
                 case Unwatch(pid):
@@ -128,17 +133,45 @@ class Watchdog:
                 case action:
                     assert_never(action)
 
-    def _socket_to(self, broker_pid: int) -> Socket:
-        """One for each broker process: an answer that comes late is a sign of life as well."""
+    def _probe(self, broker_pid: int) -> None:
+        """Asks through one socket for each broker process: an answer that comes late is a sign of life as well."""
         if self._socket is None or broker_pid != self._broker_pid:
-            if self._socket is not None:
-                self._poller.unregister(self._socket)
-                self._socket.close(linger=0)
+            self._close_socket()
             endpoint = stats_endpoint()
-            self._socket = dealer(self._context, endpoint, _keys(endpoint))
-            self._poller.register(self._socket, zmq.POLLIN)
+            try:
+                keys = _keys(endpoint)
+            except ValueError as error:  # a SettingsError: without keys it still knows who is stopped
+                self._complain(str(error))
+                return
+            self._open_socket(endpoint, keys)
             self._broker_pid = broker_pid
-        return self._socket
+        if self._socket is not None:
+            say(self._socket, [b"stats"])
+
+    def _open_socket(self, endpoint: str, keys: PeerKeys | None) -> None:
+        opened = self._socket = dealer(self._context, endpoint, keys)
+        self._poller.register(opened, zmq.POLLIN)
+        if keys is not None:
+            self._refusals = opened.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+            self._poller.register(self._refusals, zmq.POLLIN)
+
+    def _close_socket(self) -> None:
+        if self._socket is None:
+            return
+        if self._refusals is not None:
+            self._poller.unregister(self._refusals)
+            self._socket.disable_monitor()
+            self._refusals.close(linger=0)
+            self._refusals = None
+        self._poller.unregister(self._socket)
+        self._socket.close(linger=0)
+        self._socket = None
+
+    def _complain(self, reason: str) -> None:
+        if reason != self._complaint:
+            self._complaint = reason
+            sys.stderr.write(f"watchdog: {reason}; until then a broker that hangs is not replaced\n")
+            sys.stderr.flush()
 
     def _watch(self, pid: int) -> None:
         with suppress(OSError):  # it is gone, which the next table tells; or we are out of descriptors

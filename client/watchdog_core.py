@@ -153,6 +153,11 @@ class WatchdogCore:
         self._heard_at = now
         return [] if broker_pid is None else self._judge_unknown_workers(set(worker_pids), now)
 
+    def on_refusal(self, now: float) -> None:
+        """Our key was refused: from now on silence proves nothing, until somebody answers again."""
+        self._heard_at = None
+        self._listen_anew(now + PROBE_INTERVAL_S)
+
     def on_tick(self, now: float) -> list[Action]:
         """What is due. To be called after all answers that are there were heard, and at least once a second."""
         if now - self._ticked_at > PROBE_PATIENCE_S / 2:  # this process itself stood still: nobody's silence counts
@@ -199,8 +204,8 @@ class WatchdogCore:
             self._heard_at = None
             self._listen_anew(now)
 
-    def _listen_anew(self, now: float) -> None:
-        self._probe_at = now
+    def _listen_anew(self, probe_at: float) -> None:
+        self._probe_at = probe_at
         self._asked_at = None
         self._failures = 0
 

@@ -50,7 +50,7 @@ class InvalidRaceError(PoolError, ValueError):
     """
 
     def __init__(self, errors: Iterable[tuple[str, str]], *, about: str = "the race") -> None:
-        self.errors = [FieldError(*error) for error in errors]
+        self.errors = [FieldError(str(path), str(message)) for path, message in errors]
         self.about = about
         shown = "; ".join(f"{path}: {message}" if path else message for path, message in self.errors[:5])
         more = f" (and {len(self.errors) - 5} more)" if len(self.errors) > 5 else ""

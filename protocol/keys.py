@@ -134,11 +134,11 @@ def _certificate(path: Path, remedy: str) -> tuple[bytes, bytes | None]:
     try:
         public, secret = load_certificate(path)
         return checked_key(public), secret
-    except OSError:
+    except OSError as error:
         reason = "cannot be read" if path.exists() else "is not there"
+        raise SettingsError(f"{path}: {reason}; {remedy}") from error
     except (ValueError, IndexError):  # whatever the reader says could show what is in the file
-        reason = "is no key file"
-    raise SettingsError(f"{path}: {reason}; {remedy}")
+        raise SettingsError(f"{path}: is no key file; {remedy}") from None
 
 
 def _copy_it(directory: Path) -> str:

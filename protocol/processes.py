@@ -15,17 +15,24 @@ PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info)
 PIDFD_INFO_EXIT = 1 << 3
 _PIDFD_INFO = struct.Struct("=Q52xi")  # its mask, and its exit_code
 _PAGE_BYTES = resource.getpagesize()
+_statm: dict[int, int] = {}  # descriptors, by process: that of a parent tells of the parent
 
 
 def resident_bytes() -> int:
-    """The resident memory of this process."""
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
+    """The resident memory of this process; asked once, it can tell again when no descriptor is left."""
+    pid = os.getpid()
+    if pid not in _statm:
+        _statm[pid] = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    return int(os.pread(_statm[pid], 256, 0).split()[1]) * _PAGE_BYTES
 
 
 def open_files() -> int:
-    """How many descriptors this process has open."""
+    """How many descriptors this process has open; its limit if there is none left to count them with."""
     directory = Path("/proc/self/fd")
-    return directory.stat().st_size or len(list(directory.iterdir())) - 1  # no size before Linux 6.2; less its own
+    try:
+        return directory.stat().st_size or len(list(directory.iterdir())) - 1  # no size before Linux 6.2; less its own
+    except OSError:
+        return file_limit()
 
 
 def trim_memory() -> None:

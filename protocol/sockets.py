@@ -18,6 +18,7 @@ RECONNECT_MS = 50
 HANDSHAKE_MS = 2_000
 HEADER_ALLOWANCE = 1_024
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 5, 2, 3
+UNACKNOWLEDGED_MS = 1_000 * (KEEPALIVE_IDLE_S + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL_S)
 MAX_FRAMES = 4
 ZERO_COPY_BYTES = 65_536
 
@@ -143,6 +144,7 @@ def _set_for_tcp(socket: Socket, endpoint: str) -> None:
     socket.set(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S)
     socket.set(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S)
     socket.set(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_PROBES)
+    socket.set(zmq.TCP_MAXRT, UNACKNOWLEDGED_MS)  # the kernel probes none that has data under way
 
 
 def _make_routing_ids_unpredictable() -> None:

@@ -41,7 +41,7 @@ class Execution:
             result = self._transform(race, polled_at=request.polled_at, previous=request.previous)
             packed = pack_result(result)
         except InvalidRaceError as error:
-            return Outcome.INVALID_RACE, _field_errors(error.errors, limit_bytes)
+            return _invalid(error, limit_bytes)
         except BadPayloadError as error:
             return Outcome.INVALID_RACE, _field_errors([FieldError("", f"the payload {error}")], limit_bytes)
         except BaseException as error:  # noqa: BLE001  # whatever a transform raises goes to its caller
@@ -74,6 +74,14 @@ def load_transform(path: str) -> Transform:
         raise SettingsError(f"RACEPOOL_TRANSFORM={path}: is not callable")
     transform: Transform = function
     return transform
+
+
+def _invalid(error: InvalidRaceError, limit_bytes: int) -> tuple[Outcome, bytes]:
+    """A transform's own kind of it may hold anything, or nothing."""
+    try:
+        return Outcome.INVALID_RACE, _field_errors(error.errors, limit_bytes)
+    except Exception:  # noqa: BLE001  # whatever its `errors` are
+        return Outcome.RAISED, _raised(error, limit_bytes)
 
 
 def _field_errors(errors: list[FieldError], limit_bytes: int) -> bytes:

@@ -22,7 +22,7 @@ from protocol.errors import (
     TransformError,
     WorkerCrashedError,
 )
-from protocol.transformed_race import TransformedRace
+from protocol.transformed_race import LARGEST_AMOUNT, TransformedRace
 
 OF_THE_POLL = (UnreadableFileError, InvalidRaceError, PayloadTooLargeError, TransformError, WorkerCrashedError)
 
@@ -83,7 +83,11 @@ def _entry(turn: Turn, outcome: TransformedRace | Exception) -> Entry:
     """
     race_id, number = turn.poll.race_id, turn.number
     if isinstance(outcome, TransformedRace) and outcome.race_id == race_id:
-        return Entry(race_id=race_id, number=number, start_time=outcome.race.start_time, rows=tuple(rows_of(outcome)))
+        rows = tuple(rows_of(outcome))
+        if any(max(row.win_pool_amount, row.place_pool_amount, row.total_pool_amount) > LARGEST_AMOUNT for row in rows):
+            error = f"its money is more than the {LARGEST_AMOUNT:,} cents that a table and the next poll can take"
+            return Entry(race_id=race_id, number=number, error=error)
+        return Entry(race_id=race_id, number=number, start_time=outcome.race.start_time, rows=rows)
     if isinstance(outcome, TransformedRace):
         return Entry(race_id=race_id, number=number, error=f"came back as race {outcome.race_id}")
     if isinstance(outcome, OF_THE_POLL) or (isinstance(outcome, TaskTimeoutError) and outcome.state == "running"):

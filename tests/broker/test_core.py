@@ -360,6 +360,18 @@ def test_task_that_reached_nobody_goes_on_to_the_next_idle_worker(broker: Broker
     assert deeds(actions) == [SendToWorker(W2, task("t1", lease=2, attempt=1))]
 
 
+def test_worker_that_is_always_process_1_is_another_process_after_its_death(make_broker: MakeBroker) -> None:
+    """In a container of its own; only its start tells one life from the next."""
+    broker = with_client(make_broker(max_attempts=3), "t1")
+    answers = []
+    for life, peer in enumerate((W1, W2, W3, W1_AGAIN)):
+        answers += deeds(broker.on_worker(peer, ready(pid=1, session=f"life {life}", later_ms=life), now=float(life)))
+
+    assert broker.counters["worker_crashes"] == 3
+    ends = [each.message for each in answers if isinstance(each, SendToClient)]
+    assert [each.outcome for each in ends if isinstance(each, Answer)] == [Outcome.CRASHED]
+
+
 def test_revoked_worker_loses_its_task_at_no_cost(make_broker: MakeBroker) -> None:
     broker = with_client(make_broker(max_attempts=1), "t1")
     assert broker.on_worker_revoked(W1, now=0.0) == []

@@ -127,3 +127,19 @@ def test_audit_finds_what_is_wrong(alice: Client) -> None:
     ledger.counters["completed"] -= 1
     ledger.backlog.payload_bytes += 1
     assert list(ledger.audit([task])) == ["the backlog counts other tasks than those that are queued"]
+
+
+def test_task_that_nobody_waits_for_any_more_may_be_submitted_by_another(alice: Client) -> None:
+    ledger, bob = make_ledger(), Client(an_id("bob"), 1, BOB, 0.0, 0, can_share=False)
+    task = enter(ledger, alice, "t1")
+    assert ledger.submit(bob, submit("t1"), now=0.0) is None
+    assert (task.client, ledger.counters["bad_frames"]) == (alice, 1)
+
+    take(ledger)
+    task.disowned = Disowned.CANCELLED
+    assert ledger.submit(bob, submit("t1", 5_000, b"the race anew", is_shared=True), now=0.0) is None
+
+    assert (task.payload, task.is_shared, task.run_timeout_ms) == (b"the race anew", True, 5_000)
+    assert (list(alice.tasks), list(bob.tasks)) == ([], [task.id])
+    assert ledger.end(task, "completed")
+    assert ledger.counters["bad_frames"] == 1

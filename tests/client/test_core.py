@@ -61,7 +61,7 @@ LIMIT = LARGE
 
 
 def task(number: int, *, at: float = 0.0, size: int = 10, queue_timeout_s: float = 60.0) -> Pending:
-    return Pending(Id(bytes([number]) * 16), Parcel(b"", bytes(size)), 30_000, queue_timeout_s, at, at)
+    return Pending(Id(number.to_bytes(2, "big") * 8), Parcel(b"", bytes(size)), 30_000, queue_timeout_s, at, at)
 
 
 def submit(pending: Pending, *, waited_ms: int = 0, again: bool = False, can_share: bool = False) -> SendTask:
@@ -428,12 +428,37 @@ def test_cancelled_task_is_taken_back_and_its_place_given_away(up: ClientCore) -
     up.on_submit(first, 0.0)
     up.on_submit(second, 0.0)
 
-    assert up.on_cancel(first.id, 0.1, kill=False) == [
-        Send(Cancel(first.id, kill=False)),
-        submit(second, waited_ms=100),
-    ]
-    assert up.on_cancel(first.id, 0.2, kill=True) == [Send(Cancel(first.id, kill=True))]
+    assert up.on_cancel(first.id, kill=False) == [Send(Cancel(first.id, kill=False))]
+    assert up.next_check() < 0.1
+    assert up.on_tick(0.1) == [submit(second, waited_ms=100)]
+    assert up.on_cancel(first.id, kill=True) == [Send(Cancel(first.id, kill=True))]
     assert up.on_message(answer(first), 0.3) == []
+
+
+def test_tasks_that_are_cancelled_together_make_room_for_none_of_them(up: ClientCore) -> None:
+    tasks = [task(number, size=LARGE - UNIT_BYTES) for number in range(1, 6)]
+    for each in tasks:
+        up.on_submit(each, 0.0)
+
+    said = [action for each in tasks for action in up.on_cancel(each.id, kill=False)]
+
+    assert said == [Send(Cancel(tasks[0].id, kill=False))]
+    assert up.on_tick(0.1) == []
+
+
+def test_overdue_tasks_are_looked_at_many_at_a_time(up: ClientCore) -> None:
+    """Each look goes through all of them."""
+    for number in range(2_000):
+        up.on_submit(task(number, queue_timeout_s=1.0 + number * 1e-6), 0.0)
+    now, looks = 0.9, 0
+    up.on_tick(now)
+
+    while now < 1.1:
+        now = max(now, min(up.next_check(), 1.1))
+        up.on_tick(now)
+        looks += 1
+
+    assert looks < 20
 
 
 def test_cancelled_held_task_never_reaches_the_broker(up: ClientCore) -> None:
@@ -441,7 +466,7 @@ def test_cancelled_held_task_never_reaches_the_broker(up: ClientCore) -> None:
     for one in (first, second, third):
         up.on_submit(one, 0.0)
 
-    assert up.on_cancel(second.id, 0.1, kill=False) == []
+    assert up.on_cancel(second.id, kill=False) == []
     assert up.on_message(answer(first), 0.2) == [Deliver(first, answer(first)), submit(third, waited_ms=200)]
 
 
@@ -450,7 +475,7 @@ def test_task_cancelled_without_a_broker_is_not_submitted(core: ClientCore) -> N
     core.on_submit(one, 0.0)
     core.on_submit(two, 0.0)
 
-    assert core.on_cancel(one.id, 0.1, kill=True) == []
+    assert core.on_cancel(one.id, kill=True) == []
     assert core.on_message(welcome(), 0.2) == [submit(two, waited_ms=200), PING]
 
 
@@ -460,8 +485,8 @@ def test_cancellation_between_two_sessions_is_told_in_the_next_one(up: ClientCor
     up.on_submit(two, 0.0)
     up.on_message(Who(), 0.1)
 
-    assert up.on_cancel(one.id, 0.2, kill=False) == []
-    assert up.on_cancel(one.id, 0.3, kill=True) == []
+    assert up.on_cancel(one.id, kill=False) == []
+    assert up.on_cancel(one.id, kill=True) == []
     assert up.on_message(welcome(), 0.4) == [
         Send(Cancel(one.id, kill=True)),
         submit(two, waited_ms=400, again=True),
@@ -473,10 +498,10 @@ def test_cancellation_is_told_again_in_the_next_session_unless_it_was_heard(up: 
     heard, unheard = task(1), task(2)
     up.on_submit(heard, 0.0)
     up.on_submit(unheard, 0.0)
-    up.on_cancel(heard.id, 0.1, kill=False)
+    up.on_cancel(heard.id, kill=False)
     up.on_message(Pong(EPOCH), 0.1)  # to the ping of the welcome, which was said before
     up.on_tick(0.25)
-    up.on_cancel(unheard.id, 0.3, kill=True)
+    up.on_cancel(unheard.id, kill=True)
     up.on_message(Pong(EPOCH), 0.3)  # to the ping after the first cancellation
 
     up.on_message(Who(), 0.4)
@@ -488,7 +513,7 @@ def test_cancellation_between_two_epochs_needs_no_word(up: ClientCore) -> None:
     one = task(1)
     up.on_submit(one, 0.0)
     up.on_message(Bye(), 0.1)
-    up.on_cancel(one.id, 0.2, kill=True)
+    up.on_cancel(one.id, kill=True)
 
     assert up.on_message(welcome(LATER_EPOCH), 0.3) == [PING]
     up.on_message(Who(), 0.4)
@@ -626,7 +651,7 @@ class AnyHistory(RuleBasedStateMachine):
         one = data.draw(st.sampled_from(self.submitted))
         if one.id not in self.ended:
             self.cancelled.add(one.id)
-            self.observe(self.core.on_cancel(one.id, self.now, kill=kill))
+            self.observe(self.core.on_cancel(one.id, kill=kill))
 
     @rule()
     def ask_stats(self) -> None:

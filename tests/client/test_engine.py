@@ -19,7 +19,8 @@ import zmq
 
 from client import PoolFuture, ZmqPool
 from client.engine import Engine
-from protocol.errors import PoolBrokenError, PoolClosedError, PoolError, ProtocolMismatchError
+from protocol.errors import InvalidRaceError, PoolBrokenError, PoolClosedError, PoolError, ProtocolMismatchError
+from protocol.failures import pack_field_errors
 from protocol.messages import (
     PROTOCOL_VERSION,
     Answer,
@@ -402,6 +403,23 @@ def test_future_that_is_being_cancelled_at_a_fork_is_usable_in_the_child(run_dir
         assert not asking.is_alive()
     engine.stop()
     engine.join(BOUND_S)
+
+
+@pytest.mark.parametrize("depth", [5, 1_000, 100_000])
+def test_race_whose_id_is_anything_fails_alone(broker: FakeBroker, pool: ZmqPool, race: Race, depth: int) -> None:
+    """1,000 lists in each other can be packed, and nothing that calls itself for each can read them."""
+    broker.on_submit = lambda submit: [Answer(submit.task_id, Outcome.INVALID_RACE, 1, pack_field_errors([]))]
+    nested: list[Any] = []
+    for _ in range(depth):
+        nested = [nested]
+
+    with pytest.raises(InvalidRaceError):
+        submit(pool, race() | {"id": nested}).result(BOUND_S)
+
+    broker.on_submit = echo
+    assert execute(pool, race(race_id="next")) == "next"
+    while nested:  # to free it at once would take as many calls
+        nested = nested[0]
 
 
 def test_death_of_the_thread_fails_all_and_names_the_cause(

@@ -203,6 +203,24 @@ def test_race_that_waited_for_nothing_at_all_has_failed(pool: Pool) -> None:
     assert pool.handed_over(60.0) == [1]
 
 
+def test_races_that_waited_in_vain_together_have_all_failed(pool: Pool) -> None:
+    pool.take(START)
+    for future in pool.futures:
+        future.resolve(None, WAITED)
+
+    assert pool.handed_over(60.0) == list(range(START))
+
+
+def test_race_that_cannot_be_packed_is_no_answer_for_those_that_wait(pool: Pool) -> None:
+    pool.take(1)
+    pool.stream.take(b"bad", 1.0)
+    assert pool.handed_over(1.0) == [1]
+
+    pool.futures[0].resolve(None, WAITED)
+
+    assert pool.handed_over(60.0) == [0]
+
+
 def test_race_that_ran_for_too_long_has_failed(pool: Pool) -> None:
     pool.take(2, now=0.0)
     pool.futures[0].resolve("slow", None)

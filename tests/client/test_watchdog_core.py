@@ -323,6 +323,28 @@ def test_broker_that_never_answered_is_killed_if_the_kernel_says_that_it_is_stop
     assert [kill.pid for kill in world.kills()] == [BROKER.pid]
 
 
+def test_silence_after_a_refused_key_proves_nothing_until_somebody_answers_again(world: World) -> None:
+    world.freeze_broker("S")
+    world.core.on_refusal(world.now)
+
+    world.run(60)
+    assert world.kills() == []
+
+    world.thaw_broker()
+    world.freeze_broker("S")
+    world.run(60, world.kills)
+    assert [kill.pid for kill in world.kills()] == [BROKER.pid]
+
+
+def test_stopped_broker_is_killed_though_our_key_was_refused(world: World) -> None:
+    world.core.on_refusal(world.now)
+    world.freeze_broker("T")
+
+    world.run(60, world.kills)
+
+    assert [kill.pid for kill in world.kills()] == [BROKER.pid]
+
+
 def test_broker_gets_time_to_start() -> None:
     world = World()
     world.freeze_broker()

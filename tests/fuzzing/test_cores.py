@@ -151,7 +151,7 @@ def test_client_ends_each_task_once_whatever_it_hears(  # noqa: C901  # one case
                 actions = core.on_submit(Pending(task_id, Parcel(b"", b"x" * 20_000), 1_000, 5.0, now, now), now)
             case "cancel", task_id, kill:
                 open_tasks.discard(task_id)
-                actions = core.on_cancel(task_id, now, kill=kill)
+                actions = core.on_cancel(task_id, kill=kill)
             case "foreign", version:
                 actions = core.on_foreign_version(version)
             case ("stats",):

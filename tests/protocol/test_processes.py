@@ -34,6 +34,14 @@ def test_resident_memory_grows_with_what_is_held() -> None:
         assert resident_bytes() - before > 45_000_000
 
 
+def test_resident_memory_is_told_without_a_free_descriptor() -> None:
+    told = python(
+        "import resource; from protocol.processes import open_files, resident_bytes; resident_bytes();"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 4096)); print(resident_bytes() > 0, open_files() >= 3)"
+    )
+    assert told == "True True"
+
+
 def test_running_process_uses_ticks(spinning: subprocess.Popen[bytes], wait_until: WaitUntil) -> None:
     wait_until(lambda: (cpu_ticks(spinning.pid) or 0) > 3)
 

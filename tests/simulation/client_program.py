@@ -60,7 +60,7 @@ class ClientProgram(Caller):
     def cancel(self, wanted: Wanted, *, kill: bool) -> None:
         if wanted.end is None:
             self._witness.on_end(wanted, "cancelled")
-        self._do(lambda: self.core.on_cancel(wanted.id, self.clock.now, kill=kill))
+        self._do(lambda: self.core.on_cancel(wanted.id, kill=kill))
 
     def ask_stats(self) -> None:
         self.asked += 1

@@ -19,6 +19,7 @@ from tests.running import RACEPOOL, ROOT, Race, Running, StartPool, WaitUntil, e
 
 pytestmark = pytest.mark.system
 LIVENESS_S = 2.0
+REFUSED_S = 11.0  # in which the watchdog would kill a broker that hangs
 
 
 @dataclass(frozen=True)
@@ -225,3 +226,31 @@ def test_no_secret_is_ever_shown(guarded: Running, site: Site) -> None:
     shown.append(site.typed("keygen", "--force", keys=site.folder / "other"))
     assert any("key_refused" in text for text in shown)
     assert [secret for secret in secrets if any(secret in text for text in shown)] == []
+
+
+def test_watchdog_whose_key_is_refused_for_a_while_kills_nobody(
+    guarded: Running, site: Site, wait_until: WaitUntil
+) -> None:
+    watched = guarded.stats().broker.pid
+    ours = site.keys / "allowed" / Role.CLIENT / "local.key"
+    aside = ours.with_name("local.aside")
+
+    ours.rename(aside)
+    time.sleep(REFUSED_S)
+    aside.rename(ours)
+
+    wait_until(lambda: site.answers(site.keys), 10)
+    time.sleep(REFUSED_S)
+    assert guarded.stats().broker.pid == watched
+    assert guarded.events("broker_killed") == []
+
+
+def test_pool_without_a_key_for_its_watchdog_does_not_start(site: Site) -> None:
+    lacking = site.folder / "lacking"
+    site.typed("keygen", "broker", "worker", keys=lacking)
+
+    done = site.run("up", keys=lacking)
+
+    assert done.returncode == 78
+    assert f"{lacking}/client.key" in done.stderr
+    assert "keygen" in done.stderr

@@ -156,3 +156,20 @@ print(child, os.WTERMSIG(status))
 
     told, reaped = done.stdout.splitlines()
     assert reaped == f"{told} {signal.SIGKILL:d}"
+
+
+def test_failure_that_may_mend_itself_is_no_wrong_command_line(directory: Path) -> None:
+    """With 2, which supervisord gives for whatever it cannot open, systemd would not start it again."""
+    (directory / "long").mkdir()
+    configuration = directory / "supervisord.conf"
+    socket = directory / "long" / ("x" * 120)
+    configuration.write_text(
+        f"[supervisord]\nnodaemon=true\nlogfile={directory}/log\n[unix_http_server]\nfile={socket}\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "client.supervisord", "--configuration", str(configuration)],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False, text=True,
+    )  # fmt: skip
+
+    assert (done.returncode, "AF_UNIX path too long" in done.stderr) == (1, True)

@@ -164,13 +164,18 @@ def test_pool_that_goes_away_stops_it_and_it_goes_on_when_it_is_back(
 
 def test_broken_polls_are_named_and_the_others_count_from_the_last_good_one(short: Path, real: Running) -> None:
     files = sorted(path for path in short.iterdir() if "race-01" in path.name)
-    torn, invalid = files[2], files[3]
-    rest = [path for path in sorted(short.iterdir()) if path not in (torn, invalid)]
+    torn, invalid, absurd = files[2:5]
+    rest = [path for path in sorted(short.iterdir()) if path not in (torn, invalid, absurd)]
     expected = lines(*rest, env=real.env)
     torn.write_bytes(torn.read_bytes()[:1_000])
     response = json.loads(invalid.read_bytes())
     response["data"]["tote_pools"][0]["total"] = -1
     invalid.write_text(json.dumps(response))
+    response = json.loads(absurd.read_bytes())
+    for pool in response["data"]["tote_pools"]:
+        pool["total"] = 1e12
+    response["data"]["money_tracker"]["entrants"][0]["hold_percentage"] = 6e6
+    absurd.write_text(json.dumps(response))
 
     done = racepool("replay", short, "--out", "-", env=real.env)
 
@@ -179,7 +184,8 @@ def test_broken_polls_are_named_and_the_others_count_from_the_last_good_one(shor
     told = done.stderr.splitlines()
     assert any(f"{torn}: " in line and "Invalid JSON" in line for line in told)
     assert any(f"{invalid}: " in line and "data.tote_pools.0.total: must be 0 or more" in line for line in told)
-    assert "2 of 12 files failed; later polls count from the last good one before" in told[-1]
+    assert any(f"{absurd}: " in line and "its money is more than" in line for line in told)
+    assert "3 of 12 files failed; later polls count from the last good one before" in told[-1]
 
 
 def test_polls_out_of_order_on_disk_are_replayed_in_order(short: Path, real: Running, tmp_path: Path) -> None:

@@ -194,6 +194,21 @@ def test_invalid_race_of_the_transforms_own_is_one_too(payload: bytes) -> None:
     assert unpack_field_errors(packed) == [("entrants", "are too few")]
 
 
+def test_invalid_race_of_a_transform_may_say_it_with_whatever_it_has(payload: bytes) -> None:
+    for message in (ValueError("bad odds"), InvalidRaceError, AT, 2**70):
+        outcome, packed = run(raising(InvalidRaceError([("odds", message)])), payload)  # type: ignore[list-item]
+        assert (outcome, unpack_field_errors(packed)) == (Outcome.INVALID_RACE, [("odds", str(message))])
+
+
+class OwnKindError(InvalidRaceError):
+    def __init__(self) -> None:
+        ValueError.__init__(self, "of our own")
+
+
+def test_invalid_race_that_tells_no_rule_is_an_error_of_the_transform(payload: bytes) -> None:
+    assert raised(raising(OwnKindError()), payload)[1] == "of our own"
+
+
 HOSTILE_BODIES: list[object] = [
     b"", b"null", b"[]", b"{", b"\xff\xfe", b'"text"', b"1e999", b"[" * 100_000, b'{"a":' * 2000, b"NaN",
     {}, {"data": {}}, {"data": None}, {"id": []}, {"id": "\x00" * 10}, {"entrants": [[]] * 100},

@@ -30,6 +30,13 @@ def test_time_that_says_no_instant_is_none(time: object) -> None:
     assert head_of(json.dumps(response(generated_time=time)).encode()).generated_at is None
 
 
+@pytest.mark.parametrize("ignored", [b'"caf\xe9"', b"[" * 300 + b"]" * 300, b"9" * 5_000])
+def test_what_the_pool_steps_over_is_stepped_over_here(ignored: bytes) -> None:
+    body = json.dumps(response(generated_time="2025-07-17T00:15:00Z") | {"id": 7}).encode()
+
+    assert head_of(body.replace(b'"not read here"', ignored)) == ("e-1", 7, AT)
+
+
 @pytest.mark.parametrize("header", ["text", [], None, 3])
 def test_strange_header_is_none_of_our_business(header: object) -> None:
     assert head_of(json.dumps(response() | {"header": header}).encode()).race_id == "e-1"
@@ -71,6 +78,7 @@ def test_instant_in_a_name_is_read(name: str) -> None:
 
 def test_fraction_of_a_second_in_a_name_is_read() -> None:
     assert instant_in("20250717T001500.25Z.json") == AT.replace(microsecond=250_000)
+    assert instant_in("2025-07-17T00-15-00.18904298Z.json") == AT.replace(microsecond=189_042)
 
 
 @pytest.mark.parametrize(
