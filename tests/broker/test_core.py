@@ -19,6 +19,7 @@ from broker.actions import (
 from broker.core import BrokerCore
 from broker.tasks import Death
 from protocol.messages import (
+    Answer,
     AskStats,
     Bye,
     Cancel,
