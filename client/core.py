@@ -163,7 +163,18 @@ class ClientCore:
     broker that may have the task, until it is known to have been heard.
     """
 
-    def __init__(self, identity: Identity, endpoint: str, timing: Timing, remedy: str = START_ONE) -> None:
+    def __init__(
+        self, identity: Identity, endpoint: str, timing: Timing, remedy: str = START_ONE, *, least: int = 1
+    ) -> None:
+        """Made by the engine.
+
+        Args:
+            identity: what a HELLO tells.
+            endpoint: where the broker is, for messages.
+            timing: the limits.
+            remedy: what to look at when nobody answers there.
+            least: how many tasks are submitted at a time however large they are, so that no worker idles.
+        """
         self.pending: dict[Id, Pending] = {}
         self.outstanding = 0
         self._is_full = False
@@ -171,6 +182,7 @@ class ClientCore:
         self._endpoint = endpoint
         self._timing = timing
         self._remedy = remedy
+        self._least = least
         self._held: deque[Id] = deque()
         self._withdrawals: dict[Id, Withdrawal] = {}
         self._pings = self._pongs = 0
@@ -329,9 +341,9 @@ class ClientCore:
         return [OpenSession(Hello(me.client_id, self._sessions, me.pid, len(self._held), *me.segment))]
 
     def _submit_held(self, now: float) -> list[Action]:
-        """Sends what fits into the window; one task always does."""
+        """Sends what fits into the window; a few tasks always do."""
         actions: list[Action] = []
-        if self._is_full and self.outstanding > REFILL_UNITS:
+        if self._is_full and self.outstanding > REFILL_UNITS and self._sent >= self._least:
             return actions
         self._is_full = False
         while self._held and self._epoch is not None:
@@ -339,7 +351,7 @@ class ClientCore:
             if task is None:
                 self._held.popleft()
                 continue
-            if self.outstanding and self.outstanding + task.units > WINDOW_UNITS:
+            if self._sent >= self._least and self.outstanding + task.units > WINDOW_UNITS:
                 self._is_full = True
                 break
             self._held.popleft()

@@ -65,7 +65,13 @@ class Engine:
         remedy = settings.remedy(settings.endpoint)
         self._segment = None if is_tcp(settings.endpoint) else Segment.made()
         segment = (0, 0) if self._segment is None else self._segment.name
-        self._core = ClientCore(Identity(Id(os.urandom(16)), self.pid, segment), settings.endpoint, timing, remedy)
+        self._core = ClientCore(
+            Identity(Id(os.urandom(16)), self.pid, segment),
+            settings.endpoint,
+            timing,
+            remedy,
+            least=2 * settings.workers,
+        )
         self._unresolved: dict[Id, tuple[Pending, PoolFuture[Any]]] = {}
         self._asking: deque[PoolFuture[PoolStats]] = deque()
         self._inbox: deque[Callable[[float], list[Action]]] = deque()

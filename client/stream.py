@@ -71,13 +71,15 @@ class Stream:
     """The races between an input and whoever consumes their results.
 
     Invariant: each race that was taken is in exactly one place: submitted, refused, finished or handed over. Those that
-    the consumer has not released take at most `limit` places and `WINDOW_UNITS` of memory. The limit grows by one with
-    each answer that was not long in coming, as a TCP window does, and is halved when the backlog has no room.
+    the consumer has not released take at most `limit` places, and `WINDOW_UNITS` of memory unless they are `least`. The
+    limit grows by one with each answer that was not long in coming, as a TCP window does, and is halved when the
+    backlog has no room.
 
     Args:
         pack: a race to its parcel; a PoolError is that race's result.
         submit: a parcel to its future; BacklogFullError means later.
         start: the first limit.
+        least: how many may be on their way however large they are, so that no worker idles.
         patience_s: an answer that took longer shows that enough is on its way.
     """
 
@@ -87,12 +89,14 @@ class Stream:
         submit: Callable[[Parcel], PoolFuture[Any]],
         *,
         start: int,
+        least: int = 1,
         patience_s: float,
     ) -> None:
         self.limit = start
         self.wake: Callable[[], None] = lambda: None  # called in the I/O thread when something has finished
         self._pack = pack
         self._submit = submit
+        self._least = least
         self._patience_s = patience_s
         self._taken = 0
         self._has_input = True
@@ -157,7 +161,8 @@ class Stream:
 
     @property
     def _has_room(self) -> bool:
-        return not self._refused and self._kept < self.limit and self._kept_units < WINDOW_UNITS
+        is_small = self._kept < self._least or self._kept_units < WINDOW_UNITS
+        return not self._refused and self._kept < self.limit and is_small
 
     def _put_out(self, job: Job, now: float) -> None:
         assert job.parcel is not None, "it is not answered"  # noqa: S101

@@ -314,6 +314,7 @@ class ZmqPool:
             lambda race: _packed(race, datetime.now(UTC), None, settings),
             submit,
             start=2 * settings.workers,
+            least=2 * settings.workers,
             patience_s=settings.queue_timeout / 4,
         )
 

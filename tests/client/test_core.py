@@ -162,6 +162,16 @@ def test_window_holds_small_tasks_by_number(up: ClientCore) -> None:
     assert up.on_tick(0.25) == [Send(Ping(2))]
 
 
+def test_large_tasks_keep_all_workers_busy() -> None:
+    core = ClientCore(Identity(ME, 7), "ipc:///x/frontend.ipc", TIMING, least=6)
+    core.start(0.0)
+    core.on_message(welcome(), 0.0)
+    tasks = [task(number, size=LARGE - UNIT_BYTES) for number in range(8)]
+
+    assert [core.on_submit(each, 0.0) for each in tasks] == [*([submit(each)] for each in tasks[:6]), [], []]
+    assert core.on_message(answer(tasks[3]), 0.0)[1:] == [submit(tasks[6])]
+
+
 def test_one_task_larger_than_the_window_goes_alone(core: ClientCore) -> None:
     core.on_message(welcome(limit=LARGE * 2), 0.0)
     huge, small = task(1, size=LARGE * 2), task(2)

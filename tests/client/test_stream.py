@@ -112,6 +112,15 @@ def test_large_races_take_no_more_memory_than_the_window(pool: Pool) -> None:
     assert pool.stream.next_step(0.1) == Take()
 
 
+def test_large_races_keep_all_workers_busy() -> None:
+    pool = Pool()
+    pool.stream = Stream(pool.pack, pool.submit, start=6, least=5, patience_s=PATIENCE_S)
+
+    pool.take(5, race=bytes(WINDOW_UNITS * UNIT_BYTES))
+
+    assert pool.stream.next_step(0.0) == Wait(inf)
+
+
 def test_race_that_is_answered_but_not_consumed_takes_a_place_and_no_memory(pool: Pool) -> None:
     pool.take(3, race=bytes(WINDOW_UNITS // 3 * UNIT_BYTES))
     assert pool.stream.next_step(0.0) == Wait(inf)
