@@ -178,6 +178,7 @@ class ClientCore:
         self.pending: dict[Id, Pending] = {}
         self.outstanding = 0
         self._is_full = False
+        self._is_refill_due = False
         self._identity = identity
         self._endpoint = endpoint
         self._timing = timing
@@ -222,7 +223,7 @@ class ClientCore:
             epoch = task.sent_in
         else:
             epoch = self._withdrawals[task_id].epoch if task_id in self._withdrawals else self._epoch
-        self._check_at = -inf  # the room that it leaves is filled in this turn, after all that are cancelled with it
+        self._is_refill_due = True  # in this turn, after all that are cancelled with it
         if epoch is None or self._epoch not in (None, epoch):
             return []  # no broker of today has it
         if self._epoch is None:
@@ -342,6 +343,7 @@ class ClientCore:
 
     def _submit_held(self, now: float) -> list[Action]:
         """Sends what fits into the window; a few tasks always do."""
+        self._is_refill_due = False
         actions: list[Action] = []
         if self._is_full and self.outstanding > REFILL_UNITS and self._sent >= self._least:
             return actions
@@ -398,7 +400,7 @@ class ClientCore:
             broken.append("what is held is not what is not sent, in its order")
         if sent and self._epoch is None:
             broken.append("a task is sent without a session")
-        if held and not sent and self._epoch is not None and self._check_at > -inf:
+        if held and not sent and self._epoch is not None and not self._is_refill_due:
             broken.append("tasks are held though nothing is in the window")
         if any(task.check_at + self._rest_s < self._check_at for task in self.pending.values()):
             broken.append("a timeout would be overlooked")
@@ -408,6 +410,8 @@ class ClientCore:
 
     def next_check(self) -> float:
         """When `on_tick` has something to do, at the earliest."""
+        if self._is_refill_due:
+            return -inf
         silent_at = self._heard_at + self._timing.liveness_s if self._epoch is not None else inf
         return min(self._ping_at, self._hello_at, self._check_at, self._stats_by, silent_at)
 
@@ -424,6 +428,8 @@ class ClientCore:
             actions.append(self._ping(now))
         if now >= self._check_at:
             actions += self._check_timeouts(now)
+        if self._is_refill_due:
+            actions += self._submit_held(now)
         if now >= self._stats_by:
             actions += self._fail_stats(self._unavailable(FIGURES))
         return actions

@@ -126,11 +126,11 @@ def fork() -> int:
     try:
         pid = os.fork()
         if pid == 0:
-            for number in SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
             try:
+                for number in SIGNALS:
+                    signal.signal(number, signal.SIG_DFL)
                 die_with_parent(parent)
-            except SystemExit:
+            except BaseException:  # noqa: BLE001  # the parent is gone, or whatever: no second supervisord may go on here
                 os._exit(1)
         else:
             with suppress(OSError):  # it has been quicker, as a program already; or it has ended
