@@ -19,6 +19,7 @@ from protocol.errors import BrokerUnavailableError
 from protocol.settings import Settings
 
 REMOVAL_S = 1.0
+LOOK_S = 0.5  # how often it is looked whether supervisord is there at all
 STOP_S = 5.0  # all futures are resolved or cancelled by then: nobody waits for what still runs
 LOG_TAIL_LINES = 5
 
@@ -51,7 +52,7 @@ class LocalPool:
                 umask=0o077,
                 start_new_session=True,  # Ctrl-C is for the caller, who ends us
             )
-            self._pool.wait_for_workers(self._settings.workers)
+            self._await_workers(self._process)
         except BrokerUnavailableError as error:
             try:
                 tail = self._log_tail()
@@ -62,6 +63,18 @@ class LocalPool:
             self._stop()
             raise
         return self._pool
+
+    def _await_workers(self, supervisord: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + self._settings.connect_timeout
+        while True:
+            left_s = max(0.0, deadline - time.monotonic())
+            try:
+                return self._pool.wait_for_workers(self._settings.workers, min(LOOK_S, left_s))
+            except BrokerUnavailableError:
+                if supervisord.poll() is not None:
+                    raise BrokerUnavailableError(f"supervisord ended with code {supervisord.returncode}") from None
+                if left_s <= LOOK_S:
+                    raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from client import PoolFuture, ZmqPool, local_pool
+from client import PoolFuture, ZmqPool, local, local_pool
 from protocol.errors import (
     BrokerUnavailableError,
     InvalidRaceError,
@@ -236,6 +236,18 @@ def test_workers_that_cannot_start_are_an_error_with_their_log(monkeypatch: pyte
 
     assert "No module named 'no_such_module'" in str(raised.value)
     assert "PYTHONPATH" in str(raised.value)
+    assert not pool._settings.dir.exists()
+
+
+def test_supervisord_that_ends_at_once_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "supervisord_command", lambda _: ["/bin/sh", "-c", "exit 3"])
+    pool = local_pool(workers=1)
+    started_at = time.monotonic()
+
+    with pytest.raises(BrokerUnavailableError, match="did not start: supervisord ended with code 3"):
+        pool.__enter__()
+
+    assert time.monotonic() - started_at < 5
     assert not pool._settings.dir.exists()
 
 
