@@ -4,7 +4,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from socket import AF_INET, IPPROTO_TCP, SO_DOMAIN, SO_KEEPALIVE, SOCK_STREAM, SOL_SOCKET, TCP_KEEPIDLE, fromfd
+from socket import (
+    AF_INET,
+    IPPROTO_TCP,
+    SO_DOMAIN,
+    SO_KEEPALIVE,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    TCP_KEEPIDLE,
+    TCP_USER_TIMEOUT,
+    fromfd,
+)
 
 import pytest
 import zmq
@@ -13,6 +23,7 @@ from protocol.messages import Payload
 from protocol.sockets import (
     KEEPALIVE_IDLE_S,
     MAX_FRAMES,
+    UNACKNOWLEDGED_MS,
     Context,
     Guard,
     PeerKeys,
@@ -241,6 +252,7 @@ def test_kernel_probes_both_ends_of_a_silent_tcp_connection(pair: Pair) -> None:
                     (
                         kernel_socket.getsockopt(SOL_SOCKET, SO_KEEPALIVE),
                         kernel_socket.getsockopt(IPPROTO_TCP, TCP_KEEPIDLE),
+                        kernel_socket.getsockopt(IPPROTO_TCP, TCP_USER_TIMEOUT),
                     )
                 )
-    assert asked == [(1, KEEPALIVE_IDLE_S)] * 2
+    assert asked == [(1, KEEPALIVE_IDLE_S, UNACKNOWLEDGED_MS)] * 2
