@@ -5,16 +5,30 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from xprocess import ProcessStarter, XProcess
 
 from client import ZmqPool
 from tests.running import RACEPOOL, Blocked, Race, Running, StartClient, StartPool, WaitUntil, environment
+
+TOLD_LINES = 60
+_logs_of_pools: Final[list[Path]] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails tells the last lines of its pools' logs: the run directories are gone with the module."""
+    report = yield
+    if report.failed:
+        for log in (path for folder in _logs_of_pools for path in sorted(folder.glob("*.log"))):
+            lines = log.read_text(errors="replace").splitlines()
+            report.sections.append((f"{log} ({len(lines)} lines)", "\n".join(lines[-TOLD_LINES:])))
+    return report
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +45,7 @@ def start_pool(xprocess: XProcess) -> Iterator[StartPool]:
 
     def start(**settings: object) -> Running:
         directory = Path(tempfile.mkdtemp(prefix="rp-", dir="/tmp"))
+        _logs_of_pools.append(directory / "log")
         name = f"racepool-{directory.name}"
         env = environment(directory, **settings)
 
@@ -53,6 +68,7 @@ def start_pool(xprocess: XProcess) -> Iterator[StartPool]:
         pool.shutdown(cancel_futures=True)
         xprocess.getinfo(name).terminate(kill_proc_tree=False)
         shutil.rmtree(directory, ignore_errors=True)
+        _logs_of_pools.remove(directory / "log")
 
 
 @pytest.fixture(scope="module")
