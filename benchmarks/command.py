@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from benchmarks.contenders.registry import CONTENDERS, OURS, PEERS_REMEDY, Contender
 from benchmarks.machine import machine, versions
 from benchmarks.measured import Measured
+from benchmarks.process_tree import counts_run_time
 from benchmarks.races import write_loads
 from benchmarks.run import Run
 from benchmarks.scale.measurement import cases, measure, steps
@@ -52,6 +53,8 @@ def main(context: click.Context, /, *, quick: bool, **options: Any) -> None:  # 
     """Measure racepool beside its peers: the same races, the same transform, in interleaved rounds."""
     if find_spec("matplotlib") is None:
         raise click.ClickException(f"the report's pictures need matplotlib: {PEERS_REMEDY}")
+    if not counts_run_time():
+        raise click.ClickException("this kernel tells no run time of threads (/proc/PID/schedstat); use a usual Linux")
     if context.invoked_subcommand is None:
         options |= QUICK if quick else {}
         contenders = _chosen(options.pop("only"), options.pop("skip"))

@@ -14,7 +14,7 @@ from benchmarks.contenders.registry import Contender
 from benchmarks.lane import Lane, LaneError
 from benchmarks.loads import NORMALISED, RAW, result_path
 from benchmarks.measured import CpuPart, Measured
-from benchmarks.process_tree import TICKS_PER_S, Cpu, Part
+from benchmarks.process_tree import Cpu, Part
 from benchmarks.turns import TURNS, Turn
 
 WARM_UP: Final = 0.1  # of a round's tasks
@@ -140,8 +140,8 @@ class Run:
             self._measured.latencies.setdefault(turn.load, {}).setdefault(contender, []).extend(answer)
         if turn.do == "sustained":
             used = lane.tree.cpu()
-            used.subtract({part: ticks for part, ticks in before.items() if part in used})
-            self._cpu[turn.load, contender].append({part: _us(ticks, tasks) for part, ticks in used.items()})
+            used.subtract({part: run_ns for part, run_ns in before.items() if part in used})
+            self._cpu[turn.load, contender].append({part: _us(run_ns, tasks) for part, run_ns in used.items()})
             self._measured.note(turn.name(turns.CPU), contender, _us(sum(used.values()), tasks))
 
     def _memory(self, lane: Lane) -> None:
@@ -168,5 +168,5 @@ def _medians(rounds: list[dict[Part, float]]) -> Iterator[tuple[Part, float]]:
             yield part, us
 
 
-def _us(ticks: int, tasks: int) -> float:
-    return ticks * 1e6 / TICKS_PER_S / tasks
+def _us(run_ns: int, tasks: int) -> float:
+    return run_ns / 1000 / tasks

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Self
 
-from benchmarks.process_tree import TICKS_PER_S, ProcessTree
+from benchmarks.process_tree import ProcessTree
 from broker.server import SOCKET_CHECK_S
 from protocol.endpoints import sockets_in
 from protocol.settings import Settings
@@ -58,8 +58,8 @@ class BrokerProcess:
     def cpu_us(self) -> dict[str, float]:
         """What its main thread and its others, libzmq's, have used."""
         used = {"main": 0.0, "libzmq": 0.0}
-        for part, ticks in self._tree.cpu().items():
-            used["main" if part.thread == "main" else "libzmq"] += ticks * 1e6 / TICKS_PER_S
+        for part, run_ns in self._tree.cpu().items():
+            used["main" if part.thread == "main" else "libzmq"] += run_ns / 1000
         return used
 
     def memory_bytes(self) -> int:
