@@ -200,6 +200,7 @@ class ClientCore:
         self._hello_at = inf
         self._hello_retry_s = timing.hello_retry_s
         self._check_at = inf
+        self._rests_until = -inf  # until then no timeout is looked at: all have just been
         self._stats_by = inf
 
     # --- the caller ---------------------------------------------------------------------------------------------------
@@ -402,7 +403,7 @@ class ClientCore:
             broken.append("a task is sent without a session")
         if held and not sent and self._epoch is not None and not self._is_refill_due:
             broken.append("tasks are held though nothing is in the window")
-        if any(task.check_at + self._rest_s < self._check_at for task in self.pending.values()):
+        if any(max(task.check_at, self._rests_until) < self._check_at for task in self.pending.values()):
             broken.append("a timeout would be overlooked")
         return broken
 
@@ -440,13 +441,9 @@ class ClientCore:
             if now >= task.check_at:
                 actions += self._check(task, now)
         actions += self._submit_held(now)
-        self._check_at = max(min((task.check_at for task in self.pending.values()), default=inf), now + self._rest_s)
+        self._rests_until = now + len(self.pending) * REST_S  # thousands may be due a moment apart
+        self._check_at = max(min((task.check_at for task in self.pending.values()), default=inf), self._rests_until)
         return actions
-
-    @property
-    def _rest_s(self) -> float:
-        """How long all tasks are left alone after a look at each: thousands may be overdue, a moment apart."""
-        return len(self.pending) * REST_S
 
     def _check(self, task: Pending, now: float) -> list[Action]:
         if not self._was_ever_welcome and now >= task.submitted_at + self._timing.connect_timeout_s:

@@ -471,6 +471,21 @@ def test_overdue_tasks_are_looked_at_many_at_a_time(up: ClientCore) -> None:
     assert looks < 20
 
 
+def test_tasks_that_leave_between_two_looks_change_nothing_for_the_others(up: ClientCore) -> None:
+    tasks = [task(number, queue_timeout_s=1.0 + number * 1e-6) for number in range(2_000)]
+    for each in tasks:
+        up.on_submit(each, 0.0)
+    up.on_tick(1.0)
+    due = up.next_check()
+
+    for each in tasks[:-1]:
+        up.on_cancel(each.id, kill=False)
+    up.on_tick(1.0)
+
+    assert up.next_check() == due
+    assert up.audit() == []
+
+
 def test_cancelled_held_task_never_reaches_the_broker(up: ClientCore) -> None:
     first, second, third = task(1, size=LARGE - UNIT_BYTES), task(2), task(3)
     for one in (first, second, third):
