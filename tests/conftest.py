@@ -22,7 +22,7 @@ settings.register_profile("hunt", max_examples=2_000, phases=[Phase.generate])  
 def wait_until() -> Callable[..., None]:
     """Waits for a condition, with a bound: `wait_until(lambda: ..., timeout=5)`."""
 
-    def wait(predicate: Callable[[], object], timeout: float = 5.0) -> None:
+    def wait(predicate: Callable[[], object], timeout: float = 15.0) -> None:
         deadline = time.monotonic() + timeout
         while not predicate():
             assert time.monotonic() < deadline, f"this did not come true within {timeout} s"

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from client import PoolFuture, PoolStats, ZmqPool
 from protocol.stats import WorkerStats
 
-LOG_PATIENCE_S = 5.0
+LOG_PATIENCE_S = 15.0
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 RACEPOOL = Path(sys.executable).with_name("racepool")

@@ -42,7 +42,7 @@ from protocol.settings import Settings
 from tests.client.fake_broker import FakeBroker, echo, nothing
 from tests.fuzzing.corpus import any_frames_but_terms
 
-BOUND_S = 5.0
+BOUND_S = 15.0
 Race = Callable[..., dict[str, Any]]
 WaitUntil = Callable[..., None]
 MakePool = Callable[..., ZmqPool]
@@ -382,7 +382,7 @@ def test_stop_fails_what_is_unresolved_and_says_farewell(
         future.result(0)
     with pytest.raises(PoolClosedError):
         asked.result(0)
-    assert time.monotonic() - started_at < 1.0
+    assert time.monotonic() - started_at < BOUND_S / 2
     wait_until(lambda: broker.of(Bye))
 
 

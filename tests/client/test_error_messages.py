@@ -39,7 +39,7 @@ from tests.client.fake_broker import PAYLOAD_LIMIT, FakeBroker, nothing
 from tests.running import ROOT
 from worker.execution import Execution
 
-BOUND_S = 5.0
+BOUND_S = 15.0
 ERRORS = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
 RACE_ID = "r-42"
 FOREIGN_VERSION = 99

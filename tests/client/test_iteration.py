@@ -270,14 +270,14 @@ def test_timeout_counts_from_the_call(
 ) -> None:
     broker.on_submit = nothing
     called_at = time.monotonic()
-    results = getattr(pool, verb)([race()], timeout=0.5)
-    wait_until(lambda: time.monotonic() >= called_at + 0.5)
+    results = getattr(pool, verb)([race()], timeout=1.5)
+    wait_until(lambda: time.monotonic() >= called_at + 1.5)
     asked_at = time.monotonic()
 
     with pytest.raises(TimeoutError, match="not all results"):
         next(results) if verb == "map" else asyncio.run(anext(results))
 
-    assert time.monotonic() - asked_at < 0.3
+    assert time.monotonic() - asked_at < 1.3  # one that counts from here ends later
 
 
 @pytest.mark.parametrize("verb", ITERATIONS)

@@ -13,7 +13,7 @@ import pytest
 from client.pool_future import PoolFuture
 from protocol.errors import PoolForkedError, TransformError
 
-BOUND_S = 5.0
+BOUND_S = 15.0
 T = TypeVar("T")
 
 

@@ -38,7 +38,7 @@ from tests.client.fake_broker import FakeBroker, echo, nothing, race_of
 from tests.running import environment
 from worker.transform import transform_race
 
-BOUND_S = 5.0
+BOUND_S = 15.0
 MONEY = {
     "pools": {"winPool": 10000, "placePool": 5000},
     "money_tracker": {"entrants": [{"entrant_id": "a", "hold_percentage": 5, "bet_percentage": 5}]},
@@ -176,7 +176,7 @@ def test_no_broker_fails_the_future_within_the_connect_timeout(make_pool: MakePo
     with pytest.raises(BrokerUnavailableError) as raised:
         submit(pool, race(race_id="r1")).result(BOUND_S)
 
-    assert 0.3 <= time.monotonic() - started_at < 1.0
+    assert 0.3 <= time.monotonic() - started_at < 3.0
     for words in ("task ", "(race r1)", str(run_dir), "racepool up"):
         assert words in str(raised.value)
     assert isinstance(raised.value, ConnectionError)

@@ -74,14 +74,14 @@ def test_worker_that_is_busy_through_a_restart_is_known_by_its_heartbeat(
     busy = scripted.holder(long.task_id)
 
     os.kill(scripted.stats().broker.pid, signal.SIGKILL)
-    wait_until(lambda: _state(scripted, busy.pid) == ("busy", None), 10)
+    wait_until(lambda: _state(scripted, busy.pid) == ("busy", None))
     others = [scripted.exec(race("echo", f"other-{index}")).result(10) for index in range(20)]
     assert busy.pid not in {result["pid"] for result in others}
     assert _state(scripted, busy.pid) == ("busy", None)
     gate.touch()
 
     assert long.result(10)["pid"] != busy.pid
-    wait_until(lambda: _state(scripted, busy.pid) == ("idle", None), 10)
+    wait_until(lambda: _state(scripted, busy.pid) == ("idle", None))
     assert ends == ["long"]
     wait_until(lambda: _executions(scripted, long) == [2])
     counters = scripted.stats().counters
@@ -106,7 +106,7 @@ def test_result_that_finds_another_broker_changes_nothing(
         gate.touch()  # the worker is done before there is a broker again, and no heartbeat tells it of that one
 
     assert future.result(15)["id"] == "late"
-    wait_until(lonely.is_at_rest, 10)
+    wait_until(lonely.is_at_rest)
     wait_until(lambda: _executions(lonely, future) == [2])
     assert ends == ["late"]
     counters = lonely.stats().counters
@@ -174,7 +174,7 @@ def test_client_that_was_frozen_for_too_long_submits_again(
     wait_until(lambda: scripted.stats().counters.submitted == before.submitted + 23)
 
     with frozen(client.pid):
-        wait_until(lambda: scripted.stats().counters.abandoned == before.abandoned + 20, 5)
+        wait_until(lambda: scripted.stats().counters.abandoned == before.abandoned + 20)
         assert (scripted.stats().queue_depth, scripted.stats().in_flight) == (0, 3)
         gates[0].touch()  # nobody waits for this one any more
         wait_until(lambda: scripted.stats().counters.abandoned == before.abandoned + 21)

@@ -255,7 +255,7 @@ def test_the_shipped_configuration_runs_as_it_is(run_dir: Path, wait_until: Wait
     with journal, ours, subprocess.Popen(command, env=env, stdout=ours.fileno(), stderr=ours.fileno()) as supervisord:
         try:
             assert racepool("wait", "--timeout", 20, env=env).stdout == "3 workers are ready\n"
-            wait_until(lambda: _statuses(run_dir) == {"RUNNING": 5, "STOPPED": 1}, 10)
+            wait_until(lambda: _statuses(run_dir) == {"RUNNING": 5, "STOPPED": 1})
         finally:
             supervisord.terminate()
     assert supervisord.returncode == 0

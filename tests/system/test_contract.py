@@ -139,7 +139,7 @@ def test_cancel_with_kill_ends_the_worker(scripted: Running, race: Race, wait_un
 
     assert hung.cancel(kill=True)
 
-    wait_until(lambda: scripted.pids().get(busy.name, busy.pid) != busy.pid, 10)
+    wait_until(lambda: scripted.pids().get(busy.name, busy.pid) != busy.pid)
     after = scripted.stats().counters
     assert (after.cancelled - before.cancelled, after.requeued - before.requeued) == (1, 0)
     assert scripted.stats().in_flight == 0

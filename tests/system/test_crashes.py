@@ -41,7 +41,7 @@ def test_task_of_a_killed_worker_is_answered_at_its_original_place(
     second = len(assigned) - 1 - assigned[::-1].index(blocked[1].task_id)
     assert all(assigned.index(future.task_id) > second for future in queued)
     assert [_attempts(scripted, future.task_id) for future in queued] == [[1]] * 20
-    wait_until(lambda: scripted.stats().total_workers == 3, 10)
+    wait_until(lambda: scripted.stats().total_workers == 3)
     assert victim.pid not in scripted.pids().values()
 
 
@@ -50,7 +50,7 @@ def test_one_kill_is_told_in_the_logs(scripted: Running, race: Race, tmp_path: P
 
     future = scripted.exec(race(f"kill-once:{path}", "race-of-the-log"))
     result = future.result(30)
-    wait_until(lambda: scripted.stats().total_workers == 3, 10)
+    wait_until(lambda: scripted.stats().total_workers == 3)
 
     first, second = (scripted.logged("task_assigned", task_id=future.task_id, attempt=attempt) for attempt in (1, 2))
     lost = scripted.logged("worker_lost", task_id=future.task_id)
@@ -82,7 +82,7 @@ def test_a_payload_that_kills_every_worker_fails_alone(scripted: Running, race: 
     after = scripted.stats().counters
     assert (after.crashed - before.crashed, after.worker_crashes - before.worker_crashes) == (1, 3)
     assert after.requeued - before.requeued == 2
-    wait_until(lambda: scripted.stats().total_workers == 3, 10)
+    wait_until(lambda: scripted.stats().total_workers == 3)
 
 
 def test_task_of_a_frozen_worker_is_done_elsewhere(scripted: Running, race: Race, wait_until: WaitUntil) -> None:
@@ -90,7 +90,7 @@ def test_task_of_a_frozen_worker_is_done_elsewhere(scripted: Running, race: Race
     pids = set(scripted.pids().values())
 
     frozen = scripted.exec(race("freeze", "frozen"))  # its second worker freezes as well, so let it go on there
-    wait_until(lambda: scripted.stats().counters.requeued == before.counters.requeued + 1, 10)
+    wait_until(lambda: scripted.stats().counters.requeued == before.counters.requeued + 1)
     lost = scripted.logged("worker_lost", task_id=frozen.task_id)
     os.kill(lost["pid"], signal.SIGCONT)
     wait_until(lambda: _attempts(scripted, frozen.task_id) == [1, 2])
@@ -116,7 +116,7 @@ def test_a_hung_task_fails_and_its_worker_is_replaced(scripted: Running, race: R
     assert caught.value.state == "running"
     assert scripted.logged("worker_lost", task_id=hung.task_id)["reason"] == "run_timeout"
     assert _attempts(scripted, hung.task_id) == [1]
-    wait_until(lambda: scripted.stats().total_workers == 3, 10)
+    wait_until(lambda: scripted.stats().total_workers == 3)
 
 
 def test_quick_deaths_never_end_in_fatal(scripted: Running, wait_until: WaitUntil) -> None:
@@ -140,7 +140,7 @@ def test_a_killed_broker_costs_nobody_a_result(scripted: Running, race: Race, wa
     assert [future.result(60)["id"] for future in futures] == [f"race-{index}" for index in range(50)]
     after = scripted.stats().broker
     assert after.epoch != before.epoch
-    wait_until(lambda: scripted.stats().total_workers == 3, 10)
+    wait_until(lambda: scripted.stats().total_workers == 3)
 
 
 def _attempts(running: Running, task_id: str | None) -> list[int]:

@@ -239,7 +239,7 @@ def test_watchdog_whose_key_is_refused_for_a_while_kills_nobody(
     time.sleep(REFUSED_S)
     aside.rename(ours)
 
-    wait_until(lambda: site.answers(site.keys), 10)
+    wait_until(lambda: site.answers(site.keys))
     time.sleep(REFUSED_S)
     assert guarded.stats().broker.pid == watched
     assert guarded.events("broker_killed") == []

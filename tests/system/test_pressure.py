@@ -86,7 +86,7 @@ def test_broker_without_a_free_descriptor_is_replaced_and_every_task_resolves(
     with ExitStack() as crowd:
         for _ in range(2 * FEW_FILES):
             crowd.enter_context(RawPeer(f"ipc://{fragile.dir}/frontend.ipc"))
-        wait_until(lambda: not Path(f"/proc/{before.pid}").exists(), 10)
+        wait_until(lambda: not Path(f"/proc/{before.pid}").exists())
     results = [future.result(30)["id"] for future in futures]
 
     assert results == [f"race-{index}" for index in range(200)]
@@ -104,7 +104,7 @@ def test_crowd_of_connections_below_the_limit_harms_nobody(quiet: Running, race:
             for _ in range(count):
                 crowd.enter_context(RawPeer(f"ipc://{quiet.dir}/frontend.ipc")).offer_hand()
             assert quiet.exec(race("echo", "in the crowd")).result(10)["id"] == "in the crowd"
-            wait_until(lambda: _descriptors(before.pid) > count, 10)
+            wait_until(lambda: _descriptors(before.pid) > count)
         wait_until(lambda: _descriptors(before.pid) < 100, 15)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -172,7 +172,7 @@ def test_backlog_of_a_hundred_thousand_tasks_is_bounded_and_leaves_no_more_the_s
         left.append(quiet.stats().broker.rss_bytes)
     gate.touch()
 
-    wait_until(lambda: quiet.stats().broker.rss_bytes - left[0] < 400 * MANY_TASKS, 8)  # a task kept is over 500 bytes
+    wait_until(lambda: quiet.stats().broker.rss_bytes - left[0] < 400 * MANY_TASKS)  # a task kept is over 500 bytes
     assert [future.result(10)["id"] for future in blocking] == [f"blocking-{index}" for index in range(3)]
     submitted, accounted = quiet.books()
     assert submitted == accounted

@@ -27,7 +27,7 @@ def test_recycling_under_load_costs_nothing_and_one_worker_at_a_time(
         fewest = min(fewest, pool.stats().total_workers)
 
     assert [future.result(0)["id"] for future in futures] == [f"race-{index}" for index in range(300)]
-    wait_until(lambda: pool.stats().total_workers == 3, 10)
+    wait_until(lambda: pool.stats().total_workers == 3)
     counters = pool.stats().counters
     assert (counters.worker_crashes, counters.requeued, counters.crashed) == (0, 0, 0)
     assert fewest == 2
@@ -47,7 +47,7 @@ def test_worker_that_grew_beyond_its_memory_limit_is_recycled(
     pids = pool.pids()
 
     grown = pool.exec(race(f"hoard:{200 << 20}", "grown")).result(20)
-    wait_until(lambda: pool.pids().get(grown["worker"], grown["pid"]) != grown["pid"], 10)
+    wait_until(lambda: pool.pids().get(grown["worker"], grown["pid"]) != grown["pid"])
 
     assert {name: pid for name, pid in pool.pids().items() if name != grown["worker"]} == {
         name: pid for name, pid in pids.items() if name != grown["worker"]

@@ -81,7 +81,7 @@ def page(browser: webdriver.Chrome, url: str, scripted: Running, wait_until: Wai
     wait_until(lambda: scripted.stats().total_workers == 3, 15)
     page = Page(browser)
     page.open(url)
-    wait_until(lambda: page.headline() == "All workers are ready", 10)
+    wait_until(lambda: page.headline() == "All workers are ready")
     yield page
     assert page.complaints() == []
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
@@ -93,13 +93,13 @@ def test_page_shows_workers_at_work(page: Page, scripted: Running, blocked: Any,
     assert page.texts("#worker-list b") == ["worker-0", "worker-1", "worker-2"]
 
     with blocked(scripted, workers=2):
-        wait_until(lambda: sorted(page.texts(".badge")) == ["busy", "busy", "idle"], 5)
+        wait_until(lambda: sorted(page.texts(".badge")) == ["busy", "busy", "idle"])
         task_ids = {worker.task_id[:8] for worker in scripted.stats().workers if worker.task_id}
         shown = " ".join(page.texts("#worker-list .task"))
         assert all(task_id in shown for task_id in task_ids)
         assert "2 of 3 workers busy" in page.text("#tiles")
 
-    wait_until(lambda: page.texts(".badge") == ["idle"] * 3, 5)
+    wait_until(lambda: page.texts(".badge") == ["idle"] * 3)
 
 
 def test_page_follows_a_killed_worker_within_two_seconds_and_its_return(
@@ -114,19 +114,19 @@ def test_page_follows_a_killed_worker_within_two_seconds_and_its_return(
         assert page.run("return document.body.dataset.level") == "warning"
         assert "worker-1 was lost: its process ended" in page.texts("#events .what")[0]
 
-    wait_until(lambda: page.headline() == "All workers are ready", 10)
-    wait_until(lambda: page.texts("#events .what")[0] == "worker-1 is back", 5)
+    wait_until(lambda: page.headline() == "All workers are ready")
+    wait_until(lambda: page.texts("#events .what")[0] == "worker-1 is back")
     assert page.run("return window.sameDocument"), "it was loaded anew"
 
 
 def test_page_says_that_the_broker_is_away_and_since_when(page: Page, scripted: Running, wait_until: WaitUntil) -> None:
     with broker_held_back(scripted):
-        wait_until(lambda: page.headline() == "The broker is away", 5)
+        wait_until(lambda: page.headline() == "The broker is away")
         assert page.text("#subline").startswith("since ")
         assert "no broker answered" in page.text("#subline")
         assert page.texts("#worker-list li") == ["Unknown while the broker is away."]
         assert set(page.texts("#tiles dd:first-of-type")) == {"–"}  # noqa: RUF001  # as the page has it
-        wait_until(lambda: page.run("return document.querySelectorAll('.plot .away').length") == 6, 5)
+        wait_until(lambda: page.run("return document.querySelectorAll('.plot .away').length") == 6)
 
     wait_until(lambda: page.headline() == "All workers are ready", 15)
     assert "Another broker took over" in page.texts("#events .what")
@@ -137,11 +137,11 @@ def test_page_says_that_the_exporter_does_not_answer_and_recovers(
 ) -> None:
     with started(scripted.env) as (process, url):
         page.open(url)
-        wait_until(lambda: page.headline() == "All workers are ready", 10)
+        wait_until(lambda: page.headline() == "All workers are ready")
         with frozen(process.pid):
-            wait_until(lambda: page.headline() == "The exporter does not answer", 8)
+            wait_until(lambda: page.headline() == "The exporter does not answer")
 
-        wait_until(lambda: page.headline() == "All workers are ready", 8)
+        wait_until(lambda: page.headline() == "All workers are ready")
 
 
 def test_quarantined_task_is_shown_as_the_text_that_its_race_has(
@@ -151,11 +151,11 @@ def test_quarantined_task_is_shown_as_the_text_that_its_race_has(
     with pytest.raises(WorkerCrashedError):
         future.result(30)
 
-    wait_until(lambda: page.texts("#dead b") == [f"kill:{HTML}"], 5)
+    wait_until(lambda: page.texts("#dead b") == [f"kill:{HTML}"])
 
     assert "racepool dead show " in page.text("#dead code")
     assert page.run("return document.images.length") == 1
-    wait_until(lambda: page.headline() == "All workers are ready", 10)
+    wait_until(lambda: page.headline() == "All workers are ready")
     assert "broken" not in page.browser.title
 
 
@@ -174,7 +174,7 @@ def test_page_fits_a_phone_in_either_theme(page: Page, wait_until: WaitUntil, th
 
 
 def test_page_can_be_used_by_keyboard_and_read_aloud(page: Page, wait_until: WaitUntil) -> None:
-    wait_until(lambda: page.run("return document.querySelectorAll('.plot .line').length") > 0, 5)
+    wait_until(lambda: page.run("return document.querySelectorAll('.plot .line').length") > 0)
     assert page.run(READ_ALOUD) == []
     assert page.run("return document.documentElement.lang") == "en"
     assert page.run("return document.querySelectorAll('h1').length") == 1

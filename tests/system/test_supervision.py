@@ -125,7 +125,7 @@ def test_removed_sockets_are_noticed(scripted: Running, load: list[PoolFuture[An
 
     for path in scripted.dir.glob("*.ipc"):
         path.unlink()
-    wait_until(lambda: not state_of(before), 10)
+    wait_until(lambda: not state_of(before))
 
     assert [future.result(30)["id"] for future in load] == [f"race-{index}" for index in range(100)]
     assert "removed" in scripted.logged("broker_failed")["reason"]
@@ -138,7 +138,7 @@ def test_removed_run_directory_costs_nobody_more_than_time(run_dir: Path, race: 
 
         shutil.rmtree(run_dir)
 
-        wait_until(lambda: not state_of(before), 10)
+        wait_until(lambda: not state_of(before))
         assert _submit(pool, race, 1, queue_timeout_s=30)[0].result()["id"] == "race-0"
         assert pool.stats().broker.pid != before
         pool.wait_for_workers(3, 20)
@@ -193,11 +193,11 @@ def _submit(pool: ZmqPool, race: Race, count: int, *, queue_timeout_s: float) ->
 
 def _kill_and_wait(running: Running, name: str, wait_until: WaitUntil) -> float:
     """Kills a worker; how long until another one of its name was ready, in seconds."""
-    wait_until(lambda: name in running.pids(), 10)
+    wait_until(lambda: name in running.pids())
     victim = running.pids()[name]
     killed_at = time.monotonic()
     os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: running.pids().get(name, victim) != victim, 10)
+    wait_until(lambda: running.pids().get(name, victim) != victim)
     return time.monotonic() - killed_at
 
 

@@ -79,7 +79,7 @@ def test_waiting_for_brokers_and_workers_is_one_account(
             wait_until(lambda: time.monotonic() >= submitted_at + 2.0)
         with pytest.raises(TaskTimeoutError, match="no worker was free"):
             future.result(15)
-        assert 6.0 <= time.monotonic() - submitted_at < 7.0  # one that began anew with a broker ends later
+        assert 6.0 <= time.monotonic() - submitted_at < 7.9  # one that began anew with a broker ends later
         wait_until(lambda: scripted.stats().queue_depth == 3)  # those whose old workers are still at it
 
     assert scripted.stats().counters.timed_out == 1
@@ -130,7 +130,7 @@ def test_run_timeout_kills_the_one_process_that_holds_its_interpreter(
         with pytest.raises(TaskTimeoutError, match=r"race hung.* 1 s while running"):
             hung.result(10)
         wait_until(lambda: not state_of(victim.pid), SLACK_S)
-        wait_until(lambda: scripted.stats().total_workers == 3, 10)
+        wait_until(lambda: scripted.stats().total_workers == 3)
         new = scripted.pids()
 
     assert {name for name in pids if new[name] != pids[name]} == {victim.name}
@@ -201,7 +201,7 @@ def test_cancel_with_kill_ends_a_process_that_holds_its_interpreter(
     assert hung.cancel(kill=True)
 
     wait_until(lambda: not state_of(victim.pid), SLACK_S)  # the run timeout is half a minute
-    wait_until(scripted.is_at_rest, 10)
+    wait_until(scripted.is_at_rest)
     new = scripted.pids()
     assert {name for name in pids if new[name] != pids[name]} == {victim.name}
     assert _gained(scripted, before) == {"submitted": 1, "cancelled": 1, "worker_crashes": 1}

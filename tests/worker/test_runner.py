@@ -296,7 +296,7 @@ def test_idle_worker_says_farewell_and_ends_at_once(
     worker.process.send_signal(number)
 
     assert worker.exit_code() == Exit.OK
-    assert time.monotonic() - started_at < 1.5
+    assert time.monotonic() - started_at < 5.0
     wait_until(lambda: broker.of(Bye))
     assert worker.events("worker_stopped")
     assert "Traceback" not in worker.log
@@ -310,7 +310,7 @@ def test_worker_without_a_broker_ends_at_once(start_worker: StartWorker, wait_un
     worker.process.terminate()
 
     assert worker.exit_code() == Exit.OK
-    assert time.monotonic() - started_at < 2.5
+    assert time.monotonic() - started_at < 5.0
 
 
 def test_busy_worker_replies_before_it_ends(
