@@ -643,7 +643,7 @@ def test_broker_that_was_frozen_judges_nobody(start: StartBroker) -> None:
 
 
 def test_client_that_fell_silent_is_forgotten(start: StartBroker, wait_until: WaitUntil) -> None:
-    broker = start(liveness=0.4, heartbeat_interval=0.1)
+    broker = start(liveness=1.5, heartbeat_interval=0.1)
     client = broker.client()
     send(client, submit())
 

@@ -111,7 +111,7 @@ def test_broker_that_died_is_found_again(
 def test_broker_that_falls_silent_is_left(
     broker: FakeBroker, make_pool: MakePool, race: Race, wait_until: WaitUntil
 ) -> None:
-    pool = make_pool(liveness=0.2)
+    pool = make_pool(liveness=0.5)
     broker.on_submit = nothing
     future = submit(pool, race(race_id="r1"))
     wait_until(lambda: broker.of(Submit))

@@ -24,7 +24,7 @@ POLLED_AT = datetime(2026, 1, 31, 1, 2, 3, 456_789, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def scripted(start_pool: StartPool) -> Running:
-    return start_pool(transform="transforms:scripted", liveness=0.5, heartbeat_interval=0.1)
+    return start_pool(transform="transforms:scripted", liveness=1.0, heartbeat_interval=0.1)
 
 
 @pytest.fixture

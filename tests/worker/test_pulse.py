@@ -19,7 +19,7 @@ from worker.core import Identity, Session, WorkerCore
 from worker.pulse import MainThread, Pulse
 
 INTERVAL_S = 0.05
-LIVENESS_S = 0.4
+LIVENESS_S = 1.0
 ME = Identity(Name("worker-0"), 7, Name("1.0"), 1000)
 WaitUntil = Callable[..., None]
 

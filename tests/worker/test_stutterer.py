@@ -20,7 +20,7 @@ WaitUntil = Callable[..., None]
 def stutterer(run_dir: Path, broker: FakeBroker, wait_until: WaitUntil) -> Iterator["subprocess.Popen[bytes]"]:
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", "worker.stutterer", "--name", "stutterer-4"],
-        env=environment(run_dir, transform="transforms:scripted", heartbeat_interval=0.1, liveness=0.6),
+        env=environment(run_dir, transform="transforms:scripted", heartbeat_interval=0.1, liveness=1.5),
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     wait_until(lambda: len(broker.of(Heartbeat)) > 0)
