@@ -25,6 +25,7 @@ FILES: Final = {
     "/status.css": ("status.css", "text/css"),
     "/status.js": ("status.js", "text/javascript"),
     "/charts.js": ("charts.js", "text/javascript"),
+    "/figures.js": ("figures.js", "text/javascript"),
     "/favicon.svg": ("favicon.svg", "image/svg+xml"),
 }
 STREAMS = 64  # open pages

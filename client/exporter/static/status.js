@@ -1,6 +1,7 @@
 /** The status page: follows /events, and shows each moment. It reads only, and asks nobody but its own exporter. */
 
 import { Chart } from "/charts.js";
+import { compact, count, instant, memory, milliseconds, span, timeOf } from "/figures.js";
 
 const RANGES = { "1 min": 60, "5 min": 300, "15 min": 900 };
 const SILENCE_MS = 4000; // of an exporter that sends every second
@@ -26,43 +27,7 @@ const EVENTS = {
 
 const byId = (id) => document.getElementById(id);
 const short = (taskId) => (taskId ?? "?").slice(0, 8);
-const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 });
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-const count = (value) => whole.format(value);
-const timeOf = (seconds) => clock.format(new Date(seconds * 1000));
 const many = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
-
-function compact(value) {
-  if (value < 1000) return value < 10 && value % 1 ? value.toFixed(1) : count(value);
-  return value < 1e6 ? `${+(value / 1000).toPrecision(3)}k` : `${+(value / 1e6).toPrecision(3)}M`;
-}
-
-function milliseconds(value) {
-  if (value < 1) return value >= 0.005 ? `${value.toFixed(2)} ms` : "0 ms";
-  if (value < 1000) return `${+value.toPrecision(value < 100 ? 2 : 3)} ms`;
-  return `${+(value / 1000).toPrecision(3)} s`;
-}
-
-/** A time of today; with its date, if it is of another day. */
-function instant(seconds) {
-  const then = new Date(seconds * 1000);
-  return then.toDateString() === new Date().toDateString() ? clock.format(then)
-    : `${then.toLocaleDateString(undefined, { day: "numeric", month: "short" })} ${clock.format(then)}`;
-}
-
-const memory = (bytes) => `${count(bytes / 2 ** 20)} MiB`;
-
-/** A span in its two largest units at most. */
-function span(seconds) {
-  if (seconds < 1) return milliseconds(Math.round(seconds * 1000));
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
-  if (seconds < 120) return `${Math.round(seconds)} s`;
-  const whole = Math.round(seconds);
-  if (whole < 7200) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  const minutes = Math.round(seconds / 60);
-  if (minutes < 2880) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-  return `${Math.round(seconds / 86400)} days`;
-}
 
 function element(name, className, ...children) {
   const made = document.createElement(name);
