@@ -42,8 +42,9 @@ def test_ten_kills_under_load_cost_no_result_and_no_order(
             submit(scripted.pool, f"ours-{kill}-{index}")
             submit(other, f"theirs-{kill}-{index}")
         wait_until(lambda before=done_before: ends.total() >= before + DONE_IN_AN_EPOCH, 15)
+        wait_until(lambda: scripted.stats().in_flight >= 3)  # none is at an earlier broker's task any more
         stats = scripted.stats()
-        assert 3 <= stats.in_flight <= 6  # a second one, at most, in each worker's hands
+        assert stats.in_flight <= 6  # a second one, at most, in each worker's hands
         assert len(futures) - ends.total() > 100
         os.kill(stats.broker.pid, signal.SIGKILL)
     results = {race_id: future.result(60)["id"] for race_id, future in futures.items()}
