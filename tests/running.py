@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -69,7 +70,8 @@ class Running:
         lines = [line for path in (self.dir / "log").glob("*.log*") for line in path.read_text().splitlines(True)]
         entries = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
         return sorted(
-            (entry for entry in entries if entry["event"] in names), key=lambda entry: str(entry["timestamp"])
+            (entry for entry in entries if entry["event"] in names),
+            key=lambda entry: datetime.fromisoformat(entry["timestamp"]),
         )
 
     def logged(self, event: str, **fields: object) -> dict[str, Any]:
@@ -128,7 +130,7 @@ def state_of(pid: int) -> str:
     """The kernel's letter for the state of a process (T: stopped); empty if it is no more."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""
     letter = status.rpartition(")")[2].split()[0]
     return "" if letter == "Z" else letter

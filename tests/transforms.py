@@ -100,6 +100,15 @@ def freeze(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | N
     return echo(race, polled_at=polled_at, previous=previous)
 
 
+def freeze_once(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | None) -> dict[str, Any]:
+    """As `freeze` unless the file is there, which it makes: `freeze-once:PATH`."""
+    try:
+        os.close(os.open(_argument(race), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return echo(race, polled_at=polled_at, previous=previous)
+    return freeze(race, polled_at=polled_at, previous=previous)
+
+
 def spin(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | None) -> dict[str, Any]:
     """Pure Python that never waits: `spin:SECONDS`, or `spin` for ever."""
     deadline = time.monotonic() + float(_argument(race) or "inf")
@@ -168,6 +177,7 @@ _SCRIPT = {
     "kill-once": kill_once,
     "kill-unless": kill_unless,
     "freeze": freeze,
+    "freeze-once": freeze_once,
     "spin": spin,
     "hold-gil": hold_gil,
     "fork": fork,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from client import TaskTimeoutError, WorkerCrashedError
-from tests.running import Race, Running, WaitUntil, state_of
+from tests.running import Race, Running, WaitUntil
 
 pytestmark = pytest.mark.system
 
@@ -40,7 +40,9 @@ def test_task_of_a_killed_worker_is_answered_at_its_original_place(
     assigned = [entry["task_id"] for entry in scripted.events("task_assigned")]
     second = len(assigned) - 1 - assigned[::-1].index(blocked[1].task_id)
     assert all(assigned.index(future.task_id) > second for future in queued)
-    assert [_attempts(scripted, future.task_id) for future in queued] == [[1]] * 20
+    assert [set(_attempts(scripted, future.task_id)) for future in queued] == [
+        {1}
+    ] * 20  # one that was a second, and recalled, is assigned once more
     wait_until(lambda: scripted.stats().total_workers == 3)
     assert victim.pid not in scripted.pids().values()
 
@@ -85,25 +87,23 @@ def test_a_payload_that_kills_every_worker_fails_alone(scripted: Running, race: 
     wait_until(lambda: scripted.stats().total_workers == 3)
 
 
-def test_task_of_a_frozen_worker_is_done_elsewhere(scripted: Running, race: Race, wait_until: WaitUntil) -> None:
+def test_task_of_a_frozen_worker_is_done_elsewhere(
+    scripted: Running, race: Race, tmp_path: Path, wait_until: WaitUntil
+) -> None:
     before = scripted.stats()
     pids = set(scripted.pids().values())
 
-    frozen = scripted.exec(race("freeze", "frozen"))  # its second worker freezes as well, so let it go on there
-    wait_until(lambda: scripted.stats().counters.requeued == before.counters.requeued + 1)
+    frozen = scripted.exec(race(f"freeze-once:{tmp_path / 'frozen'}", "frozen"))
+    second = frozen.result(10)["pid"]
     lost = scripted.logged("worker_lost", task_id=frozen.task_id)
     os.kill(lost["pid"], signal.SIGCONT)
-    wait_until(lambda: _attempts(scripted, frozen.task_id) == [1, 2])
-    second = next(worker.pid for worker in scripted.stats().workers if worker.task_id == frozen.task_id)
-    wait_until(lambda: state_of(second) == "T")
-    os.kill(second, signal.SIGCONT)
 
-    assert frozen.result(10)["pid"] == second
+    assert second in pids - {lost["pid"]}
     assert lost["reason"] == "silence"
-    assert 2000 <= lost["silent_ms"] < 3500
-    wait_until(lambda: scripted.stats().total_workers == 3, 10)  # it introduces itself again
-    assert set(scripted.pids().values()) == pids
-    assert scripted.stats().counters.stale_results == before.counters.stale_results + 1
+    assert 2000 <= lost["silent_ms"] < 5000
+    wait_until(lambda: _attempts(scripted, frozen.task_id) == [1, 2])
+    wait_until(lambda: scripted.stats().counters.stale_results == before.counters.stale_results + 1)
+    wait_until(lambda: set(scripted.pids().values()) == pids)  # it introduces itself again
 
 
 def test_a_hung_task_fails_and_its_worker_is_replaced(scripted: Running, race: Race, wait_until: WaitUntil) -> None:
