@@ -83,7 +83,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def racepool_settings():
-    return {"workers": 1, "connect_timeout": 3.0}
+    return {"workers": 1, "connect_timeout": 8.0}
 """)
     (tmp_path / "test_transform.py").write_text("def test_transform(racepool):\n    pass\n")
 

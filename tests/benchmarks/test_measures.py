@@ -67,4 +67,5 @@ def test_ticker_tells_that_the_loop_was_held_up() -> None:
 
     caller = Caller(hold_up, {"raw": Load([b"one"], [1])})
 
-    assert asyncio.run(caller.stall_ms("raw", 10)) > asyncio.run(caller.stall_ms("raw", 1)) / 2 > 0
+    few = min(asyncio.run(caller.stall_ms("raw", 1)) for _ in range(3))  # a busy machine adds to one or other
+    assert asyncio.run(caller.stall_ms("raw", 10)) > few / 2 > 0

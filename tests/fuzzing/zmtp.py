@@ -46,11 +46,11 @@ def multipart(frames: list[bytes]) -> bytes:
 class RawPeer:
     """A connection to an endpoint. What the other side closes, or does not take, is no error here."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, patience_s: int = PATIENCE_S) -> None:
         scheme, _, address = endpoint.partition("://")
         self._socket = plain_socket(AF_UNIX if scheme == "ipc" else AF_INET, SOCK_STREAM)
         for direction in (SO_SNDTIMEO, SO_RCVTIMEO):  # not settimeout: connect would fail where the backlog is full
-            self._socket.setsockopt(SOL_SOCKET, direction, struct.pack("ll", PATIENCE_S, 0))
+            self._socket.setsockopt(SOL_SOCKET, direction, struct.pack("ll", patience_s, 0))
         host, _, port = address.rpartition(":")
         with suppress(OSError):
             self._socket.connect(address if scheme == "ipc" else (host, int(port)))

@@ -107,7 +107,7 @@ def test_silence_tells_the_death_of_a_worker_that_no_kernel_here_knows(
     with frozen(guarded.supervisord_pid):  # a successor of that name would tell it, too
         killed_at = time.monotonic()
         os.kill(victim.pid, signal.SIGKILL)
-        wait_until(lambda: victim.name not in guarded.pids(), LIVENESS_S + 3)
+        wait_until(lambda: victim.name not in guarded.pids())
         took_s = time.monotonic() - killed_at
         wait_until(lambda: guarded.stats().in_flight == 1)
         assert guarded.holder(future.task_id).name != victim.name
@@ -193,7 +193,7 @@ def test_revoked_workers_stop_and_come_back_when_allowed(
 
 
 def test_restart_of_the_broker_costs_no_result(guarded: Running, race: Race, wait_until: WaitUntil) -> None:
-    futures = [guarded.exec(race("sleep:0.1", f"race-{index}")) for index in range(40)]
+    futures = [guarded.exec(race("sleep:0.1", f"race-{index}")) for index in range(100)]
     wait_until(lambda: guarded.stats().in_flight == 3)
 
     os.kill(guarded.stats().broker.pid, signal.SIGKILL)

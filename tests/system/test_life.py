@@ -17,7 +17,7 @@ from tests.running import Running, StartPool, WaitUntil, environment
 from tests.system.programs import ASYNC_INTERRUPTED, CHAINED, INTERRUPTED, PRELUDE, PYTHON, TRACEBACK, Ended, Program
 
 pytestmark = pytest.mark.system
-END_S = 3.0
+END_S = 10.0
 OUTSTANDING = "futures = [pool.exec(LONG) for _ in range(100)]\n"
 Start = Callable[..., Program]
 EXITS = {
@@ -663,7 +663,7 @@ def test_program_of_a_supervisor_that_was_killed_meanwhile_makes_no_directory(
     """A local pool's is removed at that moment. init is the parent of what a killed supervisor had just started."""
     env = environment(run_dir / program) | {"SUPERVISOR_ENABLED": "1"}
 
-    command = ["sh", "-c", f"{sys.executable} -P -m {program} &"]
+    command = ["sh", "-c", f"(sleep 1; exec {sys.executable} -P -m {program}) &"]
     subprocess.run(command, env=env, check=True, capture_output=True, timeout=10)
 
     wait_until(lambda: processes_of(run_dir / program) == [])

@@ -126,11 +126,11 @@ def test_alert_fires_when_a_worker_is_stopped_and_ends_when_it_is_back(
     scripted: Running, watched: Prometheus, wait_until: WaitUntil
 ) -> None:
     wait_until(watched.is_scraping, 20)
-    assert not {"RacepoolDegraded", "RacepoolBrokerDown", "RacepoolExporterDown"} & watched.firing()
+    wait_until(lambda: not {"RacepoolDegraded", "RacepoolBrokerDown", "RacepoolExporterDown"} & watched.firing())
 
     supervisorctl(scripted, "stop", "worker:worker-2")
     wait_until(lambda: "RacepoolDegraded" in watched.firing(), 15)
-    assert not {"RacepoolNoWorkers", "RacepoolBrokerDown"} & watched.firing()
+    wait_until(lambda: not {"RacepoolNoWorkers", "RacepoolBrokerDown"} & watched.firing())
 
     supervisorctl(scripted, "start", "worker:worker-2")
     wait_until(lambda: "RacepoolDegraded" not in watched.firing(), 20)
@@ -141,7 +141,7 @@ def test_alert_fires_while_the_broker_is_away(scripted: Running, watched: Promet
 
     supervisorctl(scripted, "stop", "broker")
     wait_until(lambda: "RacepoolBrokerDown" in watched.firing(), 15)
-    assert "RacepoolExporterDown" not in watched.firing()
+    wait_until(lambda: "RacepoolExporterDown" not in watched.firing())
 
     supervisorctl(scripted, "start", "broker")
     wait_until(lambda: "RacepoolBrokerDown" not in watched.firing(), 20)

@@ -137,14 +137,18 @@ def test_child_ends_with_its_parent_wherever_orphans_go() -> None:
 import ctypes, os, signal, sys, time
 from client.supervisord import fork
 ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+reader, writer = os.pipe()
 parent = os.fork()
 if parent == 0:
     child = fork()
     if child == 0:
         os.execv("/bin/sleep", ["sleep", "60"])
-    print(child, flush=True)
+    os.write(writer, str(child).encode())
     signal.pause()
-time.sleep(0.5)
+told = os.read(reader, 16).decode()
+while open(f"/proc/{told}/comm").read().strip() != "sleep":
+    time.sleep(0.01)
+print(told)
 os.kill(parent, signal.SIGKILL)
 os.waitpid(parent, 0)
 child, status = os.wait()

@@ -80,6 +80,7 @@ def test_terminal_is_left_as_it_was(tmux: Tmux, wait_until: WaitUntil, end: str)
 
     tmux.keys(end)
     wait_until(lambda: not tmux.is_in_alternate_screen(), SEEN_S)
+    wait_until(lambda: tmux.text().rstrip().endswith(("$", "#")), SEEN_S)  # what is typed before is thrown away
     tmux.keys("echo it ended with $?; stty -a", "Enter")
 
     wait_until(lambda: "it ended with 0" in tmux.text(), SEEN_S)

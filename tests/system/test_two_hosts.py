@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from protocol.endpoints import SOCKETS
+from protocol.exits import Exit
 from protocol.keys import BROKER
 from protocol.stats import PoolStats
 from tests.running import RACEPOOL, ROOT, WaitUntil, environment
@@ -85,7 +86,10 @@ class Host:
         return said
 
     def stats(self) -> PoolStats:
-        return PoolStats.model_validate_json(self.typed("stats", "--json"))
+        code, said = self.run(RACEPOOL, "stats", "--json")
+        while code == Exit.NO_BROKER:  # a busy machine may hold it up for the second that the command waits
+            code, said = self.run(RACEPOOL, "stats", "--json")
+        return PoolStats.model_validate_json(said)
 
     def end(self) -> None:
         for child in self.started:
@@ -165,8 +169,8 @@ def test_a_cut_cable_costs_no_result(pool: tuple[Host, Host], wait_until: WaitUn
 
     ip("-n", near.namespace, "link", "set", "cable", "down")
     cut_at = time.monotonic()
-    wait_until(lambda: near.stats().clients == 0, CUT_S)
-    assert ("far", "silence") in lost(near.stats())
+    wait_until(lambda: near.stats().clients == 0)
+    wait_until(lambda: ("far", "silence") in lost(near.stats()))
     wait_until(lambda: time.monotonic() > cut_at + CUT_S, CUT_S + 1)
     ip("-n", near.namespace, "link", "set", "cable", "up")
 
