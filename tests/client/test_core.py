@@ -707,7 +707,8 @@ class AnyHistory(RuleBasedStateMachine):
     @invariant()
     def every_unresolved_task_is_looked_at_in_time(self) -> None:
         for one in self.core.pending.values():
-            assert self.core._check_at <= one.check_at < inf
+            assert self.core._check_at <= max(one.check_at, self.core._rests_until)
+            assert one.check_at < inf
 
     def teardown(self) -> None:
         """Without a broker all end by themselves."""

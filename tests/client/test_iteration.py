@@ -258,9 +258,9 @@ def test_timeout_is_of_the_whole_iteration_and_cancels_the_rest(
     started_at = time.monotonic()
 
     with pytest.raises(TimeoutError, match="not all results"):
-        collected(pool, verb, Counting(race), timeout=0.3)
+        collected(pool, verb, Counting(race), timeout=1.5)
 
-    assert 0.3 <= time.monotonic() - started_at < 2
+    assert 1.5 <= time.monotonic() - started_at < 10
     wait_until(lambda: len(broker.of(Cancel)) == len(broker.of(Submit)) - 1)
 
 

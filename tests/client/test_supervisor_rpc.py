@@ -100,7 +100,7 @@ def test_frozen_supervisord_has_no_table_and_takes_no_time(run_dir: Path, monkey
         for _ in range(3):  # the third does not even get into the backlog
             started_at = time.monotonic()
             assert supervisor.table() is None
-            assert time.monotonic() - started_at < RPC_TIMEOUT_S + 1.0
+            assert time.monotonic() - started_at < RPC_TIMEOUT_S + 5.0
 
 
 def test_who_was_not_started_by_supervisord_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,11 +216,11 @@ def test_exec_returns_at_once_whatever_the_broker_does(broker: FakeBroker, make_
     broker.on_submit = nothing
     started_at = time.monotonic()
 
-    for pool in (make_pool(), make_pool(endpoint=f"{broker.endpoint}.nobody")):
+    for pool in (make_pool(), make_pool(endpoint=f"{broker.endpoint}.nobody", connect_timeout=60)):
         futures = [submit(pool, race()) for _ in range(600)]
         assert not any(future.done() for future in futures)
 
-    assert time.monotonic() - started_at < 2.0
+    assert time.monotonic() - started_at < 10.0
 
 
 def test_queue_timeout_ends_the_waiting_for_a_broker(make_pool: MakePool, race: Race) -> None:
@@ -448,7 +448,7 @@ def test_shutdown_waits_for_what_is_unresolved(
     closing = threading.Thread(target=pool.shutdown)
     closing.start()
     with pytest.raises(PoolClosedError):
-        wait_until(lambda: submit(pool, race()).cancel() and False, timeout=1)
+        wait_until(lambda: submit(pool, race()).cancel() and False)
     assert closing.is_alive()
 
     broker.say(Answer(broker.of(Submit)[0].task_id, Outcome.OK, 1, msgpack.packb(["msgpack", "last"])))
@@ -665,9 +665,9 @@ def test_waiting_for_workers_without_a_timeout_ends_with_the_connect_timeout(mak
     started_at = time.monotonic()
 
     with pytest.raises(BrokerUnavailableError, match="of 1000 workers"):
-        wait(make_pool(connect_timeout=0.4), 1000)
+        wait(make_pool(connect_timeout=2.0), 1000)
 
-    assert 0.4 <= time.monotonic() - started_at < 2.0
+    assert 2.0 <= time.monotonic() - started_at < 10.0
 
 
 @pytest.mark.usefixtures("counting")
@@ -685,9 +685,9 @@ def test_waiting_for_workers_leaves_the_loop_free(pool: ZmqPool) -> None:
 @pytest.mark.usefixtures("counting")
 def test_too_few_workers_are_an_error_that_counts_them(pool: ZmqPool) -> None:
     with pytest.raises(BrokerUnavailableError, match=r"only \d+ of 1000 workers are ready; look at the workers' logs"):
-        pool.wait_for_workers(1000, 0.2)
+        pool.wait_for_workers(1000, 2.0)
     with pytest.raises(BrokerUnavailableError, match="of 1000 workers"):
-        asyncio.run(pool.wait_for_workers_async(1000, 0.2))
+        asyncio.run(pool.wait_for_workers_async(1000, 2.0))
 
 
 def test_no_broker_is_an_error_for_stats_and_waiting(make_pool: MakePool, caplog: pytest.LogCaptureFixture) -> None:
@@ -746,7 +746,7 @@ def test_interpreter_ends_with_tasks_outstanding_and_no_broker(run_dir: Path, co
     out, err = process.communicate(timeout=BOUND_S)
 
     assert (process.returncode, out, err) == (0, "", "")
-    assert time.monotonic() - started_at < 3.0
+    assert time.monotonic() - started_at < 10.0
 
 
 def test_interpreter_says_farewell_for_pools_that_nobody_holds(
@@ -754,8 +754,9 @@ def test_interpreter_says_farewell_for_pools_that_nobody_holds(
 ) -> None:
     broker.on_submit = nothing
 
-    process = python(run_dir, "import time; from client import ZmqPool; f = ZmqPool().exec(b'{}'); time.sleep(0.5)")
-    out, err = process.communicate(timeout=BOUND_S)
+    process = python(run_dir, "import sys; from client import ZmqPool; f = ZmqPool().exec(b'{}'); sys.stdin.read()")
+    wait_until(lambda: broker.of(Submit))
+    out, err = process.communicate("", timeout=BOUND_S)
 
     assert (process.returncode, out, err) == (0, "", "")
     wait_until(lambda: broker.of(Bye))
@@ -772,7 +773,7 @@ def test_interrupt_ends_a_waiting_program_at_once(broker: FakeBroker, run_dir: P
 
     assert process.returncode == -signal.SIGINT
     assert err.strip().endswith("KeyboardInterrupt")
-    assert time.monotonic() - started_at < 2.0
+    assert time.monotonic() - started_at < 10.0
     wait_until(lambda: broker.of(Bye))
 
 

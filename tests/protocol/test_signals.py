@@ -10,9 +10,15 @@ import os, signal, time
 from multiprocessing import get_context
 from protocol.signals import Termination
 termination = Termination()
-child = get_context("fork").Process(target=time.sleep, args=(60,))
+reader, writer = os.pipe()
+
+def live():
+    os.write(writer, b"!")
+    time.sleep(60)
+
+child = get_context("fork").Process(target=live)
 child.start()
-time.sleep(0.2)
+os.read(reader, 1)
 child.terminate()
 child.join(10)
 print(child.exitcode, termination.is_asked)

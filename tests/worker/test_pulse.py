@@ -88,8 +88,8 @@ def test_beats_go_on_while_the_main_thread_computes(broker: FakeBroker, beating:
     beating.join_session(broker)
     beating.work(broker)
 
-    deadline = time.monotonic() + 1.5
-    while time.monotonic() < deadline:
+    deadline = time.monotonic() + 15
+    while len(broker.heard) < 12 and time.monotonic() < deadline:
         sum(range(1000))
 
     instants = [one.at for one in list(broker.heard)]
@@ -163,7 +163,7 @@ def test_stop_ends_it_at_once(beating: Beating) -> None:
 
     beating.pulse.stop()
 
-    assert time.monotonic() - started_at < 2.0
+    assert time.monotonic() - started_at < 5.0
     assert not beating.pulse._thread.is_alive()
 
 

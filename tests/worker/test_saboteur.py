@@ -92,7 +92,7 @@ def test_held_gil_lets_no_other_thread_run_and_ends_in_time() -> None:
     thread.join()
 
     assert not [instant for instant in beats if began_at + 0.1 < instant < began_at + 0.4]
-    assert 0.5 <= took_s < 2.0
+    assert 0.5 <= took_s < 10.0
 
 
 def test_raise_is_an_exception_like_any_other(race: Race, harms: Path) -> None:
