@@ -198,7 +198,7 @@ def test_restart_of_the_broker_costs_no_result(guarded: Running, race: Race, wai
 
     os.kill(guarded.stats().broker.pid, signal.SIGKILL)
 
-    assert [future.result(30)["id"] for future in futures] == [f"race-{index}" for index in range(40)]
+    assert [future.result(30)["id"] for future in futures] == [f"race-{index}" for index in range(100)]
 
 
 def test_up_refuses_keys_that_cannot_be_used(site: Site) -> None:

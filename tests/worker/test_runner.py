@@ -38,7 +38,7 @@ from tests.fuzzing.corpus import any_frames, real
 from tests.running import environment
 from tests.worker.fake_broker import FakeBroker
 
-BOUND_S = 10.0
+BOUND_S = 20.0
 INTERVAL_S = 0.1
 LIVENESS_S = 1.5
 Race = Callable[..., dict[str, Any]]
