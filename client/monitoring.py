@@ -1,6 +1,7 @@
 """The stats socket from the outside: what `racepool stats`, `wait` and `ping` ask."""
 
 import time
+from contextlib import suppress
 
 import zmq
 
@@ -11,6 +12,7 @@ from protocol.sockets import Context, connect, say
 from protocol.stats import PoolStats
 
 POLL_S = 0.1
+LOOK_S = 1.0  # a question that a broker has taken along to its end is asked again
 
 
 def fetch_stats(settings: Settings, timeout_s: float) -> PoolStats:
@@ -45,9 +47,7 @@ def fetch_answer(settings: Settings, timeout_s: float) -> bytes:
             connect(socket, endpoint, keys)
             say(socket, [b"stats"])
             if not socket.poll(round(timeout_s * 1000)):
-                raise BrokerUnavailableError(
-                    f"no broker answered at {endpoint} within {timeout_s:g} s; {settings.remedy(endpoint)}"
-                )
+                raise _unanswered(settings, timeout_s)
             return socket.recv()
     finally:
         context.term()
@@ -69,16 +69,27 @@ def wait_for_workers(settings: Settings, workers: int | None, timeout_s: float) 
     """Returns the figures as soon as that many workers are ready (None = as many as the broker expects).
 
     Raises:
-        BrokerUnavailableError: no broker answered in time.
+        BrokerUnavailableError: no broker answered in all that time.
         SettingsError: as for `fetch_stats`.
         TimeoutError: too few workers were ready in time.
     """
     deadline = time.monotonic() + timeout_s
+    stats: PoolStats | None = None
     while True:
-        stats = fetch_stats(settings, max(deadline - time.monotonic(), POLL_S))
-        wanted = stats.expected_workers if workers is None else workers
-        if stats.total_workers >= wanted:
-            return stats
+        with suppress(BrokerUnavailableError):
+            stats = fetch_stats(settings, min(LOOK_S, max(deadline - time.monotonic(), POLL_S)))
+            wanted = stats.expected_workers if workers is None else workers
+            if stats.total_workers >= wanted:
+                return stats
         if time.monotonic() >= deadline:
-            raise TimeoutError(f"only {stats.total_workers} of {wanted} workers were ready within {timeout_s:g} s")
+            break
         time.sleep(POLL_S)
+    if stats is None:
+        raise _unanswered(settings, timeout_s)
+    raise TimeoutError(f"only {stats.total_workers} of {wanted} workers were ready within {timeout_s:g} s")
+
+
+def _unanswered(settings: Settings, timeout_s: float) -> BrokerUnavailableError:
+    endpoint = settings.stats_endpoint
+    remedy = settings.remedy(endpoint)
+    return BrokerUnavailableError(f"no broker answered at {endpoint} within {timeout_s:g} s; {remedy}")

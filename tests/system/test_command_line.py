@@ -177,7 +177,7 @@ def test_stats_show_every_field(real: Running) -> None:
 
 def test_wait_and_ping_answer(real: Running) -> None:
     assert racepool("wait", env=real.env).stdout == "3 workers are ready\n"
-    assert racepool("wait", "--workers", 4, "--timeout", 0.5, env=real.env).returncode == 1
+    assert racepool("wait", "--workers", 4, "--timeout", 3, env=real.env).returncode == 1
     assert f"pid {real.stats().broker.pid}" in racepool("ping", env=real.env).stdout
 
 
