@@ -10,6 +10,7 @@ from client.chaos.journal import ENDED_BY_WATCHDOG, EXITED, SPAWNED, Entry, Jour
 SLACK_S: Final = 0.02  # instants of two processes, one of them rounded to milliseconds
 PATIENCE_S: Final = 5.0
 LET_GO_S: Final = 0.5
+PAUSE_S: Final = 0.1
 SILENCE_FACTOR: Final = 1.5  # of the liveness, for a process that used CPU at first
 EXIT_NOTICED_S: Final = 1.0  # a matter of milliseconds on a machine that has any to spare
 LISTENER_S: Final = 15.0
@@ -60,6 +61,15 @@ def outages(injections: Iterable[Injection], journal: Journal, *names: str) -> l
     return found
 
 
+def blind_spans(injections: Iterable[Injection], journal: Journal) -> list[Span]:
+    """When no broker noticed anything: by a fault, or since a busy machine had it stand still.
+
+    After a pause it gives everybody the liveness anew. How long it was is not logged: at least this long.
+    """
+    pauses = [(entry.at - PAUSE_S, entry.at) for entry in journal.of("broker_paused")]
+    return outages(injections, journal, *ABSENT_BROKER) + pauses
+
+
 def detection_bound_s(noticed: Noticed, liveness_s: float) -> float | None:
     """Within how many seconds this must have been noticed; None if nothing is promised."""
     match noticed.kind:
@@ -82,7 +92,7 @@ def detection_bound_s(noticed: Noticed, liveness_s: float) -> float | None:
 class _Look:
     def __init__(self, injections: Sequence[Injection], journal: Journal) -> None:
         self._journal = journal
-        self._blind = outages(injections, journal, *ABSENT_BROKER)
+        self._blind = blind_spans(injections, journal)
         self._idle = self._blind + outages(injections, journal, "supervisord-freeze")
 
     def at(self, injection: Injection) -> Iterator[Noticed]:

@@ -10,13 +10,12 @@ from client.chaos.injection import Injection
 from client.chaos.journal import Entry, Journal
 from client.chaos.kinds import CRASHED, EXPIRED, OVERRAN
 from client.chaos.measurement import (
-    ABSENT_BROKER,
     NOISE_S,
     SILENCE_FACTOR,
     SLACK_S,
     Noticed,
+    blind_spans,
     detection_bound_s,
-    outages,
 )
 from client.chaos.memory import Growth
 from client.chaos.records import Resolved, Submitted
@@ -235,7 +234,7 @@ def _order(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
 def _vanished(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
     """Tasks of a client that was killed are not begun any more when its silence has been noticed."""
     patience_s = evidence.settings.liveness + VANISHED_S
-    absent = outages(evidence.injections, evidence.journal, *ABSENT_BROKER)
+    absent = blind_spans(evidence.injections, evidence.journal)
     gone = {
         each.client: each.at
         for each in evidence.injections
@@ -318,7 +317,7 @@ def _troubles(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
 def _overdue(evidence: Evidence) -> Iterator[str]:
     """Frozen workers that the broker lost by their silence, and has not killed in its time."""
     bound_s = FROZEN_FACTOR * evidence.settings.liveness + NOISE_S
-    absent = outages(evidence.injections, evidence.journal, *ABSENT_BROKER)
+    absent = blind_spans(evidence.injections, evidence.journal)
     silent = [entry for entry in evidence.journal.of("worker_lost") if entry.fields.get("reason") == "silence"]
     for injection in evidence.injections:
         for hit in injection.hits if injection.name == "worker-freeze-for-good" else ():

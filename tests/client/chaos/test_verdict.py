@@ -226,6 +226,16 @@ def test_broker_that_was_absent_meanwhile_drops_them_later() -> None:
     assert case.broken() == []
 
 
+def test_broker_that_a_busy_machine_had_stand_still_meanwhile_drops_them_later() -> None:
+    case = Case()
+    case.inject("client-kill", client="victim-0", at=1.0)
+    case.log("broker_paused", 3.0)
+    case.submit(1, client="victim-0")
+    case.assign(1, client="victim-0", at=4.9)
+
+    assert case.broken() == []
+
+
 def test_loss_that_no_fault_explains_is_found() -> None:
     case = Case()
     case.inject("worker-kill", 7)
