@@ -12,7 +12,6 @@ from random import Random
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 from pyarrow import parquet
 
@@ -25,7 +24,6 @@ from tests.running import RACEPOOL, ROOT, Running, StartPool, WaitUntil, broker_
 
 pytestmark = pytest.mark.system
 RACES, POLLS = 60, 40
-FIRST_RACES = [part for number in range(1, 21) for part in ("--race", f"R{number}")]
 ONE_BODY = 400_000
 PEAK = (
     "import re, sys; from pathlib import Path; from client.cli import main; main(sys.argv[1:], standalone_mode=False); "
@@ -78,11 +76,6 @@ def lines(*arguments: object, env: dict[str, str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def first_races(table: pa.Table) -> pa.Table:
-    """What FIRST_RACES choose."""
-    return table.filter(pc.field("race_number") <= 20)
-
-
 def polls_of(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((row["race_id"], row["polling_timestamp"]) for row in rows))
 
@@ -120,7 +113,7 @@ def test_replay_that_is_interrupted_and_killed_gives_the_same_table(
     day: Path, real: Running, whole: pa.Table, tmp_path: Path, wait_until: WaitUntil
 ) -> None:
     path, checkpoint = tmp_path / "day.parquet", tmp_path / "day.parquet.replay"
-    command = [str(RACEPOOL), "replay", str(day), *FIRST_RACES, "--out", str(path)]
+    command = [str(RACEPOOL), "replay", str(day), "--out", str(path)]
 
     for number, size in ((signal.SIGINT, 500_000), (signal.SIGKILL, 2_000_000)):
         replay = subprocess.Popen(command, env=real.env, stderr=subprocess.PIPE, text=True)
@@ -132,12 +125,12 @@ def test_replay_that_is_interrupted_and_killed_gives_the_same_table(
         assert not path.exists()
         if number == signal.SIGINT:
             assert "stopped after " in told
-            assert "of 800 polls; the same command goes on from there" in told
+            assert "of 2,400 polls; the same command goes on from there" in told
     done = racepool(*command[1:], env=real.env)
 
     assert done.returncode == 0, done.stderr
-    assert "of 800 polls were done before; going on from there" in done.stderr
-    assert parquet.read_table(path).equals(first_races(whole))
+    assert "of 2,400 polls were done before; going on from there" in done.stderr
+    assert parquet.read_table(path).equals(whole)
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
@@ -145,7 +138,7 @@ def test_pool_that_goes_away_stops_it_and_it_goes_on_when_it_is_back(
     day: Path, real: Running, whole: pa.Table, tmp_path: Path, wait_until: WaitUntil
 ) -> None:
     path, checkpoint = tmp_path / "day.parquet", tmp_path / "day.parquet.replay"
-    command = [str(RACEPOOL), "replay", str(day), *FIRST_RACES, "--out", str(path)]
+    command = [str(RACEPOOL), "replay", str(day), "--out", str(path)]
     impatient = real.env | {"RACEPOOL_QUEUE_TIMEOUT": "0.5"}
 
     with subprocess.Popen(command, env=impatient, stderr=subprocess.PIPE, text=True) as replay:
@@ -159,7 +152,7 @@ def test_pool_that_goes_away_stops_it_and_it_goes_on_when_it_is_back(
     assert "the same command goes on from there" in told
     assert "ran out of its 0.5 s while queued" in told
     assert done.returncode == 0, done.stderr
-    assert parquet.read_table(path).equals(first_races(whole))
+    assert parquet.read_table(path).equals(whole)
 
 
 def test_broken_polls_are_named_and_the_others_count_from_the_last_good_one(short: Path, real: Running) -> None:
