@@ -109,7 +109,7 @@ def test_interrupted_lab_tells_what_it_saw_and_ends_everything(
         lab.send_signal(number)
         out, _ = lab.communicate(timeout=30)
 
-    assert lab.returncode == INTERRUPTED
+    assert lab.returncode == INTERRUPTED, out
     assert "of 300, interrupted" in out
     assert "nothing broke, as far as it went" in out
     assert processes_of(directory) == []
