@@ -200,7 +200,7 @@ class ClientCore:
         self._hello_at = inf
         self._hello_retry_s = timing.hello_retry_s
         self._check_at = inf
-        self._rests_until = -inf  # until then no timeout is looked at: all have just been
+        self._rests_until = -inf  # to when the last look at all timeouts put the next one off
         self._stats_by = inf
 
     # --- the caller ---------------------------------------------------------------------------------------------------

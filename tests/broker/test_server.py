@@ -303,6 +303,7 @@ def test_task_survives_workers_that_die_one_right_after_the_other(start: StartBr
 
         for each in workers:
             each.kill()
+            time.sleep(0.01)  # so that the broker hears of them one by one
 
         for each in workers:
             each.wait()

@@ -68,7 +68,7 @@ def start_pool(xprocess: XProcess) -> Iterator[StartPool]:
         pool.shutdown(cancel_futures=True)
         xprocess.getinfo(name).terminate(kill_proc_tree=False)
         shutil.rmtree(directory, ignore_errors=True)
-        _logs_of_pools.remove(directory / "log")
+    _logs_of_pools.clear()
 
 
 @pytest.fixture(scope="module")

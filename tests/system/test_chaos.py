@@ -107,9 +107,9 @@ def test_interrupted_lab_tells_what_it_saw_and_ends_everything(
         (directory,) = run_directories(folder)
         wait_until(lambda: any(process.state == "T" for process in processes_of(directory)), 20)
         lab.send_signal(number)
-        out, _ = lab.communicate(timeout=30)
+        out, err = lab.communicate(timeout=30)
 
-    assert lab.returncode == INTERRUPTED, out
+    assert lab.returncode == INTERRUPTED, out + err
     assert "of 300, interrupted" in out
     assert "nothing broke, as far as it went" in out
     assert processes_of(directory) == []

@@ -18,7 +18,7 @@ from client import PoolFuture, TaskTimeoutError, ZmqPool
 from tests.running import RACEPOOL, Race, Running, WaitUntil, environment, frozen, state_of
 
 pytestmark = pytest.mark.system
-BACK_S = 0.8  # supervisord alone takes one to two seconds; a busy machine may hold one restart up
+BACK_S = 0.5  # with the watchdog it is hundredths, without it a second as often as not; a busy machine holds one up
 WATCHDOG_S = 15.0
 
 
@@ -39,11 +39,15 @@ def load(scripted: Running, race: Race) -> list[PoolFuture[Any]]:
 
 
 def test_killed_worker_is_back_in_a_moment(scripted: Running, wait_until: WaitUntil) -> None:
-    assert any(_restart_s(scripted, f"worker-{index}", wait_until) < BACK_S for index in range(3))
+    took_s = [_restart_s(scripted, f"worker-{index % 3}", wait_until) for index in range(5)]
+
+    assert sorted(took_s)[-2] < BACK_S
 
 
 def test_killed_broker_is_back_in_a_moment(scripted: Running, wait_until: WaitUntil) -> None:
-    assert any(_restart_s(scripted, "broker", wait_until) < BACK_S for _ in range(3))
+    took_s = [_restart_s(scripted, "broker", wait_until) for _ in range(3)]
+
+    assert sorted(took_s)[-2] < BACK_S
 
 
 def test_broker_that_is_frozen_for_good_is_killed_and_replaced(

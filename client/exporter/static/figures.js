@@ -11,7 +11,7 @@ export const memory = (bytes) => `${count(bytes / 2 ** 20)} MiB`;
 export function compact(value) {
   if (value < 10) return value % 1 ? value.toFixed(1) : count(value);
   const rounded = +value.toPrecision(3);
-  if (value < 1000 && rounded < 1000) return count(value);
+  if (rounded < 1000) return count(value);
   return rounded < 1e6 ? `${rounded / 1000}k` : `${rounded / 1e6}M`;
 }
 
