@@ -20,7 +20,7 @@ from benchmarks.process_tree import counts_run_time
 from benchmarks.races import write_loads
 from benchmarks.run import Run
 from benchmarks.scale.measurement import cases, measure, steps
-from protocol.exits import Exit
+from racepool.protocol.exits import Exit
 
 FOLDER = Path(__file__).parent / "report"
 QUICK = {"only": ("ppe",), "rounds": 1, "scale": 0.02}

@@ -20,9 +20,9 @@ import zmq
 from rich.console import Console
 from rich.table import Table
 
-from client import ZmqPool, local_pool
-from protocol.endpoints import SOCKETS, sockets_in
-from protocol.messages import (
+from racepool import ZmqPool, local_pool
+from racepool.protocol.endpoints import SOCKETS, sockets_in
+from racepool.protocol.messages import (
     FROM_CLIENT,
     FROM_HEARTBEAT,
     FROM_WORKER,
@@ -34,7 +34,7 @@ from protocol.messages import (
     decode,
     encode,
 )
-from protocol.sockets import Context, dealer, receive
+from racepool.protocol.sockets import Context, dealer, receive
 from tests.fuzzing.corpus import any_frames, real
 from tests.fuzzing.peer import turns
 

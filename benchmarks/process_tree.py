@@ -16,11 +16,11 @@ CALLER: Final = "caller"
 SHARED: Final = ("/memfd:", "/dev/shm/")  # noqa: S108  # looked at, not written to
 # What a command line tells of a process's part, the first that fits.
 _PARTS: Final = (
-    ("-m broker", "broker"),
-    ("-m worker", "worker"),
+    ("-m racepool.broker", "broker"),
+    ("-m racepool.worker", "worker"),
     ("supervisord", "supervisord"),
-    ("client.watchdog", "supervisord's watchdog"),
-    ("client.owner", "supervisord's watchdog"),
+    ("racepool.supervision.watchdog", "supervisord's watchdog"),
+    ("racepool.supervision.owner", "supervisord's watchdog"),
     ("proxy_device", "proxy"),
     ("proxy_worker", "worker"),
     ("redis-server", "redis"),

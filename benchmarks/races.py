@@ -7,11 +7,11 @@ from random import Random
 from typing import Any, Final
 
 from benchmarks.loads import NORMALISED, POLLED_AT, RAW, race_path, result_path
-from protocol.race import RaceData
+from racepool.races.race import RaceData
+from racepool.races.transform import transform_race
 from samples.polls import Poll, polls
 from samples.races import Race, invented_race
 from samples.responses import event_response, normalised
-from worker.transform import transform_race
 
 SEED: Final = 2025
 RACES: Final = 8

@@ -1,4 +1,4 @@
-"""The broker as a program: `python -P -m broker`, or `racepool broker`."""
+"""The broker as a program: `python -P -m racepool.broker`, or `racepool broker`."""
 
 import os
 import sys
@@ -6,15 +6,15 @@ import time
 
 import zmq
 
-from broker.intake import OverlongMultipartError
-from broker.lock import BrokerLock, LockTakenError
-from broker.resource_watch import MemoryLimitError
-from broker.server import Server, SocketLostError
-from protocol.errors import SettingsError
-from protocol.exits import Exit
-from protocol.logs import LOG_HOLD_S, Outlet, open_log
-from protocol.processes import calm_collector, die_with_supervisor, raise_file_limit
-from protocol.settings import Settings, from_command_line, is_supervised
+from racepool.broker.intake import OverlongMultipartError
+from racepool.broker.lock import BrokerLock, LockTakenError
+from racepool.broker.resource_watch import MemoryLimitError
+from racepool.broker.server import Server, SocketLostError
+from racepool.protocol.errors import SettingsError
+from racepool.protocol.exits import Exit
+from racepool.protocol.logs import LOG_HOLD_S, Outlet, open_log
+from racepool.protocol.processes import calm_collector, die_with_supervisor, raise_file_limit
+from racepool.protocol.settings import Settings, from_command_line, is_supervised
 
 THROTTLE_S = 1.0  # a supervisor without back-off restarts at once; a broker that cannot start must not spin
 

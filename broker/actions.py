@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from broker.tasks import Death, Peer
-from protocol.messages import Id, Payload, Task, ToClient, ToHeartbeat, ToWorker
+from racepool.broker.tasks import Death, Peer
+from racepool.protocol.messages import Id, Payload, Task, ToClient, ToHeartbeat, ToWorker
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from protocol.errors import SettingsError
-from protocol.keys import ALLOWED, PUBLIC, Role, public_key
+from racepool.protocol.errors import SettingsError
+from racepool.protocol.keys import ALLOWED, PUBLIC, Role, public_key
 
 OPENS: Mapping[str, frozenset[Role]] = {
     "frontend": frozenset({Role.CLIENT}),

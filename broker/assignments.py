@@ -2,15 +2,15 @@
 
 from math import inf
 
-from broker.actions import Action, Report, SendByValue, SendToWorker
-from broker.ledger import Ledger
-from broker.roster import Roster
-from broker.seconds import Seconds
-from broker.tasks import Task
-from broker.workers import Worker
-from protocol import messages
-from protocol.messages import Epoch
-from protocol.settings import Settings
+from racepool.broker.actions import Action, Report, SendByValue, SendToWorker
+from racepool.broker.ledger import Ledger
+from racepool.broker.roster import Roster
+from racepool.broker.seconds import Seconds
+from racepool.broker.tasks import Task
+from racepool.broker.workers import Worker
+from racepool.protocol import messages
+from racepool.protocol.messages import Epoch
+from racepool.protocol.settings import Settings
 
 
 class Assignments:

@@ -2,7 +2,7 @@
 
 from heapq import heapify, heappop, heappush
 
-from broker.tasks import Task
+from racepool.broker.tasks import Task
 
 
 class Backlog:

@@ -12,7 +12,7 @@ from math import inf
 from types import MappingProxyType
 from typing import assert_never
 
-from broker.actions import (
+from racepool.broker.actions import (
     Action,
     KillProcess,
     ProbeProcess,
@@ -25,18 +25,18 @@ from broker.actions import (
     UnwatchProcess,
     WatchProcess,
 )
-from broker.assignments import Assignments
-from broker.frozen import FrozenProcesses
-from broker.ledger import Ledger
-from broker.roster import Roster
-from broker.tasks import Client, Death, Disowned, Peer, Task
-from broker.workers import LostBy, Worker
-from protocol import messages
-from protocol.errors import CrashedAttempt
-from protocol.failures import pack_crashes, pack_raised
-from protocol.messages import Epoch, FromClient, FromWorker, Heartbeat, Id, Outcome, Payload, Ready, ToWorker
-from protocol.quarantine import file_of
-from protocol.settings import Settings
+from racepool.broker.assignments import Assignments
+from racepool.broker.frozen import FrozenProcesses
+from racepool.broker.ledger import Ledger
+from racepool.broker.roster import Roster
+from racepool.broker.tasks import Client, Death, Disowned, Peer, Task
+from racepool.broker.workers import LostBy, Worker
+from racepool.protocol import messages
+from racepool.protocol.errors import CrashedAttempt
+from racepool.protocol.failures import pack_crashes, pack_raised
+from racepool.protocol.messages import Epoch, FromClient, FromWorker, Heartbeat, Id, Outcome, Payload, Ready, ToWorker
+from racepool.protocol.quarantine import file_of
+from racepool.protocol.settings import Settings
 
 MAX_CLIENTS = 4_096
 SETTLE_S = 0.05

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from math import inf
 
-from broker.workers import Worker
-from protocol.messages import Id
+from racepool.broker.workers import Worker
+from racepool.protocol.messages import Id
 
 PATIENCE = 5
 """How many times the liveness a process may be silent before it counts as frozen for good."""

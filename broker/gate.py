@@ -11,10 +11,10 @@ from pathlib import Path
 import zmq
 from zmq.auth import Authenticator
 
-from broker.allow_list import AllowList
-from broker.tasks import Peer
-from protocol.logs import Log
-from protocol.sockets import Connection, Context, Guard, KeyPair, sender_connection, sender_key
+from racepool.broker.allow_list import AllowList
+from racepool.broker.tasks import Peer
+from racepool.protocol.logs import Log
+from racepool.protocol.sockets import Connection, Context, Guard, KeyPair, sender_connection, sender_key
 
 KNOCKS_PER_TURN = 16
 LOOK_S = 1.0

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import zmq
 
-from broker.tasks import Peer
-from protocol.messages import Payload
-from protocol.sockets import MAX_FRAMES, Socket, receive_from, skip
+from racepool.broker.tasks import Peer
+from racepool.protocol.messages import Payload
+from racepool.protocol.sockets import MAX_FRAMES, Socket, receive_from, skip
 
 MESSAGES_PER_TURN = 64
 FRAMES_PER_TURN = 4_096

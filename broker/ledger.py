@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from broker.backlog import Backlog
-from broker.tasks import Client, Disowned, Task
-from protocol.messages import Id, Reject, Submit
-from protocol.settings import Settings
+from racepool.broker.backlog import Backlog
+from racepool.broker.tasks import Client, Disowned, Task
+from racepool.protocol.messages import Id, Reject, Submit
+from racepool.protocol.settings import Settings
 
 ENDS = ("completed", "failed", "crashed", "cancelled", "timed_out", "abandoned")
 

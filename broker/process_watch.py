@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from protocol.messages import Id
-from protocol.processes import cpu_ticks, death_signal, process_state
+from racepool.protocol.messages import Id
+from racepool.protocol.processes import cpu_ticks, death_signal, process_state
 
 RUNNABLE = "R"
 

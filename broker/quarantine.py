@@ -13,9 +13,9 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import NamedTuple
 
-from broker.actions import Quarantine
-from protocol.logs import Log
-from protocol.quarantine import LostAttempt, Record, directory_in, file_of, is_record_name, pack_head
+from racepool.broker.actions import Quarantine
+from racepool.protocol.logs import Log
+from racepool.protocol.quarantine import LostAttempt, Record, directory_in, file_of, is_record_name, pack_head
 
 MAX_TASKS = 100
 MAX_BYTES = 256 * 2**20

@@ -1,7 +1,7 @@
 """What the broker itself uses of memory and descriptors, and when that is told or ends it. Measures nothing."""
 
-from broker.actions import Report
-from broker.core import MAX_CLIENTS
+from racepool.broker.actions import Report
+from racepool.broker.core import MAX_CLIENTS
 
 GROWTH_BYTES = 16 * 2**20
 CROWDED_AT = (0.5, 0.8)

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from math import inf
 
-from broker.tasks import Peer, Task
-from broker.workers import LostBy, Recalled, Second, Worker
-from protocol.messages import Id
+from racepool.broker.tasks import Peer, Task
+from racepool.broker.workers import LostBy, Recalled, Second, Worker
+from racepool.protocol.messages import Id
 
 MAX_WORKERS = 4_096
 MAX_NAMES_AWAY = 1_024

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from heapq import heappop, heappush
 from math import inf
 
-from broker.workers import Worker
+from racepool.broker.workers import Worker
 
 SHORT_S = 0.02
 MIN_PATIENCE_S = 0.002

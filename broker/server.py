@@ -12,7 +12,7 @@ from typing import assert_never
 
 import zmq
 
-from broker.actions import (
+from racepool.broker.actions import (
     Action,
     Effect,
     KillProcess,
@@ -27,18 +27,18 @@ from broker.actions import (
     UnwatchProcess,
     WatchProcess,
 )
-from broker.core import BrokerCore
-from broker.gate import Door, Gate
-from broker.intake import Handler, Intake
-from broker.process_watch import ProcessWatch
-from broker.quarantine import CLOSE_S, QuarantineWriter
-from broker.resource_watch import ResourceWatch
-from broker.statistics import Statistics
-from broker.tasks import Peer
-from protocol.endpoints import SOCKETS, is_tcp
-from protocol.keys import broker_keys, key_directory
-from protocol.logs import Log, Outlet
-from protocol.messages import (
+from racepool.broker.core import BrokerCore
+from racepool.broker.gate import Door, Gate
+from racepool.broker.intake import Handler, Intake
+from racepool.broker.process_watch import ProcessWatch
+from racepool.broker.quarantine import CLOSE_S, QuarantineWriter
+from racepool.broker.resource_watch import ResourceWatch
+from racepool.broker.statistics import Statistics
+from racepool.broker.tasks import Peer
+from racepool.protocol.endpoints import SOCKETS, is_tcp
+from racepool.protocol.keys import broker_keys, key_directory
+from racepool.protocol.logs import Log, Outlet
+from racepool.protocol.messages import (
     FROM_CLIENT,
     FROM_HEARTBEAT,
     FROM_WORKER,
@@ -57,11 +57,11 @@ from protocol.messages import (
     decode,
     encode,
 )
-from protocol.processes import file_limit, open_files, own_pid, resident_bytes, trim_memory
-from protocol.settings import Settings
-from protocol.shared_memory import SegmentReader, UnreadableError
-from protocol.signals import Termination
-from protocol.sockets import Context, Socket, router, send, sender_pid
+from racepool.protocol.processes import file_limit, open_files, own_pid, resident_bytes, trim_memory
+from racepool.protocol.settings import Settings
+from racepool.protocol.shared_memory import SegmentReader, UnreadableError
+from racepool.protocol.signals import Termination
+from racepool.protocol.sockets import Context, Socket, router, send, sender_pid
 
 CLIENT_SEND_LIMIT = 1_024  # twice what our client has outstanding; of one that reads nothing, no more is kept
 WORKER_SEND_LIMIT = 16

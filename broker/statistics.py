@@ -7,13 +7,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 
-from broker.actions import Report
-from broker.core import BrokerCore
-from broker.workers import Worker
-from protocol import VERSION
-from protocol.messages import PROTOCOL_VERSION
-from protocol.processes import resident_bytes
-from protocol.stats import BrokerStats, Counters, Distribution, Event, PoolStats, WorkerStats
+from racepool.broker.actions import Report
+from racepool.broker.core import BrokerCore
+from racepool.broker.workers import Worker
+from racepool.protocol import VERSION
+from racepool.protocol.messages import PROTOCOL_VERSION
+from racepool.protocol.processes import resident_bytes
+from racepool.protocol.stats import BrokerStats, Counters, Distribution, Event, PoolStats, WorkerStats
 
 BOUNDS_MS = tuple(base * 10.0**power for power in range(-1, 5) for base in (1.0, 2.5, 5.0))
 RECENT_EVENTS = 100

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from protocol.messages import Id, Payload
+from racepool.protocol.messages import Id, Payload
 
 Peer = bytes
 """A routing id of one of the broker's sockets: names one session, is never shown to anyone."""

@@ -5,8 +5,8 @@ from enum import Enum
 from math import inf
 from typing import Literal
 
-from broker.tasks import Peer, Task
-from protocol.messages import Id
+from racepool.broker.tasks import Peer, Task
+from racepool.protocol.messages import Id
 
 
 class LostBy(Enum):

@@ -5,8 +5,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from client.core import Pending
-from protocol.errors import (
+from racepool.client.core import Pending
+from racepool.protocol.errors import (
     InvalidRaceError,
     PayloadTooLargeError,
     PoolError,
@@ -14,11 +14,12 @@ from protocol.errors import (
     TransformError,
     WorkerCrashedError,
 )
-from protocol.failures import unpack_crashes, unpack_field_errors, unpack_raised, unpack_size
-from protocol.messages import Answer, Outcome
-from protocol.payloads import PEEK_BYTES, Parcel, unpack_result
-from protocol.race import RaceData, RaceInput
-from protocol.stats import PoolStats
+from racepool.protocol.failures import unpack_crashes, unpack_field_errors, unpack_raised, unpack_size
+from racepool.protocol.messages import Answer, Outcome
+from racepool.protocol.parcel import PEEK_BYTES, Parcel
+from racepool.protocol.stats import PoolStats
+from racepool.races.payloads import unpack_result
+from racepool.races.race import RaceData, RaceInput
 
 
 def result_of(answer: Answer, task: Pending) -> tuple[Any, PoolError | None]:

@@ -12,8 +12,8 @@ from functools import partial
 from math import floor, inf
 from typing import TypeAlias, assert_never
 
-from protocol import messages
-from protocol.errors import (
+from racepool.protocol import messages
+from racepool.protocol.errors import (
     START_ONE,
     BacklogFullError,
     BrokerUnavailableError,
@@ -22,8 +22,8 @@ from protocol.errors import (
     ProtocolMismatchError,
     TaskTimeoutError,
 )
-from protocol.messages import PROTOCOL_VERSION, Answer, Epoch, FromClient, Hello, Id, ToClient
-from protocol.payloads import Parcel
+from racepool.protocol.messages import PROTOCOL_VERSION, Answer, Epoch, FromClient, Hello, Id, ToClient
+from racepool.protocol.parcel import Parcel
 
 UNIT_BYTES = 16_384
 WINDOW_UNITS = 256  # 4 MiB; a task counts at least one unit. More in the broker's hands gains nothing

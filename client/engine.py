@@ -13,8 +13,8 @@ from typing import Any, assert_never
 
 import zmq
 
-from client.answers import label, result_of, stats_of
-from client.core import (
+from racepool.client.answers import label, result_of, stats_of
+from racepool.client.core import (
     FIGURES,
     Action,
     ClientCore,
@@ -29,16 +29,25 @@ from client.core import (
     SendTask,
     Timing,
 )
-from client.pool_future import PoolFuture
-from protocol.endpoints import is_tcp
-from protocol.errors import BacklogFullError, PoolBrokenError, PoolClosedError, PoolError
-from protocol.keys import Role, peer_keys
-from protocol.messages import TO_CLIENT, BadFrameError, ForeignVersionError, Id, Payload, Submit, decode, encode
-from protocol.payloads import Parcel
-from protocol.settings import Settings
-from protocol.shared_memory import SHARE_FROM_BYTES, Segment
-from protocol.sockets import Context, Socket, dealer, receive, say
-from protocol.stats import PoolStats
+from racepool.client.future import PoolFuture
+from racepool.protocol.endpoints import is_tcp
+from racepool.protocol.errors import BacklogFullError, PoolBrokenError, PoolClosedError, PoolError
+from racepool.protocol.keys import Role, peer_keys
+from racepool.protocol.messages import (
+    TO_CLIENT,
+    BadFrameError,
+    ForeignVersionError,
+    Id,
+    Payload,
+    Submit,
+    decode,
+    encode,
+)
+from racepool.protocol.parcel import Parcel
+from racepool.protocol.settings import Settings
+from racepool.protocol.shared_memory import SHARE_FROM_BYTES, Segment
+from racepool.protocol.sockets import Context, Socket, dealer, receive, say
+from racepool.protocol.stats import PoolStats
 
 MESSAGES_PER_TURN = 64
 MAX_SLEEP_S = 1.0

@@ -1,4 +1,4 @@
-"""The iterations over many races, `map` and `as_completed`, for threads and for event loops. client.stream decides."""
+"""The iterations over many races, `map` and `as_completed`, for threads and for event loops. stream.py decides."""
 
 import asyncio
 import os
@@ -10,10 +10,10 @@ from functools import partial
 from math import inf
 from typing import Any, TypeAlias, assert_never
 
-from client.pool_future import PoolFuture, mailbox
-from client.stream import End, HandOver, Job, Stream, Take, Wait
-from protocol.errors import PoolForkedError
-from protocol.race import RaceInput
+from racepool.client.future import PoolFuture, mailbox
+from racepool.client.stream import End, HandOver, Job, Stream, Take, Wait
+from racepool.protocol.errors import PoolForkedError
+from racepool.races.race import RaceInput
 
 Races: TypeAlias = Iterable[RaceInput] | AsyncIterable[RaceInput]
 

@@ -5,11 +5,11 @@ from contextlib import suppress
 
 import zmq
 
-from protocol.errors import BrokerUnavailableError, PoolError
-from protocol.keys import Role, peer_keys
-from protocol.settings import Settings
-from protocol.sockets import Context, connect, say
-from protocol.stats import PoolStats
+from racepool.protocol.errors import BrokerUnavailableError, PoolError
+from racepool.protocol.keys import Role, peer_keys
+from racepool.protocol.settings import Settings
+from racepool.protocol.sockets import Context, connect, say
+from racepool.protocol.stats import PoolStats
 
 POLL_S = 0.1
 LOOK_S = 1.0  # a question that a broker has taken along to its end is asked again

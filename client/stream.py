@@ -1,6 +1,6 @@
 """Many races through one pool: how many are on their way at once, and what is done where the backlog is full.
 
-Knows no clock, thread or loop; client.iteration takes the races, waits and hands the results over.
+Knows no clock, thread or loop; racepool.client.iteration takes the races, waits and hands the results over.
 """
 
 from collections import deque
@@ -11,11 +11,11 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Any, TypeAlias
 
-from client.core import UNIT_BYTES, WINDOW_UNITS
-from client.pool_future import PoolFuture, failed
-from protocol.errors import BacklogFullError, PoolError, TaskTimeoutError
-from protocol.payloads import Parcel
-from protocol.race import RaceInput
+from racepool.client.core import UNIT_BYTES, WINDOW_UNITS
+from racepool.client.future import PoolFuture, failed
+from racepool.protocol.errors import BacklogFullError, PoolError, TaskTimeoutError
+from racepool.protocol.parcel import Parcel
+from racepool.races.race import RaceInput
 
 RETRY_S = 0.05
 MAX_RETRY_S = 0.5

@@ -14,9 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from client.answers import race_of
-from client.engine import Engine, broken, started
-from client.iteration import (
+from racepool.client.answers import race_of
+from racepool.client.engine import Engine, broken, started
+from racepool.client.future import PoolFuture, failed
+from racepool.client.iteration import (
     Races,
     as_they_come,
     as_they_come_async,
@@ -25,20 +26,20 @@ from client.iteration import (
     in_order,
     in_order_async,
 )
-from client.pool_future import PoolFuture, failed
-from client.stream import Stream
-from protocol.errors import (
+from racepool.client.stream import Stream
+from racepool.protocol.errors import (
     BrokerUnavailableError,
     InvalidRaceError,
     PayloadTooLargeError,
     PoolClosedError,
     SettingsError,
 )
-from protocol.payloads import Parcel, pack_request
-from protocol.race import RaceInput
-from protocol.settings import MAX_SECONDS, Settings
-from protocol.stats import PoolStats
-from protocol.transformed_race import Previous, PreviousAmounts, TransformedRace
+from racepool.protocol.parcel import Parcel
+from racepool.protocol.settings import MAX_SECONDS, Settings
+from racepool.protocol.stats import PoolStats
+from racepool.races.payloads import pack_request
+from racepool.races.race import RaceInput
+from racepool.races.transformed_race import Previous, PreviousAmounts, TransformedRace
 
 POLL_S = 0.05
 

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from client import PoolError, TransformedRace, local_pool
+from racepool import PoolError, TransformedRace, local_pool
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from client import InvalidRaceError, ZmqPool
+from racepool import InvalidRaceError, ZmqPool
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 

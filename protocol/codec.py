@@ -11,7 +11,7 @@ import msgpack
 import msgspec
 import ormsgpack
 
-from protocol.messages import Payload
+from racepool.protocol.messages import Payload
 
 _STRICT = (
     ormsgpack.OPT_PASSTHROUGH_DATACLASS

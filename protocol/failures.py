@@ -4,9 +4,9 @@ from typing import Any
 
 import msgpack
 
-from protocol.codec import unpack
-from protocol.errors import CrashedAttempt, FieldError
-from protocol.messages import Payload
+from racepool.protocol.codec import unpack
+from racepool.protocol.errors import CrashedAttempt, FieldError
+from racepool.protocol.messages import Payload
 
 
 class BadPayloadError(ValueError):

@@ -15,10 +15,10 @@ import zmq
 from zmq.auth import load_certificate
 from zmq.utils import z85
 
-from protocol.endpoints import is_tcp
-from protocol.errors import SettingsError
-from protocol.settings import Settings, refuse_foreign_directory, variable
-from protocol.sockets import KeyPair, PeerKeys
+from racepool.protocol.endpoints import is_tcp
+from racepool.protocol.errors import SettingsError
+from racepool.protocol.settings import Settings, refuse_foreign_directory, variable
+from racepool.protocol.sockets import KeyPair, PeerKeys
 
 ALLOWED = "allowed"
 BROKER = "broker"

@@ -15,7 +15,7 @@ from typing import IO, Any, Final
 import orjson
 import structlog
 
-from protocol.settings import Settings
+from racepool.protocol.settings import Settings
 
 BACKLOG_BYTES = 1 << 20
 LOG_HOLD_S = 0.05  # supervisord reads each write: three a task would cost it a tenth of all CPU

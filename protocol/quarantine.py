@@ -14,7 +14,7 @@ from typing import Any
 
 import msgpack
 
-from protocol.messages import ID_BYTES, Id, Payload
+from racepool.protocol.messages import ID_BYTES, Id, Payload
 
 FORMAT = "racepool-dead"
 FORMAT_VERSION = 1

@@ -19,12 +19,12 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from protocol.endpoints import ANY_HOST, SOCKETS, default_dir, is_tcp, sockets_in
-from protocol.errors import START_ONE, SettingsError
+from racepool.protocol.endpoints import ANY_HOST, SOCKETS, default_dir, is_tcp, sockets_in
+from racepool.protocol.errors import START_ONE, SettingsError
 
 PREFIX = "RACEPOOL_"
 MAX_IPC_PATH_BYTES = 107  # sizeof(sockaddr_un.sun_path) - 1
-WORKER_SETTINGS = ("name", "transform")  # of worker processes alone, see worker.settings
+WORKER_SETTINGS = ("name", "transform")  # of worker processes alone, see racepool.worker.settings
 EXPORTER_SETTINGS = ("exporter_host", "exporter_port", "exporter_allow_host")  # of the exporter alone: its flags
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
 MAX_HOST_CHARS = 253

@@ -20,10 +20,10 @@ from bisect import insort
 from dataclasses import dataclass
 from pathlib import Path
 
-from protocol.codec import pack
-from protocol.failures import BadPayloadError, unpack_array
-from protocol.messages import ID_BYTES, MAX_INT, Hello, Id, Payload
-from protocol.payloads import Parcel
+from racepool.protocol.codec import pack
+from racepool.protocol.failures import BadPayloadError, unpack_array
+from racepool.protocol.messages import ID_BYTES, MAX_INT, Hello, Id, Payload
+from racepool.protocol.parcel import Parcel
 
 SEGMENT_BYTES = 16 * 2**20
 SHARE_FROM_BYTES = 32_768

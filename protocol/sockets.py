@@ -11,8 +11,8 @@ from socket import socket as KernelSocket  # noqa: N812  # a class
 
 import zmq
 
-from protocol.endpoints import ANY_HOST, is_tcp
-from protocol.messages import Payload
+from racepool.protocol.endpoints import ANY_HOST, is_tcp
+from racepool.protocol.messages import Payload
 
 RECONNECT_MS = 50
 HANDSHAKE_MS = 2_000

@@ -1,6 +1,7 @@
-"""What all tests share: a bounded wait, and races to submit."""
+"""What all tests share: a bounded wait, a run directory, and races to submit."""
 
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
+
+from tests.running import ROOMS
 
 POLL_S = 0.01
 
@@ -40,6 +43,15 @@ def endpoint() -> Iterator[str]:
 
 
 @pytest.fixture
+def run_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Short enough for sockets; RACEPOOL_DIR of this process while the test runs."""
+    made = Path(tempfile.mkdtemp(dir="/tmp"))
+    monkeypatch.setenv("RACEPOOL_DIR", str(made))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
 def race() -> Callable[..., dict[str, Any]]:
     """A normalised race with this name, which tells tests/transforms.py what to do."""
 
@@ -54,3 +66,11 @@ def race() -> Callable[..., dict[str, Any]]:
         }
 
     return build
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_import_name() -> Iterator[None]:
+    """No test imports a room by its bare name, which works in a clone and makes a second set of classes."""
+    yield
+    bare = {*ROOMS} & sys.modules.keys()
+    assert bare == set(), f"imported past the name racepool: {bare}"

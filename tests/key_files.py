@@ -6,9 +6,9 @@ from socket import socket as kernel_socket
 
 import zmq
 
-from protocol.endpoints import SOCKETS
-from protocol.keys import ALLOWED, BROKER, Role
-from protocol.sockets import KeyPair, PeerKeys
+from racepool.protocol.endpoints import SOCKETS
+from racepool.protocol.keys import ALLOWED, BROKER, Role
+from racepool.protocol.sockets import KeyPair, PeerKeys
 
 HOST = "127.0.0.1"
 

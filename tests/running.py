@@ -13,12 +13,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from client import PoolFuture, PoolStats, ZmqPool
-from protocol.stats import WorkerStats
+from racepool import PoolFuture, PoolStats, ZmqPool
+from racepool.protocol.stats import WorkerStats
 
 LOG_PATIENCE_S = 15.0
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
+ROOMS = sorted(link.name for link in (ROOT / "src" / "racepool").iterdir() if link.is_symlink())
+"""The folders of the product, each linked into the package."""
 RACEPOOL = Path(sys.executable).with_name("racepool")
 SHARED = ROOT.parent / "shared" / "data"
 ENDS = ("completed", "failed", "crashed", "cancelled", "timed_out", "abandoned")

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,50 +10,90 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PROGRAMS = ("broker", "worker", "client")
-OURS = (*PROGRAMS, "protocol")
-MODULES = sorted(path for folder in OURS for path in (ROOT / folder).rglob("*.py"))
-CORES = [
-    *(
-        ROOT / "broker" / f"{name}.py"
-        for name in ("core", "ledger", "backlog", "roster", "tasks", "workers", "actions", "resource_watch")
-    ),
-    ROOT / "worker" / "core.py",
-    ROOT / "worker" / "heartbeat.py",
-    ROOT / "client" / "core.py",
-    ROOT / "client" / "stream.py",
-    ROOT / "client" / "watchdog_core.py",
-    ROOT / "client" / "replay" / "schedule.py",
-    *sorted((ROOT / "client" / "doctor" / "checks").glob("*.py")),
-    ROOT / "client" / "exporter" / "history.py",
-    ROOT / "client" / "exporter" / "metrics.py",
-]
+import racepool
+from tests.running import ROOMS, ROOT
+
+PACKAGE = ROOT / "src" / "racepool"
+MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+MAY_IMPORT = {
+    "protocol": set(),
+    "races": {"protocol"},
+    "broker": {"protocol"},
+    "worker": {"protocol", "races"},
+    "client": {"protocol", "races"},
+    "supervision": {"protocol", "races", "client"},
+    "commands": {"protocol", "races", "client", "supervision"},
+}
+"""The other rooms of which a room may import. Only the crash lab may import of the worker, too."""
+CRASH_LAB = "commands/chaos/"
+CLIENT_LINES = 4_000
 WORLD = {"zmq", "time", "socket", "threading", "asyncio", "os", "random", "structlog"}
 WORLD |= {"select", "subprocess", "signal", "selectors", "multiprocessing", "secrets", "uuid", "logging", "datetime"}
 ENVIRONMENT_READERS = {"protocol/settings.py", "protocol/endpoints.py", "worker/settings.py"}
-ENVIRONMENT_READERS |= {"client/supervision.py", "client/supervisor_rpc.py"}
+ENVIRONMENT_READERS |= {"supervision/configuration.py", "supervision/rpc.py"}
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve"}
-EXTRAS = {"matplotlib", "prometheus_client", "pyarrow", "starlette", "uvicorn"}  # imported where they are used
+EXTRAS = {
+    "matplotlib",
+    "prometheus_client",
+    "pyarrow",
+    "pytest",
+    "starlette",
+    "uvicorn",
+}  # imported where they are used
 EVALS = {"eval", "exec", "compile", "__import__"}
+MAX_LINES = 400
 
-every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+every_module = pytest.mark.parametrize("path", MODULES, ids=name_of)
 
 
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def imported(path: Path) -> set[str]:
-    """The top names of all that a module imports, at its top or within a function."""
-    names = set()
+def imports(path: Path) -> Iterator[str]:
+    """The dotted names of all modules that a module imports, at its top or within a function."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names.add((node.module or "").partition(".")[0])
-    return names
+            assert node.module
+            is_of_rooms = node.module.count(".") == 1 and node.module.startswith("racepool.")
+            yield from (f"{node.module}.{alias.name}" for alias in node.names) if is_of_rooms else (node.module,)
+
+
+def imported(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imports(path)}
+
+
+def rooms_of(path: Path) -> set[str]:
+    """The rooms of which a module imports, its own among them; `racepool` is the public face."""
+    return {
+        name.split(".")[1] if name.count(".") else name
+        for name in imports(path)
+        if name == "racepool" or name.startswith("racepool.")
+    }
+
+
+def is_core(path: Path) -> bool:
+    """Whether the module's docstring claims what a core promises: that it decides and touches nothing."""
+    return path.stem.endswith("core") or name_of(path) in CORES
+
+
+CORES = {
+    *(f"broker/{name}.py" for name in ("ledger", "backlog", "roster", "tasks", "workers", "actions", "resource_watch")),
+    "worker/heartbeat.py",
+    "client/stream.py",
+    "commands/replay/schedule.py",
+    *(name_of(path) for path in sorted((ROOT / "commands" / "doctor" / "checks").glob("*.py"))),
+    "commands/exporter/history.py",
+    "commands/exporter/metrics.py",
+}
 
 
 def environment_uses(path: Path) -> Iterator[int]:
@@ -68,44 +109,73 @@ def environment_uses(path: Path) -> Iterator[int]:
             yield node.lineno
 
 
-def test_there_is_something_to_check() -> None:
-    assert {path.parent.name for path in MODULES} >= set(OURS)
-    assert all(core.exists() for core in CORES)
+def test_every_folder_of_the_product_is_a_room_with_rules() -> None:
+    assert set(MAY_IMPORT) == set(ROOMS)
+    assert all((PACKAGE / room).resolve() == ROOT / room for room in ROOMS)
+    assert {path.relative_to(ROOT).parts[0] for path in MODULES} == set(ROOMS)
+    assert set(map(name_of, MODULES)) >= CORES
 
 
 @every_module
-def test_programs_import_the_protocol_and_never_each_other(path: Path) -> None:
-    program = path.relative_to(ROOT).parts[0]
-    allowed = {program, "protocol"} if program != "protocol" else {"protocol"}
+def test_room_imports_only_what_it_may(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    extra = {"worker"} if name_of(path).startswith(CRASH_LAB) else set()
 
-    assert (imported(path) & {*OURS, "tests", "samples", "benchmarks"}) - allowed == set()
+    assert rooms_of(path) - {room} - MAY_IMPORT[room] - extra - {"racepool"} == set()
+    assert imported(path) & {*ROOMS, "tests", "samples", "benchmarks"} == set()
 
 
-@pytest.mark.parametrize("path", CORES, ids=lambda path: str(path.relative_to(ROOT)))
+@every_module
+def test_only_what_stands_above_the_library_uses_its_public_face(path: Path) -> None:
+    if path.relative_to(ROOT).parts[0] not in ("supervision", "commands"):
+        assert "racepool" not in rooms_of(path)
+
+
+def test_the_broker_loads_no_race_model() -> None:
+    code = "import sys, racepool.broker.__main__; print(*sys.modules)"
+
+    loaded = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert [name for name in loaded.split() if name.startswith(("racepool.races", "racepool.client"))] == []
+
+
+def test_the_library_stays_small() -> None:
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "client").rglob("*.py"))
+
+    assert lines < CLIENT_LINES
+
+
+@every_module
+def test_module_is_no_longer_than_a_reader_can_hold(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if is_core(path)], ids=name_of)
 def test_core_knows_nothing_of_the_world(path: Path) -> None:
     assert imported(path) & WORLD == set()
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "races").glob("*.py")), ids=name_of)
+def test_the_domain_is_pure(path: Path) -> None:
+    assert imported(path) & (WORLD - {"datetime"}) == set()
+
+
 @pytest.mark.parametrize("core", ["broker.core", "worker.core", "worker.heartbeat", "client.core"])
 def test_core_can_be_imported_without_the_modules_beside_it_that_touch_the_world(core: str) -> None:
-    program, seen, todo = core.partition(".")[0], set(), [core]
+    room, seen, todo = core.partition(".")[0], set(), [f"racepool.{core}"]
     while todo:
-        path = ROOT / f"{todo.pop().replace('.', '/')}.py"
+        path = ROOT / f"{todo.pop().removeprefix('racepool.').replace('.', '/')}.py"
         if path in seen or not path.exists():
             continue
         seen.add(path)
-        todo += [
-            node.module
-            for node in ast.walk(tree(path))
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{program}.")
-        ]
+        todo += [name for name in imports(path) if name.startswith(f"racepool.{room}.")]
 
     assert [path for path in sorted(seen) if imported(path) & {"zmq", "socket", "time", "threading"}] == []
 
 
 @every_module
 def test_environment_is_read_in_settings_only(path: Path) -> None:
-    if str(path.relative_to(ROOT)) not in ENVIRONMENT_READERS:
+    if name_of(path) not in ENVIRONMENT_READERS:
         assert list(environment_uses(path)) == []
 
 
@@ -141,23 +211,60 @@ def test_actions_are_matched_to_the_last(path: Path) -> None:
             assert "assert_never" in ast.unparse(last)
 
 
-def test_public_names_of_the_client_are_sorted_exact_and_there() -> None:
-    client = importlib.import_module("client")
-    defined = {
-        alias.asname or alias.name
-        for node in tree(ROOT / "client" / "face.py").body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
+ROOM = f"(?:{'|'.join(ROOMS)})"
+STATEMENT = rf"(?:^|[;\"'`]|\\n) *(?:>>> )?(?:from {ROOM}[.\w]* import|import {ROOM}\b)"
+PROGRAM = rf"(?:-m |\"-m\", \"){ROOM}\b"
+FILES_OF_A_USER = "tests/supervision/test_pytest_plugin.py"
+
+
+def leads_past(line: str) -> bool:
+    """Whether a line holds a statement, a program, or the dotted name of a module, that lacks `racepool.`."""
+    names = re.findall(rf"[\"'`]({ROOM}(?:\.\w+)+)[:\"'`]", line)
+    modules = {name for name in names if (ROOT / f"{'/'.join(name.split('.')[:2])}.py").exists()}
+    return bool(re.search(f"{STATEMENT}|{PROGRAM}", line)) or modules - {"broker.lock"} != set()
+
+
+@pytest.mark.parametrize(
+    "line", ['"from broker import core"', '["-P", "-m", "broker"]', '"worker.core:x"', "import client"]
+)
+def test_bare_name_is_noticed(line: str) -> None:
+    assert leads_past(line)
+    assert not leads_past(re.sub(rf"\b({ROOM})\b", r"racepool.\1", line))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for folder in (*ROOMS, "src", "tests", "benchmarks", "examples", "samples", "deploy", "docs", ".")
+        for path in sorted((ROOT / folder).glob("*" if folder == "." else "**/*"))
+        if path.suffix in (".py", ".md", ".conf", ".toml", ".service", ".yaml") and path.name != "CHANGELOG.md"
+    ],
+    ids=name_of,
+)
+def test_no_string_leads_past_the_name_racepool(path: Path) -> None:
+    """In a clone the rooms can be imported by their bare names as well, as a second set of classes."""
+    if name_of(path) not in ("tests/test_architecture.py", FILES_OF_A_USER):
+        assert [line for line in path.read_text(encoding="utf-8").splitlines() if leads_past(line)] == []
+
+
+def test_public_names_are_sorted_exact_and_there() -> None:
+    (guard,) = [node for node in tree(PACKAGE / "__init__.py").body if isinstance(node, ast.If)]
+    told_to_checkers = {
+        alias.name: f"{node.module}" for node in guard.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
 
-    assert client.__all__ == sorted(client.__all__)
-    assert set(client.__all__) == {name for name in defined if not name.startswith("_")}
-    assert all(hasattr(client, name) for name in client.__all__)
-    assert dir(client) == client.__all__
-    assert not hasattr(client, "no_such_name")
+    assert racepool.__all__ == sorted(racepool.__all__)
+    assert set(racepool.__all__) == set(told_to_checkers)
+    assert all(
+        getattr(racepool, name) is getattr(importlib.import_module(module), name)
+        for name, module in told_to_checkers.items()
+    )
+    assert dir(racepool) == racepool.__all__
+    assert not hasattr(racepool, "no_such_name")
 
 
-@pytest.mark.parametrize("program", ["client.watchdog", "client.owner"])
+@pytest.mark.parametrize("program", ["racepool.supervision.watchdog", "racepool.supervision.owner"])
 def test_programs_that_stay_beside_every_pool_are_small(program: str) -> None:
     code = f"import sys, {program}; print(*sys.modules)"
 
@@ -179,8 +286,9 @@ def test_nothing_is_imported_that_is_not_declared() -> None:
         "pydantic",
         "pydantic_core",
         "pydantic_settings",
+        "racepool",
         "zmq",
         "rich",
         "structlog",
     }
-    assert tops - set(sys.stdlib_module_names) - set(OURS) - declared - {"supervisor", "tzdata"} - EXTRAS == set()
+    assert tops - set(sys.stdlib_module_names) - declared - {"supervisor", "tzdata"} - EXTRAS == set()

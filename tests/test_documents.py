@@ -8,14 +8,14 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from client import ZmqPool
-from client.chaos.kinds import KINDS
-from client.cli import main
-from protocol import messages
-from protocol.errors import PoolError
-from protocol.settings import Settings, variable
-from protocol.stats import BrokerStats, Counters, Distribution, Event, PoolStats, WorkerStats
-from tests.client.chaos.building import Case
+from racepool import ZmqPool
+from racepool.commands.chaos.kinds import KINDS
+from racepool.commands.group import main
+from racepool.protocol import messages
+from racepool.protocol.errors import PoolError
+from racepool.protocol.settings import Settings, variable
+from racepool.protocol.stats import BrokerStats, Counters, Distribution, Event, PoolStats, WorkerStats
+from tests.commands.chaos.building import Case
 from tests.running import ROOT
 
 DOCS = ROOT / "docs"

@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from broker.actions import Action, SendStats, SendToClient, SendToHeartbeat, SendToWorker
-from broker.core import BrokerCore
-from protocol.messages import (
+from racepool.broker.actions import Action, SendStats, SendToClient, SendToHeartbeat, SendToWorker
+from racepool.broker.core import BrokerCore
+from racepool.protocol.messages import (
     Answer,
     AskStats,
     Bye,
@@ -25,8 +25,8 @@ from protocol.messages import (
     Welcome,
     encode,
 )
-from protocol.payloads import pack_request
-from protocol.settings import Settings
+from racepool.protocol.settings import Settings
+from racepool.races.payloads import pack_request
 from tests.broker.building import ALICE, EPOCH, H1, W1, an_id, beat, hello, ready, result, submit
 from tests.running import ROOT
 

@@ -1,17 +1,17 @@
-"""A worker as a program: `python -P -m worker`, or `racepool worker`."""
+"""A worker as a program: `python -P -m racepool.worker`, or `racepool worker`."""
 
 import sys
 import time
 
-from protocol.errors import SettingsError
-from protocol.exits import Exit
-from protocol.keys import Role, peer_keys
-from protocol.logs import LOG_HOLD_S, Outlet, open_log
-from protocol.processes import calm_collector, die_with_supervisor
-from protocol.settings import from_command_line, is_supervised
-from worker.execution import load_transform
-from worker.runner import Runner
-from worker.settings import WorkerSettings
+from racepool.protocol.errors import SettingsError
+from racepool.protocol.exits import Exit
+from racepool.protocol.keys import Role, peer_keys
+from racepool.protocol.logs import LOG_HOLD_S, Outlet, open_log
+from racepool.protocol.processes import calm_collector, die_with_supervisor
+from racepool.protocol.settings import from_command_line, is_supervised
+from racepool.worker.execution import load_transform
+from racepool.worker.runner import Runner
+from racepool.worker.settings import WorkerSettings
 
 THROTTLE_S = 1.0  # a supervisor without back-off restarts at once; a worker that cannot start must not spin
 

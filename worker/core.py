@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TypeAlias, assert_never
 
-from protocol.messages import (
+from racepool.protocol.messages import (
     Bye,
     Epoch,
     FromWorker,

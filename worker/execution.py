@@ -5,14 +5,15 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from protocol.errors import FieldError, InvalidRaceError, SettingsError
-from protocol.failures import BadPayloadError, pack_field_errors, pack_raised, pack_size
-from protocol.messages import Outcome, Payload
-from protocol.payloads import Parcel, pack_result, unpack_request
-from protocol.race import RaceData
+from racepool.protocol.errors import FieldError, InvalidRaceError, SettingsError
+from racepool.protocol.failures import BadPayloadError, pack_field_errors, pack_raised, pack_size
+from racepool.protocol.messages import Outcome, Payload
+from racepool.protocol.parcel import Parcel
+from racepool.races.payloads import pack_result, unpack_request
+from racepool.races.race import RaceData
 
 Transform: TypeAlias = Callable[..., Any]
-"""Called as `worker.transform.transform_race`: `transform(race, polled_at=..., previous=...)`."""
+"""Called as `racepool.races.transform.transform_race`: `transform(race, polled_at=..., previous=...)`."""
 
 MAX_NAME_CHARS = 200
 MAX_MESSAGE_CHARS = 4_096

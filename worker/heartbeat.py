@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from protocol.messages import Id, Pong, ToHeartbeat
-from worker.core import Session
+from racepool.protocol.messages import Id, Pong, ToHeartbeat
+from racepool.worker.core import Session
 
 
 @dataclass(frozen=True, slots=True)

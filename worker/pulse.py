@@ -11,12 +11,12 @@ from typing import assert_never
 
 import zmq
 
-from protocol.messages import TO_HEARTBEAT, BadFrameError, Heartbeat, Id, decode, encode
-from protocol.processes import resident_bytes
-from protocol.settings import Settings
-from protocol.sockets import Context, PeerKeys, Socket, dealer, receive, say
-from worker.core import Session, WorkerCore
-from worker.heartbeat import Beat, HeartbeatCore, OpenSocket
+from racepool.protocol.messages import TO_HEARTBEAT, BadFrameError, Heartbeat, Id, decode, encode
+from racepool.protocol.processes import resident_bytes
+from racepool.protocol.settings import Settings
+from racepool.protocol.sockets import Context, PeerKeys, Socket, dealer, receive, say
+from racepool.worker.core import Session, WorkerCore
+from racepool.worker.heartbeat import Beat, HeartbeatCore, OpenSocket
 
 HEARTBEAT_DEAD = 70
 

@@ -9,18 +9,18 @@ from typing import assert_never
 
 import zmq
 
-from protocol import VERSION
-from protocol.logs import Log, Outlet
-from protocol.messages import TO_WORKER, BadFrameError, Id, Name, Outcome, Task, decode, encode
-from protocol.processes import resident_bytes
-from protocol.settings import MAX_SECONDS
-from protocol.shared_memory import SegmentReader, UnreadableError
-from protocol.signals import Termination
-from protocol.sockets import Context, PeerKeys, Socket, dealer, receive, say
-from worker.core import Action, Execute, Exit, Identity, OpenSession, Report, Send, WorkerCore
-from worker.execution import Execution, Transform
-from worker.pulse import MainThread, Pulse
-from worker.settings import WorkerSettings
+from racepool.protocol import VERSION
+from racepool.protocol.logs import Log, Outlet
+from racepool.protocol.messages import TO_WORKER, BadFrameError, Id, Name, Outcome, Task, decode, encode
+from racepool.protocol.processes import resident_bytes
+from racepool.protocol.settings import MAX_SECONDS
+from racepool.protocol.shared_memory import SegmentReader, UnreadableError
+from racepool.protocol.signals import Termination
+from racepool.protocol.sockets import Context, PeerKeys, Socket, dealer, receive, say
+from racepool.worker.core import Action, Execute, Exit, Identity, OpenSession, Report, Send, WorkerCore
+from racepool.worker.execution import Execution, Transform
+from racepool.worker.pulse import MainThread, Pulse
+from racepool.worker.settings import WorkerSettings
 
 LINGER_MS = 1_000
 MAX_SLEEP_S = 1.0

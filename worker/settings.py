@@ -6,10 +6,10 @@ from pathlib import Path
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from protocol.messages import MAX_NAME_CHARS
-from protocol.settings import PREFIX, Settings
+from racepool.protocol.messages import MAX_NAME_CHARS
+from racepool.protocol.settings import PREFIX, Settings
 
-DEFAULT_TRANSFORM = "worker.transform:transform_race"
+DEFAULT_TRANSFORM = "racepool.races.transform:transform_race"
 
 
 def _default_name() -> str:

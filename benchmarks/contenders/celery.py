@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from benchmarks.loads import Race
 from benchmarks.measures import Submit
-from protocol.transformed_race import TransformedRace
+from racepool.races.transformed_race import TransformedRace
 
 PATIENCE_S = 10.0
 DRAIN_S = 0.5  # also the limit of reading one result: a short one breaks the connection on a busy machine

@@ -9,7 +9,7 @@ from mpire import WorkerPool
 from benchmarks.contenders.task import transform
 from benchmarks.loads import Race
 from benchmarks.measures import Submit
-from protocol.transformed_race import TransformedRace
+from racepool.races.transformed_race import TransformedRace
 
 
 @asynccontextmanager

@@ -19,10 +19,11 @@ import zmq
 from benchmarks.contenders.proxy_worker import NUMBER_BYTES
 from benchmarks.loads import POLLED_AT, Race
 from benchmarks.measures import Submit
-from protocol.messages import Outcome
-from protocol.payloads import Parcel, pack_request, unpack_result
-from protocol.sockets import ZERO_COPY_BYTES, Context, dealer, receive
-from protocol.transformed_race import TransformedRace
+from racepool.protocol.messages import Outcome
+from racepool.protocol.parcel import Parcel
+from racepool.protocol.sockets import ZERO_COPY_BYTES, Context, dealer, receive
+from racepool.races.payloads import pack_request, unpack_result
+from racepool.races.transformed_race import TransformedRace
 
 RESULTS_PER_TURN = 16
 WINDOW_BYTES = 4 * 1024 * 1024

@@ -4,7 +4,7 @@ import sys
 
 import zmq
 
-from protocol.processes import die_with_parent
+from racepool.protocol.processes import die_with_parent
 
 
 def main(front: str, back: str) -> None:

@@ -4,11 +4,11 @@ import sys
 
 import zmq
 
-from protocol.payloads import Parcel
-from protocol.processes import die_with_parent
-from protocol.settings import Settings
-from worker.execution import Execution
-from worker.transform import transform_race
+from racepool.protocol.parcel import Parcel
+from racepool.protocol.processes import die_with_parent
+from racepool.protocol.settings import Settings
+from racepool.races.transform import transform_race
+from racepool.worker.execution import Execution
 
 NUMBER_BYTES = 8
 PREFETCH = 2  # messages in its pipe: the next one is there when one is done

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from benchmarks.loads import POLLED_AT
 from benchmarks.measures import Submit
-from client import local_pool
+from racepool import local_pool
 
 
 @asynccontextmanager

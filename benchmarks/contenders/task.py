@@ -1,9 +1,9 @@
 """The task as every Python peer runs it: our transform, on what the caller gave."""
 
 from benchmarks.loads import POLLED_AT, Race
-from protocol.race import RaceData
-from protocol.transformed_race import TransformedRace
-from worker.transform import transform_race
+from racepool.races.race import RaceData
+from racepool.races.transform import transform_race
+from racepool.races.transformed_race import TransformedRace
 
 
 def transform(race: Race) -> TransformedRace:

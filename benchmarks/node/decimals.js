@@ -1,4 +1,4 @@
-// Exact money, as worker/money.py has it: a number counts as its shortest decimal text. Values are digits / 10^scale.
+// Exact money, as races/money.py has it: a number counts as its shortest decimal text. Values are digits / 10^scale.
 // Amounts must stay below 2^53 / 100 cents, where doubles are exact.
 
 const ZERO = { digits: 0n, scale: 0 };

@@ -1,4 +1,4 @@
-// The transform of worker/transform.py for a race's first poll: a race of `raceOf` in, a TransformedRace as JSON out.
+// The transform of races/transform.py for a race's first poll: a race of `raceOf` in, a TransformedRace as JSON out.
 
 import { addUp, exactSum, isPositive, percentageOf, shareOf, toNumber } from "./decimals.js";
 import { fieldCount, moneyPools, racePools, reportPools } from "./pools.js";

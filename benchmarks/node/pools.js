@@ -1,4 +1,4 @@
-// The race's pools in cents, as worker/pools.py reads them.
+// The race's pools in cents, as races/pools.py reads them.
 
 import { cents, exactSum } from "./decimals.js";
 

@@ -1,4 +1,4 @@
-// Where a poll stands in time, as worker/race_clock.py has it; instants are milliseconds since 1970.
+// Where a poll stands in time, as races/race_clock.py has it; instants are milliseconds since 1970.
 
 const MINUTE = 60_000;
 const HOUR = 3_600_000;

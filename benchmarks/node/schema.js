@@ -1,4 +1,4 @@
-// What a race may hold, for zod: the rules of protocol/race.py.
+// What a race may hold, for zod: the rules of races/race.py.
 
 import { z } from "zod";
 

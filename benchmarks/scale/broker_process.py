@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import Final, Self
 
 from benchmarks.process_tree import ProcessTree
-from broker.server import SOCKET_CHECK_S
-from protocol.endpoints import sockets_in
-from protocol.settings import Settings
+from racepool.broker.server import SOCKET_CHECK_S
+from racepool.protocol.endpoints import sockets_in
+from racepool.protocol.settings import Settings
 
 GIVE_BACK_S: Final = SOCKET_CHECK_S + 2.0
 PATIENCE_S: Final = 10.0
@@ -38,7 +38,7 @@ class BrokerProcess:
         given = self.settings.model_dump(mode="json", exclude_unset=True)
         variables = {f"RACEPOOL_{name.upper()}": str(value) for name, value in given.items()}
         others = {name: value for name, value in os.environ.items() if not name.startswith("RACEPOOL_")}
-        command = [sys.executable, "-P", "-m", "broker"]
+        command = [sys.executable, "-P", "-m", "racepool.broker"]
         process = subprocess.Popen(command, env=others | variables, stdout=self._log, start_new_session=True)  # noqa: S603
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)  # an orderly end would wait for its workers

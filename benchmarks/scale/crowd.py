@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 import zmq
 
-from protocol.messages import (
+from racepool.protocol.messages import (
     TO_CLIENT,
     TO_WORKER,
     Answer,
@@ -28,8 +28,8 @@ from protocol.messages import (
     decode,
     encode,
 )
-from protocol.settings import Settings
-from protocol.sockets import Context, Socket, dealer, receive, say
+from racepool.protocol.settings import Settings
+from racepool.protocol.sockets import Context, Socket, dealer, receive, say
 
 M = TypeVar("M")
 PATIENCE_S: Final = 60.0

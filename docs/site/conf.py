@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # the two extensions of our own
 
-from protocol import VERSION
+from racepool.protocol import VERSION
 
 project = "racepool"
 author = "The racepool authors"

@@ -8,9 +8,9 @@ from pydantic.fields import FieldInfo
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from protocol.endpoints import sockets_in
-from protocol.settings import Settings, variable
-from worker.settings import WorkerSettings
+from racepool.protocol.endpoints import sockets_in
+from racepool.protocol.settings import Settings, variable
+from racepool.worker.settings import WorkerSettings
 
 MADE = sockets_in(Path("DIR")) | {
     "dir": "$XDG_RUNTIME_DIR/racepool, else racepool-UID in $TMPDIR or /tmp",

@@ -8,13 +8,13 @@ from http import HTTPStatus
 import httpx
 from fastapi import FastAPI, HTTPException, Response
 
-from client import PoolError, PoolStats, ZmqPool
 from examples.service.health import Health, judged
 from examples.service.polling import Poller
 from examples.service.schedule import Schedule
 from examples.service.settings import ServiceSettings
 from examples.service.store import MemoryStore, Record, SqliteStore, Store
 from examples.service.tally import Tally
+from racepool import PoolError, PoolStats, ZmqPool
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:

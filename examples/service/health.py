@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from client import PoolStats
 from examples.service.tally import Tally
+from racepool import PoolStats
 
 MISSED_TICKS = 3
 

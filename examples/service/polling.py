@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 import httpx
 import structlog
 
-from client import PoolError, TransformError, ZmqPool
 from examples.service.settings import ServiceSettings
 from examples.service.store import Store
 from examples.service.tally import Tally
+from racepool import PoolError, TransformError, ZmqPool
 
 log = structlog.get_logger()
 EVENT = "/affiliates/v1/racing/events/{}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
-from client import TransformedRace
+from racepool import TransformedRace
 
 Record = Mapping[str, Any]
 SCHEMA = """

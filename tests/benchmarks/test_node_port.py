@@ -12,9 +12,9 @@ import pytest
 from benchmarks.contenders.registry import NODE_FOLDER
 from benchmarks.loads import POLLED_AT
 from benchmarks.races import write_loads
-from protocol.race import RaceData
+from racepool.races.race import RaceData
+from racepool.races.transform import transform_race
 from tests.programs import required
-from worker.transform import transform_race
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 VARIANTS = 60

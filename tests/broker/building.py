@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
-from broker.actions import Action, Report, SendToClient, SendToWorker
-from broker.core import SETTLE_S, BrokerCore
-from protocol.errors import CrashedAttempt
-from protocol.failures import pack_crashes
-from protocol.messages import (
+from racepool.broker.actions import Action, Report, SendToClient, SendToWorker
+from racepool.broker.core import SETTLE_S, BrokerCore
+from racepool.protocol.errors import CrashedAttempt
+from racepool.protocol.failures import pack_crashes
+from racepool.protocol.messages import (
     Answer,
     Epoch,
     Heartbeat,
@@ -21,7 +21,7 @@ from protocol.messages import (
     Task,
     Welcome,
 )
-from protocol.settings import Settings
+from racepool.protocol.settings import Settings
 
 EPOCH = Epoch(b"epoch-01")
 ALICE, ALICE_AGAIN, BOB = b"peer-alice", b"peer-alice-again", b"peer-bob"

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from broker.core import BrokerCore
-from protocol.settings import Settings
+from racepool.broker.core import BrokerCore
+from racepool.protocol.settings import Settings
 from tests.broker.building import EPOCH
 
 

@@ -5,8 +5,8 @@ import sys
 
 import zmq
 
-from protocol.messages import Hello, Id, Ping, encode
-from protocol.sockets import dealer
+from racepool.protocol.messages import Hello, Id, Ping, encode
+from racepool.protocol.sockets import dealer
 
 
 def main(endpoint: str) -> None:

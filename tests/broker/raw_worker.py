@@ -10,8 +10,8 @@ import time
 
 import zmq
 
-from protocol.messages import TO_WORKER, Id, Name, Ready, Task, decode, encode
-from protocol.sockets import dealer
+from racepool.protocol.messages import TO_WORKER, Id, Name, Ready, Task, decode, encode
+from racepool.protocol.sockets import dealer
 
 HEIR_S = 3
 

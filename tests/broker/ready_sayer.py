@@ -6,8 +6,8 @@ import time
 
 import zmq
 
-from protocol.messages import Id, Name, Ready, encode
-from protocol.sockets import dealer
+from racepool.protocol.messages import Id, Name, Ready, encode
+from racepool.protocol.sockets import dealer
 
 CONNECTED_S = 0.3
 SENT_S = 0.1

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from broker import allow_list
-from broker.allow_list import AllowList
-from protocol.errors import SettingsError
-from protocol.keys import Role, public_key
+from racepool.broker import allow_list
+from racepool.broker.allow_list import AllowList
+from racepool.protocol.errors import SettingsError
+from racepool.protocol.keys import Role, public_key
 from tests.key_files import Keyring, allowed_file
 
 
@@ -54,7 +54,7 @@ def test_lack_of_descriptors_revokes_nobody_and_passes(
         if what == "list":
             lack.setattr(Path, "iterdir", refuse)
         else:
-            lack.setattr("protocol.keys.load_certificate", refuse)
+            lack.setattr("racepool.protocol.keys.load_certificate", refuse)
         assert allowed.refresh() is None
         assert allowed.name_of("frontend", web.own.public.decode()) == "web"
         assert allowed.broken == {}

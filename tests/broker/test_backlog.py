@@ -2,9 +2,9 @@ import random
 
 import pytest
 
-from broker.backlog import Backlog
-from broker.tasks import Client, Task
-from protocol.messages import Id
+from racepool.broker.backlog import Backlog
+from racepool.broker.tasks import Client, Task
+from racepool.protocol.messages import Id
 from tests.broker.building import ALICE, an_id
 
 CLIENT = Client(an_id("alice"), 1, ALICE, 0.0, 0, can_share=False)

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from broker import core, roster
-from broker.actions import (
+from racepool.broker import core, roster
+from racepool.broker.actions import (
     KillProcess,
     ProbeProcess,
     Quarantine,
@@ -16,9 +16,9 @@ from broker.actions import (
     UnwatchProcess,
     WatchProcess,
 )
-from broker.core import BrokerCore
-from broker.tasks import Death
-from protocol.messages import (
+from racepool.broker.core import BrokerCore
+from racepool.broker.tasks import Death
+from racepool.protocol.messages import (
     Answer,
     AskStats,
     Bye,

@@ -18,11 +18,23 @@ from hypothesis.stateful import (
     rule,
 )
 
-from broker.actions import Action, KillProcess, SendToClient, SendToWorker
-from broker.core import RETURN_S, SETTLE_S, BrokerCore
-from broker.roster import AWAY_S
-from protocol.messages import Answer, Bye, Cancel, Expire, Outcome, Ping, Recall, Recycle, Returned, Task, Waited
-from protocol.settings import Settings
+from racepool.broker.actions import Action, KillProcess, SendToClient, SendToWorker
+from racepool.broker.core import RETURN_S, SETTLE_S, BrokerCore
+from racepool.broker.roster import AWAY_S
+from racepool.protocol.messages import (
+    Answer,
+    Bye,
+    Cancel,
+    Expire,
+    Outcome,
+    Ping,
+    Recall,
+    Recycle,
+    Returned,
+    Task,
+    Waited,
+)
+from racepool.protocol.settings import Settings
 from tests.broker.building import EPOCH, WELCOME, an_id, beat, hello, ready, result, submit
 
 MAX_ATTEMPTS = 2

@@ -4,8 +4,8 @@ from math import inf
 
 import pytest
 
-from broker.frozen import PATIENCE, FrozenProcesses
-from broker.workers import Worker
+from racepool.broker.frozen import PATIENCE, FrozenProcesses
+from racepool.broker.workers import Worker
 from tests.broker.building import LIVENESS_S, an_id
 
 OVERDUE_S = PATIENCE * LIVENESS_S

@@ -18,11 +18,11 @@ import zmq
 from structlog.testing import CapturingLogger
 from zmq.utils.monitor import recv_monitor_message
 
-from broker.allow_list import OPENS
-from broker.gate import LOOK_S, MIN_PRUNED, REFUSALS_LOG_S, SHOWN_KEY_CHARS, Door, Gate
-from protocol.endpoints import SOCKETS
-from protocol.keys import Role
-from protocol.messages import (
+from racepool.broker.allow_list import OPENS
+from racepool.broker.gate import LOOK_S, MIN_PRUNED, REFUSALS_LOG_S, SHOWN_KEY_CHARS, Door, Gate
+from racepool.protocol.endpoints import SOCKETS
+from racepool.protocol.keys import Role
+from racepool.protocol.messages import (
     TO_CLIENT,
     TO_WORKER,
     Answer,
@@ -41,8 +41,8 @@ from protocol.messages import (
     decode,
     encode,
 )
-from protocol.sockets import Context, PeerKeys, Socket, connect, dealer, receive_from, router, say
-from protocol.stats import PoolStats
+from racepool.protocol.sockets import Context, PeerKeys, Socket, connect, dealer, receive_from, router, say
+from racepool.protocol.stats import PoolStats
 from tests.key_files import Keyring, allow, allowed_file, key_pair, tcp_endpoints, write_key
 from tests.running import ROOT, WaitUntil, environment
 
@@ -331,7 +331,7 @@ class Broker:
         self._dial = dial
         self._monitor = ring.admit(Role.MONITOR, "watcher")
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "broker"],
+            [sys.executable, "-P", "-m", "racepool.broker"],
             cwd=ROOT,
             env=environment(directory / "run", keys=ring.dir, log_level="debug", **SLOW, **self.endpoints),
             stdout=subprocess.PIPE,
@@ -470,7 +470,7 @@ def test_broker_without_its_keys_refuses_to_start(directory: Path) -> None:
     env = environment(directory / "run", keys=directory / "keys", **tcp_endpoints())
 
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "broker"],
+        [sys.executable, "-P", "-m", "racepool.broker"],
         cwd=ROOT,
         env=env,
         capture_output=True,

@@ -3,10 +3,16 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
-from broker import intake as intake_module
-from broker.intake import FRAMES_PER_TURN, MAX_FRAMES_SKIPPED, MESSAGES_PER_TURN, Intake, OverlongMultipartError
-from protocol.messages import Payload
-from protocol.sockets import MAX_FRAMES, Context, Socket, dealer, router
+from racepool.broker import intake as intake_module
+from racepool.broker.intake import (
+    FRAMES_PER_TURN,
+    MAX_FRAMES_SKIPPED,
+    MESSAGES_PER_TURN,
+    Intake,
+    OverlongMultipartError,
+)
+from racepool.protocol.messages import Payload
+from racepool.protocol.sockets import MAX_FRAMES, Context, Socket, dealer, router
 from tests.running import WaitUntil
 
 

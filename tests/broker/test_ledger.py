@@ -1,10 +1,10 @@
 import pytest
 
-from broker.ledger import ENDS, Ledger
-from broker.tasks import Client, Disowned, Task
-from protocol.messages import Reject
-from protocol.settings import Settings
-from protocol.stats import Counters
+from racepool.broker.ledger import ENDS, Ledger
+from racepool.broker.tasks import Client, Disowned, Task
+from racepool.protocol.messages import Reject
+from racepool.protocol.settings import Settings
+from racepool.protocol.stats import Counters
 from tests.broker.building import ALICE, BOB, an_id, submit
 
 

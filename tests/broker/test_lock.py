@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.lock import BrokerLock, LockTakenError
+from racepool.broker.lock import BrokerLock, LockTakenError
 from tests.running import ROOT
 
 HOLD = (
-    "import sys; from pathlib import Path; from broker.lock import BrokerLock;"
+    "import sys; from pathlib import Path; from racepool.broker.lock import BrokerLock;"
     "lock = BrokerLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
 )
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.process_watch import ProcessWatch
-from protocol.processes import cpu_ticks, process_state
+from racepool.broker.process_watch import ProcessWatch
+from racepool.protocol.processes import cpu_ticks, process_state
 from tests.broker.building import an_id
 from tests.running import WaitUntil
 

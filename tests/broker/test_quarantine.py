@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import structlog
 
-from broker import quarantine
-from broker.actions import Quarantine
-from broker.quarantine import QuarantineWriter
-from broker.tasks import Death
-from protocol.logs import Log
-from protocol.messages import Id
-from protocol.quarantine import LostAttempt, Record, unpack_head
+from racepool.broker import quarantine
+from racepool.broker.actions import Quarantine
+from racepool.broker.quarantine import QuarantineWriter
+from racepool.broker.tasks import Death
+from racepool.protocol.logs import Log
+from racepool.protocol.messages import Id
+from racepool.protocol.quarantine import LostAttempt, Record, unpack_head
 from tests.running import WaitUntil
 
 BOUND_S = 10.0

@@ -1,6 +1,6 @@
 import pytest
 
-from broker.resource_watch import GROWTH_BYTES, MemoryLimitError, ResourceWatch
+from racepool.broker.resource_watch import GROWTH_BYTES, MemoryLimitError, ResourceWatch
 from tests.broker.building import told
 
 MIB = 2**20

@@ -2,10 +2,10 @@ from math import inf
 
 import pytest
 
-from broker import roster as module
-from broker.roster import Roster
-from broker.tasks import Client, Task
-from broker.workers import Worker
+from racepool.broker import roster as module
+from racepool.broker.roster import Roster
+from racepool.broker.tasks import Client, Task
+from racepool.broker.workers import Worker
 from tests.broker.building import ALICE, an_id
 
 TASK = Task(an_id("t1"), 1, Client(an_id("alice"), 1, ALICE, 0.0, 0, False), b"race", False, 500, 0.0)

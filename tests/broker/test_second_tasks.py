@@ -4,10 +4,18 @@ from collections.abc import Callable
 
 import pytest
 
-from broker.actions import Action, KillProcess, Report, SendByValue, SendToClient, SendToHeartbeat, SendToWorker
-from broker.core import RETURN_S, SETTLE_S, BrokerCore
-from broker.seconds import MAX_PATIENCE_S, MIN_PATIENCE_S, SHORT_S
-from protocol.messages import Bye, Cancel, Expire, Hello, Outcome, Recall, Recycle, Returned, Waited, Who
+from racepool.broker.actions import (
+    Action,
+    KillProcess,
+    Report,
+    SendByValue,
+    SendToClient,
+    SendToHeartbeat,
+    SendToWorker,
+)
+from racepool.broker.core import RETURN_S, SETTLE_S, BrokerCore
+from racepool.broker.seconds import MAX_PATIENCE_S, MIN_PATIENCE_S, SHORT_S
+from racepool.protocol.messages import Bye, Cancel, Expire, Hello, Outcome, Recall, Recycle, Returned, Waited, Who
 from tests.broker.building import (
     ALICE,
     ALICE_AGAIN,

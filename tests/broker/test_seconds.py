@@ -2,9 +2,9 @@ from math import inf
 
 import pytest
 
-from broker.seconds import MAX_PATIENCE_S, MIN_PATIENCE_S, PATIENCE, SHORT_S, WEIGHT, Seconds
-from broker.tasks import Client, Task
-from broker.workers import Second, Worker
+from racepool.broker.seconds import MAX_PATIENCE_S, MIN_PATIENCE_S, PATIENCE, SHORT_S, WEIGHT, Seconds
+from racepool.broker.tasks import Client, Task
+from racepool.broker.workers import Second, Worker
 from tests.broker.building import ALICE, an_id
 
 TASK = Task(an_id("t1"), 1, Client(an_id("alice"), 1, ALICE, 0.0, 0, False), b"race", False, 500, 0.0)

@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 import zmq
 
-from broker import quarantine
-from broker.frozen import PATIENCE
-from protocol.endpoints import SOCKETS, sockets_in
-from protocol.messages import (
+from racepool.broker import quarantine
+from racepool.broker.frozen import PATIENCE
+from racepool.protocol.endpoints import SOCKETS, sockets_in
+from racepool.protocol.messages import (
     TO_CLIENT,
     TO_HEARTBEAT,
     TO_WORKER,
@@ -53,8 +53,8 @@ from protocol.messages import (
     decode,
     encode,
 )
-from protocol.sockets import Context, Socket, dealer
-from protocol.stats import PoolStats
+from racepool.protocol.sockets import Context, Socket, dealer
+from racepool.protocol.stats import PoolStats
 from tests.running import ROOT, WaitUntil, environment
 
 PATIENCE_MS = 10_000
@@ -77,7 +77,7 @@ class Broker:
     @staticmethod
     def start(directory: Path, **settings: Any) -> subprocess.Popen[str]:  # noqa: ANN401
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "broker"],
+            [sys.executable, "-P", "-m", "racepool.broker"],
             cwd=ROOT,
             env=environment(directory, **settings),
             stdout=subprocess.PIPE,

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.actions import Report
-from broker.core import BrokerCore
-from broker.statistics import BOUNDS_MS, RECENT_EVENTS, Histogram, Statistics
-from protocol.messages import Cancel, Outcome, Ping
+from racepool.broker.actions import Report
+from racepool.broker.core import BrokerCore
+from racepool.broker.statistics import BOUNDS_MS, RECENT_EVENTS, Histogram, Statistics
+from racepool.protocol.messages import Cancel, Outcome, Ping
 from tests.broker.building import ALICE, H1, W1, W2, an_id, beat, hello, ready, result, submit
 
 

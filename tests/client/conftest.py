@@ -1,25 +1,14 @@
 """A run directory of the test's own, a broker that the test plays, and pools that end with the test."""
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from client import ZmqPool
-from protocol.settings import Settings
+from racepool import ZmqPool
+from racepool.protocol.settings import Settings
 from tests.client.fake_broker import FakeBroker, OnSubmit, echo
-
-
-@pytest.fixture
-def run_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Short enough for sockets; RACEPOOL_DIR of this process while the test runs."""
-    made = Path(tempfile.mkdtemp(dir="/tmp"))
-    monkeypatch.setenv("RACEPOOL_DIR", str(made))
-    yield made
-    shutil.rmtree(made)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import zmq
 
-from protocol.messages import (
+from racepool.protocol.messages import (
     FROM_CLIENT,
     Answer,
     Epoch,
@@ -27,8 +27,8 @@ from protocol.messages import (
     decode,
     encode,
 )
-from protocol.payloads import pack_result, unpack_request
-from protocol.sockets import Context, receive_from, router
+from racepool.protocol.sockets import Context, receive_from, router
+from racepool.races.payloads import pack_result, unpack_request
 
 POLL_MS = 5
 M = TypeVar("M")

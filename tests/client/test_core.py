@@ -7,7 +7,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from client.core import (
+from racepool.client.core import (
     UNIT_BYTES,
     WINDOW_UNITS,
     Action,
@@ -23,7 +23,7 @@ from client.core import (
     SendTask,
     Timing,
 )
-from protocol.errors import (
+from racepool.protocol.errors import (
     BacklogFullError,
     BrokerUnavailableError,
     PayloadTooLargeError,
@@ -31,7 +31,7 @@ from protocol.errors import (
     ProtocolMismatchError,
     TaskTimeoutError,
 )
-from protocol.messages import (
+from racepool.protocol.messages import (
     PROTOCOL_VERSION,
     Answer,
     AskStats,
@@ -50,7 +50,7 @@ from protocol.messages import (
     Welcome,
     Who,
 )
-from protocol.payloads import Parcel
+from racepool.protocol.parcel import Parcel
 
 ME = Id(b"c" * 16)
 EPOCH = Epoch(b"epoch--1")

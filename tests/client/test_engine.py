@@ -17,11 +17,17 @@ import msgpack
 import pytest
 import zmq
 
-from client import PoolFuture, ZmqPool
-from client.engine import Engine
-from protocol.errors import InvalidRaceError, PoolBrokenError, PoolClosedError, PoolError, ProtocolMismatchError
-from protocol.failures import pack_field_errors
-from protocol.messages import (
+from racepool import PoolFuture, ZmqPool
+from racepool.client.engine import Engine
+from racepool.protocol.errors import (
+    InvalidRaceError,
+    PoolBrokenError,
+    PoolClosedError,
+    PoolError,
+    ProtocolMismatchError,
+)
+from racepool.protocol.failures import pack_field_errors
+from racepool.protocol.messages import (
     PROTOCOL_VERSION,
     Answer,
     AskStats,
@@ -38,8 +44,9 @@ from protocol.messages import (
     ToClient,
     Who,
 )
-from protocol.payloads import Parcel, pack_result
-from protocol.settings import Settings
+from racepool.protocol.parcel import Parcel
+from racepool.protocol.settings import Settings
+from racepool.races.payloads import pack_result
 from tests.client.fake_broker import FakeBroker, echo, nothing
 from tests.fuzzing.corpus import any_frames_but_terms
 

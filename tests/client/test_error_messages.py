@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import msgpack
 import pytest
 
-from client import (
+from racepool import (
     BacklogFullError,
     BrokerUnavailableError,
     CrashedAttempt,
@@ -33,11 +33,11 @@ from client import (
     WorkerCrashedError,
     ZmqPool,
 )
-from protocol.failures import pack_crashes
-from protocol.messages import PROTOCOL_VERSION, Answer, Outcome, Reject, Submit, Who
+from racepool.protocol.failures import pack_crashes
+from racepool.protocol.messages import PROTOCOL_VERSION, Answer, Outcome, Reject, Submit, Who
+from racepool.worker.execution import Execution
 from tests.client.fake_broker import PAYLOAD_LIMIT, FakeBroker, nothing
 from tests.running import ROOT
-from worker.execution import Execution
 
 BOUND_S = 15.0
 ERRORS = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from client import InvalidRaceError, PoolClosedError, PoolForkedError, PoolFuture, TransformError, ZmqPool
-from client.iteration import as_they_come, as_they_come_async, completed, completed_async
-from client.stream import Step, Stream, Wait
-from protocol.failures import pack_raised
-from protocol.messages import Answer, Cancel, Outcome, Reject, Submit, ToClient
-from protocol.payloads import Parcel
+from racepool import InvalidRaceError, PoolClosedError, PoolForkedError, PoolFuture, TransformError, ZmqPool
+from racepool.client.iteration import as_they_come, as_they_come_async, completed, completed_async
+from racepool.client.stream import Step, Stream, Wait
+from racepool.protocol.failures import pack_raised
+from racepool.protocol.messages import Answer, Cancel, Outcome, Reject, Submit, ToClient
+from racepool.protocol.parcel import Parcel
 from tests.client.fake_broker import FakeBroker, echo, nothing, race_of
 
 Race = Callable[..., dict[str, Any]]

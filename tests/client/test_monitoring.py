@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import zmq
 
-from client import monitoring
-from client.monitoring import fetch_stats, wait_for_workers
-from protocol.errors import BrokerUnavailableError
-from protocol.settings import Settings
-from tests.client.pictures import pool, worker
+from racepool.client import monitoring
+from racepool.client.monitoring import fetch_stats, wait_for_workers
+from racepool.protocol.errors import BrokerUnavailableError
+from racepool.protocol.settings import Settings
+from tests.commands.stats import pool, worker
 
 TIMEOUT_S = 0.2
 Answering = Callable[[list[bytes | None]], Settings]

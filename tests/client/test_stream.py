@@ -4,12 +4,12 @@ from math import inf
 
 import pytest
 
-from client.core import UNIT_BYTES, WINDOW_UNITS
-from client.pool_future import PoolFuture
-from client.stream import MAX_RETRY_S, RETRY_S, End, HandOver, Stream, Take, Wait
-from protocol.errors import BacklogFullError, InvalidRaceError, PoolClosedError, TaskTimeoutError
-from protocol.payloads import Parcel
-from protocol.race import RaceInput
+from racepool.client.core import UNIT_BYTES, WINDOW_UNITS
+from racepool.client.future import PoolFuture
+from racepool.client.stream import MAX_RETRY_S, RETRY_S, End, HandOver, Stream, Take, Wait
+from racepool.protocol.errors import BacklogFullError, InvalidRaceError, PoolClosedError, TaskTimeoutError
+from racepool.protocol.parcel import Parcel
+from racepool.races.race import RaceInput
 
 START, PATIENCE_S = 4, 15.0
 FULL = BacklogFullError("the broker's backlog is full", 9, 9)

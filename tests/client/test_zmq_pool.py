@@ -17,9 +17,9 @@ from typing import Any
 import msgpack
 import pytest
 
-import client
-from client import PoolFuture, ZmqPool
-from protocol.errors import (
+import racepool
+from racepool import PoolFuture, ZmqPool
+from racepool.protocol.errors import (
     BacklogFullError,
     BrokerUnavailableError,
     InvalidRaceError,
@@ -31,12 +31,12 @@ from protocol.errors import (
     TransformError,
     WorkerCrashedError,
 )
-from protocol.messages import Answer, AskStats, Bye, Hello, Outcome, Reject, Stats, Submit, ToClient
-from protocol.payloads import unpack_request
-from protocol.race import RaceData
+from racepool.protocol.messages import Answer, AskStats, Bye, Hello, Outcome, Reject, Stats, Submit, ToClient
+from racepool.races.payloads import unpack_request
+from racepool.races.race import RaceData
+from racepool.races.transform import transform_race
 from tests.client.fake_broker import FakeBroker, echo, nothing, race_of
 from tests.running import environment
-from worker.transform import transform_race
 
 BOUND_S = 15.0
 MONEY = {
@@ -719,7 +719,7 @@ def python(run_dir: Path, code: str) -> "subprocess.Popen[str]":
 
 AWAITING = """
 import asyncio
-from client import pool
+from racepool import pool
 
 async def main():
     tasks = [asyncio.ensure_future(pool.exec(b"{}")) for _ in range(10)]
@@ -732,12 +732,12 @@ asyncio.run(main())
 @pytest.mark.parametrize(
     "code",
     [
-        "from client import pool; futures = [pool.exec(b'{}') for _ in range(100)]",
-        "from client import ZmqPool; f = ZmqPool().exec(b'{}')",
-        "from client import ZmqPool; ZmqPool().exec(b'{}')",
-        "from client import pool; pool.exec(b'{}'); pool.shutdown(wait=False)",
+        "from racepool import pool; futures = [pool.exec(b'{}') for _ in range(100)]",
+        "from racepool import ZmqPool; f = ZmqPool().exec(b'{}')",
+        "from racepool import ZmqPool; ZmqPool().exec(b'{}')",
+        "from racepool import pool; pool.exec(b'{}'); pool.shutdown(wait=False)",
         AWAITING,
-        "import asyncio\nfrom client import pool\nasync def main():\n    pool.exec(b'{}')\nasyncio.run(main())",
+        "import asyncio\nfrom racepool import pool\nasync def main():\n    pool.exec(b'{}')\nasyncio.run(main())",
     ],
 )
 def test_interpreter_ends_with_tasks_outstanding_and_no_broker(run_dir: Path, code: str) -> None:
@@ -755,7 +755,7 @@ def test_interpreter_says_farewell_for_pools_that_nobody_holds(
 ) -> None:
     broker.on_submit = nothing
 
-    process = python(run_dir, "import sys; from client import ZmqPool; f = ZmqPool().exec(b'{}'); sys.stdin.read()")
+    process = python(run_dir, "import sys; from racepool import ZmqPool; f = ZmqPool().exec(b'{}'); sys.stdin.read()")
     wait_until(lambda: broker.of(Submit))
     out, err = process.communicate("", timeout=BOUND_S)
 
@@ -765,7 +765,7 @@ def test_interpreter_says_farewell_for_pools_that_nobody_holds(
 
 def test_interrupt_ends_a_waiting_program_at_once(broker: FakeBroker, run_dir: Path, wait_until: WaitUntil) -> None:
     broker.on_submit = nothing
-    process = python(run_dir, "from client import pool\nwith pool as p:\n    p.exec(b'{}').result()")
+    process = python(run_dir, "from racepool import pool\nwith pool as p:\n    p.exec(b'{}').result()")
     wait_until(lambda: broker.of(Submit))
 
     process.send_signal(signal.SIGINT)
@@ -780,7 +780,7 @@ def test_interrupt_ends_a_waiting_program_at_once(broker: FakeBroker, run_dir: P
 
 FORK = """
 import os, sys
-from client import PoolForkedError, ZmqPool, pool
+from racepool import PoolForkedError, ZmqPool, pool
 MAKE
 inherited = POOL.exec({"id": "inherited"})
 assert not inherited.done()
@@ -832,18 +832,18 @@ def test_fork_leaves_the_parent_its_tasks_and_the_child_a_pool_of_its_own(
 
 FORK_LOOP = """
 import asyncio, os
-from client import pool
+from racepool import pool
 
 async def one():
     return await pool.exec({"id": "r"})
 
 assert asyncio.run(one()) == "r"
-import client.pool_future
-client.pool_future._mailboxes_lock.acquire()  # as the I/O thread may hold it at this very moment
+import racepool.client.future
+racepool.client.future._mailboxes_lock.acquire()  # as the I/O thread may hold it at this very moment
 child = os.fork()
 if child == 0:
     os._exit(0 if asyncio.run(asyncio.wait_for(one(), 5)) == "r" else 1)
-client.pool_future._mailboxes_lock.release()
+racepool.client.future._mailboxes_lock.release()
 _, status = os.waitpid(child, 0)
 assert asyncio.run(one()) == "r"
 print(os.waitstatus_to_exitcode(status))
@@ -858,8 +858,8 @@ def test_child_awaits_whatever_the_parents_thread_held_at_the_fork(broker: FakeB
 
 
 def test_application_wide_pool_connects_at_its_first_use() -> None:
-    assert isinstance(client.pool, ZmqPool)
-    assert repr(client.pool) == "<ZmqPool not connected yet>"
+    assert isinstance(racepool.pool, ZmqPool)
+    assert repr(racepool.pool) == "<ZmqPool not connected yet>"
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def leave_orphan(race, *, polled_at, previous):
 """
 SUBMIT = """
 import json, sys
-from client import ZmqPool
+from racepool import ZmqPool
 with ZmqPool() as pool:
     pool.wait_for_workers(timeout_s=20)
     print(json.dumps(pool.exec(open(sys.argv[1], "rb").read()).result(10)))
@@ -80,8 +80,11 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
         folder.mkdir()
         for sources, target in stage.copied():
             for source in sources:
-                copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
-                copy(ROOT / source, folder / target if target != "./" else folder)
+                to = folder / target if target != "./" else folder
+                if (ROOT / source).is_dir():
+                    shutil.copytree(ROOT / source, to, symlinks=True)  # the package is links
+                else:
+                    shutil.copy(ROOT / source, to)
     (wheel_line,) = [line for line in BUILD.all("RUN") if line.startswith("pip wheel")]
     python = top / "venv" / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
@@ -91,7 +94,10 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
     run(*pip, "--python", python, "install", "--no-deps", "--ignore-installed", wheel, cwd=top)
     (packages,) = (top / "venv" / "lib").glob("python*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    assert run(python, "-P", "-c", "import client; print(client.__path__[0])", cwd=top).strip() == f"{packages}/client"
+    assert (
+        run(python, "-P", "-c", "import racepool; print(racepool.__path__[0])", cwd=top).strip()
+        == f"{packages}/racepool"
+    )
     return Image(python.parent, top / "workdir")
 
 
@@ -194,7 +200,7 @@ def test_pool_as_process_one_is_healthy_reaps_orphans_and_stops_at_sigterm(
         told = run(image.scripts / "python", "-c", SUBMIT, ROOT / "samples" / "harness.json", cwd=tmp_path, env=env)
         main = main_process(unshare)
         orphan = Path(f"/proc/{main}/root/proc/{json.loads(told)['orphan']}")
-        assert b"client.supervisord" in Path(f"/proc/{main}/cmdline").read_bytes()
+        assert b"racepool.supervision.supervisord" in Path(f"/proc/{main}/cmdline").read_bytes()
         wait_until(lambda: not orphan.exists(), PATIENCE_S)  # a zombie would stay
         os.kill(main, getattr(signal, POOL.last("STOPSIGNAL")))
         wait_until(lambda: not Path(f"/proc/{main}").exists(), PATIENCE_S)

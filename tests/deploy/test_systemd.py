@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.settings import Settings
+from racepool.protocol.settings import Settings
 from tests.deploy.units import PREFIX, SYSTEMD, command, read_unit, seconds
 from tests.programs import required
 from tests.running import ROOT, WaitUntil, state_of

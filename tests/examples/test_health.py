@@ -2,10 +2,10 @@
 
 import pytest
 
-from client import PoolStats
 from examples.service.health import judged
 from examples.service.tally import Tally
-from protocol.stats import BrokerStats, Counters, Distribution
+from racepool import PoolStats
+from racepool.protocol.stats import BrokerStats, Counters, Distribution
 
 TICK_S = 15.0
 FRESH_S = 2.0

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from client import TransformedRace
 from examples.service.store import MemoryStore, SqliteStore, Store
-from protocol.race import RaceData
-from protocol.transformed_race import PreviousAmounts
+from racepool import TransformedRace
+from racepool.races.race import RaceData
+from racepool.races.transform import transform_race
+from racepool.races.transformed_race import PreviousAmounts
 from tests.running import ROOT
-from worker.transform import transform_race
 
 START = datetime(2025, 7, 17, tzinfo=UTC)
 MakeStore = Callable[[], Store]

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from client import ZmqPool
+from racepool import ZmqPool
 from tests.fuzzing import campaign
 from tests.fuzzing.peer import PEERS
 from tests.running import RACEPOOL, Running, environment

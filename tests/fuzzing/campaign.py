@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from random import Random
 
-from protocol.stats import PoolStats
+from racepool.protocol.stats import PoolStats
 from tests.fuzzing.load import INTERVAL_S, Tally
 from tests.fuzzing.peer import PEERS
 from tests.running import ENDS, ROOT, Running

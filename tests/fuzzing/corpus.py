@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 import msgpack
 
-from protocol.messages import (
+from racepool.protocol.messages import (
     FROM_CLIENT,
     FROM_HEARTBEAT,
     FROM_WORKER,

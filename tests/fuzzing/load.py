@@ -11,7 +11,7 @@ from itertools import count
 from select import select
 from typing import Any
 
-from client import PoolFuture, ZmqPool
+from racepool import PoolFuture, ZmqPool
 
 INTERVAL_S = 0.02
 PATIENCE_S = 60.0

@@ -16,8 +16,8 @@ from random import Random
 
 import zmq
 
-from protocol.endpoints import SOCKETS, sockets_in
-from protocol.messages import (
+from racepool.protocol.endpoints import SOCKETS, sockets_in
+from racepool.protocol.messages import (
     TO_WORKER,
     AskStats,
     BadFrameError,
@@ -37,7 +37,7 @@ from protocol.messages import (
     decode,
     encode,
 )
-from protocol.sockets import Context, Socket, dealer, receive
+from racepool.protocol.sockets import Context, Socket, dealer, receive
 from tests.fuzzing.corpus import any_frames, real
 from tests.fuzzing.payloads import HOSTILE
 from tests.fuzzing.strangers import ATTEMPTS

@@ -6,11 +6,11 @@ from typing import Any, get_type_hints
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.actions import SendByValue, SendToClient, SendToWorker
-from broker.core import BrokerCore
-from client.core import ClientCore, Deliver, Fail, Pending, SendTask, Timing
-from client.core import Identity as ClientIdentity
-from protocol.messages import (
+from racepool.broker.actions import SendByValue, SendToClient, SendToWorker
+from racepool.broker.core import BrokerCore
+from racepool.client.core import ClientCore, Deliver, Fail, Pending, SendTask, Timing
+from racepool.client.core import Identity as ClientIdentity
+from racepool.protocol.messages import (
     FROM_CLIENT,
     FROM_HEARTBEAT,
     FROM_WORKER,
@@ -28,10 +28,10 @@ from protocol.messages import (
     Submit,
     Task,
 )
-from protocol.payloads import Parcel
-from protocol.settings import Settings
-from worker.core import Execute, Identity, WorkerCore
-from worker.core import Send as WorkerSend
+from racepool.protocol.parcel import Parcel
+from racepool.protocol.settings import Settings
+from racepool.worker.core import Execute, Identity, WorkerCore
+from racepool.worker.core import Send as WorkerSend
 
 BACKLOG_LIMIT = 3
 EPOCH = Epoch(b"epoch-01")

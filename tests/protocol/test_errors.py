@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from protocol import errors
-from protocol.errors import (
+from racepool.protocol import errors
+from racepool.protocol.errors import (
     BacklogFullError,
     BrokerUnavailableError,
     CrashedAttempt,

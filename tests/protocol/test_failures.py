@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.errors import CrashedAttempt, FieldError
-from protocol.failures import (
+from racepool.protocol.errors import CrashedAttempt, FieldError
+from racepool.protocol.failures import (
     BadPayloadError,
     pack_crashes,
     pack_field_errors,

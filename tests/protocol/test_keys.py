@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from protocol.errors import SettingsError
-from protocol.keys import Role, broker_keys, checked_key, peer_keys, public_key
-from protocol.settings import Settings
+from racepool.protocol.errors import SettingsError
+from racepool.protocol.keys import Role, broker_keys, checked_key, peer_keys, public_key
+from racepool.protocol.settings import Settings
 from tests.key_files import Keyring, key_pair, tcp_endpoints, write_pair
 
 TCP = "tcp://broker.example.org:7000"

@@ -12,9 +12,9 @@ from typing import IO, Any
 
 import pytest
 
-from protocol import logs
-from protocol.logs import Outlet, open_log
-from protocol.settings import Settings
+from racepool.protocol import logs
+from racepool.protocol.logs import Outlet, open_log
+from racepool.protocol.settings import Settings
 
 
 class Pipe:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import messages
-from protocol.messages import (
+from racepool.protocol import messages
+from racepool.protocol.messages import (
     FROM_CLIENT,
     FROM_HEARTBEAT,
     FROM_WORKER,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.processes import cpu_ticks, file_limit, open_files, own_pid, process_state, resident_bytes
+from racepool.protocol.processes import cpu_ticks, file_limit, open_files, own_pid, process_state, resident_bytes
 from tests.running import ROOT, WaitUntil
 
 
@@ -36,7 +36,7 @@ def test_resident_memory_grows_with_what_is_held() -> None:
 
 def test_resident_memory_is_told_without_a_free_descriptor() -> None:
     told = python(
-        "import resource; from protocol.processes import open_files, resident_bytes; resident_bytes();"
+        "import resource; from racepool.protocol.processes import open_files, resident_bytes; resident_bytes();"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 4096)); print(resident_bytes() > 0, open_files() >= 3)"
     )
     assert told == "True True"
@@ -86,7 +86,7 @@ def test_ended_process_has_no_ticks(spinning: subprocess.Popen[bytes], wait_unti
 def test_name_of_a_process_does_not_confuse_the_fields() -> None:
     code = (
         "import ctypes, os; ctypes.CDLL(None).prctl(15, b') T 1 2 (', 0, 0, 0);"
-        "from protocol.processes import cpu_ticks; print(cpu_ticks(os.getpid()))"
+        "from racepool.protocol.processes import cpu_ticks; print(cpu_ticks(os.getpid()))"
     )
 
     assert int(python(code)) >= 0
@@ -94,7 +94,7 @@ def test_name_of_a_process_does_not_confuse_the_fields() -> None:
 
 def test_child_dies_with_its_parent(wait_until: WaitUntil) -> None:
     child = (
-        "from protocol.processes import die_with_parent; die_with_parent();"
+        "from racepool.protocol.processes import die_with_parent; die_with_parent();"
         "print('armed', flush=True); import time; time.sleep(60)"
     )
     parent = (
@@ -113,7 +113,7 @@ def test_file_limit_is_raised_to_what_is_allowed() -> None:
     low = min(soft, 256)
     code = (
         f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({low}, {hard}));"
-        "from protocol.processes import raise_file_limit; raise_file_limit();"
+        "from racepool.protocol.processes import raise_file_limit; raise_file_limit();"
         "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
 
@@ -133,7 +133,7 @@ def test_open_files_are_counted() -> None:
 
 def test_freed_memory_is_given_back() -> None:
     code = (
-        "from protocol.processes import *; ballast = [bytearray(5_000) for _ in range(20_000)];"
+        "from racepool.protocol.processes import *; ballast = [bytearray(5_000) for _ in range(20_000)];"
         "top = ballast.pop(); del ballast; before = resident_bytes(); trim_memory(); print(before - resident_bytes())"
     )
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from protocol.messages import Id
-from protocol.quarantine import (
+from racepool.protocol.messages import Id
+from racepool.protocol.quarantine import (
     HEAD_BYTES,
     LATEST_MS,
     MAX_RUN_TIMEOUT_MS,
@@ -19,7 +19,7 @@ from protocol.quarantine import (
     pack_head,
     unpack_head,
 )
-from protocol.settings import Settings
+from racepool.protocol.settings import Settings
 
 INSTANTS = st.integers(0, LATEST_MS)
 ATTEMPTS = st.builds(LostAttempt, st.text(), st.text(), st.none() | st.integers(0, 64), INSTANTS, INSTANTS)

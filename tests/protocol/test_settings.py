@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from protocol.endpoints import sockets_in, stats_endpoint
-from protocol.errors import SettingsError
-from protocol.settings import Settings, from_command_line, is_supervised, variable
+from racepool.protocol.endpoints import sockets_in, stats_endpoint
+from racepool.protocol.errors import SettingsError
+from racepool.protocol.settings import Settings, from_command_line, is_supervised, variable
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_run_directory_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("protocol.settings.MAX_IPC_PATH_BYTES", 1_000)
+    monkeypatch.setattr("racepool.protocol.settings.MAX_IPC_PATH_BYTES", 1_000)
     assert Settings.load().dir == tmp_path / f"racepool-{os.getuid()}"
 
 
@@ -64,7 +64,7 @@ def test_sockets_lie_in_the_run_directory() -> None:
 def test_relative_run_directory_is_the_same_after_a_change_of_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("protocol.settings.MAX_IPC_PATH_BYTES", 1_000)
+    monkeypatch.setattr("racepool.protocol.settings.MAX_IPC_PATH_BYTES", 1_000)
     monkeypatch.chdir(tmp_path)
 
     assert Settings.load(dir="run").endpoint == f"ipc://{tmp_path}/run/frontend.ipc"
@@ -317,7 +317,7 @@ def test_settings_do_not_change() -> None:
 
 @pytest.fixture
 def directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr("protocol.settings.MAX_IPC_PATH_BYTES", 1_000)
+    monkeypatch.setattr("racepool.protocol.settings.MAX_IPC_PATH_BYTES", 1_000)
     return tmp_path / "run"
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from protocol.codec import pack
-from protocol.messages import Hello, Id
-from protocol.payloads import Parcel
-from protocol.processes import open_files
-from protocol.shared_memory import (
+from racepool.protocol.codec import pack
+from racepool.protocol.messages import Hello, Id
+from racepool.protocol.parcel import Parcel
+from racepool.protocol.processes import open_files
+from racepool.protocol.shared_memory import (
     KEPT_S,
     MAX_KEPT,
     SEGMENT_BYTES,
@@ -292,8 +292,9 @@ def test_segment_that_nobody_closes_leaves_no_descriptor() -> None:
 def test_nothing_is_left_of_a_client_that_was_killed() -> None:
     """Its memory is in no file system, and a reader that had it open is done with it."""
     program = (
-        "import os, sys; from protocol.shared_memory import Segment; from protocol.payloads import Parcel;"
-        "from protocol.messages import Id; s = Segment();"
+        "import os, sys; from racepool.protocol.shared_memory import Segment;"
+        "from racepool.protocol.parcel import Parcel;"
+        "from racepool.protocol.messages import Id; s = Segment();"
         "r = s.reference(Id(bytes(15) + b'x'), Parcel(b'', b'y' * 50_000));"
         "print(r.packed().hex(), flush=True); sys.stdin.read()"
     )

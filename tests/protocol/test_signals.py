@@ -8,7 +8,7 @@ def test_child_of_a_program_that_notes_signals_down_ends_of_them() -> None:
     code = """
 import os, signal, time
 from multiprocessing import get_context
-from protocol.signals import Termination
+from racepool.protocol.signals import Termination
 termination = Termination()
 reader, writer = os.pipe()
 

@@ -19,8 +19,8 @@ from socket import (
 import pytest
 import zmq
 
-from protocol.messages import Payload
-from protocol.sockets import (
+from racepool.protocol.messages import Payload
+from racepool.protocol.sockets import (
     KEEPALIVE_IDLE_S,
     MAX_FRAMES,
     UNACKNOWLEDGED_MS,
@@ -165,7 +165,7 @@ def test_router_tells_what_it_cannot_deliver(pair: Pair) -> None:
 def test_numbers_of_peers_cannot_be_foretold(endpoint: str) -> None:
     """libzmq starts from the same number in every process: who claims one of the next as its name would abort it."""
     code = (
-        "import zmq; from protocol.sockets import *; context = zmq.Context();"
+        "import zmq; from racepool.protocol.sockets import *; context = zmq.Context();"
         f"bound = router(context, {endpoint!r}, send_limit=1, payload_limit=1); peer = dealer(context, {endpoint!r});"
         "peer.send(b'x'); bound.poll(5000); print(receive_from(bound)[0].hex()); context.destroy(linger=0)"
     )

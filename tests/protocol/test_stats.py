@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from protocol.stats import Counters, Distribution, PoolStats
+from racepool.protocol.stats import Counters, Distribution, PoolStats
 
 EMPTY = Distribution(p50=None, p90=None, p99=None, max=None, count=0, sum=0, buckets=[(1.0, 0), (None, 0)])
 

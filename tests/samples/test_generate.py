@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from protocol.race import RaceData
-from protocol.transformed_race import TransformedRace
+from racepool.races.race import RaceData
+from racepool.races.transform import transform_race
+from racepool.races.transformed_race import TransformedRace
 from samples.generate import main, race_day, shipped_samples
-from worker.transform import transform_race
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 NAMES = ["harness.json", "scratched.json", "thoroughbred.json"]

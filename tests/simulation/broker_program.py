@@ -1,4 +1,4 @@
-"""The broker as the simulation runs it: the real core, in turns like those of broker.server."""
+"""The broker as the simulation runs it: the real core, in turns like those of racepool.broker.server."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -6,9 +6,9 @@ from dataclasses import replace
 from math import inf
 from typing import assert_never
 
-from broker import actions as broker_actions
-from broker.core import BrokerCore
-from protocol.messages import (
+from racepool.broker import actions as broker_actions
+from racepool.broker.core import BrokerCore
+from racepool.protocol.messages import (
     Id,
     Ready,
     Stats,
@@ -22,7 +22,7 @@ DRAIN_S = 3.0
 
 
 class BrokerProgram(Program):
-    """One epoch of the broker, in turns like those of broker.server."""
+    """One epoch of the broker, in turns like those of racepool.broker.server."""
 
     def __init__(
         self,

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import assert_never
 
-from client import core as client_core
-from protocol.messages import (
+from racepool.client import core as client_core
+from racepool.protocol.messages import (
     Id,
     Submit,
     Welcome,
 )
-from protocol.shared_memory import SHARE_FROM_BYTES
+from racepool.protocol.shared_memory import SHARE_FROM_BYTES
 from tests.simulation.network import Link, Port
 from tests.simulation.promises import Caller, Wanted
 from tests.simulation.stage import Stage

@@ -12,7 +12,7 @@ from math import inf
 from random import Random
 from typing import Any
 
-from protocol.messages import Message
+from racepool.protocol.messages import Message
 
 DELAYS_S = (0.0002, 0.0002, 0.001, 0.004, 0.03)
 RECONNECT_S = 0.05

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from broker.actions import Action, Quarantine, Report, SendByValue, SendToClient, SendToWorker
-from broker.core import RETURN_S, BrokerCore
-from broker.roster import AWAY_S
-from broker.seconds import MAX_PATIENCE_S, MIN_PATIENCE_S
-from broker.tasks import Client
-from protocol.errors import BacklogFullError, BrokerUnavailableError, PoolError, TaskTimeoutError
-from protocol.failures import unpack_crashes
-from protocol.messages import Answer, Cancel, Id, Outcome, Recall, Reject, Result, Returned, Submit, Task
+from racepool.broker.actions import Action, Quarantine, Report, SendByValue, SendToClient, SendToWorker
+from racepool.broker.core import RETURN_S, BrokerCore
+from racepool.broker.roster import AWAY_S
+from racepool.broker.seconds import MAX_PATIENCE_S, MIN_PATIENCE_S
+from racepool.broker.tasks import Client
+from racepool.protocol.errors import BacklogFullError, BrokerUnavailableError, PoolError, TaskTimeoutError
+from racepool.protocol.failures import unpack_crashes
+from racepool.protocol.messages import Answer, Cancel, Id, Outcome, Recall, Reject, Result, Returned, Submit, Task
 from tests.simulation.network import Clock, Program
 
 ROUNDING_S = 0.002  # timeouts travel in whole milliseconds

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import assert_never
 
-from protocol.messages import (
+from racepool.protocol.messages import (
     Heartbeat,
     Id,
     Message,
@@ -14,12 +14,12 @@ from protocol.messages import (
     Task,
     ToWorker,
 )
-from protocol.settings import Settings
+from racepool.protocol.settings import Settings
+from racepool.worker import core as worker_core
+from racepool.worker import heartbeat
 from tests.simulation.network import Link, Network, Port, Program
 from tests.simulation.promises import Process
 from tests.simulation.stage import Stage
-from worker import core as worker_core
-from worker import heartbeat
 
 UNREADABLE = 0.2  # how often a reference leads nowhere
 

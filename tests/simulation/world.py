@@ -7,10 +7,10 @@ from itertools import count
 from math import inf
 from random import Random
 
-from broker.core import BrokerCore
-from client.core import UNIT_BYTES, Timing
-from protocol.messages import Epoch, Id
-from protocol.settings import Settings
+from racepool.broker.core import BrokerCore
+from racepool.client.core import UNIT_BYTES, Timing
+from racepool.protocol.messages import Epoch, Id
+from racepool.protocol.settings import Settings
 from tests.simulation.broker_program import BrokerProgram
 from tests.simulation.client_program import ClientProgram
 from tests.simulation.network import Clock, Network, Program

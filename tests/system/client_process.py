@@ -5,7 +5,7 @@ import sys
 from concurrent.futures import Future
 from typing import Any
 
-from client import ZmqPool
+from racepool import ZmqPool
 
 
 def main(socket_path: str) -> None:

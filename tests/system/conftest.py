@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 from xprocess import ProcessStarter, XProcess
 
-from client import ZmqPool
+from racepool import ZmqPool
 from tests.running import RACEPOOL, Blocked, Race, Running, StartClient, StartPool, WaitUntil, environment
 
 TOLD_LINES = 60

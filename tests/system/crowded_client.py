@@ -7,8 +7,8 @@ import json
 import sys
 from typing import Any
 
-from client import PoolFuture, ZmqPool
-from protocol.processes import resident_bytes
+from racepool import PoolFuture, ZmqPool
+from racepool.protocol.processes import resident_bytes
 from tests.fuzzing.load import race
 
 

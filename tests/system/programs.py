@@ -20,8 +20,8 @@ PYTHON = [sys.executable, "-W", "error", "-W", "ignore:This process"]  # 3.12 wa
 PRELUDE = r"""
 import asyncio, atexit, os, resource, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor, wait
-from client import BrokerUnavailableError, PoolBrokenError, PoolClosedError, PoolForkedError
-from client import ZmqPool, local_pool, pool
+from racepool import BrokerUnavailableError, PoolBrokenError, PoolClosedError, PoolForkedError
+from racepool import ZmqPool, local_pool, pool
 
 def race(name="echo", race_id="r"):
     return {

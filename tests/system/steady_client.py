@@ -7,7 +7,7 @@ from collections import Counter
 from concurrent.futures import Future
 from typing import Any
 
-from client import ZmqPool
+from racepool import ZmqPool
 
 
 def main(seconds: float, interval_s: float) -> None:

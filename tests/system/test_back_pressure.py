@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from client import BacklogFullError, PoolFuture, PoolStats, ZmqPool
-from client.core import WINDOW_UNITS
+from racepool import BacklogFullError, PoolFuture, PoolStats, ZmqPool
+from racepool.client.core import WINDOW_UNITS
 from tests.running import Blocked, Race, Running, StartClient, StartPool, WaitUntil
 
 pytestmark = pytest.mark.system

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from client import PoolFuture, ZmqPool
+from racepool import PoolFuture, ZmqPool
 from tests.running import Race, Running, StartClient, StartPool, WaitUntil, broker_held_back, frozen
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("at_rest")]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from client import InvalidRaceError, RaceData, TransformedRace, TransformError
-from protocol.stats import PoolStats
+from racepool import InvalidRaceError, RaceData, TransformedRace, TransformError
+from racepool.protocol.stats import PoolStats
 from tests.running import ROOT, SHARED, Race, Running, StartPool, WaitUntil
 
 pytestmark = pytest.mark.system

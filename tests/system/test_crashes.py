@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from client import TaskTimeoutError, WorkerCrashedError
+from racepool import TaskTimeoutError, WorkerCrashedError
 from tests.running import Race, Running, WaitUntil
 
 pytestmark = pytest.mark.system

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from client import PoolFuture, WorkerCrashedError
-from protocol.messages import Id
-from protocol.payloads import pack_request
-from protocol.quarantine import Record, file_of, pack_head
+from racepool import PoolFuture, WorkerCrashedError
+from racepool.protocol.messages import Id
+from racepool.protocol.quarantine import Record, file_of, pack_head
+from racepool.races.payloads import pack_request
 from tests.running import Race, Running, StartPool, WaitUntil, racepool, state_of
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("no_dead_tasks")]

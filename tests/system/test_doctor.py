@@ -16,17 +16,17 @@ from pathlib import Path
 import pytest
 import zmq
 
-from protocol.exits import Exit
-from protocol.keys import Role
-from protocol.messages import Id
-from protocol.quarantine import Record, file_of, pack_head
+from racepool.protocol.exits import Exit
+from racepool.protocol.keys import Role
+from racepool.protocol.messages import Id
+from racepool.protocol.quarantine import Record, file_of, pack_head
 from tests.key_files import Keyring, allowed_file, tcp_endpoints
 from tests.running import RACEPOOL, ROOT, Running, StartPool, WaitUntil, broker_held_back, environment, frozen, racepool
 
 pytestmark = pytest.mark.system
 BOUND_S = 8.0  # of a command whose every probe waits for all of its time
 HOLD_LOCK = (
-    "import sys; from pathlib import Path; from broker.lock import BrokerLock;"
+    "import sys; from pathlib import Path; from racepool.broker.lock import BrokerLock;"
     "lock = BrokerLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
 )
 
@@ -83,7 +83,7 @@ def start_broker() -> Iterator[Callable[[dict[str, str]], int]]:
     started = []
 
     def start(env: dict[str, str]) -> int:
-        command = [sys.executable, "-P", "-m", "broker"]
+        command = [sys.executable, "-P", "-m", "racepool.broker"]
         started.append(subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         assert racepool("wait", "--workers", 0, "--timeout", 20, env=env).returncode == 0
         return started[-1].pid

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from client.exporter.server import STREAMS
+from racepool.commands.exporter.server import STREAMS
 from tests.programs import required
 from tests.running import RACEPOOL, Race, Running, WaitUntil, broker_held_back, environment, frozen, racepool
 from tests.system.exporting import exporting, fetch, fetch_json, started

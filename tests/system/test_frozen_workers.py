@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from client import WorkerCrashedError
+from racepool import WorkerCrashedError
 from tests.running import Race, Running, StartPool, WaitUntil, frozen
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("at_rest")]

@@ -5,7 +5,7 @@ import os
 import pytest
 import zmq
 
-from protocol.messages import (
+from racepool.protocol.messages import (
     TO_CLIENT,
     Answer,
     Hello,
@@ -19,7 +19,7 @@ from protocol.messages import (
     decode,
     encode,
 )
-from protocol.sockets import Context, Socket, dealer
+from racepool.protocol.sockets import Context, Socket, dealer
 from tests.fuzzing import campaign
 from tests.fuzzing.payloads import HOSTILE
 from tests.fuzzing.peer import PEERS

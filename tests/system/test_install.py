@@ -14,7 +14,7 @@ from tests.running import ROOT, WaitUntil
 pytestmark = pytest.mark.system
 USE = """
 import os, signal, sys
-from client import ZmqPool
+from racepool import ZmqPool
 body = open(sys.argv[1], "rb").read()
 with ZmqPool() as pool:
     pool.wait_for_workers(timeout_s=20)
@@ -40,7 +40,10 @@ def run(*command: object, cwd: Path, env: dict[str, str] | None = None) -> subpr
 def test_the_wheel_runs_without_the_clone_or_any_extra(tmp_path: Path, run_dir: Path, wait_until: WaitUntil) -> None:
     run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", tmp_path, ROOT, cwd=tmp_path)
     (wheel,) = tmp_path.glob("racepool-*.whl")
-    page = {f"client/exporter/static/{path.name}" for path in (ROOT / "client" / "exporter" / "static").iterdir()}
+    page = {
+        f"racepool/commands/exporter/static/{path.name}"
+        for path in (ROOT / "commands" / "exporter" / "static").iterdir()
+    }
     assert page
     assert page - set(ZipFile(wheel).namelist()) == set()
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)

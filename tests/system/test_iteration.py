@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from client import BacklogFullError, TransformError
+from racepool import BacklogFullError, TransformError
 from tests.running import ROOT, Race, Running, StartPool, WaitUntil
 
 pytestmark = pytest.mark.system

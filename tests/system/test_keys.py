@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from client import BrokerUnavailableError, SettingsError, TaskTimeoutError, ZmqPool
-from protocol.keys import BROKER, Role
+from racepool import BrokerUnavailableError, SettingsError, TaskTimeoutError, ZmqPool
+from racepool.protocol.keys import BROKER, Role
 from tests.key_files import allowed_file, tcp_endpoints
 from tests.running import RACEPOOL, ROOT, Race, Running, StartPool, WaitUntil, environment, frozen
 

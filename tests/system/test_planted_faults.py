@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.running import ROOT
+from tests.running import ROOMS, ROOT
 from tests.simulation.test_planted_faults import FAULTS as SIMULATED
 from tests.simulation.test_planted_faults import Fault
 
@@ -95,8 +95,8 @@ QUICK = ("requeue-at-the-tail", "ends-of-processes-unheard", "lease-fencing-take
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    for name in ("protocol", "broker", "worker", "client"):
-        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("src", *ROOMS):
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True)
     shutil.copy(ROOT / "supervisord.conf", tmp_path)
     return tmp_path
 
@@ -125,11 +125,12 @@ def test_planted_fault_breaks_a_promise_of_real_processes(name: str, copy: Path,
 
     lab = subprocess.run(
         [
-            sys.executable, "-c", "from client.cli import main; main()", "chaos", "--seed", "1", "--json", figures,
+            sys.executable, "-c", "from racepool.commands.group import main; main()",
+            "chaos", "--seed", "1", "--json", figures,
             "--seconds", str(hunt.seconds), "--every", str(hunt.every_s), "--faults", hunt.kinds,
             "--rate", str(hunt.rate), "--workers", str(hunt.workers),
         ],
-        cwd=copy, env=base | {"PYTHONPATH": str(copy), "TMPDIR": str(folder)}, capture_output=True, text=True,
+        cwd=copy, env=base | {"PYTHONPATH": str(copy / "src"), "TMPDIR": str(folder)}, capture_output=True, text=True,
         timeout=FOUND_WITHIN_S, check=False,
     )  # fmt: skip
 

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import zmq
 
-from client.core import WINDOW_UNITS
-from protocol.messages import TO_CLIENT, Hello, Id, Submit, Welcome, decode, encode
-from protocol.payloads import pack_request
-from protocol.sockets import Context, dealer
-from protocol.stats import PoolStats
+from racepool.client.core import WINDOW_UNITS
+from racepool.protocol.messages import TO_CLIENT, Hello, Id, Submit, Welcome, decode, encode
+from racepool.protocol.sockets import Context, dealer
+from racepool.protocol.stats import PoolStats
+from racepool.races.payloads import pack_request
 from tests.fuzzing.load import race as race_with_digest
 from tests.fuzzing.zmtp import MORE, RawPeer, frame
 from tests.running import ROOT, Race, Running, StartClient, StartPool, WaitUntil

@@ -13,7 +13,7 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-from client.exporter.address import listening_socket
+from racepool.commands.exporter.address import listening_socket
 from tests.programs import required
 from tests.running import RACEPOOL, ROOT, Race, Running, WaitUntil
 from tests.system.exporting import exporting, fetch_json

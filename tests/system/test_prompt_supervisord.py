@@ -47,7 +47,7 @@ def supervised(directory: Path, command: str) -> Iterator["subprocess.Popen[byte
     configuration = directory / "supervisord.conf"
     configuration.write_text(CONFIGURATION.format(directory=directory, command=command))
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "client.supervisord", "--configuration", str(configuration)],
+        [sys.executable, "-P", "-m", "racepool.supervision.supervisord", "--configuration", str(configuration)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -119,7 +119,7 @@ def test_end_reaches_a_program_that_has_only_just_begun(directory: Path, wait_un
 def test_child_can_be_signalled_as_a_group_at_once() -> None:
     code = """
 import os, signal
-from client.supervisord import fork
+from racepool.supervision.supervisord import fork
 pid = fork()
 if pid == 0:
     signal.alarm(20)
@@ -135,7 +135,7 @@ def test_child_ends_with_its_parent_wherever_orphans_go() -> None:
     """Under a subreaper, as `systemd --user` is one, an orphan's parent is not process 1."""
     code = """
 import ctypes, os, signal, sys, time
-from client.supervisord import fork
+from racepool.supervision.supervisord import fork
 ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
 reader, writer = os.pipe()
 parent = os.fork()
@@ -172,7 +172,7 @@ def test_failure_that_may_mend_itself_is_no_wrong_command_line(directory: Path) 
     )
 
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "client.supervisord", "--configuration", str(configuration)],
+        [sys.executable, "-P", "-m", "racepool.supervision.supervisord", "--configuration", str(configuration)],
         stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False, text=True,
     )  # fmt: skip
 

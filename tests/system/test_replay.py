@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from protocol.race import RaceData
+from racepool.races.race import RaceData
 from samples.generate import race_day
 from samples.polls import poll_instants, polls
 from samples.races import invented_race
@@ -26,7 +26,8 @@ pytestmark = pytest.mark.system
 RACES, POLLS = 60, 40
 ONE_BODY = 400_000
 PEAK = (
-    "import re, sys; from pathlib import Path; from client.cli import main; main(sys.argv[1:], standalone_mode=False); "
+    "import re, sys; from pathlib import Path; from racepool.commands.group import main;"
+    " main(sys.argv[1:], standalone_mode=False); "
     "print(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])"
 )
 
@@ -375,8 +376,9 @@ def test_files_of_which_none_is_a_poll_are_told(tmp_path: Path, run_dir: Path) -
 
 
 def test_replay_costs_the_other_commands_nothing() -> None:
-    code = "import sys, client.cli; print([n for n in sys.modules if n.split('.')[0] in ('pyarrow', 'matplotlib')"
-    code += " or n == 'client.replay.session'])"
+    code = "import sys, racepool.commands.group;"
+    code += " print([n for n in sys.modules if n.split('.')[0] in ('pyarrow', 'matplotlib')"
+    code += " or n == 'racepool.commands.replay.session'])"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert found.stdout.strip() == "[]"

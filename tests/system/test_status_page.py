@@ -11,7 +11,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.keys import Keys
 
-from client import WorkerCrashedError
+from racepool import WorkerCrashedError
 from tests.programs import required
 from tests.running import Race, Running, WaitUntil, broker_held_back, frozen
 from tests.system.exporting import exporting, started

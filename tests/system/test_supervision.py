@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from client import PoolFuture, TaskTimeoutError, ZmqPool
+from racepool import PoolFuture, TaskTimeoutError, ZmqPool
 from tests.running import RACEPOOL, Race, Running, WaitUntil, environment, frozen, state_of
 
 pytestmark = pytest.mark.system
@@ -209,7 +209,7 @@ def _restart_s(running: Running, program: str, wait_until: WaitUntil) -> float:
 
 def _watchdog(running: Running) -> int:
     """The watchdog's pid, 0 if it is not there."""
-    return next((pid for pid in _tree(running.dir) if _runs(pid, "client.watchdog")), 0)
+    return next((pid for pid in _tree(running.dir) if _runs(pid, "racepool.supervision.watchdog")), 0)
 
 
 def _tree(directory: Path) -> list[int]:

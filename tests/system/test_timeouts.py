@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from client import PoolFuture, TaskTimeoutError, TransformError, WorkerCrashedError
-from protocol.stats import Counters
+from racepool import PoolFuture, TaskTimeoutError, TransformError, WorkerCrashedError
+from racepool.protocol.stats import Counters
 from tests.running import RACEPOOL, Blocked, Race, Running, WaitUntil, broker_held_back, frozen, state_of
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("at_rest")]

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from protocol.endpoints import SOCKETS
-from protocol.exits import Exit
-from protocol.keys import BROKER
-from protocol.stats import PoolStats
+from racepool.protocol.endpoints import SOCKETS
+from racepool.protocol.exits import Exit
+from racepool.protocol.keys import BROKER
+from racepool.protocol.stats import PoolStats
 from tests.running import RACEPOOL, ROOT, WaitUntil, environment
 
 IP = shutil.which("ip") or ""

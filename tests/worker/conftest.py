@@ -1,21 +1,11 @@
 """A run directory of the test's own, and a broker that the test plays for one worker."""
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.worker.fake_broker import FakeBroker
-
-
-@pytest.fixture
-def run_dir() -> Iterator[Path]:
-    """Short enough for sockets."""
-    made = Path(tempfile.mkdtemp(dir="/tmp"))
-    yield made
-    shutil.rmtree(made)
 
 
 @pytest.fixture

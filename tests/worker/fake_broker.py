@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import zmq
 
-from protocol.messages import (
+from racepool.protocol.messages import (
     FROM_HEARTBEAT,
     FROM_WORKER,
     Epoch,
@@ -30,9 +30,9 @@ from protocol.messages import (
     decode,
     encode,
 )
-from protocol.payloads import pack_request
-from protocol.race import RaceInput
-from protocol.sockets import Context, Socket, receive_from, router
+from racepool.protocol.sockets import Context, Socket, receive_from, router
+from racepool.races.payloads import pack_request
+from racepool.races.race import RaceInput
 
 POLL_MS = 5
 PAYLOAD_LIMIT = 16 << 20

@@ -3,7 +3,7 @@ from math import inf
 
 import pytest
 
-from protocol.messages import (
+from racepool.protocol.messages import (
     Bye,
     Epoch,
     Id,
@@ -18,7 +18,7 @@ from protocol.messages import (
     Welcome,
     Who,
 )
-from worker.core import Execute, Exit, Identity, OpenSession, Report, Send, WorkerCore
+from racepool.worker.core import Execute, Exit, Identity, OpenSession, Report, Send, WorkerCore
 
 ME = Identity(Name("worker-0"), 7, Name("1.0"), 1000)
 EPOCH = Epoch(b"epoch--1")

@@ -8,14 +8,14 @@ from typing import Any
 import msgpack
 import pytest
 
-from protocol.errors import InvalidRaceError, SettingsError
-from protocol.failures import unpack_field_errors, unpack_raised, unpack_size
-from protocol.messages import Outcome
-from protocol.payloads import pack_request, unpack_result
-from protocol.race import RaceData
-from protocol.transformed_race import PreviousAmounts
-from worker.execution import MAX_MESSAGE_CHARS, MAX_TRACEBACK_CHARS, Execution, Transform, load_transform
-from worker.transform import transform_race
+from racepool.protocol.errors import InvalidRaceError, SettingsError
+from racepool.protocol.failures import unpack_field_errors, unpack_raised, unpack_size
+from racepool.protocol.messages import Outcome
+from racepool.races.payloads import pack_request, unpack_result
+from racepool.races.race import RaceData
+from racepool.races.transform import transform_race
+from racepool.races.transformed_race import PreviousAmounts
+from racepool.worker.execution import MAX_MESSAGE_CHARS, MAX_TRACEBACK_CHARS, Execution, Transform, load_transform
 
 AT = datetime(2026, 1, 31, tzinfo=UTC)
 LIMIT = 100_000
@@ -269,10 +269,10 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 
 
 def test_transform_is_found_by_its_path() -> None:
-    assert load_transform("worker.transform:transform_race") is transform_race
+    assert load_transform("racepool.races.transform:transform_race") is transform_race
 
 
-@pytest.mark.parametrize("path", ["", "module", ":function", "module:", "worker.transform.transform_race"])
+@pytest.mark.parametrize("path", ["", "module", ":function", "module:", "racepool.races.transform.transform_race"])
 def test_path_of_another_form_is_refused(path: str) -> None:
     with pytest.raises(SettingsError, match=r"RACEPOOL_TRANSFORM=.*package\.module:function"):
         load_transform(path)
@@ -282,9 +282,9 @@ def test_path_of_another_form_is_refused(path: str) -> None:
     ("path", "words"),
     [
         ("no_such_module_at_all:f", "No module named 'no_such_module_at_all'; install it, or set PYTHONPATH"),
-        ("worker.transform:no_such_function", "no attribute 'no_such_function'"),
-        ("worker.transform:Class.method", r"no attribute 'Class\.method'"),
-        ("worker.transform:__doc__", "is not callable"),
+        ("racepool.races.transform:no_such_function", "no attribute 'no_such_function'"),
+        ("racepool.races.transform:Class.method", r"no attribute 'Class\.method'"),
+        ("racepool.races.transform:__doc__", "is not callable"),
         (".relative:f", "cannot be imported"),
     ],
 )
@@ -300,7 +300,7 @@ def test_what_is_not_there_is_refused_by_name(path: str, words: str) -> None:
         ("def f(:", "SyntaxError"),
         ("raise RuntimeError('at import')", r"RuntimeError\('at import'\)"),
         ("import sys; sys.exit(3)", "SystemExit"),
-        ("from worker import no_such_name", "no_such_name"),
+        ("from racepool.worker import no_such_name", "no_such_name"),
         ("import no_such_dependency", "No module named 'no_such_dependency'"),
         ("1 / 0", "division by zero"),
     ],

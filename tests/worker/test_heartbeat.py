@@ -2,9 +2,9 @@
 
 import pytest
 
-from protocol.messages import Epoch, Id, Pong, ToHeartbeat, Who
-from worker.core import Session
-from worker.heartbeat import Beat, HeartbeatCore, OpenSocket
+from racepool.protocol.messages import Epoch, Id, Pong, ToHeartbeat, Who
+from racepool.worker.core import Session
+from racepool.worker.heartbeat import Beat, HeartbeatCore, OpenSocket
 
 INTERVAL_S, LIVENESS_S = 0.25, 2.0
 EPOCH, LATER_EPOCH = Epoch(b"epoch-01"), Epoch(b"epoch-02")

@@ -11,12 +11,12 @@ from statistics import median
 import pytest
 import zmq
 
-from protocol.messages import Epoch, Heartbeat, Id, Name, Outcome, Task, Welcome
-from protocol.settings import Settings
-from protocol.sockets import Context
+from racepool.protocol.messages import Epoch, Heartbeat, Id, Name, Outcome, Task, Welcome
+from racepool.protocol.settings import Settings
+from racepool.protocol.sockets import Context
+from racepool.worker.core import Identity, Session, WorkerCore
+from racepool.worker.pulse import MainThread, Pulse
 from tests.worker.fake_broker import FakeBroker
-from worker.core import Identity, Session, WorkerCore
-from worker.pulse import MainThread, Pulse
 
 INTERVAL_S = 0.05
 LIVENESS_S = 1.0

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from protocol import VERSION
-from protocol.exits import Exit
-from protocol.messages import (
+from racepool.protocol import VERSION
+from racepool.protocol.exits import Exit
+from racepool.protocol.messages import (
     Bye,
     Epoch,
     Heartbeat,
@@ -33,7 +33,7 @@ from protocol.messages import (
     Who,
     encode,
 )
-from protocol.payloads import unpack_result
+from racepool.races.payloads import unpack_result
 from tests.fuzzing.corpus import any_frames, real
 from tests.running import environment
 from tests.worker.fake_broker import FakeBroker
@@ -61,7 +61,7 @@ class Worker:
         path = {"PYTHONPATH": str(pythonpath)} if pythonpath else {}
         with self._path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "worker", *arguments],
+                [sys.executable, "-P", "-m", "racepool.worker", *arguments],
                 env=environment(directory, **(given | settings)) | path,
                 stdout=log,
                 stderr=log,

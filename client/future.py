@@ -1,0 +1,210 @@
+"""The future of one exec(): a concurrent.futures.Future that can also be awaited."""
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary, ref
+
+from racepool.protocol.errors import PoolForkedError
+
+T = TypeVar("T")
+_LOGGER = logging.getLogger("concurrent.futures")  # where a future's callbacks are told of
+
+
+class PoolFuture(Future[T]):
+    """The result of a task to come.
+
+    A `concurrent.futures.Future`, so `result(timeout)`, `concurrent.futures.wait` and `asyncio.wrap_future` work; and
+    it can be awaited in any event loop, any number of times, also by `asyncio.wait`. Cancelling an asyncio task that
+    awaits it cancels it too; `asyncio.shield` keeps it. `running()` is False until the answer is there. A done-callback
+    runs in the pool's I/O thread: it must be short, and wait for nothing of this pool; what it raises is logged.
+    """
+
+    _done_callbacks: list[Callable[[Future[Any]], object]]
+
+    def __init__(self, withdraw: Callable[[bool], None] | None = None, *, task_id: str | None = None) -> None:
+        """Made by the pool.
+
+        Args:
+            withdraw: `withdraw(kill)` tells the pool that nobody wants the result any more.
+            task_id: the task's name in logs, stats and errors.
+        """
+        super().__init__()
+        self.task_id = task_id
+        self._withdraw = withdraw
+        self._is_at_exit = False
+
+    def cancel(self, *, kill: bool = False) -> bool:
+        """Takes the task back if it is queued, and discards its result if it is running.
+
+        Args:
+            kill: also end the worker process that runs it; supervisord starts another.
+
+        Returns:
+            True, unless the task is answered already.
+        """
+        was_cancelled = self.cancelled()
+        if not super().cancel():
+            return False
+        if self._withdraw is not None and (kill or not was_cancelled):
+            self._withdraw(kill)
+        return True
+
+    def result(self, timeout: float | None = None) -> T:
+        """As of any future; only a daemon thread that asks in the interpreter's last moment waits for its end."""
+        if self._is_at_exit and threading.current_thread().daemon:
+            threading.Event().wait()  # an error would be printed, of a thread that nobody waits for
+        return super().result(timeout)
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        """As of any future; only `asyncio.wait`, which takes us for one of its loop's, is called back in that loop."""
+        if getattr(fn, "__module__", None) == "asyncio.tasks":
+            fn = _InLoop(asyncio.get_running_loop(), fn)
+        super().add_done_callback(fn)
+
+    def remove_done_callback(self, fn: Callable[[Future[T]], object]) -> int:
+        """Takes a callback back; returns how many times it was there. As of asyncio's futures."""
+        with self._condition:
+            before = self._done_callbacks
+            kept = [each for each in before if (each.fn if isinstance(each, _InLoop) else each) != fn]
+            self._done_callbacks = kept
+        return len(before) - len(kept)
+
+    def _invoke_callbacks(self) -> None:
+        """Calls all of them, whatever one raises: the I/O thread serves others, and somebody may await the next one."""
+        interrupt = None
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except BaseException as error:  # also SystemExit, and the CancelledError of another future
+                if isinstance(error, Exception) or threading.current_thread() is not threading.main_thread():
+                    _LOGGER.exception("exception calling callback for %r", self)
+                else:
+                    interrupt = error
+        if interrupt is not None:
+            raise interrupt  # Ctrl-C, for one, is the main thread's business
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self.done():
+            loop = asyncio.get_running_loop()
+            waiter: asyncio.Future[None] = loop.create_future()
+            self.add_done_callback(lambda _: mailbox(loop).put(waiter))
+            try:
+                yield from waiter
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+        if self.cancelled():
+            raise asyncio.CancelledError
+        return self.result()
+
+    def resolve(self, result: T | None, error: BaseException | None) -> None:
+        """Sets the outcome, unless it was cancelled. For the pool's I/O thread."""
+        if self.set_running_or_notify_cancel():
+            self._withdraw = None  # holds the engine, which holds descriptors
+            if error is None:
+                self.set_result(result)  # type: ignore[arg-type]  # without an error the result is one
+            else:
+                self.set_exception(error)
+
+    def disown(self, about: str) -> None:
+        """In a forked child: fails, without a word to the parent's event loops. Its locks may be held by no one.
+
+        Args:
+            about: how the error names the task.
+        """
+        self.fail_silently(PoolForkedError(f"{about} belongs to the parent process; call exec() again here"))
+
+    def fail_at_exit(self, error: BaseException) -> None:
+        """Fails for whoever else runs at the interpreter's end; daemon threads are left in silence."""
+        self._is_at_exit = True
+        self.fail_silently(error)
+
+    def fail_silently(self, error: BaseException) -> None:
+        """Fails for who asks from now on. Who waits already waits on, and nobody is called."""
+        self._condition = threading.Condition()
+        self._done_callbacks.clear()
+        self._waiters.clear()
+        with suppress(InvalidStateError):  # it is done
+            self.set_exception(error)
+
+
+def failed(error: Exception) -> PoolFuture[Any]:
+    """A future that has failed already."""
+    future: PoolFuture[Any] = PoolFuture()
+    future.set_exception(error)
+    return future
+
+
+@dataclass(frozen=True, slots=True)
+class _InLoop:
+    """A callback that has to run in its event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    fn: Callable[[Future[Any]], object]
+
+    def __call__(self, future: Future[Any]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+            self.loop.call_soon_threadsafe(self.fn, future)
+
+
+class _Mailbox:
+    """Wakes the waiters of one event loop, many at a time: one call into the loop serves all that came since."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = ref(loop)  # a strong one would keep the loop, its own key, alive for ever
+        self._waiters: list[asyncio.Future[None]] = []
+        self._is_called = False
+        self._lock = threading.Lock()
+
+    def put(self, waiter: asyncio.Future[None]) -> None:
+        with self._lock:
+            self._waiters.append(waiter)
+            if self._is_called:
+                return
+            self._is_called = True
+        loop = self._loop()
+        if loop is not None:
+            try:
+                loop.call_soon_threadsafe(self._deliver)
+            except RuntimeError:  # the loop is closed: nobody waits there any more, and to keep a waiter keeps the loop
+                self._take()
+
+    def _take(self) -> list[asyncio.Future[None]]:
+        with self._lock:
+            waiters, self._waiters = self._waiters, []
+            self._is_called = False
+        return waiters
+
+    def _deliver(self) -> None:
+        for waiter in self._take():
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+_mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = WeakKeyDictionary()
+_mailboxes_lock = threading.Lock()
+
+
+def mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
+    """The one of this loop."""
+    with _mailboxes_lock:
+        found = _mailboxes.get(loop)
+        if found is None:
+            found = _mailboxes[loop] = _Mailbox(loop)
+        return found
+
+
+def _after_fork() -> None:
+    """In the child: these locks may be held by no one, and no loop of the parent's runs here."""
+    global _mailboxes, _mailboxes_lock
+    _mailboxes, _mailboxes_lock = WeakKeyDictionary(), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,154 @@
+"""`racepool chaos`: the crash lab for whoever wants to see it. Everything heavy is imported when it runs."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from secrets import randbelow
+from typing import Any
+
+import click
+
+from racepool.commands.chaos.kinds import KINDS, Kind, UnknownKindError, chosen
+from racepool.protocol.exits import Exit
+from racepool.protocol.settings import MAX_SECONDS
+
+SEEDS = 10**6
+PLAIN_EVERY = 10
+INTERRUPTED = 130
+
+
+_WIDTH = max(map(len, KINDS))
+_LINES = [f"  {name:{_WIDTH}}  {kind.about}" for name, kind in KINDS.items()]
+_TABLE = "\n".join(["\b", "Kinds of faults:", *_LINES])  # click leaves a paragraph that begins so as it is
+
+
+class _Kinds(click.ParamType[tuple[Kind, ...]]):
+    name = "kinds"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> tuple[Kind, ...]:  # noqa: ANN401  # as click has it
+        try:
+            return tuple(chosen(value))
+        except UnknownKindError as error:
+            self.fail(str(error), param, context)
+
+
+def _writable(_context: click.Context, _param: click.Parameter, path: Path | None) -> Path | None:
+    """Says before the run, which takes its time, that nothing can be written there."""
+    if path is not None:
+        try:
+            path.open("ab").close()
+        except OSError as error:
+            raise click.BadParameter(f"{path}: {error.strerror}") from None
+    return path
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command(epilog=_TABLE)
+@click.option("--seconds", type=click.FloatRange(5, MAX_SECONDS), default=30.0, show_default=True, help="Of load.")
+@click.option("--rate", type=click.FloatRange(1, 1_000), default=40.0, show_default=True, help="Submissions a second.")
+@click.option(
+    "--every",
+    "every_s",
+    type=click.FloatRange(0.2, 3_600),
+    default=1.5,
+    show_default=True,
+    help="Seconds from fault to fault, on average.",
+)
+@click.option(
+    "--faults",
+    "kinds",
+    type=_Kinds(),
+    default="all",
+    show_default=True,
+    help="Kinds, such as worker-kill,broker-kill or all,-poison.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="The same seed, the same schedule. [default: a new one]")
+@click.option("--transform", metavar="M:F", help="Yours, as package.module:function. [default: RACEPOOL_TRANSFORM]")
+@click.option("--workers", type=click.IntRange(2, 64), default=3, show_default=True, help="How many worker processes.")
+@click.option("--json", "json_file", type=_FILE, callback=_writable, help="Write all figures there.")
+@click.option("--plot", "picture", type=_FILE, callback=_writable, help="Draw memory over time (PNG).")
+@click.option("--keep", is_flag=True, help="Keep the run directory though nothing broke.")
+@click.pass_context
+def chaos(  # noqa: PLR0913  # options are arguments
+    context: click.Context,
+    *,
+    seconds: float,
+    rate: float,
+    every_s: float,
+    kinds: tuple[Kind, ...],
+    seed: int | None,
+    transform: str | None,
+    workers: int,
+    json_file: Path | None,
+    picture: Path | None,
+    keep: bool,
+) -> None:
+    """Break a private pool under load in every way there is, and see whether it keeps its promises.
+
+    Workers, broker, supervisord and clients are killed and frozen, races hang or end their workers, rubbish comes in
+    through every socket. Each result is held against the right one, which was computed before. Exits with 0 if nothing
+    broke, else with 1; then logs and records are kept. Ctrl-C ends it early, and shows what was seen.
+    """
+    from racepool.commands.chaos import lab, plot, report  # noqa: PLC0415  # `racepool --help` is to start at once
+    from racepool.commands.chaos.plan import Plan  # noqa: PLC0415
+    from racepool.commands.extras import require  # noqa: PLC0415
+
+    try:
+        if picture is not None:
+            require("matplotlib", extra="plot", purpose="--plot")
+        plan = Plan(randbelow(SEEDS) if seed is None else seed, seconds, rate, kinds, every_s, workers)
+        with _progress() as say:
+            findings = lab.Lab(plan, transform, say).run(keep=keep)
+    except lab.LabError as error:
+        click.echo(f"racepool: {error}", err=True)
+        context.exit(Exit.FAILURE)
+    screen = _screen()
+    screen.print(report.report(findings, plain=not screen.is_terminal), soft_wrap=not screen.is_terminal)
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.figures(findings), indent=2) + "\n", encoding="utf-8")
+    if picture is not None:
+        plot.plot(findings, picture)
+    if keep and findings.holds:
+        click.echo(f"logs and records are in {findings.directory}")
+    if not findings.holds:
+        context.exit(Exit.FAILURE)
+    if not findings.is_whole:
+        context.exit(INTERRUPTED)
+
+
+def _screen() -> Any:  # noqa: ANN401  # rich is imported late
+    from rich.console import Console  # noqa: PLC0415
+
+    screen = Console()
+    return screen if screen.is_terminal else Console(width=200)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """One line that changes, on a terminal; off it, a line when something else is said, or every ten seconds."""
+    if sys.stderr.isatty():
+        from rich.console import Console  # noqa: PLC0415
+
+        with Console(stderr=True).status("") as status:
+            yield status.update
+        return
+    yield _Plain()
+
+
+class _Plain:
+    """Counts are said seldom, news at once."""
+
+    def __init__(self) -> None:
+        self._said_at = -PLAIN_EVERY
+
+    def __call__(self, line: str) -> None:
+        counted = line.partition(" of ")[0].strip()
+        if counted.isdecimal():
+            if int(counted) < self._said_at + PLAIN_EVERY:
+                return
+            self._said_at = int(counted)
+        click.echo(line, err=True)

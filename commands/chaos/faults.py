@@ -1,0 +1,254 @@
+"""How each kind of fault is done. A fault that travels in a race is the business of the client that submits it."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Protocol
+
+from racepool.commands.chaos.injection import Hit, Injection
+from racepool.commands.chaos.load import Orders
+from racepool.commands.chaos.plan import STEADY_CLIENTS, Plan, steady
+from racepool.commands.chaos.processes import Process, died_at, processes_of, signalled
+from racepool.protocol.settings import Settings
+
+TARGET_S: Final = 3.0
+BURST_S: Final = 8.0
+VICTIM_TASKS: Final = 150
+VICTIM_SLEEP_S: Final = 0.1  # what is not dropped with its client would be seen at work for long
+SLOW_TASKS: Final = 40
+POLL_S: Final = 0.02
+FROZEN_TOGETHER: Final = ("supervisord", "watchdog", "broker", "worker", "stutterer", "client")
+
+
+class Ground(Protocol):
+    """What a fault is done to."""
+
+    plan: Plan
+    settings: Settings
+    stop: threading.Event
+
+    def start_client(self, orders: Orders) -> "subprocess.Popen[bytes]":
+        """A client of its own, at work."""
+
+    def start_program(self, command: list[str]) -> "subprocess.Popen[bytes]":
+        """Any program, in the lab's environment."""
+
+    def has_joined(self, name: str) -> bool:
+        """Whether a worker of this name, started as such a program, has found the broker."""
+
+    def start_supervisord(self) -> None:
+        """Another one, when the last has ended."""
+
+    def pid_of_client(self, name: str) -> int | None:
+        """None if there is no such client."""
+
+    @property
+    def records(self) -> Path:
+        """Where clients write their records."""
+
+
+def inject(ground: Ground, injection: Injection) -> None:
+    """Does the fault from its beginning to its end; `injection` tells what was done."""
+    _WAYS[injection.name](ground, injection)
+
+
+def _of(ground: Ground, *programs: str) -> list[Process]:
+    return [process for process in processes_of(ground.settings.dir) if process.program in programs]
+
+
+def _found(ground: Ground, program: str, name: str = "") -> Process | None:
+    """The process of that name, else any such process that is not frozen; waits for one for a while."""
+    deadline = time.monotonic() + TARGET_S
+    while not ground.stop.is_set() and time.monotonic() < deadline:
+        upright = [process for process in _of(ground, program) if process.state != "T"]
+        named = [process for process in upright if process.name == name] or upright
+        if named:
+            return named[0]
+        ground.stop.wait(POLL_S)
+    return None
+
+
+def _hit(injection: Injection, process: Process | None, number: signal.Signals) -> Hit | None:
+    """Signals it and notes that."""
+    at = time.monotonic()
+    if process is None or not signalled(process.pid, number):
+        injection.missed = "nobody was there to be hit"
+        return None
+    injection.at = at if not injection.hits else injection.at
+    hit = Hit(at, process.pid, process.name)
+    injection.hits.append(hit)
+    return hit
+
+
+def _kill(program: str) -> Callable[[Ground, Injection], None]:
+    def way(ground: Ground, injection: Injection) -> None:
+        _hit(injection, _found(ground, program, f"worker-{injection.fault.target}"), signal.SIGKILL)
+
+    return way
+
+
+def _kill_all_workers(ground: Ground, injection: Injection) -> None:
+    for process in _of(ground, "worker"):
+        _hit(injection, process, signal.SIGKILL)
+    injection.missed = "" if injection.hits else injection.missed
+
+
+def _freeze(program: str) -> Callable[[Ground, Injection], None]:
+    def way(ground: Ground, injection: Injection) -> None:
+        hit = _hit(injection, _found(ground, program, f"worker-{injection.fault.target}"), signal.SIGSTOP)
+        if hit is not None:
+            ground.stop.wait(injection.fault.lasts_s)
+            hit.until = injection.until = time.monotonic()
+            signalled(hit.pid, signal.SIGCONT)
+
+    return way
+
+
+def _freeze_for_good(program: str) -> Callable[[Ground, Injection], None]:
+    def way(ground: Ground, injection: Injection) -> None:
+        hit = _hit(injection, _found(ground, program, f"worker-{injection.fault.target}"), signal.SIGSTOP)
+        if hit is None:
+            return
+        patience_s = injection.fault.kind.rest_s
+        deadline = hit.at + patience_s
+        while hit.died_at is None and not ground.stop.is_set() and time.monotonic() < deadline:
+            hit.died_at = died_at(hit.pid, POLL_S * 10)
+        if hit.died_at is None and not ground.stop.is_set():
+            injection.troubles.append(f"{hit.name} (pid {hit.pid}) was frozen, and nobody ended it in {patience_s:g} s")
+            signalled(hit.pid, signal.SIGKILL)
+
+    return way
+
+
+def _freeze_pool(ground: Ground, injection: Injection) -> None:
+    """Whoever is frozen last, and let go first, has the others' silence to judge."""
+    frozen = [process for process in _of(ground, *FROZEN_TOGETHER) if process.state != "T"]
+    hits = [hit for process in frozen if (hit := _hit(injection, process, signal.SIGSTOP)) is not None]
+    ground.stop.wait(injection.fault.lasts_s)
+    injection.until = time.monotonic()
+    for hit in hits:
+        hit.until = injection.until
+        signalled(hit.pid, signal.SIGCONT)
+    injection.missed = "" if hits else injection.missed
+
+
+def _stutter(ground: Ground, injection: Injection) -> None:
+    """Its end is a loss like any other worker's."""
+    name = f"stutterer-{injection.fault.number}"
+    child = ground.start_program([sys.executable, "-P", "-m", "racepool.commands.chaos.stutterer", "--name", name])
+    deadline = time.monotonic() + BURST_S
+    while not ground.has_joined(name) and time.monotonic() < deadline and not ground.stop.is_set():
+        time.sleep(POLL_S)
+    ground.stop.wait(injection.fault.lasts_s)
+    hit = Hit(time.monotonic(), child.pid, name)
+    child.kill()
+    child.wait()
+    injection.hits.append(hit)
+    injection.until = hit.at
+
+
+def _kill_client(ground: Ground, injection: Injection) -> None:
+    """One that has just submitted more than the workers can have done."""
+    fault = injection.fault
+    orders = Orders(
+        ground.plan, f"victim-{fault.number}", ground.records, burst=(fault.number, VICTIM_TASKS, VICTIM_SLEEP_S)
+    )
+    injection.client = orders.name
+    child = ground.start_client(orders)
+    deadline = time.monotonic() + BURST_S
+    while _line_count(orders.file) < VICTIM_TASKS and time.monotonic() < deadline and not ground.stop.is_set():
+        time.sleep(POLL_S)
+    injection.at = time.monotonic()
+    child.kill()
+    if _line_count(orders.file) < VICTIM_TASKS:
+        injection.missed = f"it had not submitted its tasks within {BURST_S:g} s"
+
+
+def _line_count(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return path.read_bytes().count(b'["Submitted"')
+    return 0
+
+
+def _freeze_client(ground: Ground, injection: Injection) -> None:
+    """The last of the steady ones: the first carries faults, and is to be in time."""
+    name = injection.client = steady(STEADY_CLIENTS - 1)
+    pid = ground.pid_of_client(name)
+    process = next((each for each in _of(ground, "client") if each.pid == pid), None)
+    hit = _hit(injection, process, signal.SIGSTOP)
+    if hit is not None:
+        ground.stop.wait(injection.fault.lasts_s)
+        hit.until = injection.until = time.monotonic()
+        signalled(hit.pid, signal.SIGCONT)
+
+
+def _slow_client(ground: Ground, injection: Injection) -> None:
+    fault = injection.fault
+    name = injection.client = f"slow-{fault.number}"
+    burst = (fault.number, SLOW_TASKS, 0.0)
+    dawdle_s = fault.lasts_s / SLOW_TASKS
+    ground.start_client(Orders(ground.plan, name, ground.records, burst=burst, dawdle_s=dawdle_s))
+    ground.stop.wait(fault.lasts_s)
+    injection.until = time.monotonic()
+
+
+def _kill_supervisord(ground: Ground, injection: Injection) -> None:
+    supervisord = _of(ground, "supervisord")
+    children = _of(ground, "broker", "worker")
+    for process in supervisord:
+        _hit(injection, process, signal.SIGKILL)
+    injection.hits += [Hit(injection.at, process.pid, process.name) for process in children]
+    ground.stop.wait(injection.fault.lasts_s)
+    old = {hit.pid for hit in injection.hits}
+    injection.troubles += [
+        f"{process} outlived its supervisord" for process in _of(ground, "broker", "worker") if process.pid in old
+    ]
+    injection.until = time.monotonic()
+    if not ground.stop.is_set():
+        ground.start_supervisord()
+
+
+def _rubbish(ground: Ground, injection: Injection) -> None:
+    fault = injection.fault
+    command = [sys.executable, "-P", "-m", "racepool.commands.chaos.rubbish", str(fault.number), str(fault.lasts_s)]
+    child = ground.start_program(command)
+    injection.hits.append(Hit(injection.at, child.pid))  # a changed byte may make it a worker
+    while child.poll() is None and not ground.stop.is_set():
+        ground.stop.wait(POLL_S)
+    injection.until = time.monotonic()
+    if child.poll():
+        injection.missed = f"the program that sends it ended with {child.returncode}"
+
+
+def _remove_sockets(ground: Ground, injection: Injection) -> None:
+    injection.at = time.monotonic()
+    for path in ground.settings.dir.glob("*.ipc"):
+        path.unlink(missing_ok=True)
+
+
+_WAYS: Final[dict[str, Callable[[Ground, Injection], None]]] = {
+    "worker-kill": _kill("worker"),
+    "workers-kill-all": _kill_all_workers,
+    "worker-freeze-short": _freeze("worker"),
+    "worker-freeze": _freeze("worker"),
+    "worker-freeze-calm": _freeze("worker"),
+    "worker-freeze-for-good": _freeze_for_good("worker"),
+    "broker-kill": _kill("broker"),
+    "broker-freeze": _freeze("broker"),
+    "broker-freeze-for-good": _freeze_for_good("broker"),
+    "pool-freeze": _freeze_pool,
+    "stutter": _stutter,
+    "client-kill": _kill_client,
+    "client-freeze": _freeze_client,
+    "client-slow": _slow_client,
+    "supervisord-freeze": _freeze("supervisord"),
+    "supervisord-kill": _kill_supervisord,
+    "watchdog-kill": _kill("watchdog"),
+    "garbage": _rubbish,
+    "sockets-removed": _remove_sockets,
+}

@@ -1,0 +1,251 @@
+"""The life of a lab: a private pool is started, the truth found, load and faults let loose, and what is left judged."""
+
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from racepool.commands.chaos.faults import inject
+from racepool.commands.chaos.injection import Injection
+from racepool.commands.chaos.load import Orders
+from racepool.commands.chaos.measurement import measure
+from racepool.commands.chaos.memory import Memory
+from racepool.commands.chaos.plan import STEADY_CLIENTS, Fault, Plan, steady
+from racepool.commands.chaos.quiet import UnfitTransformError, find_truth
+from racepool.commands.chaos.stage import Stage
+from racepool.commands.chaos.verdict import Ending, Evidence, Invariant, verdict
+from racepool.commands.chaos.watch import Watch
+from racepool.commands.chaos.witness import Witness
+from racepool.protocol.endpoints import sockets_in
+from racepool.protocol.settings import Settings
+
+QUEUE_TIMEOUT_S: Final = 30.0
+RUN_TIMEOUT_S: Final = 10.0
+HEARTBEAT_S: Final = 0.25
+LIVENESS_S: Final = 2.0
+MAX_ATTEMPTS: Final = 3
+START_S: Final = 30.0
+TURN_S: Final = 0.1
+SAY_S: Final = 1.0
+SETTLE_S: Final = 10.0
+STUCK_S: Final = 6.0
+LONGEST_S: Final = QUEUE_TIMEOUT_S + 2 * MAX_ATTEMPTS * (RUN_TIMEOUT_S + LIVENESS_S)
+
+
+class LabError(Exception):
+    """The lab could not begin; the text says why."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a lab found out.
+
+    Attributes:
+        seconds: how long the load lasted.
+        is_whole: whether it came to its end; else it was interrupted.
+    """
+
+    plan: Plan
+    transform: str
+    directory: Path
+    begins_at: float
+    seconds: float
+    is_whole: bool
+    evidence: Evidence
+    memory: Memory
+    invariants: list[Invariant]
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing broke."""
+        return not any(invariant.broken for invariant in self.invariants)
+
+
+def lab_settings(workers: int) -> Settings:
+    """Of a lab's pool: timeouts that are short, and everything that a fault's length depends on, fixed."""
+    directory = Path(tempfile.gettempdir()) / f"racepool-chaos-{uuid4().hex[:8]}"
+    return Settings.load(
+        dir=directory, **sockets_in(directory), workers=workers, heartbeat_interval=HEARTBEAT_S, liveness=LIVENESS_S,
+        max_attempts=MAX_ATTEMPTS, queue_timeout=QUEUE_TIMEOUT_S, run_timeout=RUN_TIMEOUT_S, log_level="info",
+        log_format="json",
+    )  # fmt: skip
+
+
+class Lab:
+    """One run. `run` leaves no process, and the run directory only if something broke or it is to be kept.
+
+    Args:
+        plan: what is to happen.
+        transform: the user's, as package.module:function; None = what RACEPOOL_TRANSFORM says, else the money flow.
+        say: takes a line about how things stand, every second.
+    """
+
+    def __init__(self, plan: Plan, transform: str | None, say: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._say = say
+        self._faults = plan.faults()
+        self._settings = lab_settings(plan.workers)
+        self._settings.private_dir()
+        self._watch = Watch(self._settings, self._faults)
+        self._stage = Stage(plan, self._settings, self._watch.harms, transform)
+        self._threads: list[threading.Thread] = []
+
+    def run(self, *, keep: bool = False) -> Findings:
+        """The whole life. An interruption (Ctrl-C, SIGTERM) ends it early, and what was seen until then is judged.
+
+        Raises:
+            LabError: the pool did not start, or no truth can be had of the transform.
+        """
+        is_kept, ending = keep, None
+        try:
+            with _terminated_as_interrupted():
+                self._start()
+                is_kept = True
+                try:
+                    self._work()
+                    ending = self._settle()
+                except KeyboardInterrupt:
+                    self._say("interrupted")
+            findings = self._judge(ending)
+            is_kept = keep or not findings.holds
+        except UnfitTransformError as error:
+            is_kept = keep
+            raise LabError(str(error)) from None
+        finally:
+            self._stage.end()
+            self._watch.close()
+            if not is_kept:
+                shutil.rmtree(self._settings.dir, ignore_errors=True)
+        return findings
+
+    # --- its life -----------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._say("starting a private pool")
+        self._stage.start_supervisord()
+        deadline = time.monotonic() + START_S
+        alarms = self._watch.journal.alarms
+        while not self._stage.is_full():
+            self._watch.look()
+            if alarms or time.monotonic() >= deadline:
+                raise LabError("the pool did not start: " + "; ".join(alarms or ["its workers were not ready in time"]))
+            time.sleep(TURN_S)
+
+    def _work(self) -> None:
+        watch = self._watch
+        self._say("computing the right answers on the quiet pool")
+        truth = find_truth(self._settings, self._plan, self._stage.transform, watch.journal, watch.look)
+        watch.journal.workers_of = None
+        watch.witness = Witness(truth, self._faults)
+        watch.begins_at = time.monotonic() + SAY_S
+        watch.start()
+        for client in range(STEADY_CLIENTS):
+            self._stage.start_client(Orders(self._plan, steady(client), self._stage.records, client, watch.begins_at))
+        waiting = [fault for fault in self._faults if not fault.kind.verb]
+        while self._elapsed_s() < self._plan.seconds:
+            while waiting and waiting[0].at_s <= self._elapsed_s():
+                self._begin(waiting.pop(0))
+            self._turn()
+
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._watch.begins_at
+
+    def _begin(self, fault: Fault) -> None:
+        injection = self._watch.injections[fault.number] = Injection(fault, time.monotonic())
+        thread = threading.Thread(target=self._inject, args=(injection,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _inject(self, injection: Injection) -> None:
+        try:
+            inject(self._stage, injection)
+        except Exception as error:  # noqa: BLE001  # in a thread; the report tells it
+            injection.missed = f"it could not be done: {error!r}"
+
+    def _turn(self) -> None:
+        began_at = time.monotonic()
+        self._watch.look()
+        self._tell()
+        time.sleep(max(0.0, began_at + TURN_S - time.monotonic()))
+
+    def _tell(self) -> None:
+        witness = self._watch.witness
+        assert witness is not None  # noqa: S101  # there is load
+        elapsed_s = self._elapsed_s()
+        self._say(
+            f"{max(0.0, elapsed_s):3.0f} of {self._plan.seconds:.0f} s: {witness.counts['execs']} execs, "
+            f"{witness.counts['right']} right, {sum(witness.errors.values())} errors that were asked for, "
+            f"{len(witness.failed)} others, {len(witness.open)} open; {len(self._watch.injections)} faults"
+        )
+
+    # --- its end ------------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> Ending:
+        """Waits until everything is resolved and the pool is whole, for as long as the faults may have set it back."""
+        began_at = busy_at = time.monotonic()
+        while (now := time.monotonic()) < began_at + LONGEST_S:
+            self._turn()
+            state = self._stage.state()
+            busy_at = busy_at if state.is_idle else now
+            if any(thread.is_alive() for thread in self._threads):
+                continue
+            if self._stage.are_clients_done():
+                overdue_at = max([began_at, *(each.over_at for each in self._watch.injections.values())]) + SETTLE_S
+                if not state.missing or now > overdue_at:
+                    break
+            elif now > busy_at + STUCK_S:
+                break  # the pool has nothing to do, and yet somebody waits
+        waited_s = time.monotonic() - began_at
+        missing = self._stage.state().missing
+        surplus = self._stage.surplus()
+        deadline = time.monotonic() + SETTLE_S
+        while surplus and time.monotonic() < deadline:
+            time.sleep(TURN_S)
+            surplus = self._stage.surplus()
+        return Ending(waited_s, tuple(missing), tuple(surplus))
+
+    def _judge(self, ending: Ending | None) -> Findings:
+        watch = self._watch
+        self._stage.stop.set()
+        for thread in self._threads:
+            thread.join(SETTLE_S)
+        watch.stop()
+        watch.look()
+        seconds = min(self._elapsed_s(), self._plan.seconds)
+        injections = [watch.injections[number] for number in sorted(watch.injections)]
+        noticed = measure(injections, watch.journal)
+        growth = list(watch.memory.growth(seconds))
+        witness = watch.witness or Witness([], self._faults)
+        evidence = Evidence(self._settings, witness, watch.journal, injections, noticed, growth, ending)
+        return Findings(
+            plan=self._plan,
+            transform=self._stage.transform,
+            directory=self._settings.dir,
+            begins_at=watch.begins_at,
+            seconds=seconds,
+            is_whole=ending is not None,
+            evidence=evidence,
+            memory=watch.memory,
+            invariants=verdict(evidence),
+        )
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM is taken as Ctrl-C is."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

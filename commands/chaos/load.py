@@ -1,0 +1,152 @@
+"""A client of the lab, as a program: submits by its plan and writes down what became of each task.
+
+`python -P -m racepool.commands.chaos.load ORDERS`, with the orders as JSON. It ends when everything is
+resolved, or when the lab ends, which holds the other end of its standard input.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from racepool import PoolFuture, ZmqPool
+from racepool.commands.chaos.plan import Fault, Plan, Submission
+from racepool.commands.chaos.races import POLLED_AT, RACES, body, harmful, lab_race
+from racepool.commands.chaos.records import Record, Resolved, Submitted, outcome_of, to_line
+from racepool.protocol.errors import PoolError
+
+ABANDONED = 3
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What one client is to do.
+
+    Attributes:
+        name: of the client, and of its file in `records`.
+        client: which of the steady ones it is.
+        begins_at: the instant from which the plan counts, by the clock that all processes of this host share.
+        burst: of one that is there for a fault: its number, how many tasks, how long a worker sleeps over each.
+        dawdle_s: how long it takes over each answer.
+    """
+
+    plan: Plan
+    name: str
+    records: Path
+    client: int = 0
+    begins_at: float = 0.0
+    burst: tuple[int, int, float] | None = None
+    dawdle_s: float = 0.0
+
+    def to_text(self) -> str:
+        """As an argument of a command line."""
+        return json.dumps(vars(self) | {"plan": self.plan.to_wire(), "records": str(self.records)})
+
+    @classmethod
+    def from_text(cls, text: str) -> "Orders":
+        """Reads what `to_text` wrote."""
+        wire = json.loads(text)
+        return cls(**wire | {"plan": Plan.from_wire(wire["plan"]), "records": Path(wire["records"])})
+
+    def submissions(self) -> Iterator[Submission]:
+        """What to submit, in order."""
+        return self.plan.burst(*self.burst) if self.burst else self.plan.load(self.client)
+
+    @property
+    def file(self) -> Path:
+        """Where its records go."""
+        return self.records / f"{self.name}.ndjson"
+
+
+class Load:
+    """One client at work. Results are looked at in a thread of their own, to take no time of the pool's."""
+
+    def __init__(self, orders: Orders, pool: ZmqPool) -> None:
+        self._orders = orders
+        self._pool = pool
+        self._races = [lab_race(orders.plan.seed, index) for index in range(RACES)]
+        self._bodies = [body(race) for race in self._races]
+        self._faults = orders.plan.faults()
+        self._file = os.open(orders.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._resolved: SimpleQueue[tuple[int, float, Future[Any]] | None] = SimpleQueue()
+        self._open = threading.Semaphore(0)
+
+    def run(self) -> None:
+        """Submits everything in time, and returns when everything is resolved."""
+        writer = threading.Thread(target=self._write_resolved)
+        writer.start()
+        count = 0
+        for count, submission in enumerate(self._orders.submissions(), 1):
+            time.sleep(max(0.0, self._orders.begins_at + submission.at_s - time.monotonic()))
+            self._submit(count, submission)
+        for _ in range(count):
+            self._open.acquire()
+        self._resolved.put(None)
+        writer.join()
+
+    def _submit(self, n: int, submission: Submission) -> None:
+        fault = None if submission.fault is None else self._faults[submission.fault]
+        run_timeout_s = self._run_timeout_s(fault)
+        at = time.monotonic()
+        try:
+            future = self._pool.exec(
+                self._body(submission, fault), polled_at=POLLED_AT, run_timeout_s=run_timeout_s or None
+            )
+        except PoolError as error:
+            future = PoolFuture()
+            future.set_exception(error)
+        self._write(
+            Submitted(self._orders.name, n, at, future.task_id or "", submission.race, run_timeout_s, submission.fault)
+        )
+        future.add_done_callback(partial(self._on_done, n))
+
+    def _body(self, submission: Submission, fault: Fault | None) -> bytes:
+        race = self._races[submission.race]
+        if submission.sleeps_s:
+            return body(harmful(race, "sleep", str(submission.sleeps_s), 0))
+        if fault is None:
+            return self._bodies[submission.race]
+        return body(harmful(race, fault.kind.verb, str(fault.lasts_s or ""), fault.number))
+
+    @staticmethod
+    def _run_timeout_s(fault: Fault | None) -> float:
+        """A race that never ends is not waited for longer than its fault lasts; 0 = the setting."""
+        return fault.lasts_s if fault is not None and fault.kind.verb == "spin" else 0.0
+
+    def _on_done(self, n: int, future: "Future[Any]") -> None:
+        self._resolved.put((n, time.monotonic(), future))
+        time.sleep(self._orders.dawdle_s)
+
+    def _write_resolved(self) -> None:
+        while (resolved := self._resolved.get()) is not None:
+            n, at, future = resolved
+            self._write(Resolved(self._orders.name, n, at, *outcome_of(future)))
+            self._open.release()
+
+    def _write(self, record: Record) -> None:
+        os.write(self._file, to_line(record))
+
+
+def _end_with_the_lab() -> None:
+    while os.read(sys.stdin.fileno(), 1):  # not through a buffer, whose lock would abort the interpreter at its end
+        pass
+    os._exit(ABANDONED)
+
+
+def main() -> None:
+    """Does what the first argument orders."""
+    threading.Thread(target=_end_with_the_lab, daemon=True).start()
+    with ZmqPool() as pool:
+        Load(Orders.from_text(sys.argv[1]), pool).run()
+
+
+if __name__ == "__main__":
+    main()

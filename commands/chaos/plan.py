@@ -1,0 +1,164 @@
+"""What will happen: the same seed gives the same faults and the same load. Knows no process, socket or clock."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final, Self
+
+from racepool.commands.chaos.kinds import KINDS, Kind
+from racepool.commands.chaos.races import HEAVY, LIGHT
+
+LEAD_S: Final = 1.5
+CALM_S: Final = 1.0
+LOOK_S: Final = 0.25
+LEAST_GAP_S: Final = 0.01
+BURST: Final = 20
+BURST_LEAD_S: Final = 0.03
+HEAVY_CHANCE: Final = 0.1
+STEADY_CLIENTS: Final = 2
+
+
+def steady(client: int) -> str:
+    """The name of the nth steady client."""
+    return f"steady-{client}"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: instants in seconds from the start of the load.
+
+    Attributes:
+        number: from 0, in the order of the instants; also the seed of what is random within the fault.
+        target: which worker or client, if the kind has a choice.
+    """
+
+    number: int
+    at_s: float
+    kind: Kind
+    target: int
+    lasts_s: float
+
+    @property
+    def calm_at_s(self) -> float:
+        """When the pool is whole again, at the latest."""
+        return self.at_s + self.lasts_s + self.kind.rest_s
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One exec() of a client's plan.
+
+    Attributes:
+        fault: the number of the fault that travels in it, if one does.
+        sleeps_s: how long its worker is to sleep over it.
+    """
+
+    at_s: float
+    race: int
+    fault: int | None = None
+    sleeps_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is to happen, as functions of a few figures.
+
+    Attributes:
+        seconds: how long the load lasts.
+        rate: submissions a second of all steady clients together, on average, beside a burst at each fault.
+        every_s: how far apart faults begin, on average, as far as those that go on let another begin.
+    """
+
+    seed: int
+    seconds: float
+    rate: float
+    kinds: tuple[Kind, ...]
+    every_s: float
+    workers: int
+
+    def faults(self) -> list[Fault]:
+        """Faults at random instants; each kind has its turn before any has a second one.
+
+        While none of those may begin that have not had their turn, others do that are over before what they wait for.
+        A fault that would outlast the load is not begun.
+        """
+        random = Random(f"{self.seed}/faults")  # noqa: S311  # no secret
+        faults: list[Fault] = []
+        bag: list[Kind] = []
+        at_s = LEAD_S + random.expovariate(1 / self.every_s) / 2
+        while self.kinds and at_s < self.seconds - CALM_S:
+            bag = bag or random.sample(self.kinds, len(self.kinds))
+            drawn = [self._drawn(random, len(faults), at_s, kind) for kind in bag]
+            in_time = [fault for fault in drawn if fault.at_s + fault.lasts_s <= self.seconds - CALM_S]
+            calm_at_s = max((fault.calm_at_s for fault in faults), default=0.0)
+            others = random.sample(self.kinds, len(self.kinds))
+            short = [
+                each
+                for each in (self._drawn(random, len(faults), at_s, kind) for kind in others)
+                if each.calm_at_s < calm_at_s
+            ]
+            fault = next((each for each in (*in_time, *short) if _may_begin(each, faults)), None)
+            if fault is not None:
+                bag = [kind for kind in bag if kind is not fault.kind]
+                faults.append(fault)
+                at_s += max(LEAST_GAP_S, random.expovariate(1 / self.every_s))
+            else:
+                bag = bag if in_time else []  # what is left of it lasts too long; others may fit in
+                at_s += LOOK_S
+        return faults
+
+    def _drawn(self, random: Random, number: int, at_s: float, kind: Kind) -> Fault:
+        target = random.randrange(self.workers)
+        return Fault(number, round(at_s, 3), kind, target, round(random.uniform(*kind.lasts_s), 3))
+
+    def load(self, client: int) -> Iterator[Submission]:
+        """A steady client's submissions in order; the first client carries the faults that travel in a race."""
+        random = Random(f"{self.seed}/load/{client}")  # noqa: S311  # no secret
+        waiting = deque(self.faults())
+        gap_s = STEADY_CLIENTS / self.rate
+        at_s = random.expovariate(1 / gap_s)
+        while at_s < self.seconds:
+            while waiting and waiting[0].at_s - BURST_LEAD_S <= at_s:
+                yield from _around(waiting.popleft(), client, random)
+            yield Submission(at_s, _race(random))
+            at_s += random.expovariate(1 / gap_s)
+
+    def burst(self, fault: int, count: int, sleeps_s: float) -> Iterator[Submission]:
+        """What a client submits that is there for one fault: all at once."""
+        random = Random(f"{self.seed}/burst/{fault}")  # noqa: S311  # no secret
+        for _ in range(count):
+            yield Submission(0.0, random.randrange(LIGHT), sleeps_s=sleeps_s)
+
+    def to_wire(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return vars(self) | {"kinds": [kind.name for kind in self.kinds]}
+
+    @classmethod
+    def from_wire(cls, wire: dict[str, Any]) -> Self:
+        """Reads what `to_wire` wrote."""
+        return cls(**wire | {"kinds": tuple(KINDS[name] for name in wire["kinds"])})
+
+
+def _may_begin(fault: Fault, earlier: Sequence[Fault]) -> bool:
+    return not any(_clash(fault, other) for other in earlier if other.calm_at_s > fault.at_s)
+
+
+def _clash(fault: Fault, other: Fault) -> bool:
+    """Whether one has taken what the other avoids, or both would freeze the same worker."""
+    if fault.kind.hits_one_worker and other.kind.hits_one_worker and fault.target == other.target:
+        return True
+    return bool(fault.kind.takes & other.kind.avoids or other.kind.takes & fault.kind.avoids)
+
+
+def _around(fault: Fault, client: int, random: Random) -> Iterator[Submission]:
+    """A burst just before it, so that it meets a pool that has something to lose; and the race that it travels in."""
+    for index in range(0 if fault.kind.is_calm else BURST):
+        if fault.kind.verb and client == 0 and index == BURST // 2:
+            yield Submission(fault.at_s - BURST_LEAD_S, random.randrange(LIGHT), fault.number)
+        yield Submission(fault.at_s - BURST_LEAD_S, _race(random))
+
+
+def _race(random: Random) -> int:
+    """Mostly light ones, as races are."""
+    return LIGHT + random.randrange(HEAVY) if random.random() < HEAVY_CHANCE else random.randrange(LIGHT)

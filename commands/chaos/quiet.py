@@ -1,0 +1,81 @@
+"""The truth: each race of the lab computed on the quiet pool, twice, by different workers."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from racepool.client.future import PoolFuture
+from racepool.client.zmq_pool import ZmqPool
+from racepool.commands.chaos.journal import Journal
+from racepool.commands.chaos.plan import Plan
+from racepool.commands.chaos.races import POLLED_AT, RACES, body, lab_race
+from racepool.commands.chaos.records import OK, outcome_of
+from racepool.commands.chaos.witness import Truth
+from racepool.protocol.settings import Settings
+
+ROUNDS: Final = 10
+LOGGED_S: Final = 5.0
+POLL_S: Final = 0.05
+PURE_OUTCOMES: Final = (OK, "TransformError", "InvalidRaceError", "PayloadTooLargeError")
+
+
+class UnfitTransformError(Exception):
+    """No truth can be had of this transform; the text says why."""
+
+
+def find_truth(
+    settings: Settings, plan: Plan, transform: str, journal: Journal, look: Callable[[], None]
+) -> list[Truth]:
+    """How each race ends.
+
+    Args:
+        settings: of a pool where nothing else happens; each round is a client's of its own.
+        plan: of the lab.
+        transform: how an error names it.
+        journal: of that pool; says who worked on what.
+        look: brings it up to date.
+
+    Raises:
+        UnfitTransformError: two workers gave different answers, one failed in a way that is no answer, or all raised.
+    """
+    found: dict[int, Truth] = {}
+    seen_by: dict[int, set[str]] = {index: set() for index in range(RACES)}
+    runs = 0
+    while runs < ROUNDS and (todo := _unsure(seen_by, runs, min(plan.workers, 2))):
+        with ZmqPool.of(settings) as pool:
+            futures = {index: pool.exec(body(lab_race(plan.seed, index)), polled_at=POLLED_AT) for index in todo}
+            truths = {index: _settled(future, transform) for index, future in futures.items()}
+        for index, truth in truths.items():
+            if found.setdefault(index, truth) != truth:
+                raise UnfitTransformError(
+                    f"{transform} is not pure: race {index} of seed {plan.seed} ended differently when run again "
+                    f"({found[index].outcome} {found[index].digest[:12]}, then {truth.outcome} {truth.digest[:12]}); "
+                    "a task whose worker died runs again, so each run must give the same result"
+                )
+        for index, workers_of_it in _workers(futures, journal, look).items():
+            seen_by[index] |= workers_of_it
+        runs += 1
+    if all(truth.outcome != OK for truth in found.values()):
+        raise UnfitTransformError(f"{transform} raises at every race of the lab: {found[0].outcome}")
+    return [found[index] for index in range(RACES)]
+
+
+def _unsure(seen_by: dict[int, set[str]], runs: int, wanted: int) -> Sequence[int]:
+    return [index for index, names in seen_by.items() if runs < 2 or len(names) < wanted]
+
+
+def _settled(future: PoolFuture[Any], transform: str) -> Truth:
+    outcome, digest, message = outcome_of(future)
+    if outcome not in PURE_OUTCOMES:
+        raise UnfitTransformError(f"{transform} gives no answer on a quiet pool: {outcome}: {message}")
+    return Truth(outcome, digest)
+
+
+def _workers(futures: dict[int, PoolFuture[Any]], journal: Journal, look: Callable[[], None]) -> dict[int, set[str]]:
+    """Who worked on each; nobody where the log does not say so in time."""
+    known = journal.workers_of if journal.workers_of is not None else {}
+    deadline = time.monotonic() + LOGGED_S
+    while any(future.task_id not in known for future in futures.values()) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        look()
+    return {index: known.get(future.task_id or "", set()) for index, future in futures.items()}

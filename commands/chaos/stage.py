@@ -1,0 +1,149 @@
+"""A lab's own pool and programs: what it starts, how it finds them in the end, and how it ends them all."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from racepool.client.monitoring import fetch_stats
+from racepool.commands.chaos.load import Orders
+from racepool.commands.chaos.plan import Plan
+from racepool.commands.chaos.processes import end_all, processes_of
+from racepool.protocol.errors import PoolError
+from racepool.protocol.settings import Settings, variable
+from racepool.supervision.configuration import child_environment, supervisord_command, write_configuration
+
+DEFAULT_TRANSFORM = "racepool.races.transform:transform_race"
+ASK_S = 1.0
+
+
+@dataclass(frozen=True)
+class State:
+    """How the pool looks at one moment.
+
+    Attributes:
+        missing: what is not as in a pool at rest, as text.
+        is_idle: all workers are there, and none has anything to do.
+    """
+
+    missing: tuple[str, ...]
+    is_idle: bool
+
+
+class Stage:
+    """A private supervisord with broker and workers, and clients beside it.
+
+    Args:
+        plan: of the lab.
+        settings: of the pool.
+        harms: where the workers' saboteur notes what it does.
+        transform: the user's; None = what RACEPOOL_TRANSFORM says, else the money flow.
+    """
+
+    def __init__(self, plan: Plan, settings: Settings, harms: Path, transform: str | None) -> None:
+        self.plan = plan
+        self.settings = settings
+        self.stop = threading.Event()
+        environment = {
+            name: value for name, value in child_environment(settings).items() if not name.startswith("SUPERVISOR_")
+        }
+        self.transform = transform or environment.get(variable("transform")) or DEFAULT_TRANSFORM
+        self._environment = environment | {
+            variable("transform"): "racepool.commands.chaos.saboteur:transform",
+            variable("chaos_transform"): self.transform,
+            variable("chaos_harms"): str(harms),
+        }
+        self._configuration = write_configuration(settings, owner_pid=os.getpid())
+        self._supervisord: subprocess.Popen[bytes] | None = None
+        self._clients: dict[str, subprocess.Popen[bytes]] = {}
+        self.records.mkdir(mode=0o700)
+
+    @property
+    def records(self) -> Path:
+        """Where clients write their records."""
+        return self.settings.dir / "records"
+
+    def start_client(self, orders: Orders) -> "subprocess.Popen[bytes]":
+        """A client of its own, at work."""
+        child = self.start_program([sys.executable, "-P", "-m", "racepool.commands.chaos.load", orders.to_text()])
+        self._clients[orders.name] = child
+        return child
+
+    def start_program(self, command: list[str]) -> "subprocess.Popen[bytes]":
+        """Any program, in the lab's environment; its standard input ends with the lab."""
+        with self._program_log.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603  # our own interpreter and modules
+                command, env=self._environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def has_joined(self, name: str) -> bool:
+        """Whether a worker of this name, started as such a program, has found the broker."""
+        return f'"worker":"{name}","event":"broker_found"'.encode() in self._program_log.read_bytes()
+
+    @property
+    def _program_log(self) -> Path:
+        return self.settings.dir / "log" / "programs.log"
+
+    def start_supervisord(self) -> None:
+        """Another one, when the last has ended."""
+        if self._supervisord is not None:
+            self._supervisord.wait()
+        self._supervisord = subprocess.Popen(  # noqa: S603  # our own interpreter and file
+            supervisord_command(self._configuration), env=self._environment, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+    def pid_of_client(self, name: str) -> int | None:
+        """None if there is no such client."""
+        client = self._clients.get(name)
+        return None if client is None or client.poll() is not None else client.pid
+
+    def is_full(self) -> bool:
+        """Whether all workers are ready."""
+        try:
+            return fetch_stats(self.settings, ASK_S).total_workers == self.settings.workers
+        except PoolError:
+            return False
+
+    def are_clients_done(self) -> bool:
+        """Whether each has ended."""
+        return all(client.poll() is not None for client in self._clients.values())
+
+    def state(self) -> State:
+        """How the pool looks."""
+        try:
+            stats = fetch_stats(self.settings, ASK_S)
+        except PoolError as error:
+            return State((str(error),), is_idle=False)
+        there = {worker.name for worker in stats.workers}
+        processes = {process.name: str(process) for process in processes_of(self.settings.dir)}
+        names = [f"worker-{index}" for index in range(self.settings.workers)]
+        absent = [
+            f"{processes.get(name, f'{name} (no process)')} is not in the pool" for name in names if name not in there
+        ]
+        absent += [] if "watchdog" in processes else ["there is no watchdog"]
+        busy = stats.total_workers - stats.idle_workers
+        at_work = [f"{busy} workers are at work, on {stats.in_flight} tasks"] if busy or stats.in_flight else []
+        waiting = [f"{stats.queue_depth} tasks wait"] if stats.queue_depth else []
+        return State((*absent, *at_work, *waiting), is_idle=not absent and not at_work)
+
+    def surplus(self) -> list[str]:
+        """Processes that should not be there: a second one of a name, a child that somebody left, a lab's worker."""
+        found = [process for process in processes_of(self.settings.dir) if process.program not in ("client", "rubbish")]
+        counts = Counter(process.name for process in found)
+        return [str(each) for each in found if counts[each.name] > 1 or each.program == "stutterer"]
+
+    def end(self) -> None:
+        """Leaves no process, whatever state it is in."""
+        self.stop.set()
+        for client in self._clients.values():
+            client.kill()
+        if self._supervisord is not None:
+            self._supervisord.kill()  # its children die with it
+            self._supervisord.wait()
+        end_all(self.settings.dir)
+        for client in self._clients.values():
+            client.wait()

@@ -1,0 +1,328 @@
+"""Which promises held: what the witness saw, the journal and the injections, held against each other. Pure."""
+
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from racepool.commands.chaos.injection import Injection
+from racepool.commands.chaos.journal import Entry, Journal
+from racepool.commands.chaos.kinds import CRASHED, EXPIRED, OVERRAN
+from racepool.commands.chaos.measurement import (
+    NOISE_S,
+    SILENCE_FACTOR,
+    SLACK_S,
+    Noticed,
+    blind_spans,
+    detection_bound_s,
+)
+from racepool.commands.chaos.memory import Growth
+from racepool.commands.chaos.records import Resolved, Submitted
+from racepool.commands.chaos.witness import Life, Witness, named
+from racepool.protocol.settings import Settings
+
+BROKER_ENDS_ITSELF_S: Final = 12.0
+VANISHED_S: Final = 1.5
+FROZEN_FACTOR: Final = 5.0  # of the liveness, after which a broker kills a frozen worker that it knew
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """One promise: what was looked at, and each time that it was broken, as text."""
+
+    promise: str
+    checked: str
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the pool was found in the end.
+
+    Attributes:
+        waited_s: for it to be whole.
+        missing: what was not whole after that, as text.
+        surplus: processes that should not have been there, as text.
+        left: processes of the lab that did not end, as text.
+    """
+
+    waited_s: float = 0.0
+    missing: tuple[str, ...] = ()
+    surplus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that there is to judge; `ending` is None of a run that was cut short."""
+
+    settings: Settings
+    witness: Witness
+    journal: Journal
+    injections: Sequence[Injection]
+    noticed: Sequence[Noticed]
+    growth: Sequence[Growth]
+    ending: Ending | None
+
+    def bound_s(self, run_timeout_s: float, restarts: int = 0) -> float:
+        """Within how many seconds an exec resolves at the latest, see docs/limits.md."""
+        settings = self.settings
+        attempt_s = (run_timeout_s or settings.run_timeout) + SILENCE_FACTOR * settings.liveness
+        return settings.queue_timeout + (1 + restarts) * settings.max_attempts * attempt_s
+
+    def hits(self, *, frozen_only: bool = False) -> set[int]:
+        """The processes that a fault may have cost the pool."""
+        return {
+            hit.pid
+            for injection in self.injections
+            if injection.fault.kind.costs_worker and (not frozen_only or "freeze" in injection.name)
+            for hit in injection.hits
+        }
+
+
+def verdict(evidence: Evidence) -> list[Invariant]:
+    """Every promise, in the order in which they matter."""
+    witness, journal, ending = evidence.witness, evidence.journal, evidence.ending
+    execs = witness.counts["execs"]
+    unexplained, wrong = _failures(evidence)
+    found = [
+        Invariant("no exec called back twice", f"{execs} execs", tuple(witness.twice)),
+        Invariant("every result was right", f"{witness.counts['right']} results", tuple(wrong)),
+        Invariant("errors came only where a fault explains them", _expected(evidence), tuple(unexplained)),
+        Invariant("every exec resolved in time", _longest(evidence), tuple(_late(evidence))),
+        Invariant("tasks were assigned in the order of submission", *_order(evidence)),
+        Invariant("a killed client's queued tasks were dropped", *_vanished(evidence)),
+        Invariant("nobody was taken for lost without a cause", *_losses(evidence)),
+        Invariant("a pause of the broker was nobody's silence", *_pauses(evidence)),
+        Invariant("each loss was noticed in time", *_detections(evidence)),
+        Invariant("the counters added up", f"{witness.samples} samples", tuple(witness.books)),
+        Invariant("no program failed of itself", f"{len(journal.entries)} entries", tuple(_failed_programs(evidence))),
+        Invariant("the frozen were replaced, and nobody outlived supervisord", *_troubles(evidence)),
+    ]
+    if ending is not None:
+        open_execs = [f"{named(*key)} (race {each.race})" for key, each in _unresolved(evidence)]
+        waited = f"after {ending.waited_s:.1f} s"
+        found += [
+            Invariant("every exec resolved", f"{execs} execs", tuple(open_execs)),
+            Invariant("the pool was whole again", waited, ending.missing),
+            Invariant("no process was left over", waited, ending.surplus),
+        ]
+    grown = tuple(
+        f"{each.program}: {each.early_kb:,.0f} to {each.late_kb:,.0f} KiB"
+        for each in evidence.growth
+        if not each.is_flat
+    )
+    looked = ", ".join(each.program for each in evidence.growth) or "the run was too short to tell"
+    return [*found, Invariant("memory stayed flat", looked, grown)]
+
+
+# --- execs ------------------------------------------------------------------------------------------------------------
+
+
+def _failures(evidence: Evidence) -> tuple[list[str], list[str]]:
+    """Errors that nothing explains, and results that are wrong."""
+    deaths = _Deaths(evidence)
+    unexplained, wrong = [], []
+    for submitted, resolved in evidence.witness.failed:
+        about = f"{named(submitted.client, submitted.n)} (race {submitted.race}, task {submitted.task_id})"
+        if resolved.digest:
+            wrong.append(f"{about} has another result than on the quiet pool")
+        elif not deaths.explain(submitted, resolved):
+            unexplained.append(f"{about}: {resolved.outcome}: {resolved.message}")
+    return unexplained, wrong
+
+
+class _Deaths:
+    """The deaths of tasks' workers, by task."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._max_attempts = evidence.settings.max_attempts
+        self._hits = evidence.hits()
+        self._frozen = evidence.hits(frozen_only=True)
+        self._of_task: defaultdict[str, list[Entry]] = defaultdict(list)
+        for entry in evidence.journal.of("worker_lost"):
+            self._of_task[str(entry.fields.get("task_id"))].append(entry)
+
+    def explain(self, submitted: Submitted, resolved: Resolved) -> bool:
+        """Whether injected faults ended the workers of all its attempts, or froze the one that ran out of time."""
+        deaths = self._of_task[submitted.task_id]
+        if resolved.outcome == CRASHED:
+            return sum(death.pid in self._hits for death in deaths) >= self._max_attempts
+        if resolved.outcome == OVERRAN:
+            return any(death.pid in self._frozen and death.fields.get("reason") == "run_timeout" for death in deaths)
+        return False
+
+
+def expected_errors(evidence: Evidence) -> Counter[str]:
+    """Errors that a fault asked for or explains, by outcome."""
+    deaths = _Deaths(evidence)
+    explained = Counter(
+        end.outcome for each, end in evidence.witness.failed if not end.digest and deaths.explain(each, end)
+    )
+    return evidence.witness.errors + explained
+
+
+def _expected(evidence: Evidence) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(expected_errors(evidence).items())) or "no errors"
+
+
+def _longest(evidence: Evidence) -> str:
+    longest = max(evidence.witness.longest, default=None)
+    took = "" if longest is None else f"the longest took {longest.took_s:.1f} s, "
+    return f"{took}the bound is {evidence.bound_s(0.0):.0f} s"
+
+
+def late(evidence: Evidence) -> list[Life]:
+    """Those that took longer than is promised, and than their client stood still or dawdled besides."""
+    restarts = sorted(each.at for each in evidence.journal.of("broker_started"))
+    found = []
+    for life in evidence.witness.longest:
+        submitted = life.submitted
+        count = bisect_right(restarts, life.ended_at) - bisect_left(restarts, submitted.at)
+        own_s = sum(
+            injection.fault.lasts_s for injection in evidence.injections if injection.client == submitted.client
+        )
+        if life.took_s > evidence.bound_s(submitted.run_timeout_s, count) + own_s:
+            found.append(life)
+    return found
+
+
+def _late(evidence: Evidence) -> Iterator[str]:
+    for life in late(evidence):
+        yield f"{named(life.submitted.client, life.submitted.n)} took {life.took_s:.1f} s"
+
+
+def _unresolved(evidence: Evidence) -> list[tuple[tuple[str, int], Submitted]]:
+    killed = {injection.client for injection in evidence.injections if injection.name == "client-kill"}
+    return [(key, each) for key, each in evidence.witness.open.items() if each.client not in killed]
+
+
+def unresolved_count(evidence: Evidence) -> int:
+    """Of clients that were not killed."""
+    return len(_unresolved(evidence))
+
+
+def _order(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
+    """By epoch and client: first assignments come in order, and nobody goes before an older task that was given back.
+
+    An epoch whose log has gaps tells nothing.
+    """
+    broken: list[str] = []
+    checked = 0
+    expired = {(each.client, each.n) for _, each in evidence.witness.failed if each.outcome == EXPIRED}
+    for has_gaps, moves in zip(evidence.journal.has_gaps, evidence.journal.moves, strict=True):
+        first: dict[str, int] = {}
+        back: defaultdict[str, set[int]] = defaultdict(set)
+        seen: set[str] = set()
+        for move in () if has_gaps else moves:
+            client, n = evidence.witness.exec_of.get(move.task_id, ("", 0))
+            if move.is_back:
+                back[client] |= {n} - {each for of, each in expired if of == client}
+            elif client:
+                back[client].discard(n)
+                older = max((each for each in back[client] if each < n), default=0)
+                if move.task_id not in seen:
+                    older = max(older, first.get(client, 0) if n < first.get(client, 0) else 0)
+                    first[client] = max(n, first.get(client, 0))
+                if older:
+                    broken.append(f"{named(client, n)} and {older} changed places")
+                seen.add(move.task_id)
+                checked += 1
+    return f"{checked} assignments", tuple(broken)
+
+
+def _vanished(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
+    """Tasks of a client that was killed are not begun any more when its silence has been noticed."""
+    patience_s = evidence.settings.liveness + VANISHED_S
+    absent = blind_spans(evidence.injections, evidence.journal)
+    gone = {
+        each.client: each.at
+        for each in evidence.injections
+        if each.name == "client-kill"
+        and not each.missed
+        and not any(begin < each.at + patience_s and end > each.at for begin, end in absent)
+    }
+    begun = Counter(
+        client
+        for moves in evidence.journal.moves
+        for move in moves
+        if (client := evidence.witness.exec_of.get(move.task_id, ("", 0))[0]) in gone
+        and not move.is_back
+        and move.at > gone[client] + patience_s
+    )
+    broken = [
+        f"{count} tasks of {client} were begun {patience_s:g} s after its death and later"
+        for client, count in begun.items()
+    ]
+    return f"{len(gone)} killed clients", tuple(broken)
+
+
+# --- workers and programs ---------------------------------------------------------------------------------------------
+
+
+def _losses(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
+    """No fault loses a message between a broker and a worker that both live on, so nothing explains `out_of_step`."""
+    hits = evidence.hits()
+    losses = list(evidence.journal.of("worker_lost"))
+    broken = [
+        f"{entry.worker} (pid {entry.pid}) was lost by {entry.fields.get('reason')}, which no fault explains"
+        for entry in losses
+        if entry.pid not in hits or entry.fields.get("reason") == "out_of_step"
+    ]
+    return f"{len(losses)} losses", tuple(broken)
+
+
+def _pauses(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
+    """A broker that stood still gives everybody the liveness anew."""
+    pauses = [entry.at for entry in evidence.journal.of("broker_paused")]
+    broken = [
+        f"{entry.worker} (pid {entry.pid}) was called silent {entry.at - at:.2f} s after the broker's own pause"
+        for entry in evidence.journal.of("worker_lost", "worker_silent")
+        if entry.event == "worker_silent" or entry.fields.get("reason") == "silence"
+        for at in pauses
+        if 0 <= entry.at - at < evidence.settings.liveness - SLACK_S
+    ]
+    return f"{len(pauses)} pauses", tuple(broken)
+
+
+def _detections(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
+    broken, checked = [], 0
+    for noticed in evidence.noticed:
+        bound_s = detection_bound_s(noticed, evidence.settings.liveness)
+        if bound_s is None or noticed.detection_s is None or noticed.is_clouded:
+            continue
+        checked += 1
+        if noticed.detection_s > bound_s:
+            broken.append(f"{noticed.kind}: {noticed.how} after {noticed.detection_s:.2f} s, promised {bound_s:g} s")
+    return f"{checked} losses", tuple(broken)
+
+
+def _failed_programs(evidence: Evidence) -> Iterator[str]:
+    removals = [injection.at for injection in evidence.injections if injection.name == "sockets-removed"]
+    yield from evidence.journal.alarms
+    for entry in evidence.journal.of("broker_failed", "broker_refused"):
+        if not any(0 <= entry.at - at <= BROKER_ENDS_ITSELF_S for at in removals):
+            yield f"{entry.event}: {entry.fields.get('reason') or entry.fields.get('exception', '')}"
+
+
+def _troubles(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
+    troubles = [trouble for injection in evidence.injections for trouble in injection.troubles]
+    troubles += _overdue(evidence)
+    done: Iterable[Injection] = (
+        each for each in evidence.injections if each.name.endswith(("for-good", "supervisord-kill"))
+    )
+    return f"{sum(not each.missed for each in done)} cases", tuple(troubles)
+
+
+def _overdue(evidence: Evidence) -> Iterator[str]:
+    """Frozen workers that the broker lost by their silence, and has not killed in its time."""
+    bound_s = FROZEN_FACTOR * evidence.settings.liveness + NOISE_S
+    absent = blind_spans(evidence.injections, evidence.journal)
+    silent = [entry for entry in evidence.journal.of("worker_lost") if entry.fields.get("reason") == "silence"]
+    for injection in evidence.injections:
+        for hit in injection.hits if injection.name == "worker-freeze-for-good" else ():
+            died_at = hit.at if hit.died_at is None else hit.died_at
+            is_clouded = any(begin < died_at and end > hit.at for begin, end in absent)
+            was_missed = any(entry.pid == hit.pid and entry.at > hit.at for entry in silent)
+            if was_missed and died_at > hit.at + bound_s and not is_clouded:
+                yield f"{hit.name} (pid {hit.pid}) was frozen for {died_at - hit.at:.1f} s, promised {bound_s:g} s"

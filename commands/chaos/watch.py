@@ -1,0 +1,119 @@
+"""What is to be seen of a running lab, brought together in one place: logs, records, harms, figures, processes."""
+
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Final
+
+import orjson
+
+from racepool.client.monitoring import fetch_stats
+from racepool.commands.chaos.injection import Hit, Injection
+from racepool.commands.chaos.journal import Journal
+from racepool.commands.chaos.memory import Memory
+from racepool.commands.chaos.plan import Fault
+from racepool.commands.chaos.processes import processes_of
+from racepool.commands.chaos.records import Submitted, from_line
+from racepool.commands.chaos.tail import Tail
+from racepool.commands.chaos.witness import Witness
+from racepool.protocol.errors import PoolError
+from racepool.protocol.settings import Settings
+from racepool.protocol.stats import PoolStats
+
+SAMPLE_S: Final = 1.0
+FIGURES_S: Final = 1.0
+
+
+class Watch:
+    """The eyes of a lab. `look` takes in what is new; it must be called every second or so.
+
+    Attributes:
+        witness: None until the truth is known.
+        injections: those of faults that travel in races come from here, by the number of the fault.
+    """
+
+    def __init__(self, settings: Settings, faults: list[Fault]) -> None:
+        self.journal = Journal(time.time() - time.monotonic())
+        self.memory = Memory()
+        self.witness: Witness | None = None
+        self.injections: dict[int, Injection] = {}
+        self.begins_at = time.monotonic()
+        self.records = settings.dir / "records"
+        self.harms = settings.dir / "harms.ndjson"
+        self._settings = settings
+        self._faults = faults
+        self._logs = settings.dir / "log"
+        self._tails: dict[Path, Tail] = {}
+        self._sampled_at = 0.0
+        self._figures: SimpleQueue[PoolStats] = SimpleQueue()
+        self._stop = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+
+    def start(self) -> None:
+        """Begins to ask the broker for its figures."""
+        self._sampler.start()
+
+    def close(self) -> None:
+        """Gives all files back."""
+        for tail in self._tails.values():
+            tail.close()
+
+    def stop(self) -> None:
+        """Asks no more."""
+        self._stop.set()
+        if self._sampler.ident is not None:
+            self._sampler.join()
+
+    def look(self) -> None:
+        """Takes in all that is new."""
+        self._read_logs()
+        if self.witness is None:
+            return
+        self._read_records(self.witness)
+        with suppress(Empty):
+            while True:
+                self.witness.on_stats(self._figures.get_nowait())
+        now = time.monotonic()
+        if now >= self._sampled_at + SAMPLE_S:
+            self._sampled_at = now
+            self.memory.on_look(now - self.begins_at, processes_of(self._settings.dir))
+
+    def _read_logs(self) -> None:
+        for path in sorted(self._logs.glob("*.log")):
+            for line in self._tail(path).lines():
+                if path.stem == "broker":
+                    self.journal.on_broker_line(line)
+                elif path.stem == "supervisord":
+                    self.journal.on_supervisord_line(line)
+                elif path.stem == "watchdog":
+                    self.journal.on_watchdog_line(line)
+                else:
+                    self.journal.on_other_line(path.stem, line)
+
+    def _read_records(self, witness: Witness) -> None:
+        for path in sorted(self.records.glob("*.ndjson")):
+            for line in self._tail(path).lines():
+                record = from_line(line)
+                if isinstance(record, Submitted):
+                    witness.on_submitted(record)
+                    if record.fault is not None:
+                        self._injection(record.fault, record.at).client = record.client
+                else:
+                    witness.on_resolved(record)
+        for line in self._tail(self.harms).lines():
+            harm = orjson.loads(line)
+            injection = self._injection(harm["fault"], harm["at"])
+            injection.hits.append(Hit(harm["at"], harm["pid"]))
+
+    def _injection(self, fault: int, at: float) -> Injection:
+        return self.injections.setdefault(fault, Injection(self._faults[fault], at))
+
+    def _tail(self, path: Path) -> Tail:
+        return self._tails.setdefault(path, Tail(path))
+
+    def _sample(self) -> None:
+        while not self._stop.wait(FIGURES_S):
+            with suppress(PoolError):  # the broker is down, or frozen
+                self._figures.put(fetch_stats(self._settings, FIGURES_S))

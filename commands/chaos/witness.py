@@ -1,0 +1,130 @@
+"""The witness: knows the truth, reads what clients wrote down and the broker's figures, and keeps what is not right.
+
+Knows no process, socket or clock. Of each exec it keeps some hundred bytes.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from heapq import heappush, heappushpop
+from typing import Final
+
+from racepool.commands.chaos.plan import Fault
+from racepool.commands.chaos.records import Resolved, Submitted
+from racepool.protocol.stats import PoolStats
+
+LONGEST_KEPT: Final = 2_000
+ENDS: Final = ("completed", "failed", "crashed", "cancelled", "timed_out", "abandoned")
+
+Exec = tuple[str, int]
+"""An exec's name: its client, and the how-manieth of it."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """How a race ends on a quiet pool: the outcome, and the result's digest."""
+
+    outcome: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One exec from its submission to its end; sorts by how long it took."""
+
+    took_s: float
+    submitted: Submitted
+    ended_at: float
+
+    def __lt__(self, other: "Life") -> bool:
+        return self.took_s < other.took_s
+
+
+class Witness:
+    """Takes in what happens, records of one client in their order; see `verdict` for what it comes to.
+
+    Args:
+        truth: of each race.
+        faults: the plan's, by their numbers.
+
+    Attributes:
+        counts: execs, and those that ended right.
+        errors: of races with a fault in them, as they should be, by outcome.
+        open: not resolved yet.
+        failed: neither right nor an error that the race itself asked for; someone must explain it.
+        twice: called back more than once, as text.
+        books: figures that do not add up, as text.
+        longest: a heap of the execs that took longest.
+    """
+
+    def __init__(self, truth: Sequence[Truth], faults: Sequence[Fault]) -> None:
+        self.counts: Counter[str] = Counter(execs=0, right=0)
+        self.errors: Counter[str] = Counter()
+        self.open: dict[Exec, Submitted] = {}
+        self.failed: list[tuple[Submitted, Resolved]] = []
+        self.twice: list[str] = []
+        self.books: list[str] = []
+        self.longest: list[Life] = []
+        self.took_s = array("f")
+        self.samples = 0
+        self.exec_of: dict[str, Exec] = {}
+        self.fault_of: dict[str, int] = {}
+        self._truth = truth
+        self._faults = faults
+        self._last: PoolStats | None = None
+
+    def on_submitted(self, submitted: Submitted) -> None:
+        """A client called exec()."""
+        key = (submitted.client, submitted.n)
+        self.counts["execs"] += 1
+        self.open[key] = submitted
+        self.exec_of[submitted.task_id] = key
+        if submitted.fault is not None:
+            self.fault_of[submitted.task_id] = submitted.fault
+
+    def on_resolved(self, resolved: Resolved) -> None:
+        """A future called back."""
+        key = (resolved.client, resolved.n)
+        submitted = self.open.pop(key, None)
+        if submitted is None:
+            self.twice.append(f"{named(*key)} called back again, with {resolved.outcome}")
+            return
+        life = Life(resolved.at - submitted.at, submitted, resolved.at)
+        self.took_s.append(life.took_s)
+        if len(self.longest) < LONGEST_KEPT:
+            heappush(self.longest, life)
+        else:
+            heappushpop(self.longest, life)
+        self._judge(submitted, resolved)
+
+    def on_stats(self, stats: PoolStats) -> None:
+        """The broker's figures of one moment."""
+        self.samples += 1
+        counters, before = stats.counters.model_dump(), self._last and self._last.counters.model_dump()
+        accounted = stats.queue_depth - stats.held_by_clients + stats.in_flight + sum(counters[end] for end in ENDS)
+        if counters["submitted"] != accounted:
+            self.books.append(f"{counters['submitted']} were submitted, {accounted} are accounted for")
+        if self._last is not None and before and self._last.broker.epoch == stats.broker.epoch:
+            self.books += [
+                f"the counter {name} fell from {before[name]} to {now}"
+                for name, now in counters.items()
+                if now < before[name]
+            ]
+        self._last = stats
+
+    def _judge(self, submitted: Submitted, resolved: Resolved) -> None:
+        """Right is the true result; or the error that a race with a fault in it was made for, and nothing else."""
+        shows = frozenset[str]() if submitted.fault is None else self._faults[submitted.fault].kind.shows
+        truth = self._truth[submitted.race]
+        if resolved.outcome in shows:
+            self.errors[resolved.outcome] += 1
+        elif not shows and (resolved.outcome, resolved.digest) == (truth.outcome, truth.digest):
+            self.counts["right"] += 1
+        else:
+            self.failed.append((submitted, resolved))
+
+
+def named(client: str, n: int) -> str:
+    """An exec, for a report."""
+    return f"exec {n} of {client}"

@@ -1,0 +1,34 @@
+"""`racepool config`: every setting, its value and where it came from."""
+
+import json
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from racepool.commands.display import screen_of_stdout
+from racepool.protocol.settings import Settings, variable
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the settings as JSON.")
+def config(*, as_json: bool) -> None:
+    """Show every setting, its value, and where that came from."""
+    settings = Settings.load()
+    rows = [
+        (variable(name), getattr(settings, name), settings.origin(name), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+    if as_json:
+        click.echo(
+            json.dumps({name: {"value": value, "origin": origin} for name, value, origin, _ in rows}, default=str)
+        )
+    else:
+        screen = screen_of_stdout()
+        table = Table("Variable", "Value", "From", "Meaning", box=None)
+        for name, value, origin, meaning in rows:
+            shown = "" if value is None else escape(str(value))
+            table.add_row(name, shown, origin, meaning, style="bold" if origin != "default" else "")
+        screen.print(table)
+    for name in Settings.unknown_variables():
+        click.echo(f"racepool: {name} is set but is no setting", err=True)

@@ -1,0 +1,1 @@
+"""`racepool dead`: the tasks that were given up."""

@@ -1,0 +1,184 @@
+"""What a person sees: results and figures as tables. Knows no socket."""
+
+import json
+from datetime import timedelta
+
+import click
+from rich.box import ROUNDED, Box
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from racepool.protocol.stats import Distribution, Event, PoolStats
+from racepool.races.transformed_race import MoneyFlowRecord, RacePools, TransformedEntrant, TransformedRace
+
+STATE_STYLES = {"idle": "green", "busy": "yellow", "draining": "cyan"}
+PLAIN_WIDTH = 240
+MINUTES_A_DAY = 24 * 60
+POOL_NAMES = ("win", "place", "quinella", "trifecta", "exacta", "first4", "multi_leg", "other")
+
+
+def screen_of_stdout() -> Console:
+    """Standard output: as wide as the terminal, and as wide as it takes where there is none."""
+    screen = Console()
+    return screen if screen.is_terminal else Console(width=PLAIN_WIDTH)
+
+
+def show_result(result: object, shape: str, screen: Console) -> None:
+    """Prints a result as a table, or in the shape that `result_json` gives it."""
+    if shape == "table" and isinstance(result, TransformedRace):
+        screen.print(race_table(result, plain=not screen.is_terminal))
+    else:
+        click.echo(result_json(result, shape))
+
+
+def result_json(result: object, shape: str) -> str:
+    """A TransformedRace, or whatever another transform returned, on one line (`ndjson`) or on many."""
+    indent = None if shape == "ndjson" else 2
+    if isinstance(result, TransformedRace):
+        return result.model_dump_json(indent=indent)
+    return json.dumps(result, indent=indent, default=str)
+
+
+def race_table(race: TransformedRace, *, plain: bool = False) -> RenderableType:
+    """One poll of one race: an entrant a line, its money, what moved since the last poll; `plain` without lines."""
+    records = {record.entrant_id: record for record in race.money_flow_records}
+    table = Table(box=_box(plain))
+    table.add_column("No", justify="right")
+    table.add_column("Runner", no_wrap=True)
+    for heading in ("Hold %", "Bet %", "Win $", "Place $", "Δ win $", "Δ place $", "Fixed win", "Tote win"):
+        table.add_column(heading, justify="right")
+    for entrant in race.entrants:
+        table.add_row(
+            *_entrant_cells(entrant, records.get(entrant.entrant_id)), style="dim" if entrant.is_scratched else ""
+        )
+    notes = [Text(printable(_pools(race.race_pools)), style="dim")] if race.race_pools else []
+    warnings = [Text(printable(f"warning: {warning}"), style="yellow") for warning in race.warnings]
+    return Group(Text.from_markup(_title(race, records)), table, *notes, *warnings, Text())
+
+
+def _title(race: TransformedRace, records: dict[str, MoneyFlowRecord]) -> str:
+    where = f"{escape(printable(race.meeting.name))}, " if race.meeting and race.meeting.name else ""
+    number = f"R{race.race.race_number} " if race.race.race_number else ""
+    first = next(iter(records.values()), None)
+    clock = f", {_to_start(first)}" if first else ""
+    return (
+        f"[bold]{number}{escape(printable(race.race_name))}[/]  {where}{race.race.start_time_nz}, {race.status}{clock}"
+    )
+
+
+def _to_start(record: MoneyFlowRecord) -> str:
+    minutes = record.time_to_start
+    far = abs(minutes) > MINUTES_A_DAY
+    span = f"{abs(minutes) / MINUTES_A_DAY:,.0f} days" if far else f"{abs(minutes):g} min"
+    return f"{span} {'to' if minutes >= 0 else 'after'} the start (bucket {record.time_interval:g})"
+
+
+def _entrant_cells(entrant: TransformedEntrant, record: MoneyFlowRecord | None) -> list[str]:
+    scratched = " (scratched)" if entrant.is_scratched else ""
+    return [
+        str(entrant.runner_number),
+        escape(printable(entrant.name)) + scratched,
+        _number(entrant.hold_percentage),
+        _number(entrant.bet_percentage),
+        *_money(record),
+        _number(entrant.fixed_win_odds),
+        _number(entrant.pool_win_odds),
+    ]
+
+
+def _money(record: MoneyFlowRecord | None) -> list[str]:
+    if record is None:
+        return [""] * 4
+    amounts = (record.win_pool_amount, record.place_pool_amount)
+    return [_dollars(cents) for cents in (*amounts, record.incremental_win_amount, record.incremental_place_amount)]
+
+
+def _pools(pools: RacePools) -> str:
+    totals = ((name, int(getattr(pools, f"{name}_pool_total"))) for name in POOL_NAMES)
+    shown = ", ".join(f"{name.replace('_', ' ')} {_dollars(cents)}" for name, cents in totals if cents)
+    return f"pools: {shown}; total {_dollars(pools.total_race_pool)} {pools.currency}"
+
+
+def stats_table(stats: PoolStats, *, plain: bool = False) -> RenderableType:
+    """The broker's figures at a glance; `plain` without lines."""
+    state = Text("DEGRADED", style="bold red") if stats.degraded else Text("ok", style="green")
+    head = Text.assemble(
+        "pool ",
+        state,
+        f": {stats.total_workers} of {stats.expected_workers} workers, {stats.active_workers} busy, "
+        f"{stats.in_flight} in flight, {stats.queue_depth} waiting ({stats.held_by_clients} held by clients), "
+        f"{stats.clients} clients",
+        f", the oldest task waits for {seconds(stats.oldest_queued_s)}" if stats.oldest_queued_s is not None else "",
+    )
+    workers = Table(
+        "Worker", "Pid", "State", "Task", "Busy for", "Done", "Failed", "Heartbeat", "Memory", box=_box(plain)
+    )
+    for worker in stats.workers:
+        workers.add_row(
+            escape(worker.name),
+            str(worker.pid),
+            Text(worker.state, style=STATE_STYLES[worker.state]),
+            worker.task_id or "",
+            seconds(worker.busy_for_s),
+            str(worker.tasks_completed),
+            str(worker.tasks_failed),
+            f"{seconds(worker.last_heartbeat_age_s)} ago",
+            mebibytes(worker.rss_bytes),
+        )
+    times = Table("Milliseconds", "p50", "p90", "p99", "max", "count", box=_box(plain))
+    for name, distribution in (
+        ("queue wait", stats.queue_wait_ms),
+        ("run", stats.run_ms),
+        ("crash detection", stats.crash_detection_ms),
+    ):
+        times.add_row(name, *_percentiles(distribution))
+    counters = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in stats.counters if count) or "none yet"
+    broker = stats.broker
+    foot = Text(
+        f"counters: {counters}\nbroker: pid {broker.pid}, version {broker.version}, "
+        f"protocol {broker.protocol_version}, up {timedelta(seconds=round(broker.uptime_s))}, "
+        f"{mebibytes(broker.rss_bytes)}",
+        style="dim",
+    )
+    events = Text("\n".join(event_line(event) for event in stats.recent_events[-5:]), style="yellow")
+    return Group(head, workers, times, foot, events)
+
+
+def event_line(event: Event) -> str:
+    """When it was, by the clock on this machine's wall, what happened, and to whom."""
+    details = " ".join(part for part in (event.worker, event.task_id, event.reason) if part)
+    return printable(f"{event.at.astimezone():%H:%M:%S} {event.event} {details}")
+
+
+def _percentiles(distribution: Distribution) -> list[str]:
+    figures = (distribution.p50, distribution.p90, distribution.p99, distribution.max)
+    return [*("" if figure is None else f"{figure:.1f}" for figure in figures), str(distribution.count)]
+
+
+def _box(plain: bool) -> Box | None:  # noqa: FBT001  # as rich has it
+    return None if plain else ROUNDED
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def _dollars(cents: int) -> str:
+    return f"{cents / 100:,.2f}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration; nothing where there is none."""
+    return "" if value is None else f"{value:.1f} s"
+
+
+def mebibytes(value: int | None) -> str:
+    """A size in memory; nothing where it is not known."""
+    return "" if value is None else f"{value / 2**20:.0f} MiB"
+
+
+def printable(text: str) -> str:
+    """What peers and files say must not speak to the terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

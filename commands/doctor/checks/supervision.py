@@ -1,0 +1,91 @@
+"""supervisord and what it keeps up."""
+
+from collections.abc import Iterator
+
+from racepool.commands.doctor.facts import Facts, Program
+from racepool.commands.doctor.finding import Finding, ok, problem, warning
+
+OURS = ("broker", "worker", "watchdog")
+RUNNING = "RUNNING"
+PASSING = ("STARTING", "STOPPING")
+FRESH_S = 5.0
+
+
+def supervisor(facts: Facts) -> Iterator[Finding]:
+    """Whether there is one, and whether it answers."""
+    above = facts.supervision
+    if above is None:
+        if facts.broker is not None:
+            yield warning(
+                "supervisor",
+                "no supervisord of ours is above the broker",
+                "see that something else (systemd, say) starts anew what ends; or run `racepool up`",
+            )
+        elif facts.environment.settings is not None and facts.figures is None:
+            yield problem("supervisor", "supervisord does not run", "start the pool: `racepool up`")
+    elif above.programs is None:
+        yield problem(
+            "supervisor",
+            f"supervisord does not answer at {above.address}",
+            "if its process is there it is frozen (kill -CONT it); if not, start the pool: `racepool up`",
+        )
+    else:
+        yield ok("supervisor", f"supervisord runs as pid {above.pid}, with {len(above.programs)} programs")
+
+
+def programs(facts: Facts) -> Iterator[Finding]:
+    """Whether all that are ours run."""
+    ours = _ours(facts)
+    for each in ours:
+        if each.state != RUNNING and facts.supervision is not None:
+            yield _not_running(each, facts.supervision.address)
+    up = [each for each in ours if each.state == RUNNING]
+    fresh = [each.name for each in up if each.uptime_s is not None and each.uptime_s < FRESH_S]
+    if fresh:
+        yield warning(
+            "programs",
+            f"started less than {FRESH_S:g} s ago: {', '.join(fresh)}",
+            "ask again in a few seconds: if it is so again, they end again and again; their logs say why",
+        )
+    elif ours and len(up) == len(ours):
+        yield ok("programs", f"all run: {', '.join(each.name for each in up)}")
+
+
+def _not_running(program: Program, address: str) -> Finding:
+    error = f" ({program.spawn_error})" if program.spawn_error else ""
+    text = f"{program.name} is {program.state}{error}"
+    log = f", see {program.logs[0]}" if program.logs else ""
+    if program.state in PASSING:
+        return warning("programs", text, f"ask again in a few seconds{log}")
+    return problem("programs", text, f"supervisorctl -s {address} start {program.group}:{program.name}{log}")
+
+
+def restarts(facts: Facts) -> Iterator[Finding]:
+    """Whether what ends is started anew, however it ended."""
+    told = facts.supervision.restarts if facts.supervision else None
+    left = [group for group in OURS if told and told.get(group) is False]
+    if left:
+        yield problem(
+            "restarts",
+            f"supervisord does not always start these anew: {', '.join(left)}",
+            "set autorestart=true, as the shipped supervisord.conf has it: a recycled worker ends with 0",
+        )
+
+
+def watchdog(facts: Facts) -> Iterator[Finding]:
+    """Whether a broker that is frozen for good would be replaced."""
+    ours = _ours(facts)
+    if ours and not any(each.group == "watchdog" for each in ours):
+        yield warning(
+            "watchdog",
+            "supervisord has none: a broker that is frozen for good stays so",
+            "take [eventlistener:watchdog] over from the shipped supervisord.conf",
+        )
+    for each in ours:
+        if each.process and each.process.state in "Tt" and each.group == "watchdog":
+            yield problem("watchdog", f"it is frozen (pid {each.pid})", f"kill -CONT {each.pid}")
+
+
+def _ours(facts: Facts) -> list[Program]:
+    told = facts.supervision.programs if facts.supervision else None
+    return [each for each in told or () if each.group in OURS]

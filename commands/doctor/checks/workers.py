@@ -1,0 +1,90 @@
+"""The workers: whether all are there, alive, and of one version."""
+
+from collections.abc import Iterator
+
+from racepool.commands.doctor.facts import Facts
+from racepool.commands.doctor.finding import Finding, ok, problem, warning
+
+RECENT_S = 60.0
+MANY_LOSSES = 3
+
+
+def number(facts: Facts) -> Iterator[Finding]:
+    """As many as are expected."""
+    given, figures = facts.environment.settings, facts.figures
+    if given is None or figures is None:
+        return
+    there, expected = figures.total_workers, figures.expected_workers
+    text = f"{there} of {expected} are there, {figures.active_workers} busy"
+    if figures.degraded:
+        yield problem("workers", f"degraded: {text}", "look at the workers' logs, and at supervisord's programs below")
+    elif there > expected:
+        yield warning("workers", f"{text}: more than the broker expects", "set RACEPOOL_WORKERS for broker and workers")
+    else:
+        yield ok("workers", text)
+    if given.workers != expected:
+        yield warning(
+            "workers",
+            f"the broker expects {expected}, RACEPOOL_WORKERS is {given.workers} here",
+            "give this command the pool's environment, or restart the pool",
+        )
+
+
+def frozen(facts: Facts) -> Iterator[Finding]:
+    """None stands still by SIGSTOP or a debugger, whether the broker still knows it or not."""
+    programs = (facts.supervision.programs if facts.supervision else None) or ()
+    names = {each.pid: each.name for each in programs}
+    processes = [*facts.workers, *(each.process for each in programs if each.process and each.group == "worker")]
+    for pid in sorted({process.pid for process in processes if process.state in "Tt"}):
+        yield problem(
+            "workers",
+            f"{names.get(pid, 'a worker')} (pid {pid}) is frozen",
+            f"kill -CONT {pid}; else it is killed and replaced when it has been so for long",
+        )
+
+
+def heartbeats(facts: Facts) -> Iterator[Finding]:
+    """None has been silent for long."""
+    given, figures = facts.environment.settings, facts.figures
+    if given is None or figures is None or not figures.workers:
+        return
+    oldest = max(figures.workers, key=lambda worker: worker.last_heartbeat_age_s)
+    age_s = oldest.last_heartbeat_age_s
+    text = f"the oldest is {oldest.name}'s, of {age_s:.1f} s ago (liveness {given.liveness:g} s)"
+    if age_s > given.liveness:
+        yield warning("heartbeats", text, "one long C call silences a worker; see that RACEPOOL_LIVENESS is the pool's")
+    elif age_s > given.liveness / 2:
+        yield warning("heartbeats", text, "the machine may be overloaded, or the network slow")
+    else:
+        yield ok("heartbeats", text)
+
+
+def versions(facts: Facts) -> Iterator[Finding]:
+    """All are of the broker's version."""
+    figures = facts.figures
+    if figures is None or not figures.workers:
+        return
+    others = [f"{each.name} is {each.version}" for each in figures.workers if each.version != figures.broker.version]
+    if others:
+        yield warning(
+            "worker versions", f"{', '.join(others)}; the broker is {figures.broker.version}", "restart the workers"
+        )
+    else:
+        yield ok("worker versions", f"all are {figures.broker.version}")
+
+
+def losses(facts: Facts) -> Iterator[Finding]:
+    """They do not end one after the other."""
+    figures, clock = facts.figures, facts.clock
+    if figures is None or clock is None:
+        return
+    since = clock.now - RECENT_S
+    lost = [each for each in figures.recent_events if each.event == "worker_lost" and each.at.timestamp() > since]
+    if len(lost) < MANY_LOSSES:
+        return
+    reasons = ", ".join(sorted({each.reason or "unknown" for each in lost}))
+    yield warning(
+        "workers",
+        f"{len(lost)} were lost within the last minute ({reasons})",
+        "a race may kill them: see `racepool dead list` and the workers' logs",
+    )

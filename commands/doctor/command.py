@@ -1,0 +1,68 @@
+"""`racepool doctor`: what is wrong with this set-up, and what to do about it."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from racepool.commands.display import printable, screen_of_stdout
+from racepool.commands.doctor.finding import Finding, Level
+from racepool.protocol.exits import Exit
+
+STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def doctor(context: click.Context, *, as_json: bool) -> None:
+    """Check the set-up that this command's environment describes, and say what to do about what is wrong.
+
+    Changes nothing, and waits for nothing longer than a second or two. Exits with 1 if there is any problem; a warning
+    is none.
+    """
+    from racepool.commands.doctor.checks import findings  # noqa: PLC0415  # `racepool` starts without all these
+    from racepool.commands.doctor.survey import survey  # noqa: PLC0415  # same
+
+    found = findings(survey())
+    counts = Counter(finding.level for finding in found)
+    if as_json:
+        totals = {level.value: counts[level] for level in Level}
+        click.echo(json.dumps({"findings": [asdict(finding) for finding in found], **totals}, indent=2))
+    else:
+        _show(found, counts, screen_of_stdout())
+    if counts[Level.PROBLEM]:
+        context.exit(Exit.FAILURE)
+
+
+def _show(found: Sequence[Finding], counts: Counter[Level], screen: Console) -> None:
+    parts = (_counted(counts[Level.PROBLEM], "problem"), _counted(counts[Level.WARNING], "warning"))
+    summary = f"{', '.join(parts)}, {counts[Level.OK]} ok"
+    if not screen.is_terminal:
+        for finding in found:  # a line each, however long
+            click.echo(f"{finding.level:<8} {finding.check:<15} {_words(finding)}")
+        click.echo(summary)
+        return
+    table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in found:
+        words = Text(_words(finding))
+        words.stylize("dim" if finding.level is Level.OK else "bold", len(printable(finding.text)))
+        table.add_row(Text(finding.level, style=STYLES[finding.level]), finding.check, words)
+    screen.print(table)
+    screen.print(Text(summary, style=STYLES[max(counts, key=list(Level).index)]))
+
+
+def _words(finding: Finding) -> str:
+    return printable(finding.text + (f" → {finding.remedy}" if finding.remedy else ""))
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

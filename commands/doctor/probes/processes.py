@@ -1,0 +1,60 @@
+"""Processes of this machine, as /proc tells of them."""
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from racepool.commands.doctor.facts import Process
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def process(pid: int) -> Process | None:
+    """What runs under this pid; None if nothing does."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        status = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        since_boot_s = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+        started_at = time.time() - since_boot_s + int(status[19]) / _TICKS
+        return Process(pid, _module(folder), status[0], started_at, _open_files(folder), _file_limit(folder))
+    except (OSError, IndexError):
+        return None
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """The environment that a process was started with; nothing where it is not ours to see."""
+    try:
+        content = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return {}
+    fields = (os.fsdecode(field).partition("=") for field in content.split(b"\0") if field)
+    return {name: value for name, _, value in fields}
+
+
+def arguments_of(pid: int) -> list[str]:
+    """The command line of a process; nothing where there is none."""
+    try:
+        return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def _module(folder: Path) -> str:
+    arguments = arguments_of(int(folder.name))
+    is_module = "-m" in arguments[:-1]
+    return arguments[arguments.index("-m") + 1] if is_module else ""
+
+
+def _open_files(folder: Path) -> int | None:
+    with suppress(OSError):
+        return len(os.listdir(folder / "fd"))  # noqa: PTH208  # names alone are wanted
+    return None
+
+
+def _file_limit(folder: Path) -> int | None:
+    with suppress(OSError, ValueError, StopIteration):
+        lines = (folder / "limits").read_text(encoding="ascii").splitlines()
+        line = next(line for line in lines if line.startswith("Max open files"))
+        return int(line.split()[3])
+    return None

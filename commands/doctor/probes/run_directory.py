@@ -1,0 +1,149 @@
+"""The run directory and what is in it: sockets, the lock, tasks that were given up."""
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+from racepool.commands.dead.tasks import DeadTasks as Records
+from racepool.commands.doctor import facts
+from racepool.commands.doctor.probes.processes import process
+from racepool.protocol.endpoints import ANY_HOST, is_tcp
+from racepool.protocol.errors import PoolError, SettingsError
+from racepool.protocol.settings import Settings, refuse_foreign_directory
+
+CONNECT_S = 1.0
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock, its kind first, its holder last
+_STATES = {
+    errno.ECONNREFUSED: "stale",
+    errno.ENOENT: "missing",
+    errno.EAGAIN: "full",
+    errno.ENOTSOCK: "no socket",
+    errno.EPROTOTYPE: "no socket",
+}
+
+
+def run_directory(settings: Settings) -> facts.RunDirectory:
+    """Looks at it; unlike the programs, does not make it."""
+    path = settings.dir
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return facts.RunDirectory(path, is_there=False, volume=volume(_nearest(path)))
+    except OSError:
+        pass  # the rule below says why
+    refusal = ""
+    try:
+        refuse_foreign_directory("dir", path)
+    except SettingsError as error:
+        refusal = str(error)
+    return facts.RunDirectory(path, is_there=True, refusal=refusal, volume=volume(path))
+
+
+def volume(path: Path) -> facts.Volume | None:
+    """The file system of a path."""
+    with suppress(OSError):
+        usage = os.statvfs(path)
+        return facts.Volume(
+            _file_system(path), usage.f_bavail * usage.f_frsize, usage.f_favail if usage.f_files else None
+        )
+    return None
+
+
+def endpoint(setting: str, address: str) -> facts.Endpoint:
+    """Whether somebody listens there: by a connection that says nothing."""
+    if is_tcp(address):
+        return facts.Endpoint(setting, address, _tcp_state(address))
+    return facts.Endpoint(setting, address, _unix_state(address.removeprefix("ipc://")))
+
+
+def lock(settings: Settings) -> facts.Lock:
+    """Who holds the broker's lock. The kernel is asked; to try it would keep a broker from its start."""
+    path = settings.dir / "broker.lock"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return facts.Lock(path, is_there=False)
+    try:
+        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, *_, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
+        written = os.read(descriptor, 32).decode(errors="replace").strip()
+    except OSError:
+        return facts.Lock(path, is_there=True)
+    finally:
+        os.close(descriptor)
+    written_pid = int(written) if written.isdecimal() else None
+    if kind == fcntl.F_UNLCK:
+        return facts.Lock(path, is_there=True, written_pid=written_pid)
+    holder = process(pid) if pid > 0 else None
+    return facts.Lock(path, is_there=True, written_pid=written_pid, holder_pid=max(pid, 0), holder=holder)
+
+
+def dead_tasks(settings: Settings) -> facts.DeadTasks | None:
+    """What was given up."""
+    try:
+        found = Records(settings.dir)
+    except PoolError:
+        return None  # whoever looks at the directory says why
+    return facts.DeadTasks(len(found.tasks), len(found.unread))
+
+
+def log_directories(settings: Settings, above: facts.Supervision | None) -> tuple[facts.LogDirectory, ...]:
+    """Where supervisord's programs log to; without one, where `racepool up` would have them do so, if it ever did."""
+    programs = above.programs if above and above.programs else ()
+    named = {log.parent for program in programs for log in program.logs}
+    default = settings.dir / "log"
+    return tuple(map(_log_directory, sorted(named) or ([default] if default.exists() else [])))
+
+
+def _log_directory(path: Path) -> facts.LogDirectory:
+    used = 0
+    with suppress(OSError):
+        used = sum(entry.stat().st_size for entry in path.iterdir() if ".log" in entry.name)
+    return facts.LogDirectory(path, path.is_dir(), os.access(path, os.W_OK | os.X_OK), used, volume(path))
+
+
+def _nearest(path: Path) -> Path:
+    return next((parent for parent in path.parents if parent.exists()), Path("/"))
+
+
+def _file_system(path: Path) -> str:
+    """The kernel's word for the kind of it, from the mount that is nearest above the path."""
+    where = path.resolve()
+    best, kind = -1, "unknown"
+    for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
+        _, mounted, this_kind, *_ = line.split(" ")
+        point = Path(mounted.replace("\\040", " "))
+        if where.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), this_kind
+    return kind
+
+
+def _unix_state(path: str) -> str:
+    try:
+        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+            return "no socket"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+            peer.settimeout(CONNECT_S)
+            peer.connect(path)
+    except TimeoutError:
+        return "full"
+    except OSError as error:
+        return _STATES.get(error.errno or 0, "unreachable")
+    return "listening"
+
+
+def _tcp_state(address: str) -> str:
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    host = "127.0.0.1" if host == ANY_HOST else host.strip("[]")
+    try:
+        with socket.create_connection((host, int(port)), CONNECT_S):
+            return "listening"
+    except ConnectionRefusedError:
+        return "refused"
+    except OSError:
+        return "unreachable"

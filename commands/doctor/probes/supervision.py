@@ -1,0 +1,71 @@
+"""The supervisord above the pool: its own table, and what its file says."""
+
+from collections.abc import Mapping
+from configparser import Error, RawConfigParser
+from pathlib import Path
+from typing import Any
+
+from racepool.commands.doctor.facts import Program, Supervision
+from racepool.commands.doctor.probes.processes import arguments_of, environment_of, process
+from racepool.protocol.settings import Settings
+from racepool.supervision.configuration import SOCKET
+from racepool.supervision.rpc import SERVER_URL, Supervisor
+
+SECTIONS = ("program", "eventlistener")
+
+
+def supervision(settings: Settings, broker_pid: int | None) -> Supervision | None:
+    """Asks the supervisord that started this broker, else the one of the run directory; None if there is neither."""
+    environment = environment_of(broker_pid) if broker_pid else {}
+    default = settings.dir / SOCKET
+    if SERVER_URL not in environment:
+        if not default.exists():
+            return None
+        environment = {SERVER_URL: f"unix://{default}"}
+    address = environment[SERVER_URL]
+    supervisor = Supervisor(environment)
+    pid = supervisor.pid()
+    rows = None if pid is None else supervisor.rows()
+    if pid is None or rows is None:
+        return Supervision(address)
+    configuration = _configuration(pid)
+    restarts = _restarts(configuration) if configuration else None
+    return Supervision(address, pid, tuple(map(_program, rows)), restarts)
+
+
+def _program(row: Mapping[str, Any]) -> Program:
+    pid, logs = row["pid"], (row["stdout_logfile"], row["stderr_logfile"])
+    return Program(
+        name=row["name"],
+        group=row["group"],
+        state=row["statename"],
+        pid=pid,
+        uptime_s=row["now"] - row["start"] if pid else None,
+        spawn_error=row["spawnerr"],
+        logs=tuple(Path(log) for log in logs if log.startswith("/") and not log.startswith("/dev/")),
+        process=process(pid) if pid else None,
+    )
+
+
+def _configuration(pid: int) -> Path | None:
+    """The file that it was started with, where its command line names one."""
+    arguments = arguments_of(pid)
+    for flag in ("--configuration", "-c"):
+        if flag in arguments[:-1]:
+            path = Path(f"/proc/{pid}/cwd") / arguments[arguments.index(flag) + 1]
+            return path if path.is_file() else None
+    return None
+
+
+def _restarts(configuration: Path) -> dict[str, bool] | None:
+    parser = RawConfigParser(inline_comment_prefixes=(";", " #"), strict=False)
+    try:
+        parser.read_string(configuration.read_text(encoding="utf-8"))
+    except (OSError, ValueError, Error):
+        return None
+    named = [(section, *section.partition(":")[::2]) for section in parser.sections()]
+    return {
+        name: parser.get(section, "autorestart", fallback="unexpected").lower() in ("true", "yes", "on", "1")
+        for section, kind, name in named
+        if kind in SECTIONS
+    }

@@ -1,0 +1,151 @@
+"""Gathers all facts, several at once, and waits for none of them longer than its time."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Generic, TypeVar
+
+from racepool.commands.doctor.facts import (
+    Answer,
+    Clock,
+    Endpoint,
+    Environment,
+    Facts,
+    Installation,
+    Process,
+    RunDirectory,
+)
+from racepool.commands.doctor.probes.broker import answer
+from racepool.commands.doctor.probes.installation import installation
+from racepool.commands.doctor.probes.keys import keys
+from racepool.commands.doctor.probes.machine import hard_file_limit, memory, wall_offset_s
+from racepool.commands.doctor.probes.processes import process
+from racepool.commands.doctor.probes.run_directory import dead_tasks, endpoint, lock, log_directories, run_directory
+from racepool.commands.doctor.probes.supervision import supervision
+from racepool.protocol.endpoints import SOCKETS
+from racepool.protocol.errors import SettingsError
+from racepool.protocol.settings import Settings
+from racepool.protocol.stats import PoolStats
+
+NOBODY = ("missing", "stale", "refused", "no socket")  # states of an endpoint
+PATIENCE_S = 1.5  # the probes that wait for somebody do so for a second
+
+T = TypeVar("T")
+
+
+class Overdue:
+    """The names of the probes that did not come back."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+
+class Probe(Generic[T]):
+    """A look at something, in a thread that nobody has to wait for: a disk of another host may never answer."""
+
+    def __init__(self, name: str, look: Callable[[], T], overdue: Overdue) -> None:
+        self._name = name
+        self._overdue = overdue
+        self._deadline = time.monotonic() + PATIENCE_S
+        self._found: list[T] = []
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(look,), daemon=True)
+        self._thread.start()
+
+    def result(self) -> T | None:
+        """What was found, None if that took too long."""
+        self._thread.join(max(self._deadline - time.monotonic(), 0))
+        if self._error is not None:
+            raise self._error
+        if not self._found:
+            self._overdue.names.append(self._name)
+            return None
+        return self._found[0]
+
+    def _run(self, look: Callable[[], T]) -> None:
+        try:
+            self._found.append(look())
+        except Exception as error:  # noqa: BLE001  # raised where it is waited for
+            self._error = error
+
+
+def survey() -> Facts:
+    """All facts about the set-up that this command's environment describes."""
+    environment = _environment()
+    overdue = Overdue()
+    installed = Probe("installation", installation, overdue)
+    if environment.settings is None:
+        return Facts(environment, hard_file_limit(), installation=installed.result(), overdue=tuple(overdue.names))
+    return _of_pool(environment, environment.settings, installed, overdue)
+
+
+def _environment() -> Environment:
+    unknown = tuple(Settings.unknown_variables())
+    try:
+        return Environment(Settings.load(), unknown=unknown)
+    except SettingsError as error:
+        return Environment(None, str(error), unknown)
+
+
+def _of_pool(environment: Environment, settings: Settings, installed: Probe[Installation], overdue: Overdue) -> Facts:
+    offset_s = wall_offset_s()
+    directory_probe = Probe("run directory", lambda: run_directory(settings), overdue)
+    lock_probe = Probe("lock", lambda: lock(settings), overdue)
+    endpoint_probes = [
+        Probe("sockets", partial(endpoint, setting, getattr(settings, setting)), overdue) for setting in SOCKETS
+    ]
+    dead_probe = Probe("dead tasks", lambda: dead_tasks(settings), overdue)
+    keys_probe = Probe("keys", lambda: keys(settings), overdue)
+    directory, held = directory_probe.result(), lock_probe.result()
+    endpoints = tuple(found for probe in endpoint_probes if (found := probe.result()))
+    said = _answer(settings, directory, endpoints, overdue)
+    figures = said.figures if said else None
+    broker = _first([figures.broker.pid if figures else 0, (held and held.holder_pid) or 0], "racepool.broker")
+    broker_pid = broker.pid if broker else None
+    supervision_probe = Probe("supervisor", lambda: supervision(settings, broker_pid), overdue)
+    memory_probe = Probe("memory", lambda: memory(broker_pid), overdue)
+    above = supervision_probe.result()
+    log_probe = Probe("logs", lambda: log_directories(settings, above), overdue)
+    return Facts(
+        environment=environment,
+        hard_file_limit=hard_file_limit(),
+        installation=installed.result(),
+        directory=directory,
+        endpoints=endpoints,
+        lock=held,
+        answer=said,
+        broker=broker,
+        workers=_workers(figures),
+        supervision=above,
+        memory=memory_probe.result(),
+        logs=log_probe.result() or (),
+        dead=dead_probe.result(),
+        keys=keys_probe.result(),
+        clock=Clock(time.time(), wall_offset_s() - offset_s),
+        overdue=tuple(dict.fromkeys(overdue.names)),
+    )
+
+
+def _answer(
+    settings: Settings, directory: RunDirectory | None, endpoints: Iterable[Endpoint], overdue: Overdue
+) -> Answer | None:
+    """The broker's; None where whoever answered might be anybody. Where nobody listens, nobody is waited for."""
+    address = settings.stats_endpoint
+    if directory and directory.refusal and settings.dir in settings.ipc_directories(address):
+        return None
+    if any(each.address == address and each.state in NOBODY for each in endpoints):
+        return Answer(error=f"nobody answers at {address}; {settings.remedy(address)}")
+    return Probe("broker", lambda: answer(settings), overdue).result()
+
+
+def _first(pids: Iterable[int], module: str) -> Process | None:
+    """The first of these that is such a program of this machine: a pid may be another host's."""
+    found = (process(pid) for pid in pids if pid)
+    return next((each for each in found if each and each.module == module), None)
+
+
+def _workers(figures: PoolStats | None) -> tuple[Process, ...]:
+    """Those of this machine."""
+    told = figures.workers if figures else []
+    return tuple(found for each in told if (found := _first([each.pid], "racepool.worker")))

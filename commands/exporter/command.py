@@ -1,0 +1,131 @@
+"""`racepool exporter`. Everything heavy is imported when it runs."""
+
+import importlib.util
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+
+import click
+
+from racepool.client.monitoring import fetch_stats
+from racepool.commands.exporter.address import ANYWHERE, LOOPBACK, Names, NoAddressError, listening_socket, url_of
+from racepool.protocol.endpoints import is_tcp
+from racepool.protocol.errors import PoolError
+from racepool.protocol.exits import Exit
+from racepool.protocol.keys import Role, peer_keys
+from racepool.protocol.logs import Log, open_log
+from racepool.protocol.processes import die_with_supervisor
+from racepool.protocol.settings import Settings, is_supervised
+
+DEFAULT_PORT = 9724
+ASK_S = 0.8  # of each second of the page's, and of a scrape
+THROTTLE_S = 1.0  # supervisord restarts at once; an exporter that cannot start must not spin
+NEEDED = ("prometheus_client", "starlette", "uvicorn")
+
+
+class ExporterError(click.ClickException):
+    """It cannot start."""
+
+    exit_code = Exit.FAILURE
+
+    def show(self, _file: object = None) -> None:
+        """As all errors of racepool."""
+        click.echo(f"racepool: {self.message}", err=True)
+
+
+def require_extra() -> None:
+    """Before anything else.
+
+    Raises:
+        ExporterError: a library is not installed.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExporterError(f"the exporter needs {', '.join(missing)}: pip install 'racepool[monitor]'")
+
+
+@click.command()
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, envvar="RACEPOOL_EXPORTER_HOST", show_envvar=True,
+    help="Where to listen. Whoever can reach it can read it: there is no login.",
+)  # fmt: skip
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=DEFAULT_PORT, show_default=True, envvar="RACEPOOL_EXPORTER_PORT",
+    show_envvar=True, help="At which port; 0 is any free one.",
+)  # fmt: skip
+@click.option(
+    "--allow-host", "names", multiple=True, metavar="NAME", envvar="RACEPOOL_EXPORTER_ALLOW_HOST", show_envvar=True,
+    help="A name by which others call this host, beside loopback's; once for each.",
+)  # fmt: skip
+def exporter(*, host: str, port: int, names: tuple[str, ...]) -> None:
+    """Serve Prometheus metrics (/metrics) and a status page (/) of the pool, until Ctrl-C.
+
+    It only asks the broker, and may be started and stopped at any time. It needs the extra `monitor`:
+    pip install 'racepool[monitor]'.
+    """
+    if is_supervised():
+        die_with_supervisor()
+    with _throttled():
+        require_extra()
+        settings = Settings.load()
+        settings.guard(settings.stats_endpoint)
+        peer_keys(settings, Role.CLIENT, settings.stats_endpoint)
+        if host in ANYWHERE and not set(names) - LOOPBACK:
+            raise click.UsageError(
+                f"--host {host}: to be read from other hosts it needs the name by which they call it: --allow-host NAME"
+            )
+        _run(settings, open_log(settings, program="exporter"), host, port, Names.of(host, names))
+
+
+@contextmanager
+def _throttled() -> Iterator[None]:
+    """Under supervisord, a second goes by before an error ends it."""
+    try:
+        yield
+    except (PoolError, click.ClickException):
+        if is_supervised():
+            time.sleep(THROTTLE_S)
+        raise
+
+
+def _run(settings: Settings, log: Log, host: str, port: int, names: Names) -> None:
+    import asyncio  # noqa: PLC0415  # `racepool --help` is to start at once
+
+    from prometheus_client import CollectorRegistry, ProcessCollector  # noqa: PLC0415  # an extra
+
+    from racepool.commands.exporter.collector import PoolCollector  # noqa: PLC0415
+    from racepool.commands.exporter.dead_view import DeadView  # noqa: PLC0415
+    from racepool.commands.exporter.server import serve  # noqa: PLC0415
+    from racepool.commands.exporter.watch import Watch  # noqa: PLC0415
+
+    try:
+        listening = listening_socket(host, port)
+    except NoAddressError as error:
+        raise ExporterError(str(error)) from None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+    ask = partial(fetch_stats, settings, ASK_S)
+    dead = None if is_tcp(settings.stats_endpoint) else DeadView(settings.dir)
+    registry = CollectorRegistry()
+    registry.register(PoolCollector(ask, dead))
+    registry.register(ProcessCollector(registry=None))
+    url = url_of(listening)
+    log.info("exporter_started", page=url, metrics=f"{url}metrics", broker=settings.stats_endpoint)
+    if sys.stdout.isatty():
+        click.echo(f"racepool: the status page is at {url}, metrics at {url}metrics; Ctrl-C ends it")
+    try:
+        with listening:
+            asyncio.run(serve(Watch(ask, dead, log), registry, names, listening))
+    except Exception:
+        log.exception("exporter_failed")
+        sys.exit(Exit.FAILURE)
+    finally:
+        log.info("exporter_stopped")
+
+
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(Exit.OK)

@@ -1,0 +1,112 @@
+"""The last minutes, a point each second: what the page's charts show. Pure: figures and time in, points out."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from math import inf
+from typing import Any
+
+from racepool.protocol.stats import Distribution, PoolStats
+
+POINTS = 900
+WINDOW_S = 5.0  # rates and percentiles are those of the last seconds: of one second they would only jump
+UNSUCCESSFUL = ("failed", "crashed", "timed_out")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One moment. All but `at` are null while no broker answers; what needs two moments is null in the first."""
+
+    at: float  # seconds since 1970
+    ready_workers: int | None = None
+    active_workers: int | None = None
+    queue_depth: int | None = None
+    in_flight: int | None = None
+    completed_per_s: float | None = None
+    unsuccessful_per_s: float | None = None
+    wait_p50_ms: float | None = None
+    wait_p99_ms: float | None = None
+    run_p50_ms: float | None = None
+    run_p99_ms: float | None = None
+    broker_bytes: int | None = None
+    workers_bytes: int | None = None
+
+
+COLUMNS = tuple(field.name for field in fields(Point))
+
+
+class History:
+    """Bounded: the oldest point makes room. Counters are only compared within one broker epoch."""
+
+    def __init__(self, size: int = POINTS) -> None:
+        self.points: deque[Point] = deque(maxlen=size)
+        self._recent: deque[tuple[float, PoolStats]] = deque()
+
+    def record(self, at: float, stats: PoolStats | None) -> Point:
+        """Adds the moment `at`; None = no broker answered."""
+        point = Point(at) if stats is None else self._point(at, stats)
+        if stats is None:
+            self._recent.clear()
+        self.points.append(point)
+        return point
+
+    def columns(self) -> dict[str, list[Any]]:
+        """All points by what they tell, the oldest first."""
+        rows: Iterable[tuple[Any, ...]] = zip(*map(astuple, self.points), strict=True)
+        return dict(zip(COLUMNS, map(list, rows), strict=True)) if self.points else {name: [] for name in COLUMNS}
+
+    def _point(self, at: float, stats: PoolStats) -> Point:
+        recent = self._recent
+        if recent and (recent[-1][1].broker.epoch != stats.broker.epoch or recent[-1][0] >= at):
+            recent.clear()
+        while len(recent) > 1 and recent[1][0] <= at - WINDOW_S:
+            recent.popleft()
+        then_at, then = recent[0] if recent else (at, stats)
+        recent.append((at, stats))
+        span_s = at - then_at
+        return Point(
+            at=at,
+            ready_workers=stats.total_workers,
+            active_workers=stats.active_workers,
+            queue_depth=stats.queue_depth,
+            in_flight=stats.in_flight,
+            completed_per_s=_rate(then, stats, ("completed",), span_s),
+            unsuccessful_per_s=_rate(then, stats, UNSUCCESSFUL, span_s),
+            wait_p50_ms=percentile(0.50, then.queue_wait_ms, stats.queue_wait_ms),
+            wait_p99_ms=percentile(0.99, then.queue_wait_ms, stats.queue_wait_ms),
+            run_p50_ms=percentile(0.50, then.run_ms, stats.run_ms),
+            run_p99_ms=percentile(0.99, then.run_ms, stats.run_ms),
+            broker_bytes=stats.broker.rss_bytes,
+            workers_bytes=_sum([worker.rss_bytes for worker in stats.workers]),
+        )
+
+
+def _sum(parts: list[int | None]) -> int | None:
+    """Unknown where a part is: a worker that has just started would else look like memory that was given back."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
+def _rate(then: PoolStats, now: PoolStats, names: Iterable[str], span_s: float) -> float | None:
+    if not span_s:
+        return None
+    more: int = sum(getattr(now.counters, name) - getattr(then.counters, name) for name in names)
+    return round(more / span_s, 3)
+
+
+def percentile(part: float, then: Distribution, now: Distribution) -> float | None:
+    """Of what came between two moments of a growing histogram, interpolated within its bucket; None of nothing.
+
+    No bucket reaches beyond the longest that there ever was.
+    """
+    counts = [later - earlier for (_, later), (_, earlier) in zip(now.buckets, then.buckets, strict=True)]
+    rank = part * counts[-1]
+    if counts[-1] <= 0:
+        return None
+    longest = inf if now.max is None else now.max
+    index = next(index for index, count in enumerate(counts) if count >= rank)
+    lower = (now.buckets[index - 1][0] or 0.0) if index else 0.0
+    below = counts[index - 1] if index else 0
+    bound = now.buckets[index][0]
+    upper = max(lower, longest if bound is None else min(bound, longest))
+    return round(lower + (upper - lower) * (rank - below) / (counts[index] - below), 3)

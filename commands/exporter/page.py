@@ -1,0 +1,86 @@
+"""What the status page is told each second, as JSON. Pure; the page itself is in static/."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from racepool.commands.dead.display import facts_of
+from racepool.commands.dead.tasks import DeadTasks
+from racepool.commands.exporter.chronicle import Chronicle
+from racepool.commands.exporter.history import Point
+from racepool.protocol import VERSION
+from racepool.protocol.stats import Event, PoolStats
+
+OLD_S = 30.0  # half of a client's default queue timeout
+NEARLY_FULL = 0.8  # of the backlog
+DEAD_TASKS = 20
+DISTRIBUTIONS = ("queue_wait_ms", "run_ms", "crash_detection_ms")
+LEFT_OUT: dict[str, Any] = {"recent_events": True, **{name: {"buckets"} for name in DISTRIBUTIONS}}
+
+
+def moment(
+    now: datetime, stats: PoolStats | None, chronicle: Chronicle, dead: DeadTasks | str | None, point: Point
+) -> dict[str, Any]:
+    """All that the page shows but its charts' past.
+
+    Args:
+        now: the moment.
+        stats: the broker's answer; None if there was none.
+        chronicle: which has heard of that already.
+        dead: the dead tasks, why they cannot be read, or None where they are on another host.
+        point: the charts' newest.
+    """
+    absence = chronicle.absence
+    level, headline = verdict(stats)
+    return {
+        "at": now.timestamp(),
+        "version": VERSION,
+        "level": level,
+        "headline": headline,
+        "away": absence and {"since": absence.since.timestamp(), "reason": absence.reason},
+        "stats": stats and stats.model_dump(mode="json", exclude=LEFT_OUT),
+        "missing": chronicle.missing if stats else [],
+        "events": [_event(event) for event in reversed(chronicle.events)],
+        "dead": _dead(dead),
+        "point": asdict(point),
+    }
+
+
+def verdict(stats: PoolStats | None) -> tuple[str, str]:
+    """How the pool is (ok, warning or down), and that in a few words."""
+    if stats is None:
+        return "down", "The broker is away"
+    if not stats.total_workers:
+        return "down", "No worker is ready"
+    if stats.degraded:
+        return "warning", f"{stats.total_workers} of {stats.expected_workers} workers are ready"
+    if stats.queue_depth - stats.held_by_clients >= NEARLY_FULL * stats.backlog_limit:
+        return "warning", "The backlog is nearly full"
+    if (stats.oldest_queued_s or 0) >= OLD_S:
+        return "warning", "Tasks wait for long"
+    return "ok", "All workers are ready" if stats.total_workers > 1 else "The worker is ready"
+
+
+def _event(event: Event) -> dict[str, Any]:
+    return {
+        "at": event.at.timestamp(),
+        "event": event.event,
+        "worker": event.worker,
+        "task_id": event.task_id,
+        "reason": event.reason,
+    }
+
+
+def _dead(dead: DeadTasks | str | None) -> dict[str, Any] | None:
+    if dead is None:
+        return None
+    if isinstance(dead, str):
+        return {"problem": dead, "count": None, "unreadable": None, "tasks": []}
+    tasks = [
+        {name: facts[name] for name in ("task_id", "race_id", "race_name", "given_up_at", "attempts")}
+        | {"short_id": dead.short_id(task)}
+        for task in dead.tasks[:DEAD_TASKS]
+        for facts in [facts_of(task)]
+    ]
+    unreadable = len(dead.records) - len(dead.tasks)
+    return {"problem": None, "count": len(dead.tasks), "unreadable": unreadable, "tasks": tasks}

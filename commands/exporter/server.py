@@ -1,0 +1,133 @@
+"""The exporter over HTTP: pages and figures to read, nothing to change."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from racepool.commands.exporter.address import Names
+from racepool.commands.exporter.gate import Gate
+from racepool.commands.exporter.watch import Watch
+
+STATIC: Final = Path(__file__).parent / "static"
+FILES: Final = {
+    "/": ("index.html", "text/html"),
+    "/status.css": ("status.css", "text/css"),
+    "/status.js": ("status.js", "text/javascript"),
+    "/charts.js": ("charts.js", "text/javascript"),
+    "/figures.js": ("figures.js", "text/javascript"),
+    "/favicon.svg": ("favicon.svg", "image/svg+xml"),
+}
+STREAMS = 64  # open pages
+CONNECTIONS = 256
+FAREWELL_S = 1
+
+
+class Pages:
+    """What each path answers."""
+
+    def __init__(self, watch: Watch, registry: CollectorRegistry) -> None:
+        self._watch = watch
+        self._registry = registry
+        self._streams = 0
+
+    def app(self, names: Names) -> Starlette:
+        """All of it, for requests to these names."""
+        routes = [
+            *(Route(path, _file(name, media_type)) for path, (name, media_type) in FILES.items()),
+            Route("/metrics", self._metrics),
+            Route("/api/status", self._status),
+            Route("/api/history", self._history),
+            Route("/events", self._events),
+        ]
+        return Starlette(routes=routes, middleware=[Middleware(Gate, names=names)])
+
+    def _metrics(self, request: Request) -> Response:
+        """Not a coroutine, so that it has a thread to wait for the broker in."""
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(self._registry), headers={"content-type": media_type})
+
+    async def _status(self, _request: Request) -> Response:
+        newest = self._watch.feed.newest or await self._watch.feed.next()
+        return _json(newest) if newest else PlainTextResponse("The exporter is about to end.\n", 503)
+
+    async def _history(self, _request: Request) -> Response:
+        return _json(self._watch.history())
+
+    async def _events(self, _request: Request) -> Response:
+        if self._streams >= STREAMS:
+            return PlainTextResponse(f"{STREAMS} pages are open already; close one.\n", 503)
+        return StreamingResponse(self._stream(), media_type="text/event-stream")
+
+    async def _stream(self) -> AsyncIterator[bytes]:
+        """First the past, then each second what is new."""
+        feed = self._watch.feed
+        self._streams += 1
+        try:
+            yield _sent("history", self._watch.history())
+            message = feed.newest or await feed.next()
+            while message:
+                yield _sent("moment", message)
+                message = await feed.next()
+        finally:
+            self._streams -= 1
+
+
+class _Server(uvicorn.Server):
+    """Ends its streams when it is told to end, instead of waiting for browsers to close them."""
+
+    def __init__(self, config: uvicorn.Config, watch: Watch) -> None:
+        super().__init__(config)
+        self._watch = watch
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._watch.feed.close()
+        await super().shutdown(sockets)
+
+
+async def serve(watch: Watch, registry: CollectorRegistry, names: Names, listening: socket.socket) -> None:
+    """Until SIGTERM or Ctrl-C, which is raised again when all is closed."""
+    config = uvicorn.Config(
+        Pages(watch, registry).app(names),
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=FAREWELL_S,
+    )
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch.run())
+        try:
+            await _Server(config, watch).serve([listening])
+        finally:
+            watching.cancel()
+
+
+def _file(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+    content = (STATIC / name).read_bytes()
+
+    async def answer(_request: Request) -> Response:
+        return Response(content, media_type=media_type, headers={"cache-control": "no-cache"})
+
+    return answer
+
+
+def _json(content: bytes) -> Response:
+    return Response(content, media_type="application/json")
+
+
+def _sent(event: str, data: bytes) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (event.encode(), data)

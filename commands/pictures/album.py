@@ -1,0 +1,93 @@
+"""Where pictures of races go: one file, or a folder with one of each race. Says what it lacks before the work."""
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from racepool.commands.extras import require
+from racepool.commands.pictures.money_curves import Curves, NothingToShowError, curves_of
+from racepool.commands.pictures.money_plot import draw
+from racepool.protocol.errors import PoolError
+from racepool.races.money_row import MoneyRow, rows_of
+from racepool.races.transformed_race import TransformedRace
+
+SUFFIXES: Final = (".png", ".svg", ".pdf")
+
+
+class Album:
+    """The target of `--plot`.
+
+    Args:
+        target: a picture's file, with a suffix of SUFFIXES; else a folder, which is made when there is a picture.
+
+    Raises:
+        PoolError: matplotlib is not installed, or the target is another kind of file.
+    """
+
+    def __init__(self, target: Path) -> None:
+        require("matplotlib", extra="plot", purpose="--plot")
+        self.target = target
+        self._collected: dict[str, list[MoneyRow]] = {}
+        self.is_folder = target.is_dir() or not target.suffix
+        if not self.is_folder and target.suffix.lower() not in SUFFIXES:
+            raise PoolError(f"--plot {target}: name a file ending in {', '.join(SUFFIXES)}, or a folder")
+
+    def require_one(self, race_count: int, remedy: str = "") -> None:
+        """Makes sure that a single picture shows a single race.
+
+        Raises:
+            PoolError: there are more; the text says what to do, `remedy` at its end.
+        """
+        if not self.is_folder and race_count > 1:
+            raise PoolError(
+                f"--plot {self.target}: there are {race_count} races; name a folder, for a picture of each{remedy}"
+            )
+
+    def add(self, race: TransformedRace) -> None:
+        """Keeps a poll of a race for `draw`."""
+        self._collected.setdefault(race.race_id, []).extend(rows_of(race))
+
+    def draw(self) -> list[str]:
+        """Draws what was added; as `draw_races`.
+
+        Raises:
+            PoolError: there are several races for one file, or a picture cannot be written.
+        """
+        self.require_one(len(self._collected))
+        return self.draw_races(self._collected.values(), lambda: None)
+
+    def draw_races(self, races: Iterable[Iterable[MoneyRow]], advance: Callable[[], None]) -> list[str]:
+        """Draws each race.
+
+        Args:
+            races: the rows of each; those of one race are held at a time.
+            advance: called after each race.
+
+        Returns:
+            Why races have no picture, a text each.
+
+        Raises:
+            PoolError: a picture cannot be written.
+        """
+        missing = []
+        for rows in races:
+            try:
+                curves = curves_of(rows)
+            except NothingToShowError as error:
+                missing.append(f"no picture: {error}")
+            else:
+                draw(curves, self._path_of(curves))
+            advance()
+        return missing
+
+    def _path_of(self, curves: Curves) -> Path:
+        """In a folder: a name that a person can read, and that no other race has."""
+        if not self.is_folder:
+            return self.target
+        try:
+            self.target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PoolError(f"--plot {self.target}: {error.strerror}") from None
+        readable, unique = (re.sub(r"\W+", "-", text).strip("-") for text in (curves.name, curves.race_id))
+        return self.target / f"{readable}-{unique}.png"

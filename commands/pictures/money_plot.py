@@ -1,0 +1,142 @@
+"""Draws the money of a race over time. Needs matplotlib, the extra `plot`."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from racepool.commands.pictures.money_curves import Curve, Curves, spread
+from racepool.protocol.errors import PoolError
+
+COLOURS: Final = (
+    "#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf", "#e377c2", "#8c564b", "#111111", "#a5a200",
+)  # fmt: skip
+STYLES: Final = ("solid", "dashed", "dotted")
+HATCHES: Final = ("", "////", "....")
+NEAR_MINUTES: Final = 5  # within them the scale is linear, beyond them logarithmic
+TICKS: Final = (1440, 720, 360, 180, 120, 60, 45, 30, 20, 15, 10, 5, 4, 3, 2, 1, 0, -1, -2, -5, -10, -30, -60)
+LABEL_POINTS: Final = 8.5
+POINTS_AN_INCH: Final = 72
+HEIGHTS: Final = 3  # how much higher the upper panel is
+
+T = TypeVar("T")
+
+
+def draw(curves: Curves, path: Path) -> None:
+    """Draws the money on each runner, and below it what each poll brought.
+
+    Raises:
+        PoolError: it cannot be written.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415  # an extra
+
+    figure = Figure(figsize=(13, 8.5), layout="constrained")
+    money, brought = figure.subplots(2, 1, sharex=True, height_ratios=(HEIGHTS, 1))
+    _lines(money, curves)
+    _bars(brought, curves)
+    _time_axis(brought, curves)
+    _dollar_axes(money, brought)
+    _labels(money, curves, height_points=figure.get_figheight() * POINTS_AN_INCH * HEIGHTS / (HEIGHTS + 1))
+    figure.align_ylabels()
+    figure.suptitle(f"{curves.title}  ·  win pool {_dollars(curves.dollars)}", parse_math=False)
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise PoolError(f"{path}: {error.strerror}") from None
+
+
+def _colour(curve: Curve) -> str:
+    """Ten of them, each in three styles: a runner's number looks the same in every picture."""
+    return COLOURS[(curve.runner_number - 1) % len(COLOURS)]
+
+
+def _style(curve: Curve, styles: Sequence[T]) -> T:
+    return styles[(curve.runner_number - 1) // len(COLOURS) % len(styles)]
+
+
+def _lines(axes: Any, curves: Curves) -> None:  # noqa: ANN401  # matplotlib is imported late
+    for curve in curves.curves:
+        axes.plot(
+            curves.minutes, curve.dollars, color=_colour(curve), linestyle=_style(curve, STYLES), linewidth=1.8
+        )  # fmt: skip
+    axes.set_ylabel("win money on each runner")
+    axes.set_ylim(bottom=0)
+
+
+def _bars(axes: Any, curves: Curves) -> None:  # noqa: ANN401
+    """What came is stacked upwards, what went downwards; as wide as the time between the polls."""
+    starts = curves.minutes[:-1]
+    widths = [after - before for before, after in pairwise(curves.minutes)]
+    up, down = [0.0] * len(starts), [0.0] * len(starts)
+    for curve in curves.curves:
+        bottoms = []
+        for index, amount in enumerate(curve.increments):
+            stack = up if amount >= 0 else down
+            bottoms.append(stack[index])
+            stack[index] += amount
+        axes.bar(
+            starts, curve.increments, widths, bottoms, align="edge", color=_colour(curve), edgecolor="white",
+            linewidth=0.3, hatch=_style(curve, HATCHES),
+        )  # fmt: skip
+    axes.axhline(0, color="black", linewidth=0.6)
+    axes.set_ylabel("what each poll brought")
+
+
+def _time_axis(axes: Any, curves: Curves) -> None:  # noqa: ANN401
+    """Linear within the last minutes, where most of the money comes; logarithmic before them."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: PLC0415
+
+    first, last = curves.minutes[0], curves.minutes[-1]
+    if first < -NEAR_MINUTES:
+        axes.set_xscale("symlog", linthresh=NEAR_MINUTES, linscale=2)
+        shown = [-minutes for minutes in TICKS if first <= -minutes <= last]
+        axes.set_xticks(shown, [_clock(minutes, None) for minutes in shown])
+        axes.set_xticks([], minor=True)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(10))
+        axes.xaxis.set_major_formatter(FuncFormatter(_clock))
+    axes.set_xlim(first, last)
+    axes.set_xlabel("minutes to the start")
+
+
+def _clock(minutes: float, _: object) -> str:
+    """A tick: what is left to the start, or +2 for what has passed since."""
+    if minutes == 0:
+        return "start"
+    if minutes > 0:
+        return f"+{minutes:g}"
+    return f"{-minutes / 60:g} h" if minutes < -60 else f"{-minutes:g}"
+
+
+def _dollar_axes(*both: Any) -> None:  # noqa: ANN401
+    from matplotlib.ticker import FuncFormatter  # noqa: PLC0415
+
+    for axes in both:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda dollars, _: _dollars(dollars)))
+        left, right = axes.get_xlim()
+        if left <= 0 <= right:
+            axes.axvline(0, color="black", linewidth=1, linestyle=":")
+        axes.grid(visible=True, color="0.9")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+
+
+def _labels(axes: Any, curves: Curves, height_points: float) -> None:  # noqa: ANN401
+    """Number, name and money of each runner at the end of its line, moved apart where lines end together."""
+    ends = [curve.dollars[-1] for curve in curves.curves]
+    bottom, top = axes.get_ylim()
+    places = spread(ends, gap=(top - bottom) * LABEL_POINTS * 1.5 / height_points, floor=bottom)
+    across = axes.get_yaxis_transform()
+    for curve, end, place in zip(curves.curves, ends, places, strict=True):
+        axes.plot(
+            (1, 1.006, 1.02, 1.025), (end, end, place, place), color=_colour(curve), linewidth=0.7, transform=across,
+            clip_on=False,
+        )  # fmt: skip
+        axes.text(
+            1.03, place, f"{curve.runner_number}  {curve.name}  {_dollars(end)}", color=_colour(curve),
+            fontsize=LABEL_POINTS, va="center", transform=across, parse_math=False,
+        )  # fmt: skip
+
+
+def _dollars(amount: float) -> str:
+    return f"{'-' if amount < 0 else ''}${abs(amount):,.0f}"

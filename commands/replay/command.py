@@ -1,0 +1,71 @@
+"""`racepool replay`, as it is typed. All that does the work is imported when it runs."""
+
+from pathlib import Path
+
+import click
+
+from racepool.protocol.errors import PoolError
+from racepool.protocol.exits import Exit
+from racepool.protocol.settings import Settings
+
+INTERRUPTED = 130
+
+
+@click.command()
+@click.argument(
+    "paths", nargs=-1, required=True, metavar="DIR|FILE…", type=click.Path(exists=True, readable=True, path_type=Path)
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Write the table there: NAME.parquet, NAME.ndjson, or - for NDJSON on standard output.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE|DIR",
+    help="Draw the money on each runner: one race as NAME.png (.svg, .pdf), or each race into a folder.",
+)
+@click.option("--race", "races", multiple=True, help="Only this race: R7, or how its id begins. May be given again.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1_000),
+    help="How many workers to keep busy, and to start where no broker runs. [default: RACEPOOL_WORKERS, else 3]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an output that is there, and a checkpoint of other polls.")
+@click.pass_context
+def replay(  # noqa: PLR0913  # options are arguments
+    context: click.Context,
+    *,
+    paths: tuple[Path, ...],
+    out: Path | None,
+    plot: Path | None,
+    races: tuple[str, ...],
+    workers: int | None,
+    overwrite: bool,
+) -> None:
+    """Replay captured polls: those of a race one after the other, each counted from the one before.
+
+    Takes files, and all .json and .json.gz files in and below folders: NZ TAB responses or normalised races. Uses the
+    running broker, else a local pool of its own. Writes a row for each money-flow record. Whatever stops it, the same
+    command goes on from there. Exits with 1 if any poll failed; its race goes on without it.
+    """
+    if out is None and plot is None:
+        raise click.UsageError("the result has no place to go; give --out FILE, --plot FILE, or both")
+    settings = Settings.load(**({} if workers is None else {"workers": workers}))
+
+    from racepool.commands.replay.session import Errand, Session  # noqa: PLC0415  # `racepool --help` is to start at once
+
+    session = Session(Errand(paths, out, plot, races, overwrite), settings)
+    try:
+        is_whole = session.run()
+    except KeyboardInterrupt:
+        click.echo(f"racepool: {session.standing}", err=True)
+        context.exit(INTERRUPTED)
+    except PoolError:
+        if session.is_begun:
+            click.echo(f"racepool: {session.standing}", err=True)
+        raise
+    if not is_whole:
+        context.exit(Exit.FAILURE)

@@ -1,0 +1,157 @@
+"""A day of captured polls: its files found, read once for what they are, and put in order. Holds no bodies."""
+
+import gzip
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from racepool.commands.replay.head import head_of, instant_in
+from racepool.commands.replay.poll import Poll, Unread
+from racepool.protocol import VERSION
+from racepool.protocol.errors import InvalidRaceError, PoolError
+
+SUFFIXES: Final = (".json", ".json.gz")
+NO_TIME: Final = (
+    "does not say when it was polled: neither its name (as 20250717T001500Z-race.json would) nor its "
+    "header.generated_time has an instant with a time zone; rename it"
+)
+
+
+class UnreadableFileError(Exception):
+    """A file's race cannot be read; the text says why."""
+
+
+@dataclass(frozen=True)
+class Day:
+    """The polls of a day, race by race.
+
+    Attributes:
+        chains: race id -> its polls in the order of their instants (then of their names).
+        unread: the files that are no polls.
+    """
+
+    chains: Mapping[str, tuple[Poll, ...]]
+    unread: tuple[Unread, ...]
+
+    @property
+    def poll_count(self) -> int:
+        """How many polls there are."""
+        return sum(map(len, self.chains.values()))
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same polls in the same order, wherever they lie, and the same version of racepool."""
+        digest = sha256(VERSION.encode())
+        for race_id, polls in sorted(self.chains.items()):
+            for poll in polls:
+                digest.update(f"{race_id}\n{poll.polled_at.timestamp()!r}\n{poll.digest}\n".encode())
+        return digest.hexdigest()
+
+    def of_races(self, names: Iterable[str]) -> "Day":
+        """The part of it that is of these races; what is no poll stays.
+
+        Args:
+            names: each the beginning of a race's id, or its number as R7.
+
+        Raises:
+            KeyError: no race has that name.
+        """
+        chosen: set[str] = set()
+        for name in names:
+            found = {race_id for race_id, polls in self.chains.items() if _is_called(name, polls[-1])}
+            if not found:
+                raise KeyError(name)
+            chosen |= found
+        return Day({race_id: polls for race_id, polls in self.chains.items() if race_id in chosen}, self.unread)
+
+
+def poll_files(paths: Iterable[Path]) -> list[Path]:
+    """The files themselves, and all polls in and below the folders; each once, in the order of their names.
+
+    Raises:
+        PoolError: a folder cannot be read.
+    """
+    found = {path.resolve(): path for given in paths for path in _files_of(given)}
+    return sorted(found.values())
+
+
+def read_day(files: Iterable[Path], limit_bytes: int, advance: Callable[[], None]) -> Day:
+    """Reads the head of each poll.
+
+    Args:
+        files: in the order of their names.
+        limit_bytes: how large a race may be, uncompressed.
+        advance: called after each file.
+    """
+    chains: dict[str, list[Poll]] = {}
+    unread: list[Unread] = []
+    for path in files:
+        try:
+            poll = _poll_in(path, limit_bytes)
+        except (UnreadableFileError, InvalidRaceError) as error:
+            unread.append(Unread(path, str(error)))
+        else:
+            chains.setdefault(poll.race_id, []).append(poll)
+        advance()
+    ordered = {
+        race_id: tuple(sorted(polls, key=lambda poll: (poll.polled_at, poll.path))) for race_id, polls in chains.items()
+    }
+    return Day(ordered, tuple(unread))
+
+
+def body_of(poll: Poll, limit_bytes: int) -> bytes:
+    """The race's JSON, as it was when the day was read.
+
+    Raises:
+        UnreadableFileError: it cannot be read, is larger than the limit, or has changed since.
+    """
+    body = body_in(poll.path, limit_bytes)
+    if sha256(body).hexdigest() != poll.digest:
+        raise UnreadableFileError("has changed since the replay began; replay the day again when it is complete")
+    return body
+
+
+def body_in(path: Path, limit_bytes: int) -> bytes:
+    """The race's JSON, uncompressed.
+
+    Raises:
+        UnreadableFileError: it cannot be read, or is larger than the limit.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            body: bytes = file.read(limit_bytes + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else f"is no whole gzip file: {error}"
+        raise UnreadableFileError(reason) from None
+    if len(body) > limit_bytes:
+        raise UnreadableFileError(f"is larger than {limit_bytes:,} bytes; raise RACEPOOL_PAYLOAD_LIMIT")
+    return body
+
+
+def _poll_in(path: Path, limit_bytes: int) -> Poll:
+    body = body_in(path, limit_bytes)
+    head = head_of(body)
+    polled_at = instant_in(path.name) or head.generated_at
+    if polled_at is None:
+        raise UnreadableFileError(NO_TIME)
+    return Poll(path, head.race_id, head.race_number, polled_at, sha256(body).hexdigest())
+
+
+def _files_of(given: Path) -> Iterator[Path]:
+    if not given.is_dir():
+        yield given
+        return
+    for folder, _, names in os.walk(given, onerror=_refuse):
+        yield from (Path(folder, name) for name in names if name.endswith(SUFFIXES))
+
+
+def _refuse(error: OSError) -> None:
+    raise PoolError(f"{error.filename}: {error.strerror}; make it readable, or name the folders and files that are")
+
+
+def _is_called(name: str, poll: Poll) -> bool:
+    return poll.race_id.startswith(name) or (poll.race_number is not None and name.upper() == f"R{poll.race_number}")

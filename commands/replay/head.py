@@ -1,0 +1,108 @@
+"""Of which race a captured poll is, and when it was made; pure. The rest of it is the worker's to read."""
+
+import re
+from contextlib import suppress
+from datetime import datetime
+from typing import Annotated, Any, Final, NamedTuple
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+
+from racepool.protocol.errors import InvalidRaceError
+from racepool.races.fields import Identifier, told
+
+_INSTANT = re.compile(r"(?<!\d)\d{4}-?\d{2}-?\d{2}T\d{2}[:-]?\d{2}[:-]?\d{2}(?:[.,]\d+)?(?:Z|[+-]\d{2}:?\d{2})(?!\d)")
+_DATE_AND_TIME = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})T(\d{2})[:-]?(\d{2})[:-]?(\d{2})(.*)")
+_NEITHER = "is neither an NZ TAB event response (data.race.event_id) nor a normalised race (id)"
+
+
+class Head(NamedTuple):
+    """What tells a poll's place in the day."""
+
+    race_id: str
+    race_number: int | None
+    generated_at: datetime | None  # as the response says; None where it does not, or without a time zone
+
+
+class _ResponseRace(msgspec.Struct):
+    event_id: Annotated[str, msgspec.Meta(min_length=1)]
+    race_number: Any = None
+
+
+class _ResponseData(msgspec.Struct):
+    race: _ResponseRace
+
+
+class _Response(msgspec.Struct):
+    """A response, read as `RaceData.parse` reads it: what stands in the rest of it is stepped over."""
+
+    data: _ResponseData
+    header: Any = None
+
+
+_response: Final = msgspec.json.Decoder(_Response)
+
+
+class _Race(BaseModel):
+    event_id: Identifier
+    race_number: Any = None
+
+
+class _Data(BaseModel):
+    race: _Race
+
+
+class _Captured(BaseModel):
+    """Either shape; what it does not name is not even made into Python objects."""
+
+    header: Any = None
+    data: _Data | None = None
+    id: Identifier | None = None
+    race_number: Any = None
+
+
+def head_of(body: bytes) -> Head:
+    """Reads the head of a poll, an NZ TAB event response or a normalised race.
+
+    Raises:
+        InvalidRaceError: it is no JSON, or of neither shape.
+    """
+    with suppress(ValueError, RecursionError):  # what is wrong pydantic tells better
+        response = _response.decode(body)
+        found = response.data.race
+        return Head(found.event_id, _whole(found.race_number), _generated_at(response.header))
+    try:
+        captured = _Captured.model_validate_json(body)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+        raise InvalidRaceError([(".".join(map(str, each["loc"])), told(each)) for each in details]) from None
+    if captured.data is not None:
+        race = captured.data.race
+        return Head(race.event_id, _whole(race.race_number), _generated_at(captured.header))
+    if captured.id is None:
+        raise InvalidRaceError([("", _NEITHER)])
+    return Head(captured.id, _whole(captured.race_number), _generated_at(captured.header))
+
+
+def instant_in(name: str) -> datetime | None:
+    """The first instant with a time zone in a file's name, such as 20250717T001500Z or 2025-07-17T12-15-00+1200."""
+    found = _INSTANT.search(name)
+    if found is None:
+        return None
+    try:
+        return datetime.fromisoformat(_DATE_AND_TIME.sub(r"\1-\2-\3T\4:\5:\6\7", found[0]))
+    except ValueError:
+        return None
+
+
+def _generated_at(header: Any) -> datetime | None:  # noqa: ANN401  # whatever stands there
+    text = header.get("generated_time") if isinstance(header, dict) else None
+    try:
+        instant = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return instant if instant is not None and instant.utcoffset() is not None else None
+
+
+def _whole(number: object) -> int | None:
+    return number if isinstance(number, int) and not isinstance(number, bool) else None

@@ -1,0 +1,196 @@
+"""One run of `racepool replay`, from the first file to the finished table and pictures."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+
+from racepool.commands.available_pool import available_pool
+from racepool.commands.extras import require
+from racepool.commands.pictures.album import Album
+from racepool.commands.replay.day import Day, poll_files, read_day
+from racepool.commands.replay.journal import Journal, checkpoint_of
+from racepool.commands.replay.progress import progress
+from racepool.commands.replay.run import run
+from racepool.commands.replay.schedule import Schedule
+from racepool.commands.replay.table import SUFFIXES, write_ndjson, write_table
+from racepool.protocol.errors import PoolError
+from racepool.protocol.settings import Settings
+from racepool.races.money_row import MoneyRow
+
+OUT_FOR_EACH_WORKER: Final = 4  # polls on their way: they keep it busy, and whoever shares the broker waits for few
+STDOUT: Final = Path("-")
+NAMES_SHOWN: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What is asked for; at least one of `out` and `plot`."""
+
+    paths: tuple[Path, ...]
+    out: Path | None
+    plot: Path | None
+    races: tuple[str, ...]
+    overwrite: bool
+
+    @property
+    def is_to_stdout(self) -> bool:
+        """Whether the table goes to standard output; then there is no checkpoint."""
+        return self.out == STDOUT
+
+    @property
+    def checkpointed(self) -> Path:
+        """The output that the checkpoint lies beside."""
+        target = self.out or self.plot
+        assert target is not None, "there is an output"  # noqa: S101
+        return target
+
+
+class Session:
+    """A replay under way. `standing` says at any moment what is done and kept."""
+
+    def __init__(self, errand: Errand, settings: Settings) -> None:
+        self._errand = errand
+        self._settings = settings
+        self._day = Day({}, ())
+        self._schedule: Schedule | None = None
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is something to go on from."""
+        return self._schedule is not None and self._schedule.settled > 0
+
+    @property
+    def standing(self) -> str:
+        """For whoever stopped it."""
+        if self._schedule is None:
+            return "stopped before the first poll"
+        done = f"stopped after {self._schedule.settled:,} of {self._day.poll_count:,} polls"
+        if self._errand.is_to_stdout:
+            return f"{done}; nothing is kept, since the output has no place for it"
+        return f"{done}; the same command goes on from there"
+
+    def run(self) -> bool:
+        """Does it all; returns whether every file was a poll that succeeded, and every race has its picture.
+
+        Raises:
+            PoolError: it cannot be done, or not to its end.
+            click.UsageError: what is asked for makes no sense.
+        """
+        album = self._album()
+        self._day = self._read_day()
+        if album is not None:
+            album.require_one(len(self._day.chains), remedy=", or choose one with --race")
+        with self._journal() as journal:
+            schedule = self._schedule = Schedule(
+                self._day.chains, OUT_FOR_EACH_WORKER * self._settings.workers, journal.entries()
+            )
+            self._replay(schedule, journal)
+            is_drawn = self._write(schedule, journal, album)
+            journal.remove()
+        return self._tell_failures(schedule) and is_drawn
+
+    def _album(self) -> Album | None:
+        """Whatever would stop the output is said before the work."""
+        out, plot = self._errand.out, self._errand.plot
+        if out is not None and not self._errand.is_to_stdout:
+            if out.suffix not in SUFFIXES:
+                raise click.UsageError(f"--out {out}: its name must end in {' or '.join(SUFFIXES)}, or be - alone")
+            if out.suffix == ".parquet":
+                require("pyarrow", extra="replay", purpose=f"--out {out}")
+        album = None if plot is None else Album(plot)
+        may_replace = self._errand.overwrite or checkpoint_of(self._errand.checkpointed).exists()
+        for target in (out, plot):
+            if target is not None and target.is_file() and not may_replace:
+                raise PoolError(f"{target} is there already; give --overwrite, or another name")
+        return album
+
+    def _read_day(self) -> Day:
+        files = poll_files(self._errand.paths)
+        if not files:
+            raise click.UsageError(f"no polls (*.json, *.json.gz) in {', '.join(map(str, self._errand.paths))}")
+        with progress("reading", "files", len(files)) as advance:
+            day = read_day(files, self._settings.payload_limit, advance)
+        if not day.chains:
+            reasons = "\n".join(f"racepool: {unread.path}: {unread.reason}" for unread in day.unread[:NAMES_SHOWN])
+            raise PoolError(f"none of {len(files):,} files is a poll:\n{reasons}")
+        try:
+            return day.of_races(self._errand.races) if self._errand.races else day
+        except LookupError as error:
+            raise click.UsageError(f"--race {error.args[0]}: there are {_named(day)}") from None
+
+    def _journal(self) -> Journal:
+        if self._errand.is_to_stdout:
+            return Journal.temporary(self._day.fingerprint)
+        return Journal.beside(self._errand.checkpointed, self._day.fingerprint, anew=self._errand.overwrite)
+
+    def _replay(self, schedule: Schedule, journal: Journal) -> None:
+        done, total = schedule.settled, self._day.poll_count
+        if done:
+            click.echo(f"racepool: {done:,} of {total:,} polls were done before; going on from there", err=True)
+        if not schedule.is_done:
+            with available_pool(self._settings) as pool, progress("replaying", "polls", total, done) as advance:
+                run(pool, schedule, journal, self._settings.payload_limit, advance)
+
+    def _write(self, schedule: Schedule, journal: Journal, album: Album | None) -> bool:
+        """Table and pictures; returns whether every race has its picture."""
+        races = schedule.written_order()
+        written, is_drawn = [], True
+        if self._errand.out is not None:
+            rows = _rows(journal, races)
+            count = (
+                write_ndjson(sys.stdout.buffer, rows)
+                if self._errand.is_to_stdout
+                else write_table(self._errand.out, rows)
+            )
+            written.append(f"{_count(count, 'record')} in {self._errand.out}")
+        if album is not None:
+            with progress("drawing", "races", len(races)) as advance:
+                missing = album.draw_races(_rows(journal, races), advance)
+            for line in missing:
+                click.echo(f"racepool: {line}", err=True)
+            is_drawn = not missing
+            written.append(_pictures(len(races) - len(missing), album))
+        click.echo(
+            f"{_count(self._day.poll_count, 'poll')} of {_count(len(self._day.chains), 'race')}: {', '.join(written)}",
+            err=self._errand.is_to_stdout,
+        )
+        return is_drawn
+
+    def _tell_failures(self, schedule: Schedule) -> bool:
+        failed = [(unread.path, unread.reason) for unread in self._day.unread]
+        failed += [(poll.path, error) for poll, error in schedule.failures]
+        for path, reason in sorted(failed):
+            click.echo(f"racepool: {path}: {reason}", err=True)
+        if failed:
+            total = self._day.poll_count + len(self._day.unread)
+            click.echo(
+                f"racepool: {len(failed):,} of {total:,} files failed; later polls count from the last good one before",
+                err=True,
+            )
+        return not failed
+
+
+def _rows(journal: Journal, races: Iterable[str]) -> Iterator[Iterator[MoneyRow]]:
+    return (journal.rows_of(race_id) for race_id in races)
+
+
+def _named(day: Day) -> str:
+    """A few of its races, as --race may name them."""
+    races = sorted((polls[-1].race_number or 0, polls[-1].race_label, race_id) for race_id, polls in day.chains.items())
+    names = [f"{label} ({race_id})" for _, label, race_id in races]
+    more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
+
+
+def _pictures(count: int, album: Album) -> str:
+    if album.is_folder:
+        return f"{_count(count, 'picture')} in {album.target}"
+    return f"a picture in {album.target}" if count else "no picture"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,53 @@
+"""`racepool top`: the pool live in a terminal, or one picture of it off one."""
+
+import time
+from datetime import UTC, datetime
+
+import click
+from rich.console import Console
+
+from racepool.client.monitoring import fetch_stats
+from racepool.commands.dead.tasks import record_count
+from racepool.commands.display import screen_of_stdout
+from racepool.commands.top.history import History
+from racepool.commands.top.screen import View, snapshot
+from racepool.commands.top.session import Session
+from racepool.protocol.settings import Settings
+
+ASK_S = 1.0
+SNAPSHOT_S = 1.0  # between the two looks whose difference a snapshot shows
+
+
+@click.command()
+@click.option(
+    "--interval",
+    "interval_s",
+    type=click.FloatRange(0.1, 60),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two looks.",
+)
+def top(interval_s: float) -> None:
+    """Show the pool live: its workers, what waits, how fast it goes, what went wrong.
+
+    q or Ctrl-C ends it, p pauses it, s sorts the workers by another column. Off a terminal it prints one picture of a
+    second and ends.
+    """
+    settings = Settings.load()
+    screen = screen_of_stdout()
+    if screen.is_terminal and not screen.is_dumb_terminal:
+        Session(settings, screen, interval_s).run()
+    else:
+        _print(settings, screen)
+
+
+def _print(settings: Settings, screen: Console) -> None:
+    history = History(time.monotonic())
+    for wait_s in (0.0, SNAPSHOT_S):
+        time.sleep(wait_s)
+        history.on_figures(fetch_stats(settings, ASK_S), time.monotonic(), datetime.now(UTC))
+    endpoint = settings.stats_endpoint
+    view = View(
+        history, time.monotonic(), datetime.now(UTC), endpoint, settings.remedy(endpoint), record_count(settings.dir)
+    )
+    screen.print(snapshot(view, screen.width))

@@ -1,0 +1,296 @@
+"""One picture of the pool, for any width and height. Knows no terminal and no clock."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from racepool.commands.display import STATE_STYLES, event_line, mebibytes, printable, seconds
+from racepool.commands.top.history import SLOT_S, WINDOW_S, History, Latency, Slot
+from racepool.protocol.stats import PoolStats, WorkerStats
+
+BARS = "▁▂▃▄▅▆▇█"
+SHORT_ID = 8  # digits of a task's id, as `racepool dead list` has them
+WIDE = 110  # columns from which a task's whole id has room
+LABEL, NUMBER = 11, 9
+EVENT_STYLES = {
+    "worker_lost": "red",
+    "task_given_up": "bold red",
+    "worker_killed": "red",
+    "broker_restarted": "bold yellow",
+    "task_requeued": "yellow",
+}
+KEPT_WORKERS = 5  # are more than figures of the past
+HELP = "q quit   p pause   s sort"
+
+
+class Order(NamedTuple):
+    """What the workers are sorted by."""
+
+    name: str
+    key: Callable[[WorkerStats, Mapping[str, int]], tuple[object, ...]]
+
+
+def _natural(name: str) -> tuple[tuple[int, str], ...]:
+    """worker-2 before worker-10."""
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name))
+
+
+ORDERS = (
+    Order("name", lambda worker, _: (_natural(worker.name),)),
+    Order("longest task", lambda worker, _: (-(worker.busy_for_s or 0), _natural(worker.name))),
+    Order("memory", lambda worker, _: (-(worker.rss_bytes or 0), _natural(worker.name))),
+    Order("done", lambda worker, _: (-worker.tasks_completed, _natural(worker.name))),
+    Order("restarts", lambda worker, restarts: (-restarts[worker.name], _natural(worker.name))),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is to be shown.
+
+    Attributes:
+        now: by the clock of `history`; `wall` is the same instant by the calendar.
+        dead_tasks: how many were given up and are kept; None where that is not known.
+        remedy: what to look at where no broker answers.
+    """
+
+    history: History
+    now: float
+    wall: datetime
+    endpoint: str
+    remedy: str
+    dead_tasks: int | None
+    order: Order = ORDERS[0]
+    is_paused: bool = False
+
+
+def frame(view: View, width: int, height: int) -> RenderableType:
+    """As much as there is room for; the last line tells the keys.
+
+    In a low window the workers stay, and the latencies go first.
+    """
+    lines = _lines(view, width, max(height - 1, 0))
+    if view.history.silent_since is not None:
+        for line in lines[2:]:
+            line.stylize("dim")
+    lines += [Text()] * (height - 1 - len(lines))
+    foot = Text(f" {HELP}: {view.order.name}", style="reverse", end="")
+    foot.pad_right(max(width - len(foot), 0))
+    return Group(*(_cut(line, width) for line in [*lines, foot]))
+
+
+def _lines(view: View, width: int, room: int) -> list[Text]:
+    figures = view.history.figures
+    head = [_title(view, width), _state(view)]
+    if figures is None:
+        return [*head, *_advice(view)][:room]
+    head.append(_counters(figures, view.dead_tasks))
+    parts = [[Text(), *_gauges(view, figures, width)], _latencies(view)]
+    least = min(len(figures.workers), KEPT_WORKERS) + 2
+    while parts and len(head) + sum(map(len, parts)) + least > room:
+        parts.pop()
+    head += [line for part in parts for line in part]
+    workers = _workers(view, figures, width, max(room - len(head), 0))
+    return [*head, *workers, *_events(view, room - len(head) - len(workers))][:room]
+
+
+def snapshot(view: View, width: int) -> RenderableType:
+    """All of it, for a file or a pipe."""
+    figures = view.history.figures
+    if figures is None:
+        return Group(_state(view), *_advice(view))
+    rows = _workers(view, figures, width, len(figures.workers) + figures.expected_workers + 2)
+    head = [_title(view, width), _state(view), _counters(figures, view.dead_tasks), Text()]
+    lines = [*head, *_gauges(view, figures, 0), *_latencies(view), *rows, *_events(view, len(view.history.events) + 2)]
+    return Group(*(_stripped(line) for line in lines))
+
+
+def _stripped(line: Text) -> Text:
+    line = line.copy()
+    line.rstrip()
+    return line
+
+
+def _cut(line: Text, width: int) -> Text:
+    line = line.copy()
+    line.no_wrap = True
+    line.truncate(width, overflow="ellipsis")
+    return line
+
+
+def _title(view: View, width: int) -> Text:
+    figures = view.history.figures
+    title = Text(" racepool", style="bold")
+    if figures is not None:
+        broker = figures.broker
+        up_s = broker.uptime_s + (view.now - view.history.heard_at if view.history.silent_since is None else 0)
+        facts = f"pid {broker.pid}, up {timedelta(seconds=int(up_s))}, {mebibytes(broker.rss_bytes)}"
+        title.append(f"  broker {printable(broker.version)}, {facts}, clients {figures.clients}", style="not bold")
+    clock = f"{'PAUSED  ' if view.is_paused else ''}{view.wall.astimezone():%H:%M:%S} "
+    title.truncate(max(width - len(clock) - 1, 0), overflow="ellipsis")
+    title.pad_right(max(width - len(clock) - len(title), 1))
+    return title.append(clock, style="bold yellow" if view.is_paused else "dim")
+
+
+def _state(view: View) -> Text:
+    """Whether all is well, in plain words."""
+    history, figures = view.history, view.history.figures
+    if figures is None:
+        if history.silent_since is None:
+            return Text(" Asking the broker …", style="dim")
+        return Text(" NO BROKER has answered yet; still asking", style="bold red")
+    if history.silent_since is not None:
+        away_s = view.now - history.heard_at
+        since = view.wall.astimezone() - timedelta(seconds=away_s)
+        words = f" NO BROKER answers since {since:%H:%M:%S} ({timedelta(seconds=int(away_s))} ago)"
+        return Text(f"{words}; still asking. What it said last:", style="bold red")
+    there, expected = figures.total_workers, figures.expected_workers
+    if figures.degraded:
+        names = ", ".join(map(printable, sorted(history.missing(), key=_natural)))
+        lacks = f"; {names} {'is' if names and ',' not in names else 'are'} away" if names else ""
+        return Text(f" DEGRADED: {there} of {expected} workers are there{lacks}", style="bold yellow")
+    if there > expected:
+        return Text(f" OK: {there} workers are there, more than the {expected} expected", style="green")
+    return Text(f" OK: all {expected} workers are there, {figures.active_workers} busy", style="green")
+
+
+def _advice(view: View) -> list[Text]:
+    """Where we ask, and what to look at."""
+    if view.history.silent_since is None:
+        return []
+    return [Text(f" {view.endpoint}"), Text(f" {view.remedy}")]
+
+
+def _counters(figures: PoolStats, dead_tasks: int | None) -> Text:
+    """Since the broker's start, and those only that are not 0; completed always."""
+    counts = [f"{name.replace('_', ' ')} {count:,}" for name, count in figures.counters if count or name == "completed"]
+    line = Text(f" {', '.join(counts)}", style="dim")
+    if dead_tasks:
+        line = Text(f" dead tasks {dead_tasks} (racepool dead list)", style="yellow").append_text(
+            Text(",").append_text(line)
+        )
+    return line
+
+
+def _gauges(view: View, figures: PoolStats, width: int) -> list[Text]:
+    """The three figures that tell how it goes, each with its last minutes."""
+    history = view.history
+    room = max(width - LABEL - 2 * NUMBER - 3, 0)
+    oldest = figures.oldest_queued_s
+    rate = history.throughput()
+    rows: list[tuple[str, str, Callable[[Slot], float | None]]] = [
+        ("tasks/s", "…" if rate is None else f"{rate:,.1f}", Slot.throughput),
+        ("waiting", f"{figures.queue_depth:,}", lambda slot: slot.queue_depth),
+        ("in flight", f"{figures.in_flight:,}", lambda slot: slot.in_flight),
+    ]
+    span = timedelta(seconds=int(room * SLOT_S))
+    caption = f"the last {span}" if room > len("the last 0:00:00") else ""
+    title = Text(f" {'':{LABEL}}{'now':>{NUMBER}}{'most':>{NUMBER}}  {caption}", style="dim")
+    lines = [title if room else Text(f" {'':{LABEL}}{'now':>{NUMBER}}", style="dim")]
+    for label, value, of_slot in rows:
+        line = Text(f" {label:<{LABEL}}").append(f"{value:>{NUMBER}}", style="bold")
+        if room:
+            bars = history.bars(of_slot, room, view.now)
+            most = max((bar for bar in bars if bar is not None), default=0)
+            line.append(f"{most:>{NUMBER},.0f}  ", style="dim").append_text(_sparkline(bars, most))
+        lines.append(line)
+    waits = "no task waits" if oldest is None else f"the oldest waits for {seconds(oldest)}"
+    held = f"; {figures.held_by_clients:,} are held by clients" if figures.held_by_clients else ""
+    lines.append(Text(f" {'':{LABEL}}{waits}{held}", style="dim" if oldest is None else ""))
+    return lines
+
+
+def _sparkline(bars: Sequence[float | None], most: float) -> Text:
+    line = Text()
+    for bar in bars:
+        if bar is None:
+            line.append(" ")
+        elif bar <= 0:
+            line.append(BARS[0], style="dim")
+        else:
+            line.append(BARS[min(int(bar / most * len(BARS)), len(BARS) - 1)], style="cyan")
+    return line
+
+
+def _latencies(view: View) -> list[Text]:
+    history = view.history
+    head = "".join(f"{name:>{NUMBER}}" for name in ("p50", "p90", "p99", "count"))
+    title = Text(f" {'ms':<{LABEL}}{head}  the last {WINDOW_S:g} s", style="dim")
+    return [title, _latency("waited", history.queue_wait()), _latency("ran", history.run())]
+
+
+def _latency(label: str, latency: Latency) -> Text:
+    values = ("-" if value is None else f"{value:,.1f}" for value in (latency.p50, latency.p90, latency.p99))
+    return Text(f" {label:<{LABEL}}" + "".join(f"{value:>{NUMBER}}" for value in (*values, f"{latency.count:,}")))
+
+
+def _workers(view: View, figures: PoolStats, width: int, room: int) -> list[Text]:
+    """A line each, below a heading; where there is no room for all, the last line says how many more there are."""
+    restarts = view.history.restarts
+    cells: list[tuple[Sequence[str], str]] = [
+        (_worker_cells(worker, restarts[worker.name], is_wide=width >= WIDE), STATE_STYLES[worker.state])
+        for worker in sorted(figures.workers, key=lambda worker: view.order.key(worker, restarts))
+    ]
+    away = [
+        ((printable(name), "", "away", "", seconds(view.now - at), "", "", str(restarts[name]), "", ""), "red")
+        for name, at in sorted(view.history.missing().items(), key=lambda item: _natural(item[0]))
+    ]
+    cells = away + cells
+    shown = cells if len(cells) + 2 <= room else cells[: max(room - 3, 0)]
+    lines = [Text(), *_table(shown)]
+    if len(shown) < len(cells):
+        lines.append(Text(f" and {len(cells) - len(shown)} more: enlarge the window, or sort by another column"))
+    return lines
+
+
+HEADINGS = ("Worker", "Pid", "State", "Task", "For", "Done", "Failed", "Restarts", "Memory", "Heartbeat")
+LEFT = {0, 2, 3}
+
+
+def _worker_cells(worker: WorkerStats, restarts: int, *, is_wide: bool) -> tuple[str, ...]:
+    task = worker.task_id or ""
+    return (
+        printable(worker.name),
+        str(worker.pid),
+        worker.state,
+        task if is_wide else task[:SHORT_ID],
+        seconds(worker.busy_for_s),
+        f"{worker.tasks_completed:,}",
+        f"{worker.tasks_failed:,}",
+        str(restarts),
+        mebibytes(worker.rss_bytes),
+        seconds(worker.last_heartbeat_age_s),
+    )
+
+
+def _table(rows: Sequence[tuple[Sequence[str], str]]) -> list[Text]:
+    """One line a row: a Table of rich's would wrap, and its height could not be told beforehand."""
+    least = (8, 6, 5, SHORT_ID, 5, 5, 1, 1, 7, 1)
+    widths = [
+        max(len(heading), width, *(len(cells[index]) for cells, _ in rows)) if rows else max(len(heading), width)
+        for index, (heading, width) in enumerate(zip(HEADINGS, least, strict=True))
+    ]
+    return [_row(HEADINGS, widths, "bold", None), *(_row(cells, widths, "", style) for cells, style in rows)]
+
+
+def _row(cells: Iterable[str], widths: Sequence[int], style: str, state_style: str | None) -> Text:
+    line = Text(style=style)
+    for index, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        is_state = index == HEADINGS.index("State") and state_style is not None
+        line.append(" ")
+        line.append(f"{cell:<{width}}" if index in LEFT else f"{cell:>{width}}", style=state_style if is_state else "")
+    return line
+
+
+def _events(view: View, room: int) -> list[Text]:
+    """The latest first: what is cut off is the oldest."""
+    events = list(view.history.events)[::-1][: max(room - 2, 0)]
+    if not events:
+        return []
+    lines = [Text(f" {event_line(event)}", style=EVENT_STYLES.get(event.event, "")) for event in events]
+    return [Text(), Text(" Events, the latest first", style="bold"), *lines]

@@ -1,0 +1,81 @@
+"""`racepool up`: broker and workers under supervisord, in the foreground."""
+
+import fcntl
+import os
+import signal
+from pathlib import Path
+
+import click
+
+from racepool.commands.exporter.command import require_extra
+from racepool.protocol.exits import Exit
+from racepool.protocol.keys import Role, broker_keys, peer_keys
+from racepool.protocol.settings import Settings
+from racepool.supervision.configuration import STDOUT, child_environment, supervisord_command, write_configuration
+
+
+@click.command()
+@click.option("--workers", type=int, help="How many worker processes. [default: RACEPOOL_WORKERS, else 3]")
+@click.option("--dir", "directory", type=click.Path(path_type=Path), help="The run directory. [default: RACEPOOL_DIR]")
+@click.option("--stdout", "to_stdout", is_flag=True, help="Log to standard output, not to files; for containers.")
+@click.option("--exporter", "with_exporter", is_flag=True, help="Run `racepool exporter` beside them.")
+@click.pass_context
+def up(
+    context: click.Context, *, workers: int | None, directory: Path | None, to_stdout: bool, with_exporter: bool
+) -> None:
+    """Run broker and workers under supervisord, in the foreground; Ctrl-C stops them all."""
+    if to_stdout:
+        _refuse_output_that_cannot_be_opened()
+    if with_exporter:
+        require_extra()
+    given = {"workers": workers, "dir": directory and directory.absolute()}
+    settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
+    broker_keys(settings)  # what the programs would say in their logs only, again and again
+    peer_keys(settings, Role.WORKER, settings.backend, settings.heartbeat_endpoint)
+    peer_keys(settings, Role.CLIENT, settings.stats_endpoint)  # the watchdog's
+    holder = _lock_holder(settings.private_dir() / "broker.lock")
+    if holder is not None:
+        click.echo(f"racepool: another broker (pid {holder}) runs in {settings.dir}; stop it, or set --dir", err=True)
+        context.exit(Exit.LOCK_TAKEN)
+    where = "here" if to_stdout else f"in {settings.dir}/log"
+    click.echo(f"racepool: a broker and {settings.workers} workers in {settings.dir}, logs {where}", err=to_stdout)
+    hint = "racepool: Ctrl-C stops them; `racepool stats --watch` in another terminal shows them at work"
+    click.echo(hint, err=to_stdout)
+    _open_standard_descriptors()
+    os.umask(0o077)  # logs and sockets are for this user alone
+    configuration = write_configuration(settings, to_stdout=to_stdout, exporter=with_exporter)
+    command = supervisord_command(configuration)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # a Ctrl-C waits until supervisord can take it
+    os.execve(command[0], command, child_environment(settings))  # noqa: S606  # our own interpreter and file
+
+
+def _open_standard_descriptors() -> None:
+    """Of a shell that closed them (`>&-`), lest supervisord's files take their numbers."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number is the one that is free
+
+
+def _refuse_output_that_cannot_be_opened() -> None:
+    """The logs of its programs are opened by supervisord by their path, which a socket has not."""
+    try:
+        os.close(os.open(STDOUT, os.O_WRONLY | os.O_NOCTTY))
+    except OSError as error:
+        raise click.UsageError(
+            f"--stdout: standard output cannot be opened by supervisord ({error.strerror}): it is a socket, as that of "
+            "systemd's journal is, or another user's; leave --stdout out, and the logs are files in the run directory"
+        ) from None
+
+
+def _lock_holder(path: Path) -> str | None:
+    """Who holds the broker's lock, None if nobody does."""
+    try:
+        with path.open("r+", encoding="utf-8") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except (BlockingIOError, PermissionError):
+        return path.read_text(encoding="utf-8").strip() or "unknown"
+    return None

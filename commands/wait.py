@@ -1,0 +1,28 @@
+"""`racepool wait`: returns when the workers are ready."""
+
+import click
+
+from racepool.client.monitoring import wait_for_workers
+from racepool.protocol.exits import Exit
+from racepool.protocol.settings import MAX_SECONDS, Settings
+
+
+@click.command()
+@click.option("--workers", type=click.IntRange(min=0), help="How many. [default: as many as the broker expects]")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0, MAX_SECONDS),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait.",
+)
+@click.pass_context
+def wait(context: click.Context, workers: int | None, timeout_s: float) -> None:
+    """Return as soon as the workers are ready: for start-up scripts."""
+    try:
+        figures = wait_for_workers(Settings.load(), workers, timeout_s)
+    except TimeoutError as error:
+        click.echo(f"racepool: {error}; look at the workers' logs", err=True)
+        context.exit(Exit.FAILURE)
+    click.echo(f"{figures.total_workers} workers are ready")

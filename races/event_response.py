@@ -1,0 +1,161 @@
+"""The NZ TAB's response to a request for one event, as far as a normalised race takes it.
+
+Of JSON only that much is read: pydantic parses all of a text before it looks at its keys, so msgspec steps over the
+rest, which is most of it, without making objects. What it reads is validated by pydantic then, as any mapping is.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Final
+
+import msgspec
+from pydantic import AfterValidator, BaseModel
+
+from racepool.races.fields import (
+    Barrier,
+    Count,
+    EpochSeconds,
+    Flag,
+    Identifier,
+    Listed,
+    Number,
+    RaceDate,
+    RunnerNumber,
+    StartTime,
+    Status,
+    Text,
+)
+from racepool.races.parts import MoneyTracker, TotePool, distinct
+
+
+class _EventPart(BaseModel):
+    """Read once and thrown away; unknown keys, most of a response, are ignored."""
+
+
+class _Odds(_EventPart):
+    fixed_win: Number | None = None
+    fixed_place: Number | None = None
+    pool_win: Number | None = None
+    pool_place: Number | None = None
+
+
+class _Runner(_EventPart):
+    entrant_id: Identifier
+    runner_number: RunnerNumber
+    name: Text
+    barrier: Barrier = None
+    is_scratched: Flag | None = None
+    is_late_scratched: Flag | None = None
+    jockey: Text | None = None
+    trainer_name: Text | None = None
+    silk_colours: Text | None = None
+    favourite: Flag | None = None
+    mover: Flag | None = None
+    odds: _Odds | None = None
+
+    def entrant_fields(self) -> dict[str, Any]:
+        odds = self.odds or _NO_ODDS
+        return {
+            "entrant_id": self.entrant_id,
+            "runner_number": self.runner_number,
+            "name": self.name,
+            "barrier": self.barrier,
+            "is_scratched": self.is_scratched,
+            "is_late_scratched": self.is_late_scratched,
+            "fixed_win_odds": odds.fixed_win,
+            "fixed_place_odds": odds.fixed_place,
+            "pool_win_odds": odds.pool_win,
+            "pool_place_odds": odds.pool_place,
+            "jockey": self.jockey,
+            "trainer_name": self.trainer_name,
+            "silk_colours": self.silk_colours,
+            "favourite": self.favourite,
+            "mover": self.mover,
+        }
+
+
+class _EventRace(_EventPart):
+    event_id: Identifier
+    description: Text
+    status: Status
+    race_date_nz: RaceDate
+    start_time_nz: StartTime
+    advertised_start: EpochSeconds | None = None
+    race_number: Count | None = None
+    meeting_id: Text | None = None
+    meeting_name: Text | None = None
+    country: Text | None = None
+    type: Text | None = None
+    track_condition: Text | None = None
+
+    def meeting_fields(self) -> dict[str, Any] | None:
+        if self.meeting_id is None and self.meeting_name is None:
+            return None
+        return {
+            "meeting_id": self.meeting_id,
+            "name": self.meeting_name,
+            "date": self.race_date_nz,
+            "country": self.country,
+            "category": self.type,
+            "track_condition": self.track_condition,
+        }
+
+
+class _EventData(_EventPart):
+    race: _EventRace
+    runners: Annotated[Listed[_Runner], AfterValidator(distinct)] = ()
+    entrants: Annotated[Listed[_Runner], AfterValidator(distinct)] = ()
+    money_tracker: MoneyTracker | None = None
+    tote_pools: Listed[TotePool] = ()
+
+
+class EventResponse(_EventPart):
+    """The whole response; all that counts is under `data`."""
+
+    data: _EventData
+
+    def race(self) -> dict[str, Any]:
+        """The normalised race as a mapping; pydantic makes models of nested mappings faster than Python can."""
+        data, race = self.data, self.data.race
+        return {
+            "id": race.event_id,
+            "name": race.description,
+            "status": race.status,
+            "race_date_nz": race.race_date_nz,
+            "start_time_nz": race.start_time_nz,
+            "advertised_start": race.advertised_start,
+            "race_number": race.race_number,
+            "meeting_id": race.meeting_id,
+            "entrants": [runner.entrant_fields() for runner in data.runners or data.entrants],
+            "tote_pools": data.tote_pools,
+            "money_tracker": data.money_tracker,
+            "meeting": race.meeting_fields(),
+        }
+
+
+_NO_ODDS: Final = _Odds()
+
+
+def response_in(text: bytes | bytearray | str) -> EventResponse | None:
+    """The response in this JSON; None if it is none or breaks a rule, which pydantic tells better.
+
+    In what is stepped over, broken text goes unnoticed.
+    """
+    try:
+        return EventResponse.model_validate(_decoder.decode(text), from_attributes=True)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _keys(model: type[BaseModel], nested: Mapping[str, Any] = MappingProxyType({})) -> Any:  # noqa: ANN401  # a class
+    """What is read of a model: a key that is not there is None, which means the same in all of them."""
+    return msgspec.defstruct(model.__name__, [(name, nested.get(name, Any), None) for name in model.model_fields])
+
+
+def _all_keys() -> Any:  # noqa: ANN401  # a class
+    runners = list[_keys(_Runner, {"odds": _keys(_Odds) | None})] | None  # type: ignore[valid-type, misc]  # made at run time
+    data = _keys(_EventData, {"race": _keys(_EventRace) | None, "runners": runners, "entrants": runners})
+    return _keys(EventResponse, {"data": data | None})
+
+
+_decoder: Final = msgspec.json.Decoder(_all_keys())

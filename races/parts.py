@@ -1,0 +1,108 @@
+"""What a race consists of, in its normalised form. Knows nothing of the race as a whole."""
+
+from typing import Annotated, Protocol, TypeVar
+
+from pydantic import AfterValidator, AliasChoices, AliasGenerator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from racepool.races.fields import Barrier, Flag, Identifier, Listed, Number, RunnerNumber, Text
+
+
+class RacePart(BaseModel):
+    """Immutable; each key is read as snake_case and as camelCase; unknown keys are ignored."""
+
+    model_config = ConfigDict(
+        frozen=True, alias_generator=AliasGenerator(validation_alias=lambda name: AliasChoices(name, to_camel(name)))
+    )
+
+
+class _CamelPart(RacePart):
+    """A part whose keys are camelCase in the services that hold it, so that errors name them so."""
+
+    model_config = ConfigDict(
+        alias_generator=AliasGenerator(validation_alias=lambda name: AliasChoices(to_camel(name), name))
+    )
+
+
+class Entrant(_CamelPart):
+    """One horse of the race; odds in dollars returned for one dollar."""
+
+    entrant_id: Identifier
+    runner_number: RunnerNumber
+    name: Text
+    barrier: Barrier = None
+    is_scratched: Flag | None = None
+    is_late_scratched: Flag | None = None
+    fixed_win_odds: Number | None = None
+    fixed_place_odds: Number | None = None
+    pool_win_odds: Number | None = None
+    pool_place_odds: Number | None = None
+    jockey: Text | None = None
+    trainer_name: Text | None = None
+    silk_colours: Text | None = None
+    favourite: Flag | None = None
+    mover: Flag | None = None
+
+
+class MoneyTrackerEntry(RacePart):
+    """A part of one entrant's share of the bets, in percent; an entrant has many, and they add up."""
+
+    entrant_id: Text | None = None
+    hold_percentage: Number | None = None
+    bet_percentage: Number | None = None
+
+
+class MoneyTracker(RacePart):
+    """All entries of the race, in the order in which they came."""
+
+    entrants: Listed[MoneyTrackerEntry] = ()
+
+
+class Pools(_CamelPart):
+    """The pools as a service holds them, in dollars."""
+
+    win_pool: Number | None = None
+    place_pool: Number | None = None
+    total_pool: Number | None = None
+
+
+class TotePool(RacePart):
+    """One pool as the tote reports it; `total` in dollars."""
+
+    product_type: Text | None = None
+    total: Number | None = None
+
+
+class Meeting(RacePart):
+    """The race day that the race belongs to."""
+
+    meeting_id: Text | None = Field(None, validation_alias=AliasChoices("meeting", "meetingId", "meeting_id"))
+    name: Text | None = None
+    date: Annotated[Text, AfterValidator(lambda text: text[:10])] | None = None
+    country: Text | None = None
+    category: Text | None = None
+    track_condition: Text | None = None
+    tote_status: Text | None = None
+
+
+class _Identified(Protocol):
+    @property
+    def entrant_id(self) -> str: ...
+
+
+_I = TypeVar("_I", bound=_Identified)
+
+
+def distinct(entrants: tuple[_I, ...]) -> tuple[_I, ...]:
+    """Refuses an id that stands twice; `index` in the error's context is the place of the second."""
+    if len({entrant.entrant_id for entrant in entrants}) < len(entrants):
+        first: dict[str, int] = {}
+        for index, entrant in enumerate(entrants):
+            if first.setdefault(entrant.entrant_id, index) != index:
+                raise PydanticCustomError(
+                    "duplicate_entrant",
+                    "has the id {entrant_id} of the entrant at {first}; ids must differ",
+                    {"entrant_id": repr(entrant.entrant_id), "first": first[entrant.entrant_id], "index": index},
+                )
+    return entrants

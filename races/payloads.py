@@ -1,0 +1,151 @@
+"""What travels in payload frames: a race to its worker and a result back. The broker never opens them.
+
+A request is the msgpack array `[encoding, polled_at, previous, body]`: `json` bodies are one bin of JSON text, taken as
+they were fetched; `msgpack` bodies are the race itself. `polled_at` is in microseconds since 1970, UTC; `previous` is
+null or `[race id, {entrant id: [win cents, place cents]}]`. A result is `[transformed_race, version, head, entrants,
+records]`, the racepool version of its worker and three JSON texts; or `[msgpack, whatever another transform returned]`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel
+
+from racepool.protocol import VERSION
+from racepool.protocol.codec import pack
+from racepool.protocol.errors import InvalidRaceError
+from racepool.protocol.failures import BadPayloadError, unpack_array
+from racepool.protocol.messages import Payload
+from racepool.protocol.parcel import JSON_HEAD, Parcel
+from racepool.races.race import RaceData, RaceInput
+from racepool.races.transformed_race import PreviousAmounts, TransformedRace
+from racepool.races.unopened_race import JsonParts, json_parts, unopened
+
+_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_ARRAY_OF_3 = b"\x93"
+_MSGPACK_HEAD = b"\x94" + pack("msgpack")
+_BIN_32, _BIN_32_BYTES = b"\xc6", 5
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A race on its way to the transform, its body not yet validated."""
+
+    race: RaceInput
+    polled_at: datetime
+    previous: PreviousAmounts | None
+
+
+def pack_request(race: RaceInput, polled_at: datetime, previous: PreviousAmounts | None) -> Parcel:
+    """Packs a task. A body given as text is not parsed here, and given as `bytes` not even copied.
+
+    Raises:
+        InvalidRaceError: the race cannot be packed, or `polled_at` has no time zone.
+    """
+    if not isinstance(polled_at, datetime) or polled_at.utcoffset() is None:  # type: ignore[redundant-expr]  # callers
+        raise InvalidRaceError([("polled_at", "must be a timezone-aware datetime, such as datetime.now(UTC)")])
+    polled_at_us = (polled_at - _UNIX_EPOCH) // _MICROSECOND
+    try:
+        fields = pack(polled_at_us) + pack(previous and previous.to_wire())
+        if isinstance(race, Mapping):
+            return Parcel(_MSGPACK_HEAD + fields, pack(dict(race)))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidRaceError([("", f"cannot be packed: {error}")]) from None
+    body = _text_of(race)
+    return Parcel(JSON_HEAD + fields + _BIN_32 + len(body).to_bytes(4, "big"), body)
+
+
+def _text_of(race: RaceInput) -> bytes:
+    match race:
+        case bytes():
+            return race
+        case bytearray() | memoryview():
+            return bytes(race)  # its owner may change it before it is sent
+        case str():
+            return _utf8(race)
+        case RaceData():
+            return race.model_dump_json().encode()
+        case _:
+            raise InvalidRaceError(
+                [("", f"is a {type(race).__name__}; give RaceData, a mapping, or JSON as bytes or str")]
+            )
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRaceError([("", f"is no Unicode text: {error}")]) from None
+
+
+def unpack_request(payload: Payload | Parcel) -> Request:
+    """The request in a task's payload, or in its two parts.
+
+    Raises:
+        BadPayloadError: it is no request.
+        InvalidRaceError: `previous` breaks its rule.
+    """
+    if isinstance(payload, Parcel) and not _is_of_text(payload):
+        payload = payload.payload()
+    if isinstance(payload, Parcel):  # whose body is not copied once more
+        encoding, polled_at_us, previous = unpack_array(_ARRAY_OF_3 + payload.head[1:-_BIN_32_BYTES], 3)
+        body: object = payload.body
+    else:
+        encoding, polled_at_us, previous, body = unpack_array(payload, 4)
+    if encoding not in ("json", "msgpack") or type(body) is not (bytes if encoding == "json" else dict):
+        raise BadPayloadError(f"a body of encoding {encoding!r} cannot be a {type(body).__name__}")
+    if type(polled_at_us) is not int:
+        raise BadPayloadError("polled_at is no number of microseconds")
+    try:
+        polled_at = _UNIX_EPOCH + timedelta(microseconds=polled_at_us)
+    except OverflowError:
+        raise BadPayloadError("polled_at is beyond the calendar") from None
+    return Request(body, polled_at, None if previous is None else PreviousAmounts.from_wire(previous))
+
+
+def _is_of_text(parcel: Parcel) -> bool:
+    """Whether its body is the text and no more, after a header of the length that `pack_request` gives it."""
+    bin_header = _BIN_32 + len(parcel.body).to_bytes(4, "big")
+    return parcel.head.startswith(JSON_HEAD) and parcel.head.endswith(bin_header)
+
+
+def pack_result(result: object) -> bytes:
+    """The payload of a result.
+
+    Raises:
+        TypeError, ValueError, OverflowError: msgpack cannot hold what the transform returned.
+    """
+    match result:
+        case TransformedRace():
+            parts = json_parts(result)
+            return pack(["transformed_race", VERSION, parts.head, parts.entrants, parts.money_flow_records])
+        case BaseModel():
+            return pack(["msgpack", result.model_dump(mode="json")])
+        case _:
+            return pack(["msgpack", result])
+
+
+def unpack_result(payload: Payload) -> Any:  # noqa: ANN401  # another transform may return anything that msgpack holds
+    """The TransformedRace, or what another transform returned.
+
+    Raises:
+        BadPayloadError: it is no result.
+    """
+    match unpack_array(payload):
+        case ["transformed_race", version, bytes() as head, bytes() as entrants, bytes() as records]:
+            parts = JsonParts(head, entrants, records)
+            return unopened(parts) if version == VERSION else _opened(parts)  # ours does as we do
+        case ["msgpack", body]:
+            return body
+        case _:
+            raise BadPayloadError("has no known encoding of a result")
+
+
+def _opened(parts: JsonParts) -> TransformedRace:
+    try:
+        return parts.race()
+    except (TypeError, ValueError) as error:
+        raise BadPayloadError(f"is no TransformedRace: {error}") from None

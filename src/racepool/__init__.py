@@ -1,0 +1,89 @@
+"""A worker pool that takes CPU-bound race processing off an asyncio event loop.
+
+>>> from racepool import pool
+>>> result = await pool.exec(body)  # doctest: +SKIP
+
+The names in `__all__` are the public ones; everything else may change at any time. Each is imported when it is first
+used, so that the small programs of this package, which run beside every pool, load none of them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from racepool.client.future import PoolFuture
+    from racepool.client.zmq_pool import ZmqPool, pool
+    from racepool.protocol.errors import (
+        BacklogFullError,
+        BrokerUnavailableError,
+        CrashedAttempt,
+        FieldError,
+        InvalidRaceError,
+        PayloadTooLargeError,
+        PoolBrokenError,
+        PoolClosedError,
+        PoolError,
+        PoolForkedError,
+        ProtocolMismatchError,
+        SettingsError,
+        TaskTimeoutError,
+        TransformError,
+        WorkerCrashedError,
+    )
+    from racepool.protocol.stats import PoolStats
+    from racepool.races.race import RaceData
+    from racepool.races.transform import transform_race
+    from racepool.races.transformed_race import MoneyFlowRecord, TransformedRace
+    from racepool.supervision.local_pool import local_pool
+
+__all__ = [
+    "BacklogFullError",
+    "BrokerUnavailableError",
+    "CrashedAttempt",
+    "FieldError",
+    "InvalidRaceError",
+    "MoneyFlowRecord",
+    "PayloadTooLargeError",
+    "PoolBrokenError",
+    "PoolClosedError",
+    "PoolError",
+    "PoolForkedError",
+    "PoolFuture",
+    "PoolStats",
+    "ProtocolMismatchError",
+    "RaceData",
+    "SettingsError",
+    "TaskTimeoutError",
+    "TransformError",
+    "TransformedRace",
+    "WorkerCrashedError",
+    "ZmqPool",
+    "local_pool",
+    "pool",
+    "transform_race",
+]
+
+_MODULES = {
+    "MoneyFlowRecord": "racepool.races.transformed_race",
+    "PoolFuture": "racepool.client.future",
+    "PoolStats": "racepool.protocol.stats",
+    "RaceData": "racepool.races.race",
+    "TransformedRace": "racepool.races.transformed_race",
+    "ZmqPool": "racepool.client.zmq_pool",
+    "local_pool": "racepool.supervision.local_pool",
+    "pool": "racepool.client.zmq_pool",
+    "transform_race": "racepool.races.transform",
+}
+"""Where a public name is defined; all others are errors."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULES.get(name, "racepool.protocol.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

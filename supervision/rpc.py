@@ -1,0 +1,91 @@
+"""supervisord's own table of its processes, over its control socket. Waits a second at most: it may be frozen."""
+
+import os
+import socket
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+from urllib.parse import quote
+from xml.parsers.expat import ExpatError
+from xmlrpc.client import Error, ServerProxy, Transport
+
+from racepool.supervision.watchdog_core import Process
+
+RPC_TIMEOUT_S = 1.0
+SERVER_URL = "SUPERVISOR_SERVER_URL"
+
+
+class Supervisor:
+    """The supervisord above a process, at the address that it gives its children.
+
+    Args:
+        environment: that process's; by default this one's.
+
+    Raises:
+        KeyError: it has no control socket, or did not start that process.
+    """
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._transport = _Transport(environment[SERVER_URL])
+        user, password = (quote(environment.get(f"SUPERVISOR_{name}", "")) for name in ("USERNAME", "PASSWORD"))
+        login = f"{user}:{password}@" if user else ""
+        self._proxy = ServerProxy(f"http://{login}{self._transport.host}/RPC2", self._transport)
+
+    def table(self) -> list[Process] | None:
+        """All its processes; None if it did not answer, or is shutting down."""
+        rows = self.rows()
+        return None if rows is None else [_process(row) for row in rows]
+
+    def rows(self) -> list[Mapping[str, Any]] | None:
+        """As `table`, with all that supervisord tells of each: see its documentation of getProcessInfo."""
+        rows: list[Mapping[str, Any]] | None = self._ask("getAllProcessInfo")
+        return rows
+
+    def pid(self) -> int | None:
+        """The process id of supervisord itself; None as for `table`."""
+        pid: int | None = self._ask("getPID")
+        return pid
+
+    def process(self, name: str) -> Process | None:
+        """The process of this name, `group:name`; None as for `table`, or if there is none."""
+        row = self._ask("getProcessInfo", name)
+        return None if row is None else _process(row)
+
+    def _ask(self, method: str, *arguments: str) -> Any:  # noqa: ANN401  # as xmlrpc has it
+        try:
+            return getattr(self._proxy.supervisor, method)(*arguments)
+        except (OSError, Error, HTTPException, ExpatError):
+            return None
+        finally:
+            self._transport.close()  # a connection of its own each time: that wakes supervisord twice
+
+
+class _Transport(Transport):
+    """Transport with a timeout, also to a socket in the file system."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        scheme, _, self._address = url.partition("://")
+        self._is_unix = scheme == "unix"
+        self.host = "localhost" if self._is_unix else self._address.rstrip("/")
+
+    def make_connection(self, host: Any) -> HTTPConnection:  # noqa: ANN401  # as xmlrpc has it
+        name, self._extra_headers, _ = self.get_host_info(host)
+        connection = _UnixConnection(self._address) if self._is_unix else HTTPConnection(name, timeout=RPC_TIMEOUT_S)
+        self._connection = host, connection
+        return connection
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=RPC_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _process(row: Mapping[str, Any]) -> Process:
+    return Process(f"{row['group']}:{row['name']}", row["group"], row["pid"], row["state"])

@@ -1,0 +1,257 @@
+"""What a lab reads: files that grow and are rotated, logs, records, the kernel's processes, memory."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from racepool.commands.chaos.journal import ENDED_BY_WATCHDOG, EXITED, SPAWNED, Journal
+from racepool.commands.chaos.memory import SAMPLES_KEPT, Memory
+from racepool.commands.chaos.processes import Process, died_at, end_all, processes_of, signalled
+from racepool.commands.chaos.records import OK, Record, Resolved, Submitted, digest, from_line, outcome_of, to_line
+from racepool.commands.chaos.rubbish import Rubbish
+from racepool.commands.chaos.tail import Tail
+from racepool.protocol.errors import TaskTimeoutError, TransformError
+from racepool.protocol.messages import FROM_CLIENT, FROM_HEARTBEAT, FROM_WORKER, BadFrameError, Inlet, M, Ready, decode
+from tests.commands.chaos.building import line
+
+MIB = 1024
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def tail(path: Path) -> Iterator[Tail]:
+    tail = Tail(path)
+    yield tail
+    tail.close()
+
+
+def test_whole_lines_come_once_each(path: Path, tail: Tail) -> None:
+    assert list(tail.lines()) == []
+
+    path.write_bytes(b"one\ntwo\nthr")
+    assert list(tail.lines()) == [b"one", b"two"]
+
+    with path.open("ab") as file:
+        file.write(b"ee\n\nfour\n")
+    assert list(tail.lines()) == [b"three", b"four"]
+    assert list(tail.lines()) == []
+
+
+def test_rotated_file_is_read_to_its_end_and_then_the_new_one(path: Path, tail: Tail) -> None:
+    path.write_bytes(b"one\n")
+    assert list(tail.lines()) == [b"one"]
+
+    with path.open("ab") as file:
+        file.write(b"two\n")
+    path.rename(path.with_suffix(".1"))
+    path.write_bytes(b"three\n")
+
+    assert list(tail.lines()) == [b"two", b"three"]
+
+
+def test_file_that_is_gone_for_a_moment_is_found_again(path: Path, tail: Tail) -> None:
+    path.write_bytes(b"one\n")
+    list(tail.lines())
+    path.rename(path.with_suffix(".1"))
+
+    assert list(tail.lines()) == []
+    path.write_bytes(b"two\n")
+    assert list(tail.lines()) == [b"two"]
+
+
+def test_instants_of_the_calendar_become_those_of_the_shared_clock() -> None:
+    journal = Journal(1_000.0)
+    journal.on_broker_line(line("broker_started", 1_002.5, pid=5))
+
+    (entry,) = journal.of("broker_started")
+    assert entry.at == pytest.approx(2.5)
+    assert (entry.pid, entry.worker) == (5, "")
+
+
+def test_supervisord_tells_who_ended_and_who_began() -> None:
+    journal = Journal(0.0)
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(100))
+    journal.on_supervisord_line(f"{stamp},250 WARN exited: broker (terminated by SIGKILL; not expected)\n".encode())
+    journal.on_supervisord_line(f"{stamp},750 INFO spawned: 'worker-1' with pid 42".encode())
+    journal.on_supervisord_line(b"Unlinking stale socket")
+
+    (exited,), (spawned,) = journal.of(EXITED), journal.of(SPAWNED)
+    assert (exited.at, exited.worker) == (100.25, "broker")
+    assert (spawned.at, spawned.worker, spawned.pid) == (100.75, "worker-1", 42)
+    assert journal.alarms == []
+
+
+def test_watchdog_tells_whom_it_killed_and_else_only_its_own_failure_counts() -> None:
+    journal = Journal(0.0)
+    journal.on_watchdog_line(line("worker_killed", 5.5, process="worker:worker-1", pid=42))
+    journal.on_watchdog_line(line("anything", 6.0))
+    assert journal.alarms == []
+    journal.on_watchdog_line(b"Traceback (most recent call last):")
+
+    (ended,) = journal.of(ENDED_BY_WATCHDOG)
+    assert (ended.at, ended.worker, ended.pid) == (5.5, "worker-1", 42)
+    assert journal.alarms == ["watchdog: Traceback (most recent call last):"]
+
+
+def test_line_that_was_cut_by_a_death_is_no_alarm() -> None:
+    journal = Journal(0.0)
+    journal.on_broker_line(line("worker_lost", 1.0, worker="worker-0")[:-5])
+
+    assert (journal.entries, journal.alarms) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [Submitted("steady-0", 1, 1.5, "ab", 3, 0.0, None), Resolved("steady-0", 1, 2.5, OK, "d", "")],
+    ids=lambda record: type(record).__name__,
+)
+def test_record_survives_its_file(record: Record) -> None:
+    text = to_line(record)
+
+    assert text.count(b"\n") == 1
+    assert from_line(text) == record
+
+
+def test_digest_is_the_contents() -> None:
+    assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    assert len({digest(result) for result in (b"x", b"y", None, [None], {b"k": 1, "k": 2})}) == 5
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (TaskTimeoutError("t", state="queued", timeout_s=1), "TaskTimeoutError queued"),
+        (TransformError("t", "KeyError", "x", ""), "TransformError"),
+    ],
+)
+def test_outcome_of_an_error_is_its_class_and_state(error: Exception, outcome: str) -> None:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+
+    assert outcome_of(future) == (outcome, "", str(error))
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts processes that carry a run directory, as a lab's do."""
+    started = []
+
+    def start(**environment: str) -> subprocess.Popen[bytes]:
+        given = os.environ | {"RACEPOOL_DIR": str(tmp_path)} | environment
+        child = subprocess.Popen([sys.executable, "-c", "input()"], env=given, stdin=subprocess.PIPE)
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        child.kill()
+        child.communicate()
+
+
+def test_processes_are_known_by_their_run_directory(
+    sleeper: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    child = sleeper(SUPERVISOR_PROCESS_NAME="worker-1")
+    sleeper(RACEPOOL_DIR=f"{tmp_path}-other")
+    wait_until(lambda: [(each.name, each.rss_kb > MIB) for each in processes_of(tmp_path)] == [("worker-1", True)])
+
+    child.send_signal(signal.SIGSTOP)
+    wait_until(lambda: [each.state for each in processes_of(tmp_path)] == ["T"])
+    (process,) = processes_of(tmp_path)
+
+    assert str(process) == f"worker-1 (pid {child.pid}, frozen)"
+    assert process.rss_kb > MIB
+
+
+def test_all_processes_are_ended_frozen_ones_as_well(
+    sleeper: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    child = sleeper()
+    child.send_signal(signal.SIGSTOP)
+    wait_until(lambda: len(processes_of(tmp_path)) == 1)
+
+    assert end_all(tmp_path) == []
+    assert child.wait(5) == -signal.SIGKILL
+
+
+def test_death_of_a_process_is_told(sleeper: Callable[..., subprocess.Popen[bytes]]) -> None:
+    child = sleeper()
+    assert died_at(child.pid, 0.05) is None
+
+    child.kill()
+    before = time.monotonic()
+    died = died_at(child.pid, 5.0)
+
+    assert died is not None
+    assert died - before < 5
+    child.wait()
+    assert not signalled(child.pid, signal.SIGCONT)
+    assert died_at(child.pid, 0.0) is not None
+
+
+def look(rss_mib: int) -> list[Process]:
+    return [Process(1, "broker", "broker", "S", rss_mib * MIB)]
+
+
+@pytest.mark.parametrize(("late_mib", "is_flat"), [(55, True), (120, False)])
+def test_growth_is_that_of_the_medians(late_mib: int, is_flat: bool) -> None:  # noqa: FBT001
+    memory = Memory()
+    for second in range(100):
+        memory.on_look(second, look(50 if second < 60 else late_mib))
+
+    (growth,) = memory.growth(100.0)
+    assert (growth.early_kb, growth.late_kb, growth.is_flat) == (50 * MIB, late_mib * MIB, is_flat)
+
+
+def test_too_short_a_run_tells_nothing_of_growth() -> None:
+    memory = Memory()
+    for second in range(30):
+        memory.on_look(second, look(second))
+
+    assert list(memory.growth(30.0)) == []
+
+
+def test_samples_are_thinned_out_and_still_span_the_whole_run() -> None:
+    memory = Memory()
+    for second in range(3 * SAMPLES_KEPT):
+        memory.on_look(second, look(50))
+
+    assert len(memory.samples) <= SAMPLES_KEPT
+    assert memory.samples[0].at_s < 10
+    assert memory.samples[-1].at_s > 3 * SAMPLES_KEPT - 10
+
+
+def decoded(frames: Sequence[bytes], inlet: Inlet[M]) -> M | None:
+    try:
+        return decode(list(frames), inlet)
+    except BadFrameError:
+        return None
+
+
+def test_rubbish_is_the_same_for_the_same_seed_and_never_introduces_a_worker() -> None:
+    source = Rubbish("1")
+    said = [source.frames() for _ in range(5_000)]
+    again = Rubbish("1")
+    assert said == [again.frames() for _ in range(5_000)]
+
+    understood = 0
+    for frames in said:
+        understood += decoded(frames, FROM_CLIENT) is not None
+        understood += (result := decoded(frames, FROM_WORKER)) is not None
+        understood += (beat := decoded(frames, FROM_HEARTBEAT)) is not None
+        assert not isinstance(result, Ready)
+        assert beat is None or not beat.busy
+    assert 500 < understood < 4_500

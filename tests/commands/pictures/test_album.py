@@ -1,0 +1,111 @@
+"""Pictures of races: where they go, and what stands in them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+
+from racepool.commands.pictures.album import Album
+from racepool.protocol.errors import PoolError
+from racepool.races.money_row import MoneyRow
+from tests.commands.replay.building import row
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def race(
+    race_id: str = "race-1", *, runners: int = 3, minutes: Iterable[float] = (90, 10, 2, 1, -0.5)
+) -> list[MoneyRow]:
+    return [
+        row(
+            1_000 * number + 10 * index, race=race_id, entrant=f"e{number}", minutes_left=left, runner_number=number,
+            runner_name=f"Runner $N{number}$", is_scratched=number == 2,
+        )
+        for index, left in enumerate(minutes)
+        for number in range(1, runners + 1)
+    ]  # fmt: skip
+
+
+def draw(album: Album, *races: list[MoneyRow]) -> list[str]:
+    return album.draw_races(races, lambda: None)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_one_race_is_drawn_into_a_file_of_any_kind(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"race.{suffix}"
+
+    assert draw(Album(path), race()) == []
+    assert path.read_bytes().startswith({"png": PNG, "svg": b"<?xml", "pdf": b"%PDF"}[suffix])
+
+
+def test_picture_names_each_runner_but_the_scratched_and_its_money(tmp_path: Path) -> None:
+    path = tmp_path / "race.svg"
+
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        draw(Album(path), race(runners=24))
+
+    text = path.read_text()
+    shown = [number for number in range(1, 25) if f">{number}  Runner $N{number}$  $" in text]
+    assert shown == [number for number in range(1, 25) if number != 2]
+    assert "24  Runner $N24$  $240<" in text
+    assert "Kōwhai Bend, 17 July 2025, 12:15 NZST" in text
+    ticks = ["60", "45", "30", "20", "15", "10", "5", "4", "3", "2", "1", "start"]
+    assert [tick for tick in ticks if f">{tick}<" not in text] == []
+    assert "minutes to the start" in text
+
+
+def test_last_minutes_alone_have_ticks_too(tmp_path: Path) -> None:
+    path = tmp_path / "race.svg"
+
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        draw(Album(path), race(minutes=(1.5, 1.25, 1)))
+
+    assert ">1.2<" in path.read_text()
+    assert ">start<" not in path.read_text()
+
+
+def test_no_two_runners_of_a_large_field_look_alike(tmp_path: Path) -> None:
+    path = tmp_path / "race.svg"
+
+    draw(Album(path), race(runners=24))
+
+    lines = [line for line in path.read_text().split("<path ") if "clip-path" in line and "stroke-width: 1.8" in line]
+    looks = {line.partition('style="')[2].partition('"')[0] for line in lines}
+    assert len(lines) == len(looks) == 23
+
+
+def test_each_race_is_drawn_into_a_folder_which_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "pictures"
+
+    assert draw(Album(folder), race("ab/1"), race("ab-2")) == []
+    assert sorted(path.name for path in folder.iterdir()) == ["R3-Otterby-Plate-ab-1.png", "R3-Otterby-Plate-ab-2.png"]
+
+
+def test_race_without_a_picture_is_told_and_the_others_are_drawn(tmp_path: Path) -> None:
+    assert draw(Album(tmp_path), race("one", minutes=[1]), race("two")) == [
+        "no picture: there is one poll only of Otterby Plate, and no time passes in it"
+    ]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_several_races_are_no_single_picture(tmp_path: Path) -> None:
+    album = Album(tmp_path / "race.png")
+    album.require_one(1)
+
+    with pytest.raises(PoolError, match=r"there are 2 races; name a folder, for a picture of each, or so$"):
+        album.require_one(2, ", or so")
+
+
+def test_kind_of_picture_that_is_not_known_is_told(tmp_path: Path) -> None:
+    with pytest.raises(PoolError, match=r"race\.gif: name a file ending in \.png, \.svg, \.pdf, or a folder"):
+        Album(tmp_path / "race.gif")
+
+
+def test_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(PoolError, match=r"No such file or directory"):
+        draw(Album(tmp_path / "no" / "race.png"), race())
+    with pytest.raises(PoolError, match=r"Not a directory"):
+        draw(Album(tmp_path / "file" / "pictures"), race())

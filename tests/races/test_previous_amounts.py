@@ -1,0 +1,156 @@
+import sqlite3
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from racepool.protocol.errors import InvalidRaceError
+from racepool.races.race import RaceData
+from racepool.races.transform import transform_race
+from racepool.races.transformed_race import LARGEST_AMOUNT, Previous, PreviousAmounts, TransformedRace
+
+POLLED_AT = datetime(2025, 7, 17, 0, 30, tzinfo=UTC)
+CENTS = f"must be a whole number of cents from 0 to {LARGEST_AMOUNT}"
+RECORD = "must be a money-flow record, or a row with race_id, entrant_id, win_pool_amount, place_pool_amount"
+
+
+def result() -> TransformedRace:
+    race = RaceData.parse(
+        {
+            "id": "r1",
+            "name": "Cup",
+            "status": "open",
+            "race_date_nz": "2025-07-17",
+            "start_time_nz": "12:50",
+            "entrants": [{"entrantId": f"e{number}", "runnerNumber": number, "name": "x"} for number in (1, 2, 3)],
+            "pools": {"winPool": 1000, "placePool": 500},
+            "money_tracker": {
+                "entrants": [{"entrant_id": "e1", "hold_percentage": 60}, {"entrant_id": "e2", "hold_percentage": 40}]
+            },
+        }
+    )
+    return transform_race(race, polled_at=POLLED_AT)
+
+
+def row(**changes: object) -> dict[str, Any]:
+    return {"race_id": "r1", "entrant_id": "e1", "win_pool_amount": 500, "place_pool_amount": 250, **changes}
+
+
+AMOUNTS = PreviousAmounts("r1", {"e1": (60_000, 30_000), "e2": (40_000, 20_000)})
+
+
+def test_none_is_no_amounts_of_no_race() -> None:
+    assert PreviousAmounts.of(None) == PreviousAmounts(None, {})
+
+
+def test_amounts_of_a_result_of_its_records_and_of_rows_are_the_same() -> None:
+    previous = result()
+    rows = [record.model_dump() for record in previous.money_flow_records]
+
+    assert PreviousAmounts.of(previous) == AMOUNTS
+    assert PreviousAmounts.of(previous.money_flow_records) == AMOUNTS
+    assert PreviousAmounts.of(iter(rows)) == AMOUNTS
+    assert PreviousAmounts.of(AMOUNTS) is AMOUNTS
+
+
+def test_result_without_records_still_names_its_race() -> None:
+    previous = result().model_copy(update={"money_flow_records": ()})
+
+    assert PreviousAmounts.of(previous) == PreviousAmounts("r1", {})
+
+
+def test_rows_of_a_database_driver_are_taken() -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.row_factory = sqlite3.Row
+    columns = "'r1' AS race_id, 'e1' AS entrant_id, 5 AS win_pool_amount"
+
+    whole = connection.execute(f"SELECT {columns}, 7 AS place_pool_amount").fetchall()
+    lacking = connection.execute(f"SELECT {columns}").fetchall()
+    connection.close()
+
+    assert PreviousAmounts.of(whole) == PreviousAmounts("r1", {"e1": (5, 7)})
+    with pytest.raises(InvalidRaceError, match=r"previous\.0: must be a money-flow record"):
+        PreviousAmounts.of(lacking)
+
+
+@pytest.mark.parametrize(
+    ("previous", "path", "rule"),
+    [
+        (5, "previous", "must be a TransformedRace or money-flow records, but is a int"),
+        ([5], "previous.0", RECORD),
+        (["row"], "previous.0", RECORD),
+        (row(), "previous.0", RECORD),
+        ([row(), {"entrant_id": "e2"}], "previous.1", RECORD),
+        ([row(race_id=None)], "previous.0.race_id", "must be text"),
+        (
+            [row(), row(race_id="r2", entrant_id="e2")],
+            "previous.1.race_id",
+            "is 'r2', but the records before are of race 'r1'",
+        ),
+        ([row(entrant_id=["e1"])], "previous.0.entrant_id", "must be text"),
+        ([row(), row(entrant_id="e2"), row()], "previous.2.entrant_id", "'e1' has a record already"),
+        ([row(win_pool_amount=None)], "previous.0.win_pool_amount", CENTS),
+        ([row(win_pool_amount=-1)], "previous.0.win_pool_amount", CENTS),
+        ([row(win_pool_amount=5.0)], "previous.0.win_pool_amount", CENTS),
+        ([row(place_pool_amount=True)], "previous.0.place_pool_amount", CENTS),
+        ([row(place_pool_amount=2**63)], "previous.0.place_pool_amount", CENTS),
+    ],
+)
+def test_broken_record_is_told_at_its_path(previous: object, path: str, rule: str) -> None:
+    with pytest.raises(InvalidRaceError) as caught:
+        PreviousAmounts.of(cast("Previous", previous))
+
+    assert caught.value.errors[:1] == [(path, rule)]
+
+
+def test_all_broken_records_are_told() -> None:
+    with pytest.raises(InvalidRaceError) as caught:
+        PreviousAmounts.of([row(win_pool_amount="1", place_pool_amount="2"), {}])
+
+    assert [path for path, _ in caught.value.errors] == [
+        *("previous.0.win_pool_amount", "previous.0.place_pool_amount", "previous.1")
+    ]
+
+
+cents = st.integers(0, LARGEST_AMOUNT)
+
+
+@given(st.none() | st.text(), st.dictionaries(st.text(), st.tuples(cents, cents)))
+def test_amounts_are_the_same_after_the_wire(race_id: str | None, amounts: dict[str, tuple[int, int]]) -> None:
+    previous = PreviousAmounts(race_id, amounts)
+
+    assert PreviousAmounts.from_wire(msgpack.unpackb(msgpack.packb(previous.to_wire()))) == previous
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        *[None, 5, "r1", b"r1", {}, [], ["r1"], ["r1", []], [5, {}], ["r1", {}, 1], {"race_id": "r1"}],
+        *[
+            ["r1", {"e1": pair}]
+            for pair in (None, 5, "ab", [], [1], [1, 2, 3], [1, -1], [1.0, 2], [True, 2], [1, 2**63])
+        ],
+        *[["r1", {b"e1": [1, 2]}], ["r1", {5: [1, 2]}]],
+    ],
+)
+def test_hostile_wire_is_an_invalid_race(wire: object) -> None:
+    with pytest.raises(InvalidRaceError, match="previous"):
+        PreviousAmounts.from_wire(wire)
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.text() | st.integers(), parts, max_size=3),
+)
+
+
+@given(plain | st.lists(plain, min_size=2, max_size=2))
+def test_any_wire_is_amounts_or_an_invalid_race(wire: object) -> None:
+    try:
+        previous = PreviousAmounts.from_wire(wire)
+    except InvalidRaceError:
+        return
+    assert previous.to_wire() == wire

@@ -1,0 +1,162 @@
+import os
+import shlex
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from supervisor.options import ServerOptions
+
+from racepool.protocol.endpoints import sockets_in
+from racepool.protocol.settings import Settings, variable
+from racepool.supervision.configuration import child_environment, supervisord_command, write_configuration
+
+
+@pytest.fixture(params=["plain", "with space", "per%cent", "both %(name)s %d", "semi;colon"])
+def directory(request: pytest.FixtureRequest) -> Iterator[Path]:
+    parent = Path(tempfile.mkdtemp(dir="/tmp"))
+    yield parent / str(request.param)
+    shutil.rmtree(parent)
+
+
+def settings(directory: Path, **values: object) -> Settings:
+    return Settings.load(**({"dir": directory, **sockets_in(directory)} | values))
+
+
+def parsed(configuration: Path) -> Any:  # noqa: ANN401  # supervisor has no types
+    """What supervisord itself makes of the file."""
+    options = ServerOptions()
+    options.realize(["--configuration", str(configuration), "--nodaemon"])
+    return options
+
+
+def processes(options: Any) -> dict[str, Any]:  # noqa: ANN401  # supervisor has no types
+    return {process.name: process for group in options.process_group_configs for process in group.process_configs}
+
+
+def test_supervisord_reads_paths_as_they_are(directory: Path) -> None:
+    options = parsed(write_configuration(settings(directory, workers=2), owner_pid=7))
+
+    assert options.pidfile == str(directory / "supervisord.pid")
+    assert options.logfile == str(directory / "log" / "supervisord.log")
+    assert [server["file"] for server in options.server_configs] == [str(directory / "supervisor.sock")]
+    assert options.nodaemon
+    logs = {name: process.stdout_logfile for name, process in processes(options).items()}
+    assert logs == {
+        name: str(directory / "log" / f"{name}.log") for name in ("broker", "worker-0", "worker-1", "owner")
+    } | {"watchdog": None}
+    assert processes(options)["watchdog"].stderr_logfile == str(directory / "log" / "watchdog.log")
+
+
+@pytest.mark.parametrize("workers", [1, 5])
+def test_as_many_workers_as_asked_for(directory: Path, workers: int) -> None:
+    options = parsed(write_configuration(settings(directory, workers=workers)))
+
+    names = {f"worker-{number}" for number in range(workers)}
+    assert set(processes(options)) == names | {"broker", "watchdog"}
+
+
+def test_programs_run_on_this_interpreter_and_are_never_given_up(directory: Path) -> None:
+    told = processes(parsed(write_configuration(settings(directory, workers=1), owner_pid=7)))
+
+    assert shlex.split(told["broker"].command) == [sys.executable, "-P", "-m", "racepool.broker"]
+    assert shlex.split(told["worker-0"].command) == [sys.executable, "-P", "-m", "racepool.worker"]
+    assert shlex.split(told["owner"].command) == [sys.executable, "-P", "-m", "racepool.supervision.owner", "7"]
+    for process in told.values():
+        assert process.autorestart.__name__ == "RestartUnconditionally"
+        assert process.startsecs == 0
+        assert process.stopasgroup
+        assert process.killasgroup
+        if process.name == "watchdog":
+            assert process.stderr_logfile_maxbytes == 10 * 1024 * 1024
+        else:
+            assert process.redirect_stderr
+            assert process.stdout_logfile_maxbytes == 10 * 1024 * 1024
+
+
+def test_watchdog_is_an_event_listener_that_is_stopped_last(directory: Path) -> None:
+    options = parsed(write_configuration(settings(directory, workers=1), owner_pid=7))
+
+    (pool,) = [group for group in options.process_group_configs if hasattr(group, "pool_events")]
+    (watchdog,) = pool.process_configs
+    assert shlex.split(watchdog.command) == [sys.executable, "-P", "-m", "racepool.supervision.watchdog"]
+    assert {event.__name__ for event in pool.pool_events} == {"ProcessStateRunningEvent", "Tick5Event"}
+    assert pool.buffer_size > 10
+    assert pool.priority < min(each.priority for each in options.process_group_configs if each is not pool)
+
+
+def test_exporter_runs_only_where_it_was_asked_for(directory: Path) -> None:
+    without, beside = (
+        processes(parsed(write_configuration(settings(directory, workers=1), exporter=exporter)))
+        for exporter in (False, True)
+    )
+
+    assert set(beside) - set(without) == {"exporter"}
+    assert shlex.split(beside["exporter"].command) == [sys.executable, "-P", "-m", "racepool.commands.exporter"]
+    assert beside["exporter"].autostart
+    assert beside["exporter"].stdout_logfile == str(directory / "log" / "exporter.log")
+
+
+@pytest.mark.parametrize(("uid", "user"), [(0, "root"), (1000, None)])
+def test_only_root_names_a_user(directory: Path, monkeypatch: pytest.MonkeyPatch, uid: int, user: str | None) -> None:
+    configuration = settings(directory)
+    configuration.private_dir()
+    monkeypatch.setattr(os, "getuid", lambda: uid)
+    monkeypatch.setattr(Settings, "private_dir", lambda _self: directory)  # it looks at the real owner
+
+    text = write_configuration(configuration).read_text()
+
+    assert ("user = root" in text) == (user is not None)
+
+
+def test_interpreter_with_a_space_and_a_percent_sign(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/opt/my 100% python/bin/python")
+
+    told = processes(parsed(write_configuration(settings(directory, workers=1))))
+
+    assert shlex.split(told["broker"].command)[0] == "/opt/my 100% python/bin/python"
+    assert supervisord_command(Path("x"))[0] == "/opt/my 100% python/bin/python"
+
+
+def test_run_directory_is_ours_alone(directory: Path) -> None:
+    write_configuration(settings(directory))
+
+    for made in (directory, directory / "log"):
+        assert stat.S_IMODE(made.stat().st_mode) == 0o700
+
+
+def test_written_again_it_is_the_same(directory: Path) -> None:
+    first = write_configuration(settings(directory)).read_text()
+
+    assert write_configuration(settings(directory)).read_text() == first
+
+
+def test_children_find_these_very_settings(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RACEPOOL_RUN_TIMEOUT", "99")
+    given = settings(
+        directory,
+        workers=7,
+        run_timeout=1.25,
+        heartbeat_interval=0.1,
+        payload_limit=4096,
+        log_format="json",
+        keys=directory / "keys",
+    )
+
+    environment = child_environment(given)
+    for name in list(os.environ):
+        if name.startswith("RACEPOOL_"):
+            monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert Settings.load() == given
+    assert set(type(given).model_fields) == {
+        name.removeprefix("RACEPOOL_").lower() for name in environment if name.startswith("RACEPOOL_")
+    }
+    assert environment["PATH"] == os.environ["PATH"]
+    assert environment[variable("run_timeout")] == "1.25"

@@ -1,0 +1,300 @@
+"""A real broker and real workers under a real supervisord, all of them private to the test."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from racepool import PoolFuture, ZmqPool, local_pool
+from racepool.protocol.errors import (
+    BrokerUnavailableError,
+    InvalidRaceError,
+    PayloadTooLargeError,
+    PoolClosedError,
+    SettingsError,
+    TaskTimeoutError,
+    TransformError,
+    WorkerCrashedError,
+)
+from racepool.races.race import RaceData
+from racepool.races.transform import transform_race
+from tests.running import TESTS, environment
+
+pytestmark = pytest.mark.system
+BOUND_S = 10.0
+QUICK: dict[str, Any] = {"heartbeat_interval": 0.1, "liveness": 1.0, "connect_timeout": 20.0}
+Race = Callable[..., dict[str, Any]]
+WaitUntil = Callable[..., None]
+
+
+def submit(pool: ZmqPool, race: object, **options: Any) -> PoolFuture[Any]:  # noqa: ANN401
+    """As `exec`, for a transform that returns other things than it promises."""
+    return pool.exec(race, **options)  # type: ignore[arg-type]
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def directory_of(pool: ZmqPool) -> Path:
+    return pool._connected().settings.dir
+
+
+def tree_of(pool: ZmqPool) -> list[int]:
+    """supervisord and all that it started."""
+    supervisord = int((directory_of(pool) / "supervisord.pid").read_text())
+    return [supervisord, *children(supervisord)]
+
+
+@pytest.fixture(scope="module")
+def scripted() -> Iterator[ZmqPool]:
+    """Two workers that do what a race's name says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(TESTS))
+        patch.setenv("RACEPOOL_TRANSFORM", "transforms:scripted")
+        local = local_pool(workers=2, **QUICK, payload_limit=1 << 20)
+        pool = local.__enter__()
+    yield pool
+    local.__exit__(None, None, None)
+
+
+def test_exec_right_after_the_start_succeeds(scripted: ZmqPool, race: Race) -> None:
+    assert submit(scripted, race("echo", "r1")).result(BOUND_S)["id"] == "r1"
+    stats = scripted.stats()
+    assert (stats.total_workers, stats.expected_workers) == (2, 2)
+
+
+def test_transform_sees_the_poll(scripted: ZmqPool, race: Race) -> None:
+    polled_at = datetime(2026, 1, 31, tzinfo=UTC)
+
+    told = submit(scripted, race(), polled_at=polled_at).result(BOUND_S)
+
+    assert told["polled_at"] == polled_at.isoformat()
+    assert told["has_previous"] is False
+
+
+def test_what_the_transform_raises_comes_back(scripted: ZmqPool, race: Race) -> None:
+    with pytest.raises(TransformError, match=r"task .* \(race r1\).*RuntimeError: as the test asked") as raised:
+        submit(scripted, race("raise", "r1")).result(BOUND_S)
+    assert (raised.value.type, raised.value.message) == ("RuntimeError", "as the test asked")
+    assert "transforms.py" in raised.value.remote_traceback
+
+
+def test_invalid_race_names_its_paths(scripted: ZmqPool, race: Race) -> None:
+    with pytest.raises(InvalidRaceError, match="status") as raised:
+        submit(scripted, race() | {"status": "unheard of"}).result(BOUND_S)
+    assert [error.path for error in raised.value.errors] == ["status"]
+    with pytest.raises(InvalidRaceError):
+        submit(scripted, b"no json").result(BOUND_S)
+
+
+def test_result_that_cannot_travel_is_an_error(scripted: ZmqPool, race: Race) -> None:
+    with pytest.raises(TransformError, match="TypeError"):
+        submit(scripted, race("unpackable")).result(BOUND_S)
+    with pytest.raises(PayloadTooLargeError, match="result of task"):
+        submit(scripted, race(f"large:{2 << 20}")).result(BOUND_S)
+
+
+def test_worker_that_dies_every_time_ends_in_a_crash_error(scripted: ZmqPool, race: Race) -> None:
+    with pytest.raises(WorkerCrashedError, match="3 attempts") as raised:
+        submit(scripted, race("kill")).result(BOUND_S)
+    assert len(raised.value.attempts) == 3
+    scripted.wait_for_workers(2, BOUND_S)
+
+
+def test_task_of_a_worker_that_died_is_done_by_another(scripted: ZmqPool, race: Race, tmp_path: Path) -> None:
+    future = submit(scripted, race(f"kill-once:{tmp_path}/killed", "r1"))
+
+    assert future.result(BOUND_S)["id"] == "r1"
+    assert (tmp_path / "killed").exists()
+    scripted.wait_for_workers(2, BOUND_S)
+
+
+@pytest.mark.parametrize("name", ["spin", "hold-gil"])
+def test_task_that_never_ends_is_ended_by_its_run_timeout(scripted: ZmqPool, race: Race, name: str) -> None:
+    with pytest.raises(TaskTimeoutError, match=r"0\.3 s while running") as raised:
+        submit(scripted, race(name), run_timeout_s=0.3).result(BOUND_S)
+    assert raised.value.state == "running"
+    scripted.wait_for_workers(2, BOUND_S)
+
+
+def test_queued_task_times_out_while_workers_are_busy(scripted: ZmqPool, race: Race, tmp_path: Path) -> None:
+    busy = [submit(scripted, race(f"wait-for:{tmp_path}/go")) for _ in range(2)]
+
+    with pytest.raises(TaskTimeoutError, match=r"0\.3 s while queued"):
+        submit(scripted, race(), queue_timeout_s=0.3).result(BOUND_S)
+
+    (tmp_path / "go").touch()
+    assert wait(busy, BOUND_S).not_done == set()
+
+
+def test_queue_timeout_spares_a_task_that_runs(scripted: ZmqPool, race: Race, tmp_path: Path) -> None:
+    running = submit(scripted, race(f"wait-for:{tmp_path}/go", "r1"), queue_timeout_s=0.2)
+    assert wait([running], 0.8).done == set()
+
+    (tmp_path / "go").touch()
+
+    assert running.result(BOUND_S)["id"] == "r1"
+
+
+def test_cancelled_running_task_gives_its_worker_back_at_once_when_killed(
+    scripted: ZmqPool, race: Race, wait_until: WaitUntil
+) -> None:
+    future = submit(scripted, race("spin"))
+    wait_until(lambda: scripted.stats().active_workers == 1)
+
+    assert future.cancel(kill=True)
+
+    wait_until(lambda: scripted.stats().active_workers == 0)
+    scripted.wait_for_workers(2, BOUND_S)
+
+
+def test_many_awaited_at_once(scripted: ZmqPool, race: Race) -> None:
+    async def main() -> list[Any]:
+        await scripted.wait_for_workers_async(2)
+        return await asyncio.gather(*(submit(scripted, race("echo", f"r{number}")) for number in range(300)))
+
+    assert [told["id"] for told in asyncio.run(main())] == [f"r{number}" for number in range(300)]
+
+
+def test_two_at_once_and_equal_results_for_every_form(scripted: ZmqPool, race: Race, wait_until: WaitUntil) -> None:
+    at = datetime(2026, 1, 31, tzinfo=UTC)
+    text = json.dumps(race())
+    forms = [race(), text, text.encode(), RaceData.parse(race())]
+    with local_pool(workers=1, **QUICK) as pool:
+        results = [submit(pool, form, polled_at=at).result(BOUND_S) for form in forms]
+        directory, tree = directory_of(pool), tree_of(pool)
+        assert directory != directory_of(scripted)
+        assert len(tree) == 5
+        assert all(is_alive(pid) for pid in tree)
+
+    assert results == [transform_race(RaceData.parse(race()), polled_at=at)] * len(forms)
+    wait_until(lambda: not any(is_alive(pid) for pid in tree))
+    assert not directory.exists()
+    with pytest.raises(PoolClosedError):
+        pool.exec(race())
+    assert submit(scripted, race()).result(BOUND_S)["id"] == "race-1"
+
+
+CALLER = """
+import sys, time
+from racepool import local_pool
+with local_pool(workers=1, heartbeat_interval=0.1, liveness=1.0) as pool:
+    pool.exec({"name": "no race"}).exception(10)
+    print(pool._connected().settings.dir, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_all_is_gone_when_the_caller_is_killed(end: signal.Signals, tmp_path: Path, wait_until: WaitUntil) -> None:
+    caller = subprocess.Popen(
+        [sys.executable, "-c", CALLER],
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert caller.stdout is not None
+    directory = Path(caller.stdout.readline().strip())
+    supervisord = int((directory / "supervisord.pid").read_text())
+    tree = [supervisord, *children(supervisord)]
+    assert len(tree) == 5
+
+    caller.send_signal(end)
+    caller.communicate(timeout=BOUND_S)
+
+    wait_until(lambda: not any(is_alive(pid) for pid in tree), timeout=BOUND_S)
+    assert directory.exists() == (end is not signal.SIGINT)
+    if end is not signal.SIGINT:  # nobody is left to remove it
+        subprocess.run(["rm", "-r", str(directory)], check=True)  # noqa: S607
+
+
+def test_workers_that_cannot_start_are_an_error_with_their_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RACEPOOL_TRANSFORM", "no_such_module:f")
+    pool = local_pool(workers=1, **(QUICK | {"connect_timeout": 5.0}))
+
+    with pytest.raises(BrokerUnavailableError, match="did not start: only 0 of 1 workers") as raised:
+        pool.__enter__()
+
+    assert "No module named 'no_such_module'" in str(raised.value)
+    assert "PYTHONPATH" in str(raised.value)
+    assert not pool._settings.dir.exists()
+
+
+def test_supervisord_that_ends_at_once_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("racepool.supervision.local_pool.supervisord_command", lambda _: ["/bin/sh", "-c", "exit 3"])
+    pool = local_pool(workers=1)
+    started_at = time.monotonic()
+
+    with pytest.raises(BrokerUnavailableError, match="did not start: supervisord ended with code 3"):
+        pool.__enter__()
+
+    assert time.monotonic() - started_at < 5
+    assert not pool._settings.dir.exists()
+
+
+def test_bad_setting_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    with pytest.raises(SettingsError, match="RACEPOOL_MAX_ATTEMPTS"):
+        local_pool(workers=1, max_attempts=0)
+    with pytest.raises(SettingsError, match="NO_SUCH_SETTING"):
+        local_pool(workers=1, no_such_setting=0)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("x" * 100)))
+    with pytest.raises(SettingsError, match="shorter RACEPOOL_DIR"):
+        local_pool(workers=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_directory_that_cannot_be_made_is_a_settings_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "file"))
+
+    with pytest.raises(SettingsError, match="cannot be made"):
+        local_pool(workers=1).__enter__()
+
+
+def test_busy_pool_ends_soon_when_its_async_block_fails(
+    monkeypatch: pytest.MonkeyPatch, race: Race, wait_until: WaitUntil
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("RACEPOOL_TRANSFORM", "transforms:scripted")
+    started_at = 0.0
+    pools: list[ZmqPool] = []
+
+    async def fail() -> None:
+        nonlocal started_at
+        async with local_pool(workers=1, **QUICK) as pool:
+            pools.append(pool)
+            submit(pool, race("sleep:20"))
+            await asyncio.to_thread(wait_until, lambda: pool.stats().active_workers)
+            started_at = time.monotonic()
+            raise KeyError("the block's own")
+
+    with pytest.raises(KeyError):
+        asyncio.run(fail())
+    assert time.monotonic() - started_at < 8.0, "nobody waits for a result any more"
+    assert not directory_of_ended(pools[0]).exists()
+
+
+def directory_of_ended(pool: ZmqPool) -> Path:
+    assert pool._engine is not None
+    return pool._engine.settings.dir

@@ -1,0 +1,110 @@
+"""supervisord's table, asked of a server that speaks as supervisord does, or does not speak at all."""
+
+import socket
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from socketserver import UnixStreamServer
+from typing import Any
+from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler, SimpleXMLRPCServer
+
+import pytest
+
+from racepool.supervision.rpc import RPC_TIMEOUT_S, Supervisor
+from racepool.supervision.watchdog_core import Process
+
+ROWS = [
+    {"name": "worker-0", "group": "worker", "pid": 7, "state": 20, "statename": "RUNNING", "description": "pid 7"},
+    {"name": "broker", "group": "broker", "pid": 0, "state": 100, "statename": "EXITED", "description": "ended"},
+]
+TABLE = [Process("worker:worker-0", "worker", 7, 20), Process("broker:broker", "broker", 0, 100)]
+
+
+class Handler(SimpleXMLRPCRequestHandler):
+    rpc_paths = ("/RPC2",)
+    disable_nagle_algorithm = False  # there is none on unix sockets
+
+    def do_POST(self) -> None:  # noqa: N802  # as http.server has it
+        logins.append(self.headers.get("Authorization", ""))
+        super().do_POST()
+
+
+class UnixServer(UnixStreamServer, SimpleXMLRPCDispatcher):
+    logRequests = False  # noqa: N815  # as SimpleXMLRPCServer has it
+
+    def __init__(self, path: Path) -> None:
+        SimpleXMLRPCDispatcher.__init__(self, allow_none=True)
+        UnixStreamServer.__init__(self, str(path), Handler)
+
+
+logins: list[str] = []
+
+
+def get_process_info(name: str) -> dict[str, Any]:
+    return {f"{row['group']}:{row['name']}": row for row in ROWS}[name]
+
+
+@pytest.fixture(params=["unix", "http"])
+def supervisor(request: pytest.FixtureRequest, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
+    server: Any
+    if request.param == "unix":
+        server, url = UnixServer(run_dir / "s"), f"unix://{run_dir}/s"
+    else:
+        server = SimpleXMLRPCServer(("127.0.0.1", 0), Handler, logRequests=False)
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+    server.register_function(lambda: ROWS, "supervisor.getAllProcessInfo")
+    server.register_function(get_process_info, "supervisor.getProcessInfo")
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    monkeypatch.setenv("SUPERVISOR_SERVER_URL", url)
+    monkeypatch.setenv("SUPERVISOR_USERNAME", "per%cent")
+    monkeypatch.setenv("SUPERVISOR_PASSWORD", "co:lon@home")
+    logins.clear()
+    yield Supervisor()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_table_has_every_process(supervisor: Supervisor) -> None:
+    assert supervisor.table() == TABLE
+    assert supervisor.table() == TABLE, "again, on a new connection"
+
+
+def test_one_process_by_its_name(supervisor: Supervisor) -> None:
+    assert supervisor.process("worker:worker-0") == TABLE[0]
+    assert supervisor.process("worker:worker-9") is None
+
+
+def test_login_is_sent(supervisor: Supervisor) -> None:
+    supervisor.table()
+
+    assert logins == [f"Basic {b64encode(b'per%cent:co:lon@home').decode()}"]
+
+
+def test_supervisord_that_is_not_there_has_no_table(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPERVISOR_SERVER_URL", f"unix://{run_dir}/nobody")
+
+    assert Supervisor().table() is None
+
+
+def test_frozen_supervisord_has_no_table_and_takes_no_time(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPERVISOR_SERVER_URL", f"unix://{run_dir}/frozen")
+    with socket.socket(socket.AF_UNIX) as frozen:
+        frozen.bind(f"{run_dir}/frozen")
+        frozen.listen(1)
+        supervisor = Supervisor()
+
+        for _ in range(3):  # the third does not even get into the backlog
+            started_at = time.monotonic()
+            assert supervisor.table() is None
+            assert time.monotonic() - started_at < RPC_TIMEOUT_S + 5.0
+
+
+def test_who_was_not_started_by_supervisord_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SUPERVISOR_SERVER_URL", raising=False)
+
+    with pytest.raises(KeyError, match="SUPERVISOR_SERVER_URL"):
+        Supervisor()
