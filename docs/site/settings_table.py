@@ -1,4 +1,4 @@
-"""The directive `settings`: every variable, its default, rule and meaning, from the class that reads them."""
+"""The directive `settings`: a table of all variables with default, rule and meaning, made from the settings classes."""
 
 from pathlib import Path
 from typing import Any, get_args
@@ -16,15 +16,15 @@ MADE = sockets_in(Path("DIR")) | {
     "dir": "$XDG_RUNTIME_DIR/racepool, else racepool-UID in $TMPDIR or /tmp",
     "name": "supervisord's process name, else worker-PID",
 }
-"""Defaults that a function makes, in words."""
+"""In words: the defaults that a function computes."""
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
 class SettingsTable(SphinxDirective):
-    """All settings of broker, workers and clients."""
+    """The table of all settings of broker, workers and clients."""
 
     def run(self) -> list[nodes.Node]:
-        """The table."""
+        """Makes the table."""
         rows = [_row(name, field) for name, field in WorkerSettings.model_fields.items()]
         head = ["| variable | default | rule | meaning |", "| --- | --- | --- | --- |"]
         return self.parse_text_to_nodes("\n".join(head + rows))
@@ -32,7 +32,7 @@ class SettingsTable(SphinxDirective):
 
 def _row(name: str, field: FieldInfo) -> str:
     default = MADE[name] if field.default_factory else field.default
-    of_workers = "" if name in Settings.model_fields else "; of workers alone"
+    of_workers = "" if name in Settings.model_fields else "; workers only"
     shown = "none" if default is None else f"`{default}`"
     return f"| `{variable(name)}` | {shown} | {_rule(field)} | {field.description}{of_workers} |"
 
@@ -49,6 +49,6 @@ def _rule(field: FieldInfo) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """What Sphinx calls."""
+    """Registers the directive. Sphinx calls this."""
     app.add_directive("settings", SettingsTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

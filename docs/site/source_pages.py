@@ -1,6 +1,6 @@
-"""Whatever file or folder of the repository a page links to has a page of its own: links work as on a forge.
+"""Makes a page for each file and folder of the repository that a document links to, so that these links work.
 
-Knows nothing of Markdown: it takes over the links that the parser found to lead to no document.
+Knows nothing of Markdown: it takes over the links for which the parser found no document.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ from sphinx.environment import BuildEnvironment
 from sphinx.highlighting import PygmentsBridge
 from sphinx.transforms import SphinxTransform
 
-NOT_SHOWN = {"", ".pyc", ".md", ".png"}  # hidden files, and what is no source or has a page already
+NOT_SHOWN = {"", ".pyc", ".md", ".png"}  # hidden files, files that are not text, and files that have a page already
 SHOWN = "source"
-"""The folder of these pages in the site, and the type of references to them."""
+"""The folder of these pages on the site; also the type of the references to them."""
 
 
 class SourceLinks(SphinxTransform):
@@ -28,7 +28,7 @@ class SourceLinks(SphinxTransform):
     suffixes: ClassVar[dict[str, str]] = {".service": "ini", ".target": "ini", ".env": "bash", ".conf": "ini"}
 
     def apply(self, **_: object) -> None:
-        """In one document, as it is read."""
+        """Does it in one document, when Sphinx reads it."""
         shown = self.env.metadata[self.env.docname].setdefault(SHOWN, [])
         for node in [*self.document.findall(download_reference), *self.document.findall(pending_xref)]:
             path = self._path(node)
@@ -49,7 +49,7 @@ class SourceLinks(SphinxTransform):
 
 
 def resolve(app: Sphinx, _env: BuildEnvironment, node: pending_xref, content: nodes.Element) -> nodes.reference | None:
-    """The link itself, relative to the page that it is on."""
+    """Makes the link, relative to the page that contains it."""
     if node["reftype"] != SHOWN:
         return None
     target = app.builder.get_relative_uri(node["refdoc"], f"{SHOWN}/{node['reftarget']}")
@@ -57,7 +57,7 @@ def resolve(app: Sphinx, _env: BuildEnvironment, node: pending_xref, content: no
 
 
 def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """A page for each file and folder that is linked to, and for the files of such a folder."""
+    """Makes a page for each linked file and folder, and for each file in a linked folder."""
     root = Path(app.srcdir)
     linked = {root / path for metadata in app.env.metadata.values() for path in metadata.get(SHOWN, [])}
     linked |= {file for path in linked if path.is_dir() for file in _files(path)}
@@ -92,7 +92,7 @@ def _text(path: Path) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """What Sphinx calls."""
+    """Registers all of this. Sphinx calls it."""
     app.add_transform(SourceLinks)
     app.connect("missing-reference", resolve)
     app.connect("html-collect-pages", pages)
