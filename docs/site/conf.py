@@ -26,7 +26,7 @@ extensions = [
 ]
 root_doc = "docs/index"
 include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md", "benchmarks/report/report.md"]
-exclude_patterns = [".*", "build", "dist"]  # to search a virtual environment takes longer than to build the site
+exclude_patterns = [".*", "build", "dist"]  # a walk through an environment takes longer than the site
 default_role = "code"  # docstrings mark code with single backticks, as Markdown does
 
 myst_heading_anchors = 3
