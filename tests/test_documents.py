@@ -2,25 +2,29 @@
 
 import importlib
 import re
+from collections.abc import Iterator
 from dataclasses import fields
 
 import click
 import pytest
 from pydantic import BaseModel
 
-from racepool import ZmqPool
-from racepool.commands.chaos.kinds import KINDS
-from racepool.commands.group import main
-from racepool.protocol import messages
-from racepool.protocol.errors import PoolError
-from racepool.protocol.settings import Settings, variable
-from racepool.protocol.stats import BrokerStats, Counters, Distribution, Event, PoolStats, WorkerStats
-from tests.commands.chaos.building import Case
+from client import ZmqPool
+from client.chaos.kinds import KINDS
+from client.cli import main
+from protocol import messages
+from protocol.errors import PoolError
+from protocol.settings import EXPORTER_SETTINGS, WORKER_SETTINGS, Settings, variable
+from protocol.stats import BrokerStats, Counters, Distribution, Event, PoolStats, WorkerStats
+from tests.client.chaos.building import Case
 from tests.running import ROOT
 
 DOCS = ROOT / "docs"
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+MONITORING = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+GUARANTEES = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
 CONTRACT = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
 RELIABILITY = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 OPERATING = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
@@ -75,8 +79,11 @@ def test_every_outcome_has_its_payload_explained() -> None:
     assert set(re.findall(r"^\| ([a-z_]+) \|", section, re.MULTILINE)) - {"outcome"} == set(messages.Outcome)
 
 
-def test_the_readme_explains_every_event_of_the_logs() -> None:
-    table = README.partition("## Monitoring")[2].partition("## ")[0]
+def test_every_event_of_the_logs_is_explained() -> None:
+    table = MONITORING.partition("\n## Logs\n")[2].partition("\n## ")[0]
+    explained = {
+        name for row in re.findall(r"^\| ([^|]+) \| [^|]{10,} \|$", table, re.MULTILINE) for name in _names(row)
+    }
     source = "".join(
         path.read_text(encoding="utf-8")
         for folder in ("protocol", "broker", "worker", "client")
@@ -85,23 +92,22 @@ def test_the_readme_explains_every_event_of_the_logs() -> None:
     logged = re.findall(r'(?:Report|Kill|log\.(?:debug|info|warning|error|exception))\(\s*"([a-z]+_[a-z_]+)"', source)
 
     assert len(set(logged)) > 30
-    assert set(logged) - set(re.findall(r"`(\w+)`", table)) == set()
+    assert set(logged) - explained == set()
 
 
-def test_the_readme_lists_every_setting() -> None:
-    table = README.partition("## Settings")[2].partition("## ")[0]
-    named = re.findall(r"`(?:RACEPOOL)?(_[A-Z_]+)`", table)
+def test_every_setting_stands_in_the_table_of_settings() -> None:
+    rows = re.findall(r"^\| (`RACEPOOL_[^|]+) \| [^|]+ \| [^|]{10,} \|$", SETTINGS, re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`(?:RACEPOOL)?(_[A-Z_]+)`", row)]
+    extra = {*WORKER_SETTINGS, *EXPORTER_SETTINGS}
 
-    assert {variable(name).removeprefix("RACEPOOL") for name in Settings.model_fields} <= set(named)
+    assert sorted(named) == sorted(variable(name).removeprefix("RACEPOOL") for name in {*Settings.model_fields, *extra})
 
 
-def test_the_readme_lists_every_command() -> None:
-    table = README.partition("## Command line")[2].partition("\n```\n")[0]
-    left_column = "".join(re.findall(r"^racepool (.{18})", table, re.MULTILINE))
-    dead = main.commands["dead"]
+def test_every_command_stands_in_the_table_of_commands() -> None:
+    rows = re.findall(r"^\| (`racepool (?:[^|\\]|\\\|)+) \| .{10,} \|$", COMMANDS, re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`racepool ([a-z]+(?: [a-z]+)?)", row)]
 
-    assert isinstance(dead, click.Group)
-    assert set(re.findall(r"[a-z]+", left_column)) == set(main.commands) | set(dead.commands)
+    assert sorted(named) == sorted(_commands(main))
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in FIGURES for name in kind.model_fields])
@@ -112,7 +118,7 @@ def test_every_figure_of_the_broker_is_explained(kind: type[BaseModel], name: st
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", *sorted(f"docs/{path.relative_to(DOCS)}" for path in DOCS.rglob("*.md"))]
+    "name", sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 )
 def test_every_link_and_test_that_a_document_names_is_there(name: str) -> None:
     document = (ROOT / name).read_text(encoding="utf-8")
@@ -122,7 +128,24 @@ def test_every_link_and_test_that_a_document_names_is_there(name: str) -> None:
 
     assert [link for link in links if not ((ROOT / name).parent / link).exists()] == []
     assert [test for test in tests if f"def {test}(" not in source] == []
-    assert tests or name not in {"README.md", "docs/contract.md"}
+    assert tests or name not in {"docs/guarantees.md", "docs/contract.md"}
+
+
+def test_every_guarantee_is_proved_by_tests_of_the_files_that_it_names() -> None:
+    rows = re.findall(r"^\| [^|]+ \| ([^|]+) \|$", GUARANTEES, re.MULTILINE)
+    proofs = [proof for proof in rows if proof not in {"proved by", "---"}]
+    named = [
+        (file, test)
+        for proof in proofs
+        for part in proof.split("; ")
+        for file in re.findall(r"\b(test_\w+\.py)\b", part)[:1]
+        for test in re.findall(r"`(test_\w+)`", part)
+    ]
+
+    assert len(proofs) > 10
+    assert [proof for proof in proofs if "`test_" not in proof] == []
+    assert len(named) == len(re.findall(r"`test_\w+`", GUARANTEES)), "each test stands after its file"
+    assert [(file, test) for file, test in named if f"def {test}(" not in _sources_called(file)] == []
 
 
 def test_every_promise_of_the_contract_is_proved_by_tests_of_the_files_that_it_names() -> None:
@@ -196,13 +219,29 @@ def test_every_promise_of_the_lab_stands_in_the_document() -> None:
 
 
 def test_every_check_of_the_doctor_stands_in_the_document() -> None:
-    section = OPERATING.partition("## `racepool doctor`")[2]
+    section = OPERATING.partition("## `racepool doctor`")[2].partition("\n## ")[0]
     told = {name for row in re.findall(r"^\| ([a-z, ]+) \| ", section, re.MULTILINE) for name in row.split(", ")}
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "client" / "doctor" / "checks").glob("*.py"))
     checks = set(re.findall(r'\b(?:ok|warning|problem|told|_room)\(\s*"([a-z ]+)"', source))
 
     assert len(checks) > 20
     assert told - {"check"} == checks
+
+
+def _names(cell: str) -> list[str]:
+    return re.findall(r"`(\w+)`", cell)
+
+
+def _commands(group: click.Group) -> Iterator[str]:
+    """The words of each command that is no group."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield from (f"{name} {verb}" for verb in _commands(command)) if isinstance(command, click.Group) else (name,)
+
+
+def _sources_called(file: str) -> str:
+    return "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob(file))
 
 
 def _source(*parts: str) -> str:

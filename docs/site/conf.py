@@ -25,7 +25,7 @@ extensions = [
     "source_pages",
 ]
 root_doc = "docs/index"
-include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md", "benchmarks/report/report.md"]
+include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**.md", "benchmarks/report/report.md"]
 exclude_patterns = [".*", "build", "dist"]  # a walk through an environment takes longer than the site
 default_role = "code"  # docstrings mark code with single backticks, as Markdown does
 
