@@ -1,1 +1,1 @@
-"""Programs on top of racepool, to be run, read and copied: a service, a script, a test of one's own."""
+"""Programs that use racepool, to run, read and copy: a service, a script, and tests of your own code."""

@@ -1,7 +1,7 @@
-"""Tests of one's own code against a real pool: what the pytest plugin that comes with racepool is for.
+"""Tests of your own code against a real pool, with the pytest plugin of racepool.
 
-`racepool` is a ZmqPool with workers of its own, started once for the whole run, by the first test that asks for it.
-With RACEPOOL_TRANSFORM=mypackage.module:function in the environment its workers run that.
+The fixture `racepool` is a ZmqPool with its own workers. The first test that asks for it starts it, once for the whole
+run. With RACEPOOL_TRANSFORM=mypackage.module:function in the environment, its workers run that function.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ SAMPLES = Path(__file__).parent.parent / "samples"
 
 @pytest.fixture(scope="session")
 def racepool_settings() -> Mapping[str, object]:
-    """Any setting of the pool by its name in lower case; without this fixture the pool has two workers."""
+    """Any setting of the pool, by its name in lower case. Without this fixture the pool has two workers."""
     return {"workers": 1, "run_timeout": 5.0}
 
 

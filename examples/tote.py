@@ -1,6 +1,6 @@
-"""A stand-in for the tote, so that the example service runs without a network: `python -m examples.tote`.
+"""A replacement for the tote, so that the example service runs without a network: `python -m examples.tote`.
 
-It plays invented races. Each request for a race gets that race's next poll, so the service's tick is the tote's clock.
+It plays invented races. Each request for a race gets the next poll of that race, so time goes on with each request.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _BROKEN: Final = b'{"header": {"title": "Event Det'
 
 @dataclass(slots=True)
 class Card:
-    """One race on the tote's card, and how far it has been played."""
+    """One race of the tote, and how many of its polls were served."""
 
     race: Race
     coming: Iterator[Poll]
@@ -38,7 +38,7 @@ class Card:
     body: bytes = b""
 
     def next_body(self) -> bytes:
-        """The next poll's response; the last one again when all were told."""
+        """The next poll's response; after the last poll, the last response again."""
         self.served += 1
         if self.is_broken:
             return _BROKEN
@@ -51,13 +51,13 @@ class Card:
 
 @dataclass(slots=True)
 class Tote:
-    """The races of the day by id. Thread-safe."""
+    """The races of the day, by id. Thread-safe."""
 
     cards: dict[str, Card]
     _lock: Lock = field(default_factory=Lock)
 
     def answer(self, path: str) -> bytes | None:
-        """The body for a path; None if there is nothing."""
+        """The body for a path; None if the path is unknown."""
         with self._lock:
             if path == RACES:
                 return json.dumps({"races": [_listed(card) for card in self.cards.values()]}).encode()
@@ -66,7 +66,7 @@ class Tote:
 
 
 def invented_tote(races: int, poll_count: int, interval: timedelta, *, broken: int = 0) -> Tote:
-    """Races that start soon, with `poll_count` polls each; the last `broken` of them answer with half a response."""
+    """A tote of races that start soon, with `poll_count` polls each. The last `broken` races send half a response."""
     cards = [_card(number, poll_count, interval) for number in range(1, races + 1)]
     for card in cards[max(0, races - broken) :]:
         card.is_broken = True
@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body or b"")
 
     def log_message(self, *_arguments: object) -> None:
-        """Says nothing of each request."""
+        """Logs no requests."""
 
 
 def main() -> None:

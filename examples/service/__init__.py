@@ -1,10 +1,10 @@
-"""A service that polls the tote and keeps the money flow of its races: `python -m examples.service`.
+"""A service that polls the tote and stores the money flow of its races: `python -m examples.service`.
 
-settings.py   what may be set, each as SERVICE_... in the environment
-schedule.py   when: a tick every 15 s, never two polls of one race at a time
-polling.py    what: fetch, transform in the pool, store
-store.py      where to: memory, or SQLite
-tally.py      what became of the polls, counted
-health.py     whether the service can serve, decided from figures alone
-app.py        the application: starts and stops all that in its lifespan, answers HTTP
+settings.py   the settings, SERVICE_... in the environment
+schedule.py   when to poll: a tick every 15 s, never two polls of one race at a time
+polling.py    one poll: fetch, transform in the pool, store
+store.py      where the records are kept: memory, or SQLite
+tally.py      counts what happened to the polls
+health.py     decides from numbers alone whether the service can serve
+app.py        the application: starts and stops all of this in its lifespan, and answers HTTP
 """

@@ -1,4 +1,4 @@
-"""The application: what it needs is started and stopped in its lifespan; it answers HTTP."""
+"""The application: its lifespan starts and stops everything that it needs; it answers HTTP."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from racepool import PoolError, PoolStats, ZmqPool
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
-    """The application with these settings. Its start fails with a PoolError where the pool is not ready in time."""
+    """The application with these settings. Its start fails with a PoolError if the pool is not ready in time."""
     tally = Tally()
     store: Store = MemoryStore() if settings.database is None else SqliteStore(settings.database)
     pool = ZmqPool()
@@ -28,11 +28,11 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:  # what is entered last is left first
+        async with AsyncExitStack() as stack:  # closes everything in the reverse order
             stack.push_async_callback(store.aclose)
             await stack.enter_async_context(http)
             await stack.enter_async_context(pool)
-            # before the scheduler's first tick: an exec right after it finds a worker
+            # before the first tick: an exec right after it finds a worker
             await pool.wait_for_workers_async(timeout_s=settings.start_timeout_s)
             ticking = asyncio.create_task(schedule.run())
             try:
@@ -48,15 +48,15 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     @app.get("/health", responses={HTTPStatus.SERVICE_UNAVAILABLE.value: {"model": Health}})
     async def health(response: Response) -> Health:
         """Whether the service can serve; 503 if not."""
-        figures = await _figures(pool, settings.health_timeout_s)
-        verdict = judged(figures, schedule.last_tick_age_s(), settings.interval_s, tally)
+        stats = await _stats(pool, settings.health_timeout_s)
+        verdict = judged(stats, schedule.last_tick_age_s(), settings.interval_s, tally)
         if verdict.status == "unable":
             response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
         return verdict
 
     @app.get("/races/{race_id}/money-flow")
     async def money_flow(race_id: str) -> list[Record]:
-        """The records of the race's last poll."""
+        """The records of the last stored poll of the race."""
         records = await store.previous(race_id)
         if not records:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"no poll of race {race_id} has been stored")
@@ -65,8 +65,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     return app
 
 
-async def _figures(pool: ZmqPool, timeout_s: float) -> PoolStats | str:
-    """The pool's figures, or why there are none. A probe does not wait for a broker as long as a task may."""
+async def _stats(pool: ZmqPool, timeout_s: float) -> PoolStats | str:
+    """The pool's stats, or the reason why there are none. A probe does not wait for a broker as long as a task does."""
     try:
         return await asyncio.wait_for(pool.stats_async(), timeout_s)
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""Whether the service can serve, decided from figures alone."""
+"""Decides from numbers alone whether the service can serve."""
 
 from typing import Literal
 
@@ -11,13 +11,13 @@ MISSED_TICKS = 3
 
 
 class Health(BaseModel):
-    """What /health answers; `unable` goes out as 503.
+    """The answer of /health; `unable` is sent as 503.
 
     Attributes:
         status: `ok`; `degraded`: it serves, but somebody should look; `unable`: it does not serve.
-        reasons: why it is not `ok`.
+        reasons: why the status is not `ok`.
         last_tick_age_s: seconds since the scheduler's last tick.
-        tally: what became of the polls.
+        tally: what happened to the polls.
     """
 
     status: Literal["ok", "degraded", "unable"]
@@ -34,10 +34,11 @@ def judged(stats: PoolStats | str, last_tick_age_s: float | None, interval_s: fl
     """The verdict.
 
     Args:
-        stats: the pool's figures, or why there are none.
-        last_tick_age_s: seconds since the scheduler's last tick, None before the first.
+        stats: the pool's stats, or the reason why there are none.
+        last_tick_age_s: seconds since the scheduler's last tick; None before the first tick.
         interval_s: seconds from tick to tick.
-        tally: what became of the polls; it is told, and not judged: a tote that is away is no reason to restart this.
+        tally: what happened to the polls. It is shown but does not change the verdict: when the tote is away, a restart
+            of this service does not help.
     """
     fatal: list[str] = []
     minor: list[str] = []

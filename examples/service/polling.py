@@ -1,4 +1,4 @@
-"""What a poll is: the tote's response through the pool into the store. One race's failure is that race's alone."""
+"""One poll: the tote's response goes through the pool into the store. A race that fails affects no other race."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ EVENT = "/affiliates/v1/racing/events/{}"
 
 
 class Poller:
-    """Polls single races. Nothing but a cancellation leaves `poll`: errors are logged and counted."""
+    """Polls single races. `poll` raises nothing but a cancellation: errors are logged and counted."""
 
     def __init__(
         self, http: httpx.AsyncClient, pool: ZmqPool, store: Store, settings: ServiceSettings, tally: Tally
@@ -29,7 +29,7 @@ class Poller:
         self._listed: Sequence[str] = ()
 
     async def races(self) -> Sequence[str]:
-        """The races to poll: those that start next. Where the tote does not tell, the same as at the last tick."""
+        """The races to poll: those that start next. If the tote does not answer, the same as at the last tick."""
         try:
             response = (await self._http.get("/races")).raise_for_status().json()
             coming = [race for race in response["races"] if race["status"] != "Final"]
@@ -44,10 +44,10 @@ class Poller:
         try:
             response = (await self._http.get(EVENT.format(race_id))).raise_for_status()
             result = await self._pool.exec(
-                response.content,  # as fetched: the worker parses it, this loop does not
+                response.content,  # as fetched: the worker parses it, the event loop does not
                 polled_at=datetime.now(UTC),
-                # what was stored last, not what was computed last: where a poll was not stored, the next one's
-                # increments count from the one before it, and no money is lost
+                # what was stored last, not what was computed last: if storing a poll fails, the increments of the next
+                # poll count from the poll before it, and no money is lost
                 previous=await self._store.previous(race_id),
                 queue_timeout_s=self._settings.queue_timeout_s,
                 run_timeout_s=self._settings.run_timeout_s,
@@ -55,7 +55,7 @@ class Poller:
             await self._store.add(result)
         except httpx.HTTPError as error:
             self._failed(error, "race_not_fetched", race_id=race_id)
-        except TransformError as error:  # a fault of the transform: somebody has to read the traceback
+        except TransformError as error:  # the transform has a fault: somebody must read the traceback
             self._failed(error, "race_not_transformed", race_id=race_id, traceback=error.remote_traceback)
         except PoolError as error:  # invalid, timed out, given up, backlog full: the next tick brings a fresher poll
             self._failed(error, "race_not_transformed", race_id=race_id)

@@ -1,4 +1,4 @@
-"""When to poll: at every tick each race that has no poll under way. Knows neither the tote nor the pool."""
+"""When to poll: each tick polls every race that has no running poll. Knows neither the tote nor the pool."""
 
 import asyncio
 import time
@@ -13,18 +13,18 @@ log = structlog.get_logger()
 
 
 def next_due(due: float, now: float, interval_s: float) -> float:
-    """The tick after `due` that is still to come: ticks keep their rhythm, and one that was missed is not caught up."""
+    """The next tick after `due` and `now`: ticks keep their rhythm, and a missed tick is not repeated."""
     return due + interval_s * (1 + max(0, floor((now - due) / interval_s)))
 
 
 class Schedule:
-    """Ticks until it is stopped. At most one poll of each race is under way at any time.
+    """Ticks until it is stopped. At most one poll of each race runs at any time.
 
     Args:
-        races: tells which races are to be polled now.
-        poll: polls one race; deals with its own errors.
-        interval_s: from tick to tick.
-        tally: what counts ticks and polls.
+        races: returns the races to poll now.
+        poll: polls one race, and handles its own errors.
+        interval_s: seconds from tick to tick.
+        tally: counts ticks and polls.
     """
 
     def __init__(
@@ -42,17 +42,17 @@ class Schedule:
         self._under_way: dict[str, asyncio.Task[None]] = {}
 
     def last_tick_age_s(self) -> float | None:
-        """Seconds since the last tick began; None before the first."""
+        """Seconds since the last tick began; None before the first tick."""
         return None if self._last_tick_at is None else time.monotonic() - self._last_tick_at
 
     async def run(self) -> None:
-        """Ticks at once, then every interval, until it is cancelled."""
+        """Ticks at once and then once every interval, until it is cancelled."""
         due = time.monotonic()
         while True:
             self._last_tick_at = time.monotonic()
             try:
                 await self.tick()
-            except Exception:  # whatever it is: the next tick may go better, and /health tells of failures
+            except Exception:  # the next tick may succeed, and /health shows the failures
                 self._tally.failures["tick"] += 1
                 log.exception("tick_failed")
             now = time.monotonic()
@@ -60,7 +60,7 @@ class Schedule:
             await asyncio.sleep(due - now)
 
     async def tick(self) -> None:
-        """Begins a poll of each race that has none under way."""
+        """Starts a poll of each race that has no running poll."""
         self._tally.ticks += 1
         for race_id in await self._races():
             if race_id in self._under_way:
@@ -77,7 +77,7 @@ class Schedule:
             del self._under_way[race_id]
 
     async def drain(self, timeout_s: float) -> None:
-        """Waits for the polls that are under way, so long; then cancels them."""
+        """Waits up to `timeout_s` for the running polls; then cancels them."""
         tasks = list(self._under_way.values())
         if not tasks:
             return

@@ -1,4 +1,4 @@
-"""What may be set, each as `SERVICE_` and its name in the environment. Durations are in seconds."""
+"""The settings: `SERVICE_` and the name in the environment. Durations are in seconds."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
 class ServiceSettings(BaseSettings):
-    """The defaults are for a tick every 15 s: unless it kills its workers, a poll is done before the next."""
+    """The defaults are for a tick every 15 s: a poll ends before the next one, unless it kills its workers."""
 
     model_config = SettingsConfigDict(env_prefix="SERVICE_", frozen=True)
 
@@ -21,11 +21,11 @@ class ServiceSettings(BaseSettings):
     races_per_tick: int = Field(5, ge=1)
     fetch_timeout_s: Seconds = 4.0
     queue_timeout_s: Seconds = 8.0
-    """All waiting for a worker. Many times a broker's restart, and over before the next tick makes the poll stale."""
+    """All waiting for a worker. It is many times longer than a restart of the broker, and ends before the next tick."""
     run_timeout_s: Seconds = 3.0
-    """One attempt. A transform takes milliseconds: one that takes seconds hangs, and its worker is to be replaced."""
+    """One attempt. A transform takes milliseconds. One that takes seconds hangs, and its worker should be replaced."""
     start_timeout_s: Seconds = 30.0
     stop_timeout_s: Seconds = 10.0
     health_timeout_s: Seconds = 1.0
     database: Path | None = None
-    """The SQLite file; None keeps all in memory."""
+    """The SQLite file; None keeps all records in memory."""

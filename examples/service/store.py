@@ -1,4 +1,4 @@
-"""Where the money-flow records go: memory, or SQLite. A service with a database of its own writes a third one."""
+"""Where the money-flow records are kept: memory, or SQLite. For another database, write a third class."""
 
 import asyncio
 import json
@@ -28,20 +28,20 @@ AND polling_timestamp = (SELECT max(polling_timestamp) FROM money_flow WHERE rac
 
 
 class Store(Protocol):
-    """Keeps records by race, poll and entrant. What `add` was given is there when it returns, whole or not at all."""
+    """Keeps records by race, poll and entrant. `add` returns when the whole poll is stored, or nothing of it."""
 
     async def add(self, race: TransformedRace) -> None:
-        """Keeps the records of one poll; of a poll that is there already, these."""
+        """Stores the records of one poll. They replace those of the same poll."""
 
     async def previous(self, race_id: str) -> Sequence[Record]:
-        """The records of the race's last poll, as `exec` takes them; none before the first."""
+        """The records of the race's last poll, in a form that `exec` takes; empty before the first poll."""
 
     async def aclose(self) -> None:
-        """Releases what it holds."""
+        """Releases its resources."""
 
 
 class MemoryStore:
-    """Forgets all with the process; keeps of each race the last poll."""
+    """Keeps the last poll of each race in memory."""
 
     def __init__(self) -> None:
         self._last: dict[str, list[Record]] = {}
@@ -60,12 +60,12 @@ class MemoryStore:
 
 
 class SqliteStore:
-    """One file, written in threads, so that the disk holds up no event loop; one transaction a poll."""
+    """One file. Threads write it, so that the disk never blocks the event loop; each poll is one transaction."""
 
     def __init__(self, path: Path) -> None:
         self._lock = Lock()
-        self._connection = sqlite3.connect(path, check_same_thread=False)  # the lock sees to it
-        self._connection.execute("PRAGMA journal_mode = WAL")  # readers do not hold up the service
+        self._connection = sqlite3.connect(path, check_same_thread=False)  # the lock makes it safe
+        self._connection.execute("PRAGMA journal_mode = WAL")  # readers do not block the service
         self._connection.execute(SCHEMA)
 
     async def add(self, race: TransformedRace) -> None:

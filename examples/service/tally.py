@@ -1,4 +1,4 @@
-"""What became of the polls, counted."""
+"""Counts what happened to the polls."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Tally:
-    """polls begun = stored + the failures + those under way; a poll that was skipped was not begun."""
+    """polls = stored + failures + running polls. A skipped poll was never started, so it is not in `polls`."""
 
     ticks: int = 0
     polls: int = 0
     stored: int = 0
     records: int = 0
-    skipped: int = 0  # the race's previous poll was not done yet
+    skipped: int = 0  # the race's previous poll was still running
     failures: Counter[str] = field(default_factory=Counter)  # by the name of the error's class
