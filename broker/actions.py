@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from racepool.broker.tasks import Death, Peer
-from racepool.protocol.messages import Id, Payload, Task, ToClient, ToHeartbeat, ToWorker
+from racepool.protocol.messages import Assign, Id, Payload, ToClient, ToHeartbeat, ToWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class SendByValue:
     """
 
     peer: Peer
-    assignment: Task
+    assignment: Assign
 
 
 @dataclass(frozen=True, slots=True)

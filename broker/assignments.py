@@ -94,7 +94,7 @@ class Assignments:
         fields = worker.attempt_at(task) | {"queued_ms": queued_ms, "queue_depth": self._ledger.backlog.depth}
         if is_second:
             fields["second"] = True
-        words = messages.Task(
+        words = messages.Assign(
             self._epoch, self.lease, task.id, task.assignments, task.run_timeout_ms, task.is_shared, task.payload
         )
         is_by_value = task.is_shared and (task.goes_by_value or not worker.is_local)

@@ -242,7 +242,7 @@ class BrokerCore:
         if worker is None:
             return []
         was_told_more = isinstance(unsent, messages.Recall) or (
-            isinstance(unsent, messages.Task) and unsent.lease != worker.lease
+            isinstance(unsent, messages.Assign) and unsent.lease != worker.lease
         )
         by = LostBy.CUT_OFF if was_told_more else LostBy.UNREACHABLE
         return self._lose(worker, by, now) + self._assign(now)

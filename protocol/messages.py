@@ -12,7 +12,7 @@ from typing import Any, Generic, NewType, TypeAlias, TypeVar, cast, get_type_hin
 
 import msgpack
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 MAX_HEADER_BYTES = 512
 ID_BYTES = 16
 EPOCH_BYTES = 8
@@ -259,7 +259,7 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Assign:
     """The nth attempt of a task, under a lease that no other assignment of this epoch has.
 
     If it `is_shared`, its payload is a reference to its client's shared memory.
@@ -297,7 +297,7 @@ class Bye:
 FromClient: TypeAlias = Hello | Submit | Expire | Cancel | Ping | AskStats | Bye
 ToClient: TypeAlias = Welcome | Answer | Reject | Waited | Pong | Who | Stats | Bye
 FromWorker: TypeAlias = Ready | Result | Returned | Bye
-ToWorker: TypeAlias = Welcome | Task | Recall | Recycle | Who | Bye
+ToWorker: TypeAlias = Welcome | Assign | Recall | Recycle | Who | Bye
 ToHeartbeat: TypeAlias = Pong | Who
 Message: TypeAlias = FromClient | ToClient | FromWorker | ToWorker | Heartbeat
 
@@ -362,7 +362,7 @@ class Inlet(Generic[M]):
 FROM_CLIENT: Inlet[FromClient] = Inlet(Hello, Submit, Expire, Cancel, Ping, AskStats, Bye)
 TO_CLIENT: Inlet[ToClient] = Inlet(Welcome, Answer, Reject, Waited, Pong, Who, Stats, Bye)
 FROM_WORKER: Inlet[FromWorker] = Inlet(Ready, Result, Returned, Bye)
-TO_WORKER: Inlet[ToWorker] = Inlet(Welcome, Task, Recall, Recycle, Who, Bye)
+TO_WORKER: Inlet[ToWorker] = Inlet(Welcome, Assign, Recall, Recycle, Who, Bye)
 FROM_HEARTBEAT: Inlet[Heartbeat] = Inlet(Heartbeat)
 TO_HEARTBEAT: Inlet[ToHeartbeat] = Inlet(Pong, Who)
 

@@ -9,15 +9,15 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from client import ZmqPool
-from client.chaos.kinds import KINDS
-from client.cli import main
-from protocol import messages
-from protocol.errors import PoolError
-from protocol.settings import EXPORTER_SETTINGS, WORKER_SETTINGS, Settings, variable
-from protocol.stats import BrokerStats, Counters, Distribution, Event, PoolStats, WorkerStats
-from tests.client.chaos.building import Case
-from tests.running import ROOT
+from racepool import ZmqPool
+from racepool.commands.chaos.kinds import KINDS
+from racepool.commands.group import main
+from racepool.protocol import messages
+from racepool.protocol.errors import PoolError
+from racepool.protocol.settings import EXPORTER_SETTINGS, WORKER_SETTINGS, Settings, variable
+from racepool.protocol.stats import BrokerStats, Counters, Distribution, Event, PoolStats, WorkerStats
+from tests.commands.chaos.building import Case
+from tests.running import ROOMS, ROOT
 
 DOCS = ROOT / "docs"
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -84,11 +84,7 @@ def test_every_event_of_the_logs_is_explained() -> None:
     explained = {
         name for row in re.findall(r"^\| ([^|]+) \| [^|]{10,} \|$", table, re.MULTILINE) for name in _names(row)
     }
-    source = "".join(
-        path.read_text(encoding="utf-8")
-        for folder in ("protocol", "broker", "worker", "client")
-        for path in (ROOT / folder).glob("*.py")
-    )
+    source = "".join(path.read_text(encoding="utf-8") for room in ROOMS for path in (ROOT / room).rglob("*.py"))
     logged = re.findall(r'(?:Report|Kill|log\.(?:debug|info|warning|error|exception))\(\s*"([a-z]+_[a-z_]+)"', source)
 
     assert len(set(logged)) > 30
@@ -221,7 +217,9 @@ def test_every_promise_of_the_lab_stands_in_the_document() -> None:
 def test_every_check_of_the_doctor_stands_in_the_document() -> None:
     section = OPERATING.partition("## `racepool doctor`")[2].partition("\n## ")[0]
     told = {name for row in re.findall(r"^\| ([a-z, ]+) \| ", section, re.MULTILINE) for name in row.split(", ")}
-    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "client" / "doctor" / "checks").glob("*.py"))
+    source = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "commands" / "doctor" / "checks").glob("*.py")
+    )
     checks = set(re.findall(r'\b(?:ok|warning|problem|told|_room)\(\s*"([a-z ]+)"', source))
 
     assert len(checks) > 20

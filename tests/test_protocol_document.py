@@ -31,7 +31,7 @@ from tests.broker.building import ALICE, EPOCH, H1, W1, an_id, beat, hello, read
 from tests.running import ROOT
 
 PAGE = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
-COME_LATER = {("SUBMIT", "ANSWER"), ("RETURNED", "TASK")}  # from the worker's RESULT; from the backlog
+COME_LATER = {("SUBMIT", "ANSWER"), ("RETURNED", "ASSIGN")}  # from the worker's RESULT; from the backlog
 
 Speak = Callable[[BrokerCore], list[Action]]
 

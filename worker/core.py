@@ -15,6 +15,7 @@ from math import inf
 from typing import TypeAlias, assert_never
 
 from racepool.protocol.messages import (
+    Assign,
     Bye,
     Epoch,
     FromWorker,
@@ -26,7 +27,6 @@ from racepool.protocol.messages import (
     Recycle,
     Result,
     Returned,
-    Task,
     ToWorker,
     Welcome,
     Who,
@@ -54,7 +54,7 @@ class Send:
 class Execute:
     """Run the transform on this task; its end comes back as `on_finished`."""
 
-    task: Task
+    task: Assign
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,8 @@ class WorkerCore:
     def __init__(self, identity: Identity, new_id: Callable[[], Id], *, liveness_s: float, max_tasks: int) -> None:
         self.identity = identity
         self.session = Session(new_id())
-        self.task: Task | None = None
-        self._hand: deque[Task] = deque()
+        self.task: Assign | None = None
+        self._hand: deque[Assign] = deque()
         self.payload_limit = 0
         self.tasks_done = 0
         self._new_id = new_id
@@ -133,7 +133,7 @@ class WorkerCore:
                 self.session = Session(self.session.incarnation, epoch, message.beat_s)
                 self._welcome_by = inf
                 return [Report("broker_found")]
-            case Task():
+            case Assign():
                 self._take(message)
                 return []
             case Recall(lease):
@@ -207,7 +207,7 @@ class WorkerCore:
             broken.append("more in hand than it may have")
         return broken
 
-    def _take(self, task: Task) -> None:
+    def _take(self, task: Assign) -> None:
         """Tasks of another epoch, or more of them than a broker gives, are left alone."""
         is_free = len(self._hand) + (self.task is not None) < MAX_TASKS
         if is_free and task.epoch == self.session.epoch and not self._is_session_lost and not self.is_leaving:

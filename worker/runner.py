@@ -11,7 +11,7 @@ import zmq
 
 from racepool.protocol import VERSION
 from racepool.protocol.logs import Log, Outlet
-from racepool.protocol.messages import TO_WORKER, BadFrameError, Id, Name, Outcome, Task, decode, encode
+from racepool.protocol.messages import TO_WORKER, Assign, BadFrameError, Id, Name, Outcome, decode, encode
 from racepool.protocol.processes import resident_bytes
 from racepool.protocol.settings import MAX_SECONDS
 from racepool.protocol.shared_memory import SegmentReader, UnreadableError
@@ -131,7 +131,7 @@ class Runner:
                 case _:
                     assert_never(action)
 
-    def _execute(self, task: Task) -> None:
+    def _execute(self, task: Assign) -> None:
         """Runs the transform under a kernel timer: no thread could end a C call that holds the GIL.
 
         The log is told last: somebody waits for the reply.
@@ -155,7 +155,7 @@ class Runner:
             duration_ms=round((now - started_at) * 1000, 3),
         )
 
-    def _outcome_of(self, task: Task, limit_bytes: int) -> tuple[Outcome, bytes]:
+    def _outcome_of(self, task: Assign, limit_bytes: int) -> tuple[Outcome, bytes]:
         try:
             request = self._segments.read(task.payload, task.task_id, limit_bytes) if task.is_shared else task.payload
         except UnreadableError as error:

@@ -13,6 +13,7 @@ from racepool.protocol.messages import (
     TO_WORKER,
     Answer,
     AskStats,
+    Assign,
     Hello,
     Id,
     Inlet,
@@ -23,7 +24,6 @@ from racepool.protocol.messages import (
     Result,
     Stats,
     Submit,
-    Task,
     Welcome,
     decode,
     encode,
@@ -112,7 +112,7 @@ class Crowd:
     def _work(self, socket: Socket, message: object) -> None:
         if isinstance(message, Recall):
             return  # too late: it is done
-        if not isinstance(message, Task):
+        if not isinstance(message, Assign):
             raise CrowdError(f"a worker was told {message}")
         result = Result(message.epoch, message.lease, message.task_id, Outcome.OK, recycle=False, payload=b"")
         say(socket, encode(result))

@@ -9,6 +9,7 @@ from racepool.protocol.errors import CrashedAttempt
 from racepool.protocol.failures import pack_crashes
 from racepool.protocol.messages import (
     Answer,
+    Assign,
     Epoch,
     Heartbeat,
     Hello,
@@ -18,7 +19,6 @@ from racepool.protocol.messages import (
     Ready,
     Result,
     Submit,
-    Task,
     Welcome,
 )
 from racepool.protocol.settings import Settings
@@ -72,8 +72,8 @@ def task(
     payload: bytes = b"race",
     epoch: Epoch = EPOCH,
     is_shared: bool = False,
-) -> Task:
-    return Task(epoch, lease, an_id(name), attempt, run_timeout_ms, is_shared, payload)
+) -> Assign:
+    return Assign(epoch, lease, an_id(name), attempt, run_timeout_ms, is_shared, payload)
 
 
 def result(
@@ -138,7 +138,7 @@ def assigned(actions: Iterable[Action]) -> list[tuple[bytes, str]]:
     return [
         (action.peer, action.message.task_id.rstrip(b".").decode())
         for action in actions
-        if isinstance(action, SendToWorker) and isinstance(action.message, Task)
+        if isinstance(action, SendToWorker) and isinstance(action.message, Assign)
     ]
 
 

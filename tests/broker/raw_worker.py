@@ -10,7 +10,7 @@ import time
 
 import zmq
 
-from racepool.protocol.messages import TO_WORKER, Id, Name, Ready, Task, decode, encode
+from racepool.protocol.messages import TO_WORKER, Assign, Id, Name, Ready, decode, encode
 from racepool.protocol.sockets import dealer
 
 HEIR_S = 3
@@ -28,7 +28,7 @@ def main(endpoint: str, name: str) -> None:
     print(type(welcome).__name__, flush=True)  # noqa: T201  # the test reads it
     while True:
         message = decode(socket.recv_multipart(), TO_WORKER)
-        what = f"task {message.attempt}" if isinstance(message, Task) else type(message).__name__
+        what = f"task {message.attempt}" if isinstance(message, Assign) else type(message).__name__
         print(what, flush=True)  # noqa: T201
 
 

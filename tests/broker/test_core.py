@@ -21,6 +21,7 @@ from racepool.broker.tasks import Death
 from racepool.protocol.messages import (
     Answer,
     AskStats,
+    Assign,
     Bye,
     Cancel,
     Epoch,
@@ -32,7 +33,6 @@ from racepool.protocol.messages import (
     Pong,
     Recycle,
     Reject,
-    Task,
     Waited,
     Who,
 )
@@ -474,7 +474,7 @@ def test_every_assignment_has_a_lease_of_its_own(broker: BrokerCore) -> None:
     leases = [
         action.message.lease
         for action in actions
-        if isinstance(action, SendToWorker) and isinstance(action.message, Task)
+        if isinstance(action, SendToWorker) and isinstance(action.message, Assign)
     ]
 
     assert leases == [3]

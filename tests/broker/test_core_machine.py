@@ -23,6 +23,7 @@ from racepool.broker.core import RETURN_S, SETTLE_S, BrokerCore
 from racepool.broker.roster import AWAY_S
 from racepool.protocol.messages import (
     Answer,
+    Assign,
     Bye,
     Cancel,
     Expire,
@@ -31,7 +32,6 @@ from racepool.protocol.messages import (
     Recall,
     Recycle,
     Returned,
-    Task,
     Waited,
 )
 from racepool.protocol.settings import Settings
@@ -147,7 +147,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def check(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
-                case SendToWorker(peer, Task(lease=lease, task_id=task_id, attempt=attempt)):
+                case SendToWorker(peer, Assign(lease=lease, task_id=task_id, attempt=attempt)):
                     name = task_id.rstrip(b".").decode()
                     first = min(self.model.queued.values(), key=lambda task: task.number)
                     assert name == first.name, "not the oldest that waits"

@@ -26,6 +26,7 @@ from racepool.protocol.messages import (
     TO_CLIENT,
     TO_WORKER,
     Answer,
+    Assign,
     Heartbeat,
     Hello,
     Id,
@@ -36,7 +37,6 @@ from racepool.protocol.messages import (
     Ready,
     Result,
     Submit,
-    Task,
     Welcome,
     decode,
     encode,
@@ -428,12 +428,12 @@ def test_revoked_worker_loses_its_session_and_its_task_goes_back(start: Callable
     task_id = Id(os.urandom(16))
     say(client, encode(Submit(task_id, 60_000, 0, again=False, is_shared=False, payload=b"race")))
     first = decode(revoked.recv_multipart(), TO_WORKER)
-    assert isinstance(first, Task)
+    assert isinstance(first, Assign)
     kept = broker.worker(barn)
 
     ring.dismiss(Role.WORKER, "mill")
     second = decode(kept.recv_multipart(), TO_WORKER)  # the liveness here is a minute
-    assert isinstance(second, Task)
+    assert isinstance(second, Assign)
     assert (second.task_id, second.attempt) == (task_id, 2)
     say(revoked, encode(Result(first.epoch, first.lease, task_id, Outcome.OK, recycle=False, payload=b"forged")))
     assert broker.stats().total_workers == 1

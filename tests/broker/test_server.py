@@ -30,6 +30,7 @@ from racepool.protocol.messages import (
     TO_WORKER,
     Answer,
     AskStats,
+    Assign,
     Bye,
     Cancel,
     Epoch,
@@ -47,7 +48,6 @@ from racepool.protocol.messages import (
     Result,
     Stats,
     Submit,
-    Task,
     Welcome,
     Who,
     decode,
@@ -162,7 +162,7 @@ def submit(payload: bytes = b"race", run_timeout_ms: int = 60_000) -> Submit:
     return Submit(Id(os.urandom(16)), run_timeout_ms, 0, again=False, is_shared=False, payload=payload)
 
 
-def done(task: Task, payload: bytes = b"done") -> Result:
+def done(task: Assign, payload: bytes = b"done") -> Result:
     return Result(task.epoch, task.lease, task.task_id, Outcome.OK, recycle=False, payload=payload)
 
 
@@ -231,7 +231,7 @@ def test_whole_life_of_a_task(broker: Broker) -> None:
 
     send(client, order)
     task = receive(worker, TO_WORKER)
-    assert task == Task(epoch, task.lease, order.task_id, 1, 60_000, False, order.payload)
+    assert task == Assign(epoch, task.lease, order.task_id, 1, 60_000, False, order.payload)
     assert broker.stats().in_flight == 1
     send(worker, done(task, b"likewise"))
 
@@ -821,7 +821,7 @@ def _kill_in_turn(broker: Broker, client: Socket, count: int) -> None:
         if number > 1:
             assert receive(client, TO_CLIENT).outcome is Outcome.CRASHED
         if number <= count:
-            assert isinstance(receive(worker, TO_WORKER), Task)
+            assert isinstance(receive(worker, TO_WORKER), Assign)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -18,6 +18,7 @@ from racepool.protocol.messages import (
     TO_CLIENT,
     TO_WORKER,
     Answer,
+    Assign,
     Epoch,
     Id,
     Inlet,
@@ -26,7 +27,6 @@ from racepool.protocol.messages import (
     Payload,
     Result,
     Submit,
-    Task,
 )
 from racepool.protocol.parcel import Parcel
 from racepool.protocol.settings import Settings
@@ -107,7 +107,7 @@ def test_broker_keeps_its_books_whatever_is_said(events: list[tuple[tuple[Any, .
             unanswered[event[2].task_id] += 1
         for action in [*_perform(broker, event, now), *broker.on_process_exit((), now), *broker.on_tick(now)]:
             match action:
-                case SendToWorker(_, Task(lease=lease)) | SendByValue(_, Task(lease=lease)):
+                case SendToWorker(_, Assign(lease=lease)) | SendByValue(_, Assign(lease=lease)):
                     leases.append(lease)
                 case SendToClient(_, Answer(task_id=task_id)):
                     unanswered[task_id] -= 1
@@ -179,7 +179,7 @@ def test_worker_does_one_task_at_a_time_whatever_it_hears(events: list[tuple[Any
     identity = Identity(Name("worker-0"), 1, Name("1"), 0)
     core = WorkerCore(identity, lambda: Id(next(numbers).to_bytes(16, "big")), liveness_s=2.0, max_tasks=0)
     now = 0.0
-    in_hand: Task | None = None
+    in_hand: Assign | None = None
     core.start(now)
     for event, step_s in events:
         now += step_s

@@ -18,7 +18,7 @@ from racepool.broker.seconds import MAX_PATIENCE_S, MIN_PATIENCE_S
 from racepool.broker.tasks import Client
 from racepool.protocol.errors import BacklogFullError, BrokerUnavailableError, PoolError, TaskTimeoutError
 from racepool.protocol.failures import unpack_crashes
-from racepool.protocol.messages import Answer, Cancel, Id, Outcome, Recall, Reject, Result, Returned, Submit, Task
+from racepool.protocol.messages import Answer, Assign, Cancel, Id, Outcome, Recall, Reject, Result, Returned, Submit
 from tests.simulation.network import Clock, Program
 
 ROUNDING_S = 0.002  # timeouts travel in whole milliseconds
@@ -312,7 +312,9 @@ class Books:
         if session is None or session not in self.core.roster.workers:
             return
         first = self._first_of(session)
-        is_second = isinstance(message, Task) and first is not None and self._lease_of[first.wanted.id] != message.lease
+        is_second = (
+            isinstance(message, Assign) and first is not None and self._lease_of[first.wanted.id] != message.lease
+        )
         if isinstance(message, Recall) or is_second:
             self._cut_off.add(session)
 
@@ -328,7 +330,7 @@ class Books:
 
     def on_action(self, action: Action) -> None:
         match action:
-            case SendToWorker(peer, Task() as task) | SendByValue(peer, task):
+            case SendToWorker(peer, Assign() as task) | SendByValue(peer, task):
                 self._on_assigned(peer, task)
             case SendToWorker(peer, Recall(lease)):
                 self._on_recalled(peer, lease)
@@ -349,7 +351,7 @@ class Books:
             case Report("task_returned", fields):
                 self._on_returned(Id(bytes.fromhex(str(fields["task_id"]))))
 
-    def _on_assigned(self, peer: bytes, task: Task) -> None:
+    def _on_assigned(self, peer: bytes, task: Assign) -> None:
         entry = self.open[task.task_id]
         assert entry.holder is None, "it is in a worker's hands already"
         oldest = min(other.arrival for other in self.open.values() if other.holder is None)

@@ -5,13 +5,13 @@ from math import inf
 from typing import assert_never
 
 from racepool.protocol.messages import (
+    Assign,
     Heartbeat,
     Id,
     Message,
     Name,
     Outcome,
     Result,
-    Task,
     ToWorker,
 )
 from racepool.protocol.settings import Settings
@@ -153,7 +153,7 @@ class WorkerProgram(Process):
                 case _:
                     assert_never(action)
 
-    def _execute(self, task: Task) -> None:
+    def _execute(self, task: Assign) -> None:
         if task.is_shared and self._random.random() < UNREADABLE:
             self._perform(self.core.on_finished(Outcome.UNREADABLE, b"", self.clock.now))
             return
@@ -171,7 +171,7 @@ class WorkerProgram(Process):
             self.clock.at(self._finishes_at, self._finish)
         self.clock.at(alarm_at, lambda: self._on_alarm(task))
 
-    def _on_alarm(self, task: Task) -> None:
+    def _on_alarm(self, task: Assign) -> None:
         """The kernel's timer: it strikes when this process runs again."""
         if self.core.task is not task or self.is_dead:
             return

@@ -15,6 +15,7 @@ import zmq
 from racepool.protocol.messages import (
     FROM_HEARTBEAT,
     FROM_WORKER,
+    Assign,
     Epoch,
     FromWorker,
     Heartbeat,
@@ -22,7 +23,6 @@ from racepool.protocol.messages import (
     Payload,
     Pong,
     Ready,
-    Task,
     ToHeartbeat,
     ToWorker,
     Welcome,
@@ -83,11 +83,11 @@ class FakeBroker:
         peers = [one.peer for one in list(self.heard) if isinstance(one.message, Ready)]
         self._outbox.append([peers[-1], *frames])
 
-    def assign(self, race: RaceInput, *, run_timeout_s: float = 30.0) -> Task:
+    def assign(self, race: RaceInput, *, run_timeout_s: float = 30.0) -> Assign:
         """Gives the worker this race to do, under a new lease."""
         self._lease += 1
         payload = pack_request(race, datetime.now(UTC), None).payload()
-        task = Task(
+        task = Assign(
             self.epoch,
             self._lease,
             Id(os.urandom(16)),

@@ -4,6 +4,7 @@ from math import inf
 import pytest
 
 from racepool.protocol.messages import (
+    Assign,
     Bye,
     Epoch,
     Id,
@@ -14,7 +15,6 @@ from racepool.protocol.messages import (
     Recycle,
     Result,
     Returned,
-    Task,
     Welcome,
     Who,
 )
@@ -34,11 +34,11 @@ def opened(number: int) -> OpenSession:
     return OpenSession(Ready(incarnation(number), number, ME.name, ME.pid, ME.version, ME.started_at_ms))
 
 
-def task(number: int = 1, *, epoch: Epoch = EPOCH, lease: int = 5) -> Task:
-    return Task(epoch, lease, Id(bytes([100 + number]) * 16), 1, 30_000, False, b"payload")
+def task(number: int = 1, *, epoch: Epoch = EPOCH, lease: int = 5) -> Assign:
+    return Assign(epoch, lease, Id(bytes([100 + number]) * 16), 1, 30_000, False, b"payload")
 
 
-def result(of: Task, outcome: Outcome = Outcome.OK, *, recycle: bool = False) -> Send:
+def result(of: Assign, outcome: Outcome = Outcome.OK, *, recycle: bool = False) -> Send:
     return Send(Result(of.epoch, of.lease, of.task_id, outcome, recycle, b"result"))
 
 

@@ -11,7 +11,7 @@ from statistics import median
 import pytest
 import zmq
 
-from racepool.protocol.messages import Epoch, Heartbeat, Id, Name, Outcome, Task, Welcome
+from racepool.protocol.messages import Assign, Epoch, Heartbeat, Id, Name, Outcome, Welcome
 from racepool.protocol.settings import Settings
 from racepool.protocol.sockets import Context
 from racepool.worker.core import Identity, Session, WorkerCore
@@ -42,7 +42,7 @@ class Beating:
         self.core.on_message(Welcome(broker.epoch, 1000, 2000), 0.0)
 
     def work(self, broker: FakeBroker) -> None:
-        self.core.on_message(Task(broker.epoch, 1, Id(os.urandom(16)), 1, 1000, False, b""), 0.0)
+        self.core.on_message(Assign(broker.epoch, 1, Id(os.urandom(16)), 1, 1000, False, b""), 0.0)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import pytest
 from racepool.protocol import VERSION
 from racepool.protocol.exits import Exit
 from racepool.protocol.messages import (
+    Assign,
     Bye,
     Epoch,
     Heartbeat,
@@ -28,7 +29,6 @@ from racepool.protocol.messages import (
     Recycle,
     Result,
     Returned,
-    Task,
     Welcome,
     Who,
     encode,
@@ -104,7 +104,7 @@ def worker(broker: FakeBroker, start_worker: StartWorker, wait_until: WaitUntil)
     return made
 
 
-def results_of(broker: FakeBroker, task: Task) -> list[Result]:
+def results_of(broker: FakeBroker, task: Assign) -> list[Result]:
     return [result for result in broker.of(Result) if result.task_id == task.task_id]
 
 
@@ -272,10 +272,10 @@ def test_broker_that_says_anything_gets_its_tasks_done(
 
     for _ in range(500):  # half of what the broker's socket keeps for it
         broker.say_frames(any_frames(dice))
-    for kind in (Task, Who, Welcome, Bye) * 10:
+    for kind in (Assign, Who, Welcome, Bye) * 10:
         broker.say(real(kind, dice))
-    broker.say_frames(encode(real(Task, dice, epoch=broker.epoch)))
-    tasks: list[Task] = []
+    broker.say_frames(encode(real(Assign, dice, epoch=broker.epoch)))
+    tasks: list[Assign] = []
 
     def is_done() -> bool:
         """A task that comes into a session that noise has ended is the broker's to assign again."""
@@ -484,7 +484,7 @@ def test_task_of_another_epoch_is_left_alone(
 ) -> None:
     mine = broker.assign(race())
     wait_until(lambda: results_of(broker, mine))
-    broker.say(Task(Epoch(b"another!"), 1, Id(b"x" * 16), 1, 1000, False, mine.payload))
+    broker.say(Assign(Epoch(b"another!"), 1, Id(b"x" * 16), 1, 1000, False, mine.payload))
     later = broker.assign(race())
     wait_until(lambda: results_of(broker, later))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from racepool.protocol.messages import Heartbeat, Ready, Result, Task
+from racepool.protocol.messages import Assign, Heartbeat, Ready, Result
 from tests.running import environment
 from tests.worker.fake_broker import FakeBroker
 
@@ -29,7 +29,7 @@ def stutterer(run_dir: Path, broker: FakeBroker, wait_until: WaitUntil) -> Itera
     child.communicate()
 
 
-def told(task: Task, results: list[Result]) -> int:
+def told(task: Assign, results: list[Result]) -> int:
     return sum((result.lease, result.task_id) == (task.lease, task.task_id) for result in results)
 
 
