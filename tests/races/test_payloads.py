@@ -1,3 +1,4 @@
+import itertools
 import json
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta, timezone
@@ -141,7 +142,7 @@ def test_previous_amounts_travel_along(race_id: str | None) -> None:
         ({"id": MappingProxyType({})}, "cannot be packed"),
         ({"id": object()}, "cannot be packed"),
     ],
-    ids=lambda value: repr(value)[:30],
+    ids=itertools.count(),  # an object's repr holds its address
 )
 def test_what_cannot_be_packed_is_the_callers_error(race: Any, complaint: str) -> None:  # noqa: ANN401
     with pytest.raises(InvalidRaceError, match=complaint):
@@ -240,9 +241,19 @@ def test_hostile_result_is_refused_or_read(payload: bytes) -> None:
         return
 
 
-def test_nesting_is_bounded() -> None:
+@pytest.mark.parametrize("levels", [1_025, 2_000, 9_000, 100_000])
+@pytest.mark.parametrize("opening", [b"\x91", b"\x81\x01", b"\x81\xa1k", b"\x81\x91"], ids=["[", "{1:", "{k:", "{["])
+def test_nesting_is_bounded(opening: bytes, levels: int) -> None:
     with pytest.raises(BadPayloadError, match="is no msgpack"):
-        unpack_request(b"\x91" * 2_000 + b"\x01")
+        unpack_request(opening * levels + b"\x01")
+
+
+def test_nesting_within_the_bound_is_no_fault() -> None:
+    value: list[Any] = []
+    for _ in range(500):
+        value = [value]
+
+    assert unpack_result(pack_result(value)) == value
 
 
 @pytest.mark.parametrize("result", [None, 7, "text", b"bytes", [1, [2]], {"a": 1.5}, {"a": None}])
@@ -261,7 +272,7 @@ def test_model_of_another_transform_comes_back_as_its_fields() -> None:
     }
 
 
-@pytest.mark.parametrize("result", [object(), {1, 2}, 2**64, "\ud800"], ids=repr)
+@pytest.mark.parametrize("result", [object(), {1, 2}, 2**64, "\ud800"], ids=["object", "set", "2**64", "surrogate"])
 def test_result_that_cannot_be_packed_raises_as_documented(result: object) -> None:
     with pytest.raises((TypeError, ValueError, OverflowError)):
         pack_result(result)
