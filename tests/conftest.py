@@ -1,6 +1,7 @@
 """What all tests share: a bounded wait, a run directory, and races to submit."""
 
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -15,8 +16,12 @@ from tests.running import ROOMS
 
 POLL_S = 0.01
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts its background jobs so, and they pass it on
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the programs that tests start are to hear it
+
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("unhurried")
+settings.register_profile("ci", derandomize=True, database=None)  # the same examples for the same code
 settings.register_profile("long", max_examples=2_000)
 settings.register_profile("hunt", max_examples=2_000, phases=[Phase.generate])  # whether there is a fault, not which
 

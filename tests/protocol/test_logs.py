@@ -237,7 +237,9 @@ def test_exception_is_one_line(pipe: Pipe) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [2**70, "\ud800", {1: 2}, {"nested": {"a": 2**70}}, object(), b"bytes", {1, 2}, float("nan")], ids=repr
+    "value",
+    [2**70, "\ud800", {1: 2}, {"nested": {"a": 2**70}}, object(), b"bytes", {1, 2}, float("nan")],
+    ids=lambda value: "object" if type(value) is object else repr(value),
 )
 def test_no_value_ends_the_program(pipe: Pipe, value: object) -> None:
     with stream(pipe) as out:

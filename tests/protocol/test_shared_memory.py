@@ -1,5 +1,6 @@
 import errno
 import fcntl
+import itertools
 import mmap
 import os
 import re
@@ -191,6 +192,7 @@ def test_payload_beyond_the_limit_is_not_read(segment: Segment) -> None:
         pack([2**63, 2**63, 2**63, 1, 2**63, 2**23, b""]),
         pack([os.getpid(), 0, Path("/proc/self/fd/0").stat().st_ino, 1, 0, 10, b""]),
     ],
+    ids=itertools.count(),
 )
 def test_broken_or_hostile_reference_is_unreadable(frame: bytes) -> None:
     with pytest.raises(UnreadableError):

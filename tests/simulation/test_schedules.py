@@ -81,7 +81,6 @@ def play(schedule: Schedule) -> None:
     max_examples=10 * settings().max_examples,
     suppress_health_check=list(HealthCheck),
     deadline=None,
-    derandomize=False,
     print_blob=True,
 )
 def test_every_guarantee_holds_after_any_schedule(schedule: Schedule) -> None:

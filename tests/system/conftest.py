@@ -31,6 +31,14 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+@pytest.fixture(scope="session")
+def xprocess(request: pytest.FixtureRequest, tmpdir_factory: pytest.TempdirFactory) -> Iterator[XProcess]:
+    """As the plugin's, but with a directory of this run: xdist's workers need one each, and a cache is not needed."""
+    with XProcess(request.config, tmpdir_factory.mktemp("xprocess")) as processes:
+        request.config._xprocess = processes  # type: ignore[attr-defined]  # where the plugin looks on Ctrl-C
+        yield processes
+
+
 @pytest.fixture(scope="module")
 def run_dir() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="rp-", dir="/tmp"))  # ipc paths must be short

@@ -84,7 +84,7 @@ def play(folder: Path, series: dict[str, str], expected: set[str]) -> subprocess
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
-@pytest.mark.parametrize(("trouble", "expected"), TROUBLES, ids=lambda value: "-".join(map(str, value)) or "nothing")
+@pytest.mark.parametrize(("trouble", "expected"), TROUBLES, ids=lambda value: "-".join(sorted(value)) or "nothing")
 def test_alerts_fire_for_their_trouble_and_no_other(
     tmp_path: Path, trouble: dict[str, str | None], expected: set[str]
 ) -> None:
