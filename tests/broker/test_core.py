@@ -1091,7 +1091,8 @@ def test_silent_local_worker_that_uses_cpu_is_kept_and_looked_at_again(broker: B
 
 def test_sign_of_life_overtakes_the_look(broker: BrokerCore) -> None:
     with_workers(broker)
-    broker.on_tick(now=2.0)
+    assert broker.on_tick(now=1.0) == [ProbeProcess(an_id("worker-1"))]  # a suspect from now on
+    assert broker.on_tick(now=2.0) == [ProbeProcess(an_id("worker-1"))]
     broker.on_heartbeat(H1, beat(), now=2.0)
 
     assert broker.on_probe(an_id("worker-1"), now=2.0, has_progress=False) == []

@@ -7,9 +7,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -27,6 +27,7 @@ from racepool.protocol.shared_memory import (
     SegmentReader,
     UnreadableError,
 )
+from tests.running import ROOT
 
 LIMIT = 2**24
 BODY = os.urandom(100_000)
@@ -115,27 +116,87 @@ def test_slot_of_another_task_is_unreadable(segment: Segment) -> None:
         read(put(segment).packed(), an_id(2), LIMIT)
 
 
+@dataclass
+class Overtaken:
+    """A mapped segment whose slot changes hands just before or after its body is read."""
+
+    memory: mmap.mmap
+    change: Callable[[], object]
+    is_before: bool
+
+    def __getitem__(self, part: slice) -> bytes:
+        is_body = part.stop - part.start > STAMP_BYTES
+        if is_body and self.is_before:
+            self.change()
+        read = self.memory[part]
+        if is_body and not self.is_before:
+            self.change()
+        return read
+
+    def close(self) -> None:
+        self.memory.close()
+
+
+@pytest.mark.parametrize("is_before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "freed"])
+def test_slot_that_changes_hands_between_the_two_looks_is_noticed(
+    segment: Segment, *, is_before: bool, is_taken: bool
+) -> None:
+    reference = put(segment)
+    reader = SegmentReader()
+    assert reader.read(reference.packed(), an_id(), LIMIT).body == BODY
+
+    def change() -> None:
+        segment.free(an_id())
+        if is_taken:
+            assert put(segment, 2, bytes(len(BODY))).offset == reference.offset
+
+    ((key, memory),) = reader._mapped.items()
+    reader._mapped[key] = cast("mmap.mmap", Overtaken(memory, change, is_before))
+    with pytest.raises(UnreadableError, match="waits for it no more"):
+        reader.read(reference.packed(), an_id(), LIMIT)
+    reader.close()
+
+
+READER = """
+import sys
+from protocol.messages import Id
+from protocol.shared_memory import SegmentReader, UnreadableError
+reader = SegmentReader()
+for line in sys.stdin:
+    task_id, reference = map(bytes.fromhex, line.split())
+    try:
+        body = reader.read(reference, Id(task_id), 2**24).body
+    except UnreadableError:
+        print("refused", flush=True)
+    else:
+        print("whole" if body == task_id[-1:] * 500_000 else "mixture", flush=True)
+"""
+
+
 def test_slot_that_is_reused_while_it_is_read_never_gives_a_mixture(segment: Segment) -> None:
-    """Two tasks take turns in one slot, each of one repeated byte."""
-    first = put(segment, 1, b"a" * 500_000).packed()
-    reads: list[bytes] = []
+    """Tasks take turns in one slot, each of one repeated byte; the reader is another process."""
+    told: dict[str, int] = {"whole": 0, "refused": 0}
+    command = [sys.executable, "-c", READER]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+        for turn in range(400):
+            number = 1 + turn % 200
+            reference = put(segment, number, number.to_bytes() * 500_000)
+            reader.stdin.write(f"{an_id(number).hex()} {reference.packed().hex()}\n")
+            reader.stdin.flush()
+            answer = reader.stdout.readline().strip() if turn % 4 == 0 else ""
+            assert answer in ("whole", ""), "nobody had touched it"
+            for _ in range(turn % 100 * 20):  # so that each moment of the reading has its turn
+                pass
+            segment.free(an_id(number))
+            put(segment, 250, b"\xfa" * 500_000)
+            segment.free(an_id(250))
+            told[answer or reader.stdout.readline().strip()] += 1
+        reader.stdin.close()
 
-    def read_first() -> None:
-        for _ in range(300):
-            try:
-                reads.append(read(first, an_id(1), LIMIT).body)
-            except UnreadableError:
-                continue
-
-    with ThreadPoolExecutor(1) as reader:
-        done = reader.submit(read_first)
-        for turn in range(100_000):
-            if done.done():
-                break
-            segment.free(an_id(1 + turn % 2))
-            put(segment, 2 - turn % 2, b"ba"[turn % 2].to_bytes() * 500_000)
-        done.result()
-    assert set(reads) <= {b"a" * 500_000}
+    assert min(told.values()) > 0
 
 
 def test_closed_segment_is_unreadable_even_if_its_descriptor_is_another_file_now() -> None:

@@ -399,7 +399,7 @@ def test_next_broker_starts_with_a_clean_slate(world: World) -> None:
 
 def test_own_pause_counts_for_nobodys_silence(world: World) -> None:
     world.freeze_broker()
-    world.run(PROBE_INTERVAL_S + 0.5)  # a probe is on its way
+    world.run(PROBE_INTERVAL_S + PROBE_PATIENCE_S + 0.5)  # one probe had no answer, and the next one is on its way
 
     world.now += 60.0  # all were stopped at once, and this process is the first to go on
     world.run(PROBE_PATIENCE_S + 1.0)
