@@ -79,3 +79,8 @@ def one_import_name() -> Iterator[None]:
     yield
     bare = {*ROOMS} & sys.modules.keys()
     assert bare == set(), f"imported past the name racepool: {bare}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those of real pools first: their modules take longest, and several of them run at a time."""
+    items.sort(key=lambda item: item.get_closest_marker("system") is None)

@@ -160,6 +160,7 @@ def shut_down_before_the_answer(stage: Stage) -> Met:
     future = pool.exec(stage.race)
     stage.wait_until(lambda: broker.of(Submit))
     pool._connected().stop()
+    pool._connected().join(BOUND_S)  # who asked before is left waiting
     return failure(future)
 
 

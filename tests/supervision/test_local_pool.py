@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
@@ -264,12 +265,12 @@ def test_bad_setting_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
-def test_directory_that_cannot_be_made_is_a_settings_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "file"))
+def test_directory_that_cannot_be_made_is_a_settings_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.NamedTemporaryFile(dir="/tmp") as file:  # of a short name: the paths of sockets are checked first
+        monkeypatch.setenv("TMPDIR", file.name)
 
-    with pytest.raises(SettingsError, match="cannot be made"):
-        local_pool(workers=1).__enter__()
+        with pytest.raises(SettingsError, match="cannot be made"):
+            local_pool(workers=1).__enter__()
 
 
 def test_busy_pool_ends_soon_when_its_async_block_fails(

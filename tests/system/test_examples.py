@@ -38,7 +38,7 @@ class Service:
     log: Path
 
     def health(self) -> tuple[int, dict[str, Any]]:
-        answer = httpx.get(f"{self.url}/health", timeout=5)
+        answer = httpx.get(f"{self.url}/health", timeout=PATIENCE_S)
         return answer.status_code, answer.json()
 
     def is_up(self) -> bool:
@@ -58,7 +58,7 @@ class Service:
 
     def races(self) -> list[dict[str, Any]]:
         """The tote's races, and how often each was served."""
-        listed: list[dict[str, Any]] = httpx.get(f"{self.tote_url}/races").json()["races"]
+        listed: list[dict[str, Any]] = httpx.get(f"{self.tote_url}/races", timeout=PATIENCE_S).json()["races"]
         return listed
 
     def stored(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
