@@ -1,6 +1,6 @@
 """The simulation finds faults: each is planted in a scratch copy, where some schedule then breaks a promise.
 
-Four in every run; all of them, some minutes, with the hypothesis profile `long`.
+Four in every run; all of them, some minutes, with `scripts/test --long`.
 """
 
 import shutil
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
+from tests.profiles import is_long
 from tests.running import ROOMS, ROOT
 
 FOUND_WITHIN_S = 120  # of a busy machine; alone it takes seconds
@@ -84,7 +84,6 @@ FAULTS = {
 
 
 ALWAYS = ("lease-fencing-taken-out", "requeue-at-the-tail", "nothing-submitted-again", "second-answer-delivered")
-IS_LONG = settings().max_examples >= settings.get_profile("long").max_examples
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -94,7 +93,7 @@ def test_fault_can_be_planted(name: str) -> None:
     assert (ROOT / fault.path).read_text(encoding="utf-8").count(fault.piece) == 1, "the code has changed"
 
 
-@pytest.mark.parametrize("name", FAULTS if IS_LONG else ALWAYS)
+@pytest.mark.parametrize("name", FAULTS if is_long() else ALWAYS)
 def test_planted_fault_breaks_a_promise(name: str, tmp_path: Path) -> None:
     fault = FAULTS[name]
     for folder in ("src", *ROOMS, "tests"):

@@ -1,6 +1,6 @@
 """Random schedules of work and faults for a whole pool of real cores; after each, every guarantee holds.
 
-A thousand of them; twenty thousand with `pytest tests/simulation --hypothesis-profile=long`.
+A thousand of them; twenty thousand with `scripts/test --long`.
 """
 
 from dataclasses import dataclass

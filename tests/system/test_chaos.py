@@ -1,4 +1,7 @@
-"""The crash lab itself: a short run of it, what it refuses, and that it leaves nothing behind."""
+"""The crash lab itself: a short run of it, what it refuses, and that it leaves nothing behind.
+
+With the hypothesis profile `long` that run takes five minutes, with a seed of its own, which it tells.
+"""
 
 import json
 import os
@@ -12,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from racepool.commands.chaos.processes import processes_of
+from tests.profiles import is_long
 from tests.running import RACEPOOL, TESTS, WaitUntil
 
 pytestmark = pytest.mark.system
@@ -20,6 +24,7 @@ CHEAP = (
     "client-slow,supervisord-freeze,watchdog-kill,poison,gil-hold,hang,raise,garbage"
 )
 INTERRUPTED = 130
+RUN = ("--seconds", 300) if is_long() else ("--seconds", 20, "--seed", 147)
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def start(folder: Path, *arguments: object) -> "subprocess.Popen[str]":
 
 def run(folder: Path, *arguments: object) -> tuple[int, str, str]:
     with start(folder, *arguments) as lab:
-        out, err = lab.communicate(timeout=150)
+        out, err = lab.communicate(timeout=150 + RUN[1])
     return lab.returncode, out, err
 
 
@@ -51,9 +56,7 @@ def run_directories(folder: Path) -> list[Path]:
 
 
 def test_a_short_run_breaks_nothing_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
-    code, out, err = run(
-        folder, "--seconds", 20, "--every", 0.7, "--seed", 147, "--faults", CHEAP, "--json", tmp_path / "found.json"
-    )
+    code, out, err = run(folder, *RUN, "--every", 0.7, "--faults", CHEAP, "--json", tmp_path / "found.json")
 
     found = json.loads((tmp_path / "found.json").read_text())
     assert code == 0, out + err

@@ -1,8 +1,7 @@
 """The crash lab finds faults on real processes: each is planted in a scratch copy, where a run then breaks a promise.
 
 Those that the simulation finds too, as far as real processes can show them, and some of the shells around the cores,
-which it does not see. Three always; all of them, some minutes, with `pytest tests/system/test_planted_faults.py
---hypothesis-profile=long`.
+which it does not see. Three always; all of them, some minutes, with `scripts/test --long`.
 """
 
 import json
@@ -16,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
+from tests.profiles import is_long
 from tests.running import ROOMS, ROOT
 from tests.simulation.test_planted_faults import FAULTS as SIMULATED
 from tests.simulation.test_planted_faults import Fault
 
 pytestmark = pytest.mark.system
-IS_LONG = settings().max_examples >= settings.get_profile("long").max_examples
 BROKEN = 1
 FOUND_WITHIN_S = 180
 
@@ -111,7 +109,7 @@ def folder() -> Iterator[Path]:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name in QUICK else pytest.mark.skipif(not IS_LONG, reason="takes its time"))
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.skipif(not is_long(), reason="takes its time"))
         for name in HUNTS
     ],
 )
