@@ -13,13 +13,14 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.contenders.registry import CONTENDERS, OURS, PEERS_REMEDY, Contender
+from benchmarks.contenders.registry import CONTENDERS, OURS, Contender
 from benchmarks.machine import machine, versions
 from benchmarks.measured import Measured
 from benchmarks.process_tree import counts_run_time
 from benchmarks.races import write_loads
 from benchmarks.run import Run
 from benchmarks.scale.measurement import cases, measure, steps
+from racepool.commands.extras import remedy
 from racepool.protocol.exits import Exit
 
 FOLDER = Path(__file__).parent / "report"
@@ -52,7 +53,7 @@ out_option = click.option(
 def main(context: click.Context, /, *, quick: bool, **options: Any) -> None:  # noqa: ANN401  # click has checked them
     """Measure racepool beside its peers: the same races, the same transform, in interleaved rounds."""
     if find_spec("matplotlib") is None:
-        raise click.ClickException(f"the report's pictures need matplotlib: {PEERS_REMEDY}")
+        raise click.ClickException(f"the report's pictures need matplotlib: {remedy('peers')}")
     if not counts_run_time():
         raise click.ClickException("this kernel tells no run time of threads (/proc/PID/schedstat); use a usual Linux")
     if context.invoked_subcommand is None:

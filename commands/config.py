@@ -3,10 +3,9 @@
 import json
 
 import click
-from rich.markup import escape
-from rich.table import Table
 
-from racepool.commands.display import screen_of_stdout
+from racepool.commands.display import printable, screen_of_stdout
+from racepool.commands.narrow_table import Column, NarrowTable
 from racepool.protocol.settings import Settings, variable
 
 
@@ -25,10 +24,16 @@ def config(*, as_json: bool) -> None:
         )
     else:
         screen = screen_of_stdout()
-        table = Table("Variable", "Value", "From", "Meaning", box=None)
+        columns = (
+            Column("Variable"),
+            Column("Value", least=16, wraps=True),
+            Column("From", optional=1),
+            Column("Meaning", least=24, wraps=True, optional=2),
+        )
+        table = NarrowTable(columns, "plain")
         for name, value, origin, meaning in rows:
-            shown = "" if value is None else escape(str(value))
-            table.add_row(name, shown, origin, meaning, style="bold" if origin != "default" else "")
+            shown = "" if value is None else printable(str(value))
+            table.add(name, shown, origin, meaning, style="bold" if origin != "default" else "")
         screen.print(table)
     for name in Settings.unknown_variables():
         click.echo(f"racepool: {name} is set but is no setting", err=True)

@@ -2,25 +2,25 @@
 
 import json
 from datetime import timedelta
+from decimal import Decimal
+from functools import partial
 
 import click
-from rich.box import ROUNDED, Box
 from rich.console import Console, Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
+from racepool.commands.narrow_table import Column, Look, NarrowTable, numbers
 from racepool.protocol.stats import Distribution, Event, PoolStats
 from racepool.races.transformed_race import MoneyFlowRecord, RacePools, TransformedEntrant, TransformedRace
 
 STATE_STYLES = {"idle": "green", "busy": "yellow", "draining": "cyan"}
-PLAIN_WIDTH = 240
+PLAIN_WIDTH = 10_000  # wider than any table: what a program reads is whole
 MINUTES_A_DAY = 24 * 60
 POOL_NAMES = ("win", "place", "quinella", "trifecta", "exacta", "first4", "multi_leg", "other")
 
 
 def screen_of_stdout() -> Console:
-    """Standard output: as wide as the terminal, and as wide as it takes where there is none."""
+    """Standard output: as wide as the terminal, and as wide as need be where there is none."""
     screen = Console()
     return screen if screen.is_terminal else Console(width=PLAIN_WIDTH)
 
@@ -44,28 +44,28 @@ def result_json(result: object, shape: str) -> str:
 def race_table(race: TransformedRace, *, plain: bool = False) -> RenderableType:
     """One poll of one race: an entrant a line, its money, what moved since the last poll; `plain` without lines."""
     records = {record.entrant_id: record for record in race.money_flow_records}
-    table = Table(box=_box(plain))
-    table.add_column("No", justify="right")
-    table.add_column("Runner", no_wrap=True)
-    for heading in ("Hold %", "Bet %", "Win $", "Place $", "Δ win $", "Δ place $", "Fixed win", "Tote win"):
-        table.add_column(heading, justify="right")
+    money = partial(numbers, short=_without_cents)
+    columns = (
+        numbers("No"), Column("Runner", least=12), numbers("Hold %", 1), numbers("Bet %", 2),
+        money("Win $"), money("Place $"), money("Δ win $"), money("Δ place $"),
+        numbers("Fixed win", 3), numbers("Tote win", 4),
+    )  # fmt: skip
+    table = NarrowTable(columns, look(plain=plain))
     for entrant in race.entrants:
-        table.add_row(
-            *_entrant_cells(entrant, records.get(entrant.entrant_id)), style="dim" if entrant.is_scratched else ""
-        )
+        cells = _entrant_cells(entrant, records.get(entrant.entrant_id))
+        table.add(*cells, style="dim" if entrant.is_scratched else "")
     notes = [Text(printable(_pools(race.race_pools)), style="dim")] if race.race_pools else []
     warnings = [Text(printable(f"warning: {warning}"), style="yellow") for warning in race.warnings]
-    return Group(Text.from_markup(_title(race, records)), table, *notes, *warnings, Text())
+    return Group(_title(race, records), table, *notes, *warnings, Text())
 
 
-def _title(race: TransformedRace, records: dict[str, MoneyFlowRecord]) -> str:
-    where = f"{escape(printable(race.meeting.name))}, " if race.meeting and race.meeting.name else ""
+def _title(race: TransformedRace, records: dict[str, MoneyFlowRecord]) -> Text:
+    where = f"{printable(race.meeting.name)}, " if race.meeting and race.meeting.name else ""
     number = f"R{race.race.race_number} " if race.race.race_number else ""
     first = next(iter(records.values()), None)
     clock = f", {_to_start(first)}" if first else ""
-    return (
-        f"[bold]{number}{escape(printable(race.race_name))}[/]  {where}{race.race.start_time_nz}, {race.status}{clock}"
-    )
+    name = (f"{number}{printable(race.race_name)}", "bold")
+    return Text.assemble(name, f"  {where}{race.race.start_time_nz}, {race.status}{clock}")
 
 
 def _to_start(record: MoneyFlowRecord) -> str:
@@ -79,7 +79,7 @@ def _entrant_cells(entrant: TransformedEntrant, record: MoneyFlowRecord | None) 
     scratched = " (scratched)" if entrant.is_scratched else ""
     return [
         str(entrant.runner_number),
-        escape(printable(entrant.name)) + scratched,
+        printable(entrant.name) + scratched,
         _number(entrant.hold_percentage),
         _number(entrant.bet_percentage),
         *_money(record),
@@ -112,28 +112,6 @@ def stats_table(stats: PoolStats, *, plain: bool = False) -> RenderableType:
         f"{stats.clients} clients",
         f", the oldest task waits for {seconds(stats.oldest_queued_s)}" if stats.oldest_queued_s is not None else "",
     )
-    workers = Table(
-        "Worker", "Pid", "State", "Task", "Busy for", "Done", "Failed", "Heartbeat", "Memory", box=_box(plain)
-    )
-    for worker in stats.workers:
-        workers.add_row(
-            escape(worker.name),
-            str(worker.pid),
-            Text(worker.state, style=STATE_STYLES[worker.state]),
-            worker.task_id or "",
-            seconds(worker.busy_for_s),
-            str(worker.tasks_completed),
-            str(worker.tasks_failed),
-            f"{seconds(worker.last_heartbeat_age_s)} ago",
-            mebibytes(worker.rss_bytes),
-        )
-    times = Table("Milliseconds", "p50", "p90", "p99", "max", "count", box=_box(plain))
-    for name, distribution in (
-        ("queue wait", stats.queue_wait_ms),
-        ("run", stats.run_ms),
-        ("crash detection", stats.crash_detection_ms),
-    ):
-        times.add_row(name, *_percentiles(distribution))
     counters = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in stats.counters if count) or "none yet"
     broker = stats.broker
     foot = Text(
@@ -143,7 +121,43 @@ def stats_table(stats: PoolStats, *, plain: bool = False) -> RenderableType:
         style="dim",
     )
     events = Text("\n".join(event_line(event) for event in stats.recent_events[-5:]), style="yellow")
-    return Group(head, workers, times, foot, events)
+    return Group(head, _worker_table(stats, plain=plain), _time_table(stats, plain=plain), foot, events)
+
+
+def _worker_table(stats: PoolStats, *, plain: bool) -> NarrowTable:
+    columns = (
+        Column("Worker", least=10), numbers("Pid", 3), Column("State"), Column("Task", least=8, optional=2),
+        numbers("Busy for", 1), numbers("Done"), numbers("Failed"), numbers("Heartbeat", 5), numbers("Memory", 4),
+    )  # fmt: skip
+    table = NarrowTable(columns, look(plain=plain))
+    for worker in stats.workers:
+        table.add(
+            printable(worker.name),
+            str(worker.pid),
+            Text(worker.state, style=STATE_STYLES[worker.state]),
+            worker.task_id or "",
+            seconds(worker.busy_for_s),
+            str(worker.tasks_completed),
+            str(worker.tasks_failed),
+            f"{seconds(worker.last_heartbeat_age_s)} ago",
+            mebibytes(worker.rss_bytes),
+        )
+    return table
+
+
+def _time_table(stats: PoolStats, *, plain: bool) -> NarrowTable:
+    columns = (
+        Column("Milliseconds", least=8), numbers("p50"), numbers("p90", 2), numbers("p99"), numbers("max"),
+        numbers("count", 1),
+    )  # fmt: skip
+    table = NarrowTable(columns, look(plain=plain))
+    for name, distribution in (
+        ("queue wait", stats.queue_wait_ms),
+        ("run", stats.run_ms),
+        ("crash detection", stats.crash_detection_ms),
+    ):
+        table.add(name, *_percentiles(distribution))
+    return table
 
 
 def event_line(event: Event) -> str:
@@ -157,8 +171,9 @@ def _percentiles(distribution: Distribution) -> list[str]:
     return [*("" if figure is None else f"{figure:.1f}" for figure in figures), str(distribution.count)]
 
 
-def _box(plain: bool) -> Box | None:  # noqa: FBT001  # as rich has it
-    return None if plain else ROUNDED
+def look(*, plain: bool) -> Look:
+    """Of a table: with lines on a terminal, without them where a program reads it."""
+    return "plain" if plain else "lines"
 
 
 def _number(value: float | None) -> str:
@@ -167,6 +182,10 @@ def _number(value: float | None) -> str:
 
 def _dollars(cents: int) -> str:
     return f"{cents / 100:,.2f}"
+
+
+def _without_cents(dollars: str) -> str:
+    return f"{Decimal(dollars.replace(',', '')):,.0f}" if dollars else ""
 
 
 def seconds(value: float | None) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 from zmq.auth import create_certificates
 
+from racepool.commands.display import printable, screen_of_stdout
+from racepool.commands.narrow_table import Column, NarrowTable
 from racepool.protocol.errors import SettingsError
 from racepool.protocol.keys import ALLOWED, BROKER, PUBLIC, SECRET, Role, checked_key, key_directory, public_key
 from racepool.protocol.settings import Settings, made_private
@@ -115,9 +117,17 @@ def allow(key: str, name: str, role: str) -> None:
 @keys.command(name="list")
 def list_() -> None:
     """Show who may come in."""
+    screen = screen_of_stdout()
+    table = NarrowTable((Column("Name", least=12), Column("Role"), Column("Key", optional=1)))
     for path, key in _allowed(_directory()):
         shown = key.decode() if key is not None else "unreadable: it lets nobody in"
-        click.echo(f"{path.name.removesuffix(PUBLIC)}\t{path.parent.name}\t{shown}")
+        cells = (path.name.removesuffix(PUBLIC), path.parent.name, shown)
+        if screen.is_terminal:
+            table.add(*map(printable, cells))
+        else:
+            click.echo("\t".join(cells))
+    if table.rows:
+        screen.print(table)
 
 
 @keys.command()

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from benchmarks.measures import Submit
+from racepool.commands.extras import remedy
 
 Opener: TypeAlias = Callable[[int], AbstractAsyncContextManager[Submit]]
 
 OURS: Final = "racepool"
 NODE_FOLDER: Final = Path(__file__).parents[1] / "node"
-PEERS_REMEDY: Final = "pip install 'racepool[peers]'"
 NODE_REMEDY: Final = "npm install --prefix benchmarks/node"
 
 
@@ -51,7 +51,7 @@ class Contender:
             return f"needs the program {missing[0]}"
         if self.key == "piscina":
             return None if (NODE_FOLDER / "node_modules" / "piscina").is_dir() else f"needs `{NODE_REMEDY}`"
-        return None if self.version() else f"needs `{PEERS_REMEDY}`"
+        return None if self.version() else f"needs `{remedy('peers')}`"
 
     def version(self) -> str:
         """Of what is installed; empty if nothing is."""

@@ -95,6 +95,7 @@ def chaos(  # noqa: PLR0913  # options are arguments
     """
     from racepool.commands.chaos import lab, plot, report  # noqa: PLC0415  # `racepool --help` is to start at once
     from racepool.commands.chaos.plan import Plan  # noqa: PLC0415
+    from racepool.commands.display import screen_of_stdout  # noqa: PLC0415
     from racepool.commands.extras import require  # noqa: PLC0415
 
     try:
@@ -106,8 +107,8 @@ def chaos(  # noqa: PLR0913  # options are arguments
     except lab.LabError as error:
         click.echo(f"racepool: {error}", err=True)
         context.exit(Exit.FAILURE)
-    screen = _screen()
-    screen.print(report.report(findings, plain=not screen.is_terminal), soft_wrap=not screen.is_terminal)
+    screen = screen_of_stdout()
+    screen.print(report.report(findings, plain=not screen.is_terminal))
     if json_file is not None:
         json_file.write_text(json.dumps(report.figures(findings), indent=2) + "\n", encoding="utf-8")
     if picture is not None:
@@ -118,13 +119,6 @@ def chaos(  # noqa: PLR0913  # options are arguments
         context.exit(Exit.FAILURE)
     if not findings.is_whole:
         context.exit(INTERRUPTED)
-
-
-def _screen() -> Any:  # noqa: ANN401  # rich is imported late
-    from rich.console import Console  # noqa: PLC0415
-
-    screen = Console()
-    return screen if screen.is_terminal else Console(width=200)
 
 
 @contextmanager

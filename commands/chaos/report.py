@@ -5,10 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import median, quantiles
 from typing import Any, Final
 
-from rich.box import ROUNDED
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from racepool.commands.chaos.injection import Injection
@@ -16,6 +14,8 @@ from racepool.commands.chaos.kinds import KINDS
 from racepool.commands.chaos.lab import Findings
 from racepool.commands.chaos.measurement import NOT_NOTICED, Noticed
 from racepool.commands.chaos.verdict import Invariant, expected_errors, late, unresolved_count
+from racepool.commands.display import look
+from racepool.commands.narrow_table import Column, NarrowTable, numbers
 
 DETAILS_SHOWN: Final = 5
 
@@ -129,9 +129,9 @@ def _load(findings: Findings) -> dict[str, Any]:
 
 def report(findings: Findings, *, plain: bool) -> RenderableType:
     """The whole report; `plain` without lines."""
-    numbers = figures(findings)
+    found = figures(findings)
     return Group(
-        _head(findings), Text(), _fault_table(numbers["faults"], plain=plain), _load_line(numbers["load"]), Text(),
+        _head(findings), Text(), _fault_table(found["faults"], plain=plain), _load_line(found["load"]), Text(),
         *(_promise(invariant) for invariant in findings.invariants), Text(), _foot(findings),
     )  # fmt: skip
 
@@ -158,18 +158,18 @@ def _head(findings: Findings) -> RenderableType:
     return text
 
 
-def _fault_table(rows: Iterable[dict[str, Any]], *, plain: bool) -> Table:
-    table = Table(box=None if plain else ROUNDED)
-    table.add_column("fault", no_wrap=True)
-    table.add_column("n", justify="right")
-    table.add_column("noticed by")
-    for heading in ("noticed ms: p50", "p90", "max", "back ms: p50", "p90", "max", "longest exec s"):
-        table.add_column(heading, justify="right")
+def _fault_table(rows: Iterable[dict[str, Any]], *, plain: bool) -> NarrowTable:
+    columns = (
+        Column("fault", least=12), numbers("n"), Column("noticed by", least=12, wraps=True, optional=3),
+        numbers("noticed\np50 ms"), numbers("noticed\np90 ms", 5), numbers("noticed\nmax ms", 2),
+        numbers("back\np50 ms"), numbers("back\np90 ms", 4), numbers("back\nmax ms", 1), numbers("longest\nexec s"),
+    )  # fmt: skip
+    table = NarrowTable(columns, look(plain=plain))
     for row in rows:
         how = ", ".join(f"{name} {count}" for name, count in row["detected"].items())
         missed = f" (+{len(row['missed'])} missed)" if row["missed"] else ""
         longest = row["longest_exec_s"]
-        table.add_row(
+        table.add(
             row["kind"], f"{row['injected']}{missed}", how, *_cells(row["detection_ms"]), *_cells(row["recovery_ms"]),
             "" if longest is None else f"{longest:.2f}",
         )  # fmt: skip

@@ -5,14 +5,13 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.box import ROUNDED
 from rich.console import Group, RenderableType
 from rich.filesize import decimal
-from rich.table import Table
 from rich.text import Text
 
 from racepool.commands.dead.tasks import DeadTask
-from racepool.commands.display import printable
+from racepool.commands.display import look, printable
+from racepool.commands.narrow_table import Column, NarrowTable, numbers
 from racepool.races.payloads import Request
 
 UNKNOWN = "\N{EN DASH}"
@@ -20,20 +19,19 @@ UNKNOWN = "\N{EN DASH}"
 
 def dead_table(tasks: Iterable[DeadTask], names: Iterable[str], *, plain: bool) -> RenderableType:
     """A task a line, under these names; `plain` without lines."""
-    table = Table(box=None if plain else ROUNDED)
-    table.add_column("Task", no_wrap=True, style="bold")
-    table.add_column("Race", overflow="fold")
-    table.add_column("Size", justify="right", no_wrap=True)
-    table.add_column("Given up", no_wrap=True)
-    table.add_column("Lost workers", overflow="fold")
+    columns = (
+        Column("Task", style="bold"), Column("Race", least=12, wraps=True), numbers("Size", 2),
+        Column("Given up", short=_without_year), Column("Lost workers", least=16, wraps=True, optional=1),
+    )  # fmt: skip
+    table = NarrowTable(columns, look(plain=plain))
     for task, name in zip(tasks, names, strict=True):
         record = task.record
-        table.add_row(
+        table.add(
             name,
-            Text(printable(task.race_id or UNKNOWN)),
+            printable(task.race_id or UNKNOWN),
             decimal(record.payload_bytes),
             f"{_local(record.given_up_at_ms):%Y-%m-%d %H:%M:%S}",
-            Text(_losses(task)),
+            _losses(task),
         )
     return table
 
@@ -41,9 +39,7 @@ def dead_table(tasks: Iterable[DeadTask], names: Iterable[str], *, plain: bool) 
 def dead_details(task: DeadTask, request: Request | None, *, plain: bool) -> RenderableType:
     """All that is known of one task; `request` is its payload, None where it is none."""
     record = task.record
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim")
-    facts.add_column(overflow="fold")
+    facts = NarrowTable((Column(style="dim"), Column(least=20, wraps=True)), "tight")
     rows = {
         "Task": Text(task.task_id, style="bold"),
         "Race": Text(printable(f"{task.race_name or UNKNOWN} ({task.race_id or UNKNOWN})")),
@@ -54,20 +50,20 @@ def dead_details(task: DeadTask, request: Request | None, *, plain: bool) -> Ren
         "File": Text(printable(str(task.path))),
     }
     for name, value in rows.items():
-        facts.add_row(name, value)
+        facts.add(name, value)
     return Group(facts, Text(), _attempts(task, plain=plain))
 
 
-def _attempts(task: DeadTask, *, plain: bool) -> Table:
-    table = Table(box=None if plain else ROUNDED)
-    table.add_column("No", justify="right")
-    for heading in ("Worker", "Lost by", "Signal", "Assigned at"):
-        table.add_column(heading)
-    table.add_column("Lost after", justify="right")
+def _attempts(task: DeadTask, *, plain: bool) -> NarrowTable:
+    columns = (
+        numbers("No"), Column("Worker", least=10), Column("Lost by", least=8, wraps=True),
+        Column("Signal", optional=1), Column("Assigned at", optional=2), numbers("Lost after"),
+    )  # fmt: skip
+    table = NarrowTable(columns, look(plain=plain))
     for number, attempt in enumerate(task.record.attempts, start=1):
-        table.add_row(
+        table.add(
             str(number),
-            Text(printable(attempt.worker)),
+            printable(attempt.worker),
             Text(printable(attempt.reason), style="red"),
             _signal(attempt.signal),
             f"{_local(attempt.assigned_at_ms):%H:%M:%S.%f}"[:-3],
@@ -127,6 +123,10 @@ def _sizes(task: DeadTask, request: Request | None) -> str:
             return f"{size}; the race was submitted as a mapping"
         case _:
             return f"{size}; it is no request of this racepool's"
+
+
+def _without_year(instant: str) -> str:
+    return instant.partition("-")[2].rpartition(":")[0]
 
 
 def _signal(number: int | None) -> str:

@@ -7,11 +7,11 @@ from dataclasses import asdict
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from racepool.commands.display import printable, screen_of_stdout
 from racepool.commands.doctor.finding import Finding, Level
+from racepool.commands.narrow_table import Column, NarrowTable
 from racepool.protocol.exits import Exit
 
 STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
@@ -48,14 +48,11 @@ def _show(found: Sequence[Finding], counts: Counter[Level], screen: Console) -> 
             click.echo(f"{finding.level:<8} {finding.check:<15} {_words(finding)}")
         click.echo(summary)
         return
-    table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = NarrowTable((Column(), Column(least=8), Column(least=20, wraps=True)), "tight")
     for finding in found:
         words = Text(_words(finding))
         words.stylize("dim" if finding.level is Level.OK else "bold", len(printable(finding.text)))
-        table.add_row(Text(finding.level, style=STYLES[finding.level]), finding.check, words)
+        table.add(Text(finding.level, style=STYLES[finding.level]), finding.check, words)
     screen.print(table)
     screen.print(Text(summary, style=STYLES[max(counts, key=list(Level).index)]))
 

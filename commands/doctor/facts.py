@@ -175,10 +175,11 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """An optional part of racepool, and which distributions it lacks."""
+    """An optional part of racepool, which distributions it lacks, and the command that installs them."""
 
     name: str
     missing: tuple[str, ...]
+    remedy: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """`racepool exporter`. Everything heavy is imported when it runs."""
 
-import importlib.util
 import signal
 import sys
 import time
@@ -13,6 +12,7 @@ import click
 
 from racepool.client.monitoring import fetch_stats
 from racepool.commands.exporter.address import ANYWHERE, LOOPBACK, Names, NoAddressError, listening_socket, url_of
+from racepool.commands.extras import require
 from racepool.protocol.endpoints import is_tcp
 from racepool.protocol.errors import PoolError
 from racepool.protocol.exits import Exit
@@ -24,7 +24,6 @@ from racepool.protocol.settings import Settings, is_supervised
 DEFAULT_PORT = 9724
 ASK_S = 0.8  # of each second of the page's, and of a scrape
 THROTTLE_S = 1.0  # supervisord restarts at once; an exporter that cannot start must not spin
-NEEDED = ("prometheus_client", "starlette", "uvicorn")
 
 
 class ExporterError(click.ClickException):
@@ -41,11 +40,9 @@ def require_extra() -> None:
     """Before anything else.
 
     Raises:
-        ExporterError: a library is not installed.
+        PoolError: a library is not installed.
     """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ExporterError(f"the exporter needs {', '.join(missing)}: pip install 'racepool[monitor]'")
+    require("prometheus_client", "starlette", "uvicorn", extra="monitor", purpose="the exporter")
 
 
 @click.command()
@@ -64,8 +61,8 @@ def require_extra() -> None:
 def exporter(*, host: str, port: int, names: tuple[str, ...]) -> None:
     """Serve Prometheus metrics (/metrics) and a status page (/) of the pool, until Ctrl-C.
 
-    It only asks the broker, and may be started and stopped at any time. It needs the extra `monitor`:
-    pip install 'racepool[monitor]'.
+    It only asks the broker, and may be started and stopped at any time. It needs the extra `monitor`;
+    without it, it says how to install that.
     """
     if is_supervised():
         die_with_supervisor()

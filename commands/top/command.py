@@ -15,6 +15,7 @@ from racepool.commands.top.session import Session
 from racepool.protocol.settings import Settings
 
 ASK_S = 1.0
+SNAPSHOT_WIDTH = 240  # at most; the clock stands at its right edge
 SNAPSHOT_S = 1.0  # between the two looks whose difference a snapshot shows
 
 
@@ -50,4 +51,4 @@ def _print(settings: Settings, screen: Console) -> None:
     view = View(
         history, time.monotonic(), datetime.now(UTC), endpoint, settings.remedy(endpoint), record_count(settings.dir)
     )
-    screen.print(snapshot(view, screen.width))
+    screen.print(snapshot(view, min(screen.width, SNAPSHOT_WIDTH)))

@@ -1,7 +1,7 @@
 """One picture of the pool, for any width and height. Knows no terminal and no clock."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from racepool.commands.display import STATE_STYLES, event_line, mebibytes, printable, seconds
+from racepool.commands.narrow_table import Column, NarrowTable, numbers
 from racepool.commands.top.history import SLOT_S, WINDOW_S, History, Latency, Slot
 from racepool.protocol.stats import PoolStats, WorkerStats
 
@@ -17,6 +18,7 @@ BARS = "▁▂▃▄▅▆▇█"
 SHORT_ID = 8  # digits of a task's id, as `racepool dead list` has them
 WIDE = 110  # columns from which a task's whole id has room
 LABEL, NUMBER = 11, 9
+STATE = 2  # the index of its column
 EVENT_STYLES = {
     "worker_lost": "red",
     "task_given_up": "bold red",
@@ -117,9 +119,15 @@ def _stripped(line: Text) -> Text:
 
 
 def _cut(line: Text, width: int) -> Text:
+    """Ends after a whole word: half a number would be another number."""
     line = line.copy()
     line.no_wrap = True
-    line.truncate(width, overflow="ellipsis")
+    if line.cell_len > width:
+        words = line.plain[: max(width - 1, 0)].rpartition(" ")[0].rstrip()
+        if words:
+            line.right_crop(len(line) - len(words))
+            line.append(" …")
+        line.truncate(width, overflow="ellipsis")
     return line
 
 
@@ -132,7 +140,7 @@ def _title(view: View, width: int) -> Text:
         facts = f"pid {broker.pid}, up {timedelta(seconds=int(up_s))}, {mebibytes(broker.rss_bytes)}"
         title.append(f"  broker {printable(broker.version)}, {facts}, clients {figures.clients}", style="not bold")
     clock = f"{'PAUSED  ' if view.is_paused else ''}{view.wall.astimezone():%H:%M:%S} "
-    title.truncate(max(width - len(clock) - 1, 0), overflow="ellipsis")
+    title = _cut(title, max(width - len(clock) - 1, 0))
     title.pad_right(max(width - len(clock) - len(title), 1))
     return title.append(clock, style="bold yellow" if view.is_paused else "dim")
 
@@ -242,14 +250,17 @@ def _workers(view: View, figures: PoolStats, width: int, room: int) -> list[Text
     ]
     cells = away + cells
     shown = cells if len(cells) + 2 <= room else cells[: max(room - 3, 0)]
-    lines = [Text(), *_table(shown)]
+    lines = [Text(), *_table(shown, width)]
     if len(shown) < len(cells):
         lines.append(Text(f" and {len(cells) - len(shown)} more: enlarge the window, or sort by another column"))
     return lines
 
 
-HEADINGS = ("Worker", "Pid", "State", "Task", "For", "Done", "Failed", "Restarts", "Memory", "Heartbeat")
-LEFT = {0, 2, 3}
+COLUMNS = (
+    Column("Worker", least=8, floor=8), numbers("Pid", 5, floor=6), Column("State", floor=5),
+    Column("Task", least=SHORT_ID, floor=SHORT_ID, optional=2), numbers("For", 1, floor=5), numbers("Done", floor=5),
+    numbers("Failed", 3), numbers("Restarts"), numbers("Memory", 4, floor=7), numbers("Heartbeat", 6),
+)  # fmt: skip
 
 
 def _worker_cells(worker: WorkerStats, restarts: int, *, is_wide: bool) -> tuple[str, ...]:
@@ -268,23 +279,20 @@ def _worker_cells(worker: WorkerStats, restarts: int, *, is_wide: bool) -> tuple
     )
 
 
-def _table(rows: Sequence[tuple[Sequence[str], str]]) -> list[Text]:
-    """One line a row: a Table of rich's would wrap, and its height could not be told beforehand."""
-    least = (8, 6, 5, SHORT_ID, 5, 5, 1, 1, 7, 1)
-    widths = [
-        max(len(heading), width, *(len(cells[index]) for cells, _ in rows)) if rows else max(len(heading), width)
-        for index, (heading, width) in enumerate(zip(HEADINGS, least, strict=True))
-    ]
-    return [_row(HEADINGS, widths, "bold", None), *(_row(cells, widths, "", style) for cells, style in rows)]
-
-
-def _row(cells: Iterable[str], widths: Sequence[int], style: str, state_style: str | None) -> Text:
-    line = Text(style=style)
-    for index, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-        is_state = index == HEADINGS.index("State") and state_style is not None
-        line.append(" ")
-        line.append(f"{cell:<{width}}" if index in LEFT else f"{cell:>{width}}", style=state_style if is_state else "")
-    return line
+def _table(rows: Sequence[tuple[Sequence[str], str]], width: int) -> list[Text]:
+    """One line a row: rich would wrap, and the height could not be told beforehand."""
+    table = NarrowTable(COLUMNS, "tight")
+    for cells, style in rows:
+        table.add(*cells[:STATE], Text(cells[STATE], style=style), *cells[STATE + 1 :])
+    layout = table.layout(width - 1)
+    lines = [Text(style="bold"), *(Text() for _ in rows)]
+    headings = [column.heading for column in COLUMNS]
+    for line, row in zip(lines, [headings, *(row for row, _ in table.rows)], strict=True):
+        for cell, index, size in zip(table.cells(row, layout), layout.shown, layout.widths, strict=True):
+            cell.truncate(size, overflow="ellipsis")
+            cell.align(COLUMNS[index].justify, size)
+            line.append(" ").append_text(cell)
+    return lines
 
 
 def _events(view: View, room: int) -> list[Text]:

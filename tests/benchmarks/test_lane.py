@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.contenders.registry import CONTENDERS, PEERS_REMEDY, Contender
+from benchmarks.contenders.registry import CONTENDERS, Contender
 from benchmarks.lane import Lane, LaneError
 from benchmarks.loads import NORMALISED, RAW, result_path
 from benchmarks.races import write_loads
 from benchmarks.run import Run
+from racepool.commands.extras import remedy
 from tests.benchmarks.building import measured
 
 pytestmark = pytest.mark.system
@@ -84,6 +85,6 @@ def test_absent_peer_is_named_with_its_remedy() -> None:
     by_distribution = Contender("x", "X", "", distribution="no-such-distribution")
     by_program = Contender("x", "X", "", programs=("no-such-program",))
 
-    assert by_distribution.absence() == f"needs `{PEERS_REMEDY}`"
+    assert by_distribution.absence() == f"needs `{remedy('peers')}`"
     assert by_program.absence() == "needs the program no-such-program"
     assert CONTENDERS["ppe"].absence() is None

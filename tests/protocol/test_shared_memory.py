@@ -160,8 +160,8 @@ def test_slot_that_changes_hands_between_the_two_looks_is_noticed(
 
 READER = """
 import sys
-from protocol.messages import Id
-from protocol.shared_memory import SegmentReader, UnreadableError
+from racepool.protocol.messages import Id
+from racepool.protocol.shared_memory import SegmentReader, UnreadableError
 reader = SegmentReader()
 for line in sys.stdin:
     task_id, reference = map(bytes.fromhex, line.split())

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from racepool.commands.extras import remedy
 from racepool.races.race import RaceData
 from samples.generate import race_day
 from samples.polls import poll_instants, polls
@@ -319,9 +320,9 @@ def lacking(tmp_path: Path, run_dir: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("arguments", "remedy"),
     [
-        (["replay", "DAY", "--out", "x.parquet"], "--out x.parquet needs pyarrow: pip install 'racepool[replay]'"),
-        (["replay", "DAY", "--plot", "x.png"], "--plot needs matplotlib: pip install 'racepool[plot]'"),
-        (["transform", "DAY", "--plot", "x.png"], "--plot needs matplotlib: pip install 'racepool[plot]'"),
+        (["replay", "DAY", "--out", "x.parquet"], f"--out x.parquet needs pyarrow: {remedy('replay')}"),
+        (["replay", "DAY", "--plot", "x.png"], f"--plot needs matplotlib: {remedy('plot')}"),
+        (["transform", "DAY", "--plot", "x.png"], f"--plot needs matplotlib: {remedy('plot')}"),
     ],
 )
 def test_extra_that_is_not_installed_is_told_before_the_work(

@@ -39,6 +39,6 @@ def extras(facts: Facts) -> Iterator[Finding]:
     for extra in facts.installation.extras if facts.installation else ():
         if extra.missing:
             lacks = f"{extra.name} is not installed (it takes {', '.join(extra.missing)})"
-            yield ok("extras", lacks, f"if wanted: pip install 'racepool[{extra.name}]'")
+            yield ok("extras", lacks, f"if wanted: {extra.remedy}")
         else:
             yield ok("extras", f"{extra.name} is installed")

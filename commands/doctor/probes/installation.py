@@ -9,9 +9,9 @@ import zoneinfo
 import zmq
 
 from racepool.commands.doctor.facts import Extra, Installation
+from racepool.commands.extras import DISTRIBUTION, remedy
 from racepool.protocol import VERSION
 
-DISTRIBUTION = "racepool"
 ZONE = "Pacific/Auckland"  # of the tote
 FOR_DEVELOPERS = {"dev"}
 _REQUIREMENT = re.compile(r"""([A-Za-z0-9._-]+).*extra\s*==\s*['"]([A-Za-z0-9._-]+)['"]""")
@@ -49,7 +49,8 @@ def _extras() -> tuple[Extra, ...]:
         if found and found[2] not in FOR_DEVELOPERS:
             needs.setdefault(found[2], []).append(found[1])
     return tuple(
-        Extra(name, tuple(each for each in needed if not _is_installed(each))) for name, needed in needs.items()
+        Extra(name, tuple(each for each in needed if not _is_installed(each)), remedy(name))
+        for name, needed in needs.items()
     )
 
 

@@ -156,7 +156,7 @@ def test_show_tells_each_attempt(bury: Bury) -> None:
 
     shown = done("show", FIRST)
 
-    assert f"Task         {FIRST}" in shown
+    assert f"Task        {FIRST}" in shown
     assert "Cup (race-1)" in shown
     assert "7.5 s" in shown
     rows = [line.split() for line in shown.splitlines()[-3:]]

@@ -51,7 +51,7 @@ PROGRAMS = (
 ABOVE = facts.Supervision("unix:///run/racepool/supervisor.sock", 40, PROGRAMS, {"broker": True, "worker": True})
 LOCK = facts.Lock(RUN / "broker.lock", is_there=True, written_pid=50, holder_pid=50, holder=BROKER)
 KEYS = facts.Keys(RUN / "keys", is_brokers=True, allowed=2, knows_us=True)
-HERE = facts.Installation(VERSION, (3, 11, 7), "pyzmq 27", "Linux 6.1", "", (facts.Extra("plot", ()),))
+HERE = facts.Installation(VERSION, (3, 11, 7), "pyzmq 27", "Linux 6.1", "", (facts.Extra("plot", (), ""),))
 LOG = facts.LogDirectory(RUN / "log", is_there=True, is_writable=True, used_bytes=9, volume=VOLUME)
 
 
@@ -264,13 +264,14 @@ def test_what_could_not_be_found_out_is_not_guessed() -> None:
     assert {finding.check for finding in findings(Facts(facts.Environment(None, "bad"), 9))} == {"settings"}
 
 
-def test_missing_extra_is_no_fault_and_named_as_pip_wants_it() -> None:
-    lacking = well(installation=replace(HERE, extras=(facts.Extra("plot", ("matplotlib",)),)))
+def test_missing_extra_is_no_fault_and_told_with_its_remedy() -> None:
+    extra = facts.Extra("plot", ("matplotlib",), "pip install -e '/clone[plot]'")
+    lacking = well(installation=replace(HERE, extras=(extra,)))
 
     (found,) = installation.extras(lacking)
 
     assert found.level is Level.OK
-    assert "pip install 'racepool[plot]'" in found.remedy
+    assert "pip install -e '/clone[plot]'" in found.remedy
 
 
 def test_descriptors_are_reckoned_as_the_broker_does() -> None:
