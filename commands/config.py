@@ -26,7 +26,7 @@ def config(*, as_json: bool) -> None:
         screen = screen_of_stdout()
         columns = (
             Column("Variable"),
-            Column("Value", least=16, wraps=True),
+            Column("Value", least=10, wraps=True),
             Column("From", optional=1),
             Column("Meaning", least=24, wraps=True, optional=2),
         )

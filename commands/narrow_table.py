@@ -5,6 +5,7 @@ optional columns go; figures take their short form (money loses its cents); line
 the last one first. A column of figures is shown whole or not at all, and the table says which columns it left out.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
@@ -14,6 +15,8 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
+
+NUMBER = re.compile(r"\(?[-+]?\d[\d.,:]*[);]*")  # a word that is nothing but a number
 
 Cell: TypeAlias = str | Text
 Look: TypeAlias = Literal["lines", "plain", "tight"]
@@ -160,8 +163,13 @@ class NarrowTable:
         return max(column.floor, *map(cell_len, column.heading.split("\n")), *map(cell_len, cells))
 
     def _least(self, index: int, natural: int) -> int:
-        least = self.columns[index].least
-        return natural if least is None else min(least, natural)
+        """A text wraps between words, but it may be no narrower than a number in it."""
+        column = self.columns[index]
+        if column.least is None:
+            return natural
+        texts = (str(row[index]) for row, _ in self.rows) if column.wraps else ()
+        numbers_in_it = (len(word) for text in texts for word in text.split() if NUMBER.fullmatch(word))
+        return max(min(column.least, natural), *numbers_in_it, 0)
 
     def _cell(self, index: int, cell: Cell, is_short: bool) -> Text:  # noqa: FBT001  # as the layout has it
         short = self.columns[index].short

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Final
 
 import click
+from rich.text import Text
 
 from racepool.commands.available_pool import available_pool
+from racepool.commands.display import screen_of_stdout
 from racepool.commands.extras import require
 from racepool.commands.pictures.album import Album
 from racepool.commands.replay.day import Day, poll_files, read_day
@@ -154,10 +156,12 @@ class Session:
                 click.echo(f"racepool: {line}", err=True)
             is_drawn = not missing
             written.append(_pictures(len(races) - len(missing), album))
-        click.echo(
-            f"{_count(self._day.poll_count, 'poll')} of {_count(len(self._day.chains), 'race')}: {', '.join(written)}",
-            err=self._errand.is_to_stdout,
-        )
+        races_read = _count(len(self._day.chains), "race")
+        summary = f"{_count(self._day.poll_count, 'poll')} of {races_read}: {', '.join(written)}"
+        if self._errand.is_to_stdout:
+            click.echo(summary, err=True)
+        else:
+            screen_of_stdout().print(Text(summary))  # a narrow terminal would break the line within a number
         return is_drawn
 
     def _tell_failures(self, schedule: Schedule) -> bool:

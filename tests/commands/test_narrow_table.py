@@ -100,6 +100,14 @@ def test_columns_go_by_their_rank_and_the_first_one_stays() -> None:
     assert shown == [(0, 1, 2, 3), (0, 1, 3), (0, 1, 3), (0, 3), (0,), (0,)]
 
 
+def test_text_is_no_narrower_than_a_number_in_it() -> None:
+    table = NarrowTable((Column("Text", least=4, wraps=True), numbers("Number", 1)), "tight")
+    table.add("no more than 4294967296 bytes", "12")
+
+    assert "4294967296" in drawn(table, 12)
+    assert table.layout(12).shown == (0,)
+
+
 @given(
     st.lists(st.tuples(st.text("abc 0", max_size=30), st.integers(0, 10**9), st.integers(0, 10**6)), min_size=1),
     st.integers(1, 120),

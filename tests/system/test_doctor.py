@@ -355,7 +355,7 @@ def at_most_files(limit: int) -> list[str]:
         ("warning", "dead tasks", "1 task was given up"),
         ("warning", "dead tasks", "1 file among them cannot be read"),
         ("problem", "time zone", "pip install tzdata"),
-        ("ok", "extras", "pip install -e '.[sky]'"),
+        ("ok", "extras", "pip install 'racepool[sky]'"),
         ("ok", "extras", "ground is installed"),
         ("warning", "memory", "is more than there is"),
         ("problem", "open files", "a process may have 200 open; supervisord does not start"),
