@@ -100,6 +100,19 @@ class NarrowTable:
                 return Layout(shown, tuple(_spread(spare, least, natural)), is_short, is_tight)
         return Layout((0,), (max(min(short[0], width), 1),), is_short=True, is_tight=True)
 
+    def lines(self, width: int) -> list[Text]:
+        """The headings and each row as exactly one line, for a screen that counts its lines. The look must be tight."""
+        layout = self.layout(width)
+        headings = [Text(column.heading, style="bold") for column in self.columns]
+        lines = []
+        for row in (headings, *(cells for cells, _ in self.rows)):
+            cells = self.cells(row, layout)
+            for cell, index, size in zip(cells, layout.shown, layout.widths, strict=True):
+                cell.truncate(size, overflow="ellipsis")
+                cell.align(self.columns[index].justify, size)
+            lines.append(Text(" ").join(cells))
+        return lines
+
     def cells(self, row: Sequence[Cell], layout: Layout) -> list[Text]:
         """The cells of a row that are shown."""
         return [self._cell(index, row[index], layout.is_short) for index in layout.shown]
@@ -174,7 +187,7 @@ class NarrowTable:
     def _cell(self, index: int, cell: Cell, is_short: bool) -> Text:  # noqa: FBT001  # as the layout has it
         short = self.columns[index].short
         if isinstance(cell, Text):
-            return cell
+            return cell.copy()
         return Text(short(cell) if is_short and short else cell)
 
 

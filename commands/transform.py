@@ -79,7 +79,7 @@ def transform(  # noqa: PLR0913  # options are arguments
             advance()
             if isinstance(outcome, Exception):
                 failures += 1
-                click.echo(f"racepool: {name}: {outcome}", err=True)
+                _tell(f"{name}: {outcome}")
                 continue
             show_result(outcome, shape, screen)
             if out is not None:
@@ -132,9 +132,17 @@ def _generated_time(body: bytes, name: str) -> datetime:
     except InvalidRaceError:  # the worker tells
         instant = None
     if instant is None:
-        click.echo(f"racepool: {name}: has no header.generated_time; taking now (or give --polled-at)", err=True)
+        _tell(f"{name}: has no header.generated_time; taking now (or give --polled-at)")
         return datetime.now(UTC)
     return instant
+
+
+def _tell(line: str) -> None:
+    """On standard error. On a terminal it is printed above the progress bar, which takes over `sys.stderr`."""
+    if sys.stderr.isatty():
+        print(f"racepool: {line}", file=sys.stderr)  # noqa: T201  # click.echo writes past the bar, into its line
+    else:
+        click.echo(f"racepool: {line}", err=True)
 
 
 def _write(result: object, out: Path, name: str, shape: str) -> None:

@@ -280,19 +280,10 @@ def _worker_cells(worker: WorkerStats, restarts: int, *, is_wide: bool) -> tuple
 
 
 def _table(rows: Sequence[tuple[Sequence[str], str]], width: int) -> list[Text]:
-    """One line a row: rich would wrap, and the height could not be told beforehand."""
     table = NarrowTable(COLUMNS, "tight")
     for cells, style in rows:
         table.add(*cells[:STATE], Text(cells[STATE], style=style), *cells[STATE + 1 :])
-    layout = table.layout(width - 1)
-    lines = [Text(style="bold"), *(Text() for _ in rows)]
-    headings = [column.heading for column in COLUMNS]
-    for line, row in zip(lines, [headings, *(row for row, _ in table.rows)], strict=True):
-        for cell, index, size in zip(table.cells(row, layout), layout.shown, layout.widths, strict=True):
-            cell.truncate(size, overflow="ellipsis")
-            cell.align(COLUMNS[index].justify, size)
-            line.append(" ").append_text(cell)
-    return lines
+    return [Text(" ").append_text(line) for line in table.lines(width - 1)]
 
 
 def _events(view: View, room: int) -> list[Text]:

@@ -27,7 +27,7 @@ def env(tmp_path: Path) -> dict[str, str]:
 def nothing_is_left(tmp_path: Path, wait_until: Callable[..., None]) -> Iterator[None]:
     """No process that was started with this folder, and no file in it."""
     yield
-    wait_until(lambda: list(tmp_path.iterdir()) == [] and _processes(tmp_path) == [])
+    wait_until(lambda: list(tmp_path.iterdir()) == [] and _processes(tmp_path) == [], 60)
 
 
 def _processes(folder: Path) -> list[str]:
@@ -72,6 +72,14 @@ def test_ctrl_c_ends_the_demo_and_all_that_it_started(
         wait_until(lambda: "ended with 130" in tmux.text(), 60)
 
         assert NEXT not in tmux.text()
+
+
+def test_terminal_that_is_closed_ends_the_demo(
+    env: dict[str, str], wait_until: Callable[..., None], tmp_path: Path
+) -> None:
+    with terminal(env) as tmux:
+        tmux.keys(str(DEMO), "Enter")
+        wait_until(lambda: _processes(tmp_path), PATIENCE_S)
 
 
 def test_sigterm_ends_it_as_well(env: dict[str, str], wait_until: Callable[..., None], tmp_path: Path) -> None:
