@@ -1,4 +1,4 @@
-"""Messages to frames and back, with every rule that a frame must keep. Knows no socket, and opens no payload.
+"""Turns messages into frames and back, and checks every rule of a frame. Knows no socket, and opens no payload.
 
 A message is one header frame, and a payload frame after it where the message has a `payload` field. The header is the
 msgpack array `[protocol version, command, *fields]`.
@@ -55,7 +55,7 @@ MAX_HEADER_BYTES = 512
 
 
 class BadFrameError(Exception):
-    """The frames are no message of this protocol; the text says why."""
+    """The frames are not a message of this protocol; the text says why."""
 
 
 class ForeignVersionError(BadFrameError):
@@ -88,7 +88,7 @@ _FITS: dict[object, Callable[[Any], bool]] = {
 
 
 class _Command:
-    """How one message class goes to and from its frames."""
+    """One message class, prepared for its way to frames and back: all that can be worked out once, at import."""
 
     def __init__(self, message: type) -> None:
         hints = get_type_hints(message)
@@ -115,7 +115,7 @@ M = TypeVar("M")
 
 
 class Inlet(Generic[M]):
-    """The messages that may come in at one kind of socket."""
+    """The messages that may come in at one kind of socket; `decode` refuses all others there."""
 
     def __init__(self, *messages: type[M]) -> None:
         self.commands: dict[str, _Command] = {}
@@ -146,11 +146,11 @@ def decode(frames: Sequence[Payload], inlet: Inlet[M]) -> M:
 
     Args:
         frames: all frames of one multipart, without routing id.
-        inlet: what may come in at this socket, such as FROM_CLIENT.
+        inlet: the messages that this socket accepts, such as FROM_CLIENT.
 
     Raises:
         ForeignVersionError: the header is of another protocol version.
-        BadFrameError: anything else that may not come in here.
+        BadFrameError: the frames break any other rule, or are a message that this inlet does not accept.
     """
     header = _unpack_header(frames[0]) if frames else None
     if type(header) is not list or len(header) < 2 or not _is_count(header[0]):

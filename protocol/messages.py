@@ -11,8 +11,8 @@ PROTOCOL_VERSION = 5
 ID_BYTES = 16
 EPOCH_BYTES = 8
 MAX_NAME_CHARS = 64
-MIN_BEAT_S = 0.01  # no broker's word makes a peer spin
-MAX_INT = 2**53 - 1  # what every language's integers and doubles agree on
+MIN_BEAT_S = 0.01  # a peer never sends heartbeats faster, whatever liveness the broker tells it
+MAX_INT = 2**53 - 1  # every language can hold an integer up to this one, as a double too
 
 
 Id = NewType("Id", bytes)
@@ -49,10 +49,11 @@ WORKER_OUTCOMES = frozenset({Outcome.OK, Outcome.INVALID_RACE, Outcome.RAISED, O
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Opens a client's session; answered by Welcome. `client_id` outlives sessions, the socket does not.
+    """Opens a client's session; answered by Welcome. A client keeps its `client_id` for all its sessions.
 
-    Sessions are counted from 1: an older one's Hello, late through its own socket, is ignored. The client's shared
-    memory is named by descriptor and inode; 0 and 0 where there is none.
+    Each session has a new socket and the next number, from 1. So the broker can ignore a Hello of an older session that
+    comes late. `segment_fd` and `segment_inode` name the client's shared memory; both are 0 if there is none. `held` is
+    how many tasks the client holds back.
     """
 
     client_id: Id
@@ -67,8 +68,8 @@ class Hello:
 class Submit:
     """One task; answered by exactly one Answer or Reject. A task id that the broker knows already is not a new task.
 
-    `waited_ms` is all waiting up to now, `again` that it was submitted before: to an earlier broker, perhaps. If it
-    `is_shared`, its payload is a reference to the client's shared memory.
+    `waited_ms` is how long the task has waited so far, in total. `again` tells that it was submitted before, perhaps to
+    an earlier broker. If `is_shared`, the payload is a reference to the client's shared memory.
     """
 
     task_id: Id
@@ -81,9 +82,9 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Expire:
-    """The client's queue timeout seems over.
+    """By the client's clock, the task has used up its queue timeout, `limit_ms`.
 
-    A queued task that has waited for so long is answered (`queue_timeout`), any other by Waited.
+    If the task is queued and has waited that long, the broker sends the Answer `queue_timeout`; if not, Waited.
     """
 
     task_id: Id
@@ -92,7 +93,10 @@ class Expire:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """The client wants no answer any more. A queued task is forgotten; `kill` ends the worker of one in flight."""
+    """The client wants no answer any more. The broker forgets a queued task.
+
+    A task in flight runs to its end, or the broker kills its worker if the client says `kill`.
+    """
 
     task_id: Id
     kill: bool
@@ -107,7 +111,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class AskStats:
-    """Asks for the broker's figures; answered by Stats."""
+    """Asks for the broker's stats; answered by Stats."""
 
 
 # --- broker to client -------------------------------------------------------------------------------------------------
@@ -115,9 +119,9 @@ class AskStats:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The session stands, in this epoch, for whoever speaks within `liveness_ms`. To clients and workers.
+    """The session is open. It ends if the peer is silent for longer than `liveness_ms`. To clients and workers.
 
-    `can_share` tells a client that its shared memory can be read here.
+    `payload_limit` is in bytes. `can_share` tells a client that the broker can read its shared memory.
     """
 
     epoch: Epoch
@@ -127,13 +131,13 @@ class Welcome:
 
     @property
     def beat_s(self) -> float:
-        """How often to speak at the least, in seconds."""
+        """The longest time between two heartbeats of the peer, in seconds."""
         return max(self.liveness_ms / 4000, MIN_BEAT_S)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The end of a task, after so many attempts."""
+    """The end of a task."""
 
     task_id: Id
     outcome: Outcome
@@ -143,7 +147,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """The backlog is full (`depth` and `limit` in tasks, or in bytes); the broker does not hold the task."""
+    """The backlog is full, so the broker does not take the task. `depth` and `limit` are in tasks, or in bytes."""
 
     task_id: Id
     depth: int
@@ -153,7 +157,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """Answers Expire: so long has the task waited, all brokers and attempts together; `queued` if it still does."""
+    """Answers Expire. `waited_ms` is the sum over all attempts and brokers. `queued`: the task still waits."""
 
     task_id: Id
     waited_ms: int
@@ -169,12 +173,15 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """The broker does not know this session: open a new one. Also the answer to a foreign protocol version."""
+    """The broker does not know this session, so the peer has to open a new one.
+
+    The broker also says this to a peer of another protocol version.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The broker's figures: PoolStats as JSON."""
+    """The broker's stats: PoolStats as JSON."""
 
     payload: bytes
 
@@ -184,9 +191,10 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Opens a worker's session and says that it is idle; answered by Welcome. One incarnation per session.
+    """Opens a worker's session and says that the worker is idle; answered by Welcome.
 
-    A process counts its sessions from 1: an older one's Ready, late through its own socket, is ignored.
+    `incarnation` is the random id of this session. A process counts its sessions from 1, so the broker can ignore a
+    Ready of an older session that comes late. `version` is the racepool version of the worker.
     """
 
     incarnation: Id
@@ -201,7 +209,8 @@ class Ready:
 class Result:
     """The end of the assignment that epoch, lease and task id name together; the worker is idle again.
 
-    `recycle` asks for Recycle: it has done its number of tasks, or grown too large. It works on until then.
+    `recycle` asks for Recycle: the worker has done its number of tasks, or has grown too large. It takes tasks until
+    the broker answers with Recycle.
     """
 
     epoch: Epoch
@@ -214,7 +223,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """The task of this lease was recalled before it was begun, and is back in the broker's hands."""
+    """Answers Recall: the worker has not begun the task of this lease, and has dropped it."""
 
     epoch: Epoch
     lease: int
@@ -224,7 +233,7 @@ class Returned:
 class Heartbeat:
     """A worker's heartbeat, from a socket of its own. Answered by Pong, or by Who if the session is unknown.
 
-    `draining` tells that it was asked to end, and will when its task is done.
+    `incarnation` is the one of the session's Ready. `draining`: the worker was asked to end, and ends after its task.
     """
 
     incarnation: Id
@@ -242,9 +251,9 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """The nth attempt of a task, under a lease that no other assignment of this epoch has.
+    """Gives a task to a worker, for its nth attempt. No other assignment of this epoch has this lease.
 
-    If it `is_shared`, its payload is a reference to its client's shared memory.
+    If `is_shared`, the payload is a reference to the client's shared memory.
     """
 
     epoch: Epoch
@@ -258,14 +267,17 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Do not begin the task of this lease. Answered by Returned, or by its Result if it has been begun."""
+    """The worker must not begin the task of this lease. Answered by Returned, or by Result if the task had begun."""
 
     lease: int
 
 
 @dataclass(frozen=True, slots=True)
 class Recycle:
-    """End, to be started anew: no other worker is away. To one that asked for it and is idle; its session is over."""
+    """The worker ends, and supervisord starts a new process. Its session is over.
+
+    Sent to an idle worker that asked for it, and to one worker at a time.
+    """
 
 
 # --- both ways --------------------------------------------------------------------------------------------------------
