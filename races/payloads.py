@@ -19,8 +19,9 @@ from racepool.protocol.errors import InvalidRaceError
 from racepool.protocol.failures import BadPayloadError, unpack_array
 from racepool.protocol.messages import Payload
 from racepool.protocol.parcel import JSON_HEAD, Parcel
+from racepool.races.previous_amounts import PreviousAmounts
 from racepool.races.race import RaceData, RaceInput
-from racepool.races.transformed_race import PreviousAmounts, TransformedRace
+from racepool.races.transformed_race import TransformedRace
 from racepool.races.unopened_race import JsonParts, json_parts, unopened
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -12,9 +12,10 @@ from racepool.protocol.errors import InvalidRaceError
 from racepool.races.money_flow import EntrantPoll, Money, Poll
 from racepool.races.money_tracker import Percentages, add_up_entries
 from racepool.races.pools import MoneyPools, PoolReport, money_pools, report_pools
+from racepool.races.previous_amounts import Previous, PreviousAmounts
 from racepool.races.race import RaceData
 from racepool.races.race_clock import poll_time, start_instant
-from racepool.races.transformed_race import Previous, PreviousAmounts, TransformedRace
+from racepool.races.transformed_race import TransformedRace
 from racepool.races.unopened_race import unopened
 
 _EXPECTED_HOLD: Final = 100  # percent; what a race's holds add up to, give or take
