@@ -14,11 +14,11 @@ LARGEST_AMOUNT: Final = 2**63 - 1  # cents; what msgpack and an integer column c
 
 @dataclass(frozen=True, slots=True)
 class PreviousAmounts:
-    """How many cents lay on each entrant at the previous poll of one race; empty before the first.
+    """The amounts on each entrant at the previous poll of one race; empty before the first poll.
 
     Attributes:
-        race_id: the race; None if nothing named one.
-        amounts: entrant id -> (win cents, place cents).
+        race_id: the race; None if there are no records, so that no race is named.
+        amounts: for each entrant id, its win and its place amount, in cents.
     """
 
     race_id: str | None = None
@@ -26,14 +26,15 @@ class PreviousAmounts:
 
     @staticmethod
     def of(previous: Previous) -> "PreviousAmounts":
-        """Takes the amounts out of whatever a caller keeps of the last poll.
+        """The amounts of the previous poll, in whichever form a caller has kept that poll.
 
         Args:
-            previous: the last poll's TransformedRace; or its money-flow records, as such or as rows that have
+            previous: the TransformedRace of the previous poll; or its money-flow records; or rows with the keys
                 `race_id`, `entrant_id`, `win_pool_amount` and `place_pool_amount`; or None before the first poll.
 
         Raises:
-            InvalidRaceError: a record is broken or of another race than the first, or an entrant has two.
+            InvalidRaceError: `previous` is of another type, a record is broken, the records are of two races, or an
+                entrant has two records.
         """
         match previous:
             case None:
@@ -46,7 +47,7 @@ class PreviousAmounts:
                 return _of_records(previous)
 
     def to_wire(self) -> list[Any]:
-        """The amounts as msgpack can hold them: `[race_id, {entrant_id: [win, place]}]`."""
+        """The amounts as values that msgpack can pack: `[race_id, {entrant_id: [win, place]}]`."""
         return [self.race_id, {entrant_id: list(amounts) for entrant_id, amounts in self.amounts.items()}]
 
     @staticmethod
@@ -54,7 +55,7 @@ class PreviousAmounts:
         """Reads what `to_wire` wrote.
 
         Raises:
-            InvalidRaceError: it is anything else.
+            InvalidRaceError: the value is anything else.
         """
         match wire:
             case [None | str() as race_id, dict() as amounts]:
@@ -93,7 +94,7 @@ def _of_records(records: object) -> PreviousAmounts:
         try:
             row: Any = vars(record) if isinstance(record, MoneyFlowRecord) else record
             values = [row[key] for key in _RECORD_KEYS]
-        except (KeyError, IndexError, TypeError):  # what the rows of database drivers raise for a key they lack
+        except (KeyError, IndexError, TypeError):  # a row of a database driver raises one of these for a missing key
             broken.append((f"previous.{index}", _RECORD_RULE))
             continue
         if faults := list(_faults(values, race_id, amounts)):

@@ -1,7 +1,8 @@
 """The result of one task: the transformed race.
 
-Field names are a contract with the database that the records go into. Amounts are integers of cents, percentages
-floats from 0 to 100, instants timezone-aware UTC. Valid by construction: the worker builds it, the client reads it.
+The names of the fields are a contract with the database into which the records go. Amounts are integers, in cents;
+percentages are floats from 0 to 100; instants are timezone-aware, in UTC. The transform makes only valid results, so a
+client of the same version does not validate them again.
 """
 
 from typing import Literal, TypeAlias
@@ -19,12 +20,14 @@ class _ResultPart(BaseModel):
 
 
 class Metrics(_ResultPart):
-    """Counts and totals that tell at a glance whether a poll was whole.
+    """Counts and sums that show at a glance whether a poll was complete.
 
     Attributes:
-        pool_field_count: how many `*_pool_total` fields of the race's pools are neither absent nor 0.
-        hold_percentage_total: of all money-tracker entries, those for ids that are no entrants included.
-        bet_percentage_total: likewise.
+        entrant_count: how many entrants the race has, the scratched ones included.
+        pool_field_count: how many `*_pool_total` fields of `race_pools` are not 0.
+        money_flow_record_count: how many money-flow records the result has.
+        hold_percentage_total: the sum of all holds in the money tracker, about 100; ids that are no entrants included.
+        bet_percentage_total: the sum of all bet percentages, likewise.
     """
 
     entrant_count: int
@@ -35,7 +38,7 @@ class Metrics(_ResultPart):
 
 
 class RaceInfo(_ResultPart):
-    """The race itself; `start_time` is the instant at which it is to start."""
+    """The race itself. `start_time` is the instant at which it should start; the other fields are those of RaceData."""
 
     race_id: str
     name: str
@@ -48,7 +51,12 @@ class RaceInfo(_ResultPart):
 
 
 class TransformedEntrant(_ResultPart):
-    """One entrant with its share of the bets; the money fields are null without a positive hold or without pools."""
+    """One entrant, with the money on it.
+
+    The money fields are null if the entrant has no positive hold, or if the win and the place pool are 0. The fields of
+    the same names in MoneyFlowRecord explain them. Odds are the dollars that are paid for a bet of one dollar. All
+    other fields are as in the input.
+    """
 
     entrant_id: str
     race_id: str
@@ -75,13 +83,36 @@ class TransformedEntrant(_ResultPart):
 
 
 class MoneyFlowRecord(_ResultPart):
-    """The money on one entrant at one poll.
+    """The money on one entrant at one poll: a row for a database.
+
+    An entrant has a record if there is money on it now, or if there was some at the previous poll. All amounts are in
+    cents and are rounded half up. All percentages are from 0 to 100.
 
     Attributes:
-        time_to_start: minutes from the poll to the start, negative after it.
-        time_interval: the bucket of `time_to_start`, in minutes.
-        incremental_win_amount: this poll's win amount less the previous poll's; the first poll counts from zero.
-        incremental_place_amount: likewise.
+        entrant_id: the entrant's id at the tote.
+        race_id: the race's id at the tote.
+        time_to_start: minutes from the poll to the start, negative after it; rounded to 3 decimals.
+        time_interval: the bucket of `time_to_start`, in minutes. From -5 on, it is the largest of 60, 55, 50 ... 10, 5,
+            4, 3, 2, 1, 0, -0.5, -1, -1.5 ... -5 that is not above `time_to_start`. Below -5, it is `time_to_start`
+            rounded towards 0 to whole minutes.
+        interval_type: the phase before the start: `5m` if `time_to_start` is above 30, `2m` if it is above 5, `30s` if
+            it is above 0, else `live`.
+        polling_timestamp: the instant of the poll, UTC.
+        hold_percentage: the sum of the entrant's hold percentages in the money tracker; null if it has none.
+        bet_percentage: the sum of its bet percentages, likewise.
+        win_pool_percentage: 100 * win_pool_amount / win pool, not rounded; null if the win pool is 0.
+        place_pool_percentage: 100 * place_pool_amount / place pool, likewise.
+        win_pool_amount: round_half_up(win pool * hold_percentage / 100).
+        place_pool_amount: round_half_up(place pool * hold_percentage / 100).
+        total_pool_amount: round_half_up((win pool + place pool) * hold_percentage / 100). It is rounded once, so it
+            can differ from the sum of the two amounts by a cent.
+        incremental_win_amount: `win_pool_amount` less that of the previous poll, negative if money was withdrawn. At
+            the first poll it is the whole amount.
+        incremental_place_amount: `place_pool_amount` less that of the previous poll, likewise.
+        fixed_win_odds: as in the input, like the other odds: the dollars that are paid for a bet of one dollar.
+        fixed_place_odds: likewise.
+        pool_win_odds: likewise.
+        pool_place_odds: likewise.
     """
 
     entrant_id: str
@@ -106,7 +137,16 @@ class MoneyFlowRecord(_ResultPart):
 
 
 class RacePools(_ResultPart):
-    """The race's pools in cents; a pool that was not reported is 0."""
+    """The pools of the race, in cents. A pool that was not reported is 0.
+
+    Attributes:
+        multi_leg_pool_total: all pools of bets on several races, such as doubles and quaddies.
+        other_pool_total: all pools of types that are not recognised.
+        total_race_pool: the sum of all pools.
+        data_quality_score: from 100 down to 0: 5 less for each unrecognised type of pool, 30 less if the win or the
+            place pool is 0 or missing.
+        extracted_pools: how many pools of the input were read.
+    """
 
     win_pool_total: int
     place_pool_total: int
@@ -123,10 +163,19 @@ class RacePools(_ResultPart):
 
 
 class TransformedRace(_ResultPart):
-    """One poll of one race, ready to be stored; equal to itself after a round trip through its JSON.
+    """One poll of one race, ready to be stored. It equals the race that is read back from its JSON.
 
     Attributes:
-        transformed_at: the poll's instant.
+        race_id: the race's id at the tote.
+        race_name: its name.
+        status: open, closed, interim, final or abandoned.
+        transformed_at: the instant of the poll, UTC; not the time at which a worker ran the transform.
+        metrics: counts and sums that show whether the poll was complete.
+        meeting: the meeting, as in the input.
+        race: the race itself, with the instant of its start.
+        entrants: all entrants, in the order of the input.
+        money_flow_records: the records of those entrants that have or had money, in the same order.
+        race_pools: the pools; null if the input tells none.
         warnings: what an operator should look at, as text; empty if all is well.
     """
 
