@@ -22,18 +22,8 @@ from rich.table import Table
 
 from racepool import ZmqPool, local_pool
 from racepool.protocol.endpoints import SOCKETS, sockets_in
-from racepool.protocol.messages import (
-    FROM_CLIENT,
-    FROM_HEARTBEAT,
-    FROM_WORKER,
-    BadFrameError,
-    Hello,
-    Inlet,
-    Payload,
-    Ping,
-    decode,
-    encode,
-)
+from racepool.protocol.frames import FROM_CLIENT, FROM_HEARTBEAT, FROM_WORKER, BadFrameError, Inlet, decode, encode
+from racepool.protocol.messages import Hello, Payload, Ping
 from racepool.protocol.sockets import Context, dealer, receive
 from tests.fuzzing.corpus import any_frames, real
 from tests.fuzzing.peer import turns

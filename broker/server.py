@@ -36,27 +36,20 @@ from racepool.broker.resource_watch import ResourceWatch
 from racepool.broker.statistics import Statistics
 from racepool.broker.tasks import Peer
 from racepool.protocol.endpoints import SOCKETS, is_tcp
-from racepool.protocol.keys import broker_keys, key_directory
-from racepool.protocol.logs import Log, Outlet
-from racepool.protocol.messages import (
+from racepool.protocol.frames import (
     FROM_CLIENT,
     FROM_HEARTBEAT,
     FROM_WORKER,
     BadFrameError,
-    Bye,
-    Epoch,
     ForeignVersionError,
-    Hello,
-    Id,
     Inlet,
     M,
-    Payload,
-    Ready,
-    Stats,
-    Who,
     decode,
     encode,
 )
+from racepool.protocol.keys import broker_keys, key_directory
+from racepool.protocol.logs import Log, Outlet
+from racepool.protocol.messages import Bye, Epoch, Hello, Id, Payload, Ready, Stats, Who
 from racepool.protocol.processes import file_limit, open_files, own_pid, resident_bytes, trim_memory
 from racepool.protocol.settings import Settings
 from racepool.protocol.shared_memory import SegmentReader, UnreadableError

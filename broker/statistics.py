@@ -41,28 +41,9 @@ class Histogram:
         self._max = max(self._max, duration_ms)
 
     def distribution(self) -> Distribution:
-        """The figures of this moment."""
-        cumulative = list(accumulate(self._counts))
-        count = cumulative[-1]
-        return Distribution(
-            p50=self._percentile(0.50, cumulative),
-            p90=self._percentile(0.90, cumulative),
-            p99=self._percentile(0.99, cumulative),
-            max=self._max if count else None,
-            count=count,
-            sum=round(self._sum, 3),
-            buckets=list(zip((*BOUNDS_MS, None), cumulative, strict=True)),
-        )
-
-    def _percentile(self, part: float, cumulative: list[int]) -> float | None:
-        if not cumulative[-1]:
-            return None
-        rank = part * cumulative[-1]
-        index = bisect_left(cumulative, rank)
-        lower = BOUNDS_MS[index - 1] if index else 0.0
-        upper = min(BOUNDS_MS[index], self._max) if index < len(BOUNDS_MS) else self._max
-        below = cumulative[index - 1] if index else 0
-        return round(lower + (upper - lower) * (rank - below) / self._counts[index], 3)
+        """The durations so far."""
+        buckets = zip((*BOUNDS_MS, None), accumulate(self._counts), strict=True)
+        return Distribution.of(list(buckets), self._max, round(self._sum, 3))
 
 
 class Statistics:

@@ -32,17 +32,9 @@ from racepool.client.core import (
 from racepool.client.future import PoolFuture
 from racepool.protocol.endpoints import is_tcp
 from racepool.protocol.errors import BacklogFullError, PoolBrokenError, PoolClosedError, PoolError
+from racepool.protocol.frames import TO_CLIENT, BadFrameError, ForeignVersionError, decode, encode
 from racepool.protocol.keys import Role, peer_keys
-from racepool.protocol.messages import (
-    TO_CLIENT,
-    BadFrameError,
-    ForeignVersionError,
-    Id,
-    Payload,
-    Submit,
-    decode,
-    encode,
-)
+from racepool.protocol.messages import Id, Payload, Submit
 from racepool.protocol.parcel import Parcel
 from racepool.protocol.settings import Settings
 from racepool.protocol.shared_memory import SHARE_FROM_BYTES, Segment

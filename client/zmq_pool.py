@@ -38,8 +38,9 @@ from racepool.protocol.parcel import Parcel
 from racepool.protocol.settings import MAX_SECONDS, Settings
 from racepool.protocol.stats import PoolStats
 from racepool.races.payloads import pack_request
+from racepool.races.previous_amounts import Previous, PreviousAmounts
 from racepool.races.race import RaceInput
-from racepool.races.transformed_race import Previous, PreviousAmounts, TransformedRace
+from racepool.races.transformed_race import TransformedRace
 
 POLL_S = 0.05
 

@@ -1,3 +1,6 @@
-"""The contract of broker, worker and client: messages, codec, race models, errors. Imports nothing of the programs."""
+"""The contract of broker, worker and client: messages, payloads, errors, settings, stats, sockets, logs.
+
+Imports no other room.
+"""
 
 VERSION = "0.1.0"

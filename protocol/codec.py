@@ -1,8 +1,8 @@
-"""msgpack for payloads: by faster libraries, and by msgpack itself whatever those refuse.
+"""msgpack for payloads, by faster libraries: ormsgpack packs, msgspec unpacks.
 
-So what can be packed is what msgpack says, down to the words of an error. ormsgpack packs, since msgspec takes sets and
-dates for what they are not; msgspec unpacks, since ormsgpack leaves bytes after the value unread. Headers are msgpack's
-alone.
+What they refuse, msgpack itself tries again. So msgpack decides what can be packed, and its errors are the ones that
+callers see. msgspec does not pack, because it packs sets and dates, which msgpack refuses. ormsgpack does not unpack,
+because it ignores bytes after the value. Headers are packed by msgpack only.
 """
 
 from typing import Any, NoReturn
@@ -38,20 +38,20 @@ def pack(value: object) -> bytes:
     """
     try:
         return ormsgpack.packb(value, option=_STRICT)
-    except TypeError:  # all its errors are; a key that is no text is one, which msgpack takes
+    except TypeError:  # ormsgpack raises no other error; one reason is a key that is no text, which msgpack accepts
         packed: bytes = msgpack.packb(value)
         return packed
 
 
-def unpack(packed: Payload) -> Any:  # noqa: ANN401  # whatever it is
+def unpack(packed: Payload) -> Any:  # noqa: ANN401  # any value
     """The value in msgpack bytes.
 
     Raises:
-        Exception: it is no msgpack, or nested too deep; its errors have no common base.
+        Exception: it is no msgpack, or nested too deep. msgpack's errors have no common base class.
     """
     try:
         value = _decode(packed)
-    except Exception:  # noqa: BLE001  # whatever it is, the other one tells it
+    except Exception:  # noqa: BLE001  # msgpack decides, and its error is the one to raise
         value = msgpack.unpackb(packed, max_ext_len=0, strict_map_key=False)
     _check_nesting(value)
     return value

@@ -1,4 +1,4 @@
-"""Where a pool's sockets are: for the settings, and for programs that stay too small to load those."""
+"""Where a pool's sockets are. Needs no pydantic, so that small programs can use it without the settings."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ SOCKETS = {"endpoint": "frontend", "backend": "backend", "heartbeat_endpoint": "
 
 
 def is_tcp(endpoint: str) -> bool:
-    """Whether an endpoint can be reached by others than this user."""
+    """Whether other users can reach this endpoint, too."""
     return endpoint.startswith("tcp://")
 
 
@@ -21,19 +21,19 @@ def default_dir() -> Path:
 
 
 def temporary_folder() -> Path:
-    """As `tempfile.gettempdir`, which tries to write there, and goes elsewhere from a disk that is full.
+    """TMPDIR, or /tmp. Not `tempfile.gettempdir`: if the disk is full, that returns another folder.
 
-    All programs of a pool have to meet at one place.
+    All programs of a pool have to use the same one.
     """
-    return Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108  # where a directory of our own is made
+    return Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108  # we make a private directory in it
 
 
 def sockets_in(directory: Path) -> dict[str, str]:
-    """The default endpoints of a run directory, by setting."""
+    """The default endpoints of a run directory, by the name of their setting."""
     return {setting: f"ipc://{directory}/{name}.ipc" for setting, name in SOCKETS.items()}
 
 
 def stats_endpoint() -> str:
-    """What `Settings.load().stats_endpoint` is, if the settings are valid."""
+    """The same as `Settings.load().stats_endpoint` if the settings are valid."""
     directory = Path(os.environ.get("RACEPOOL_DIR") or default_dir()).absolute()
     return os.environ.get("RACEPOOL_STATS_ENDPOINT") or sockets_in(directory)["stats_endpoint"]

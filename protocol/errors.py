@@ -1,29 +1,32 @@
-"""Every error that a caller of the pool can meet, in one tree.
+"""Every error that a caller of the pool can get, in one tree.
 
 PoolError
 ├── InvalidRaceError         the race broke its schema; names each path           (also ValueError)
 ├── TransformError           the transform raised; carries type, message, traceback
-├── WorkerCrashedError       every attempt's worker died
-├── TaskTimeoutError         ran out of time, queued or running                   (also TimeoutError)
-├── BacklogFullError         the broker or this client holds all that it may
+├── WorkerCrashedError       the worker of each attempt died
+├── TaskTimeoutError         the task ran out of time, queued or running          (also TimeoutError)
+├── BacklogFullError         the broker or this client holds as many tasks as it may
 ├── PayloadTooLargeError     larger than RACEPOOL_PAYLOAD_LIMIT
 ├── BrokerUnavailableError   no broker was reached                                (also ConnectionError)
 ├── ProtocolMismatchError    broker and client speak different protocol versions
 ├── SettingsError            a setting breaks its rule                            (also ValueError)
 ├── PoolClosedError          the pool was shut down                               (also RuntimeError)
 ├── PoolForkedError          the future belongs to the parent process
-└── PoolBrokenError          the pool's I/O thread died; names the cause
+└── PoolBrokenError          the pool's I/O thread died or cannot start; names the cause
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 START_ONE = "is `racepool up` running, with the same RACEPOOL_DIR?"
-"""The remedy where no broker answers, on one machine."""
+"""The remedy if no broker answers on this machine."""
 
 
 class PoolError(Exception):
-    """Base of all errors that racepool raises or sets on a future. A copy, or a pickle, of one is whole."""
+    """Base of all errors that racepool raises or sets on a future.
+
+    Each can be copied and pickled, with its message and all attributes.
+    """
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unfilled, (type(self), self.args), self.__dict__ or None
@@ -36,17 +39,22 @@ def _unfilled(kind: type[PoolError], args: tuple[object, ...]) -> PoolError:
 
 
 class FieldError(NamedTuple):
-    """One broken rule of a race: where and what."""
+    """One broken rule of a race."""
 
-    path: str
-    message: str
+    path: str  # where in the input, dotted: `entrants.3.runnerNumber`; empty for the race as a whole
+    message: str  # which rule
 
 
 class InvalidRaceError(PoolError, ValueError):
-    """The race broke its schema, or cannot be packed.
+    """The race breaks a rule of its schema, or cannot be packed; so do `polled_at` and `previous`.
+
+    `RaceData.parse` and `transform_race` raise it, and the future of a task that has such a race. To submit the same
+    race again gives the same error.
 
     Attributes:
-        errors: each broken rule as (path, message); the path is dotted, as in the input (`entrants.3.runnerNumber`).
+        errors: each broken rule as (path, message). The path is dotted, as in the input (`entrants.3.runnerNumber`). It
+            is empty for a rule of the race as a whole.
+        about: what is invalid, for the message: "the race", or the task and the race.
     """
 
     def __init__(self, errors: Iterable[tuple[str, str]], *, about: str = "the race") -> None:
@@ -58,12 +66,13 @@ class InvalidRaceError(PoolError, ValueError):
 
 
 class TransformError(PoolError):
-    """The transform raised; it is not retried, since a pure function would raise again.
+    """The transform raised an exception. The task is not retried, since a pure function would raise again.
 
     Attributes:
-        type: qualified name of the exception's class.
-        message: its text.
-        remote_traceback: the worker's traceback, as text.
+        type: the qualified name of the exception's class. `UnreadableError` if no program could read the payload in the
+            client's shared memory.
+        message: the text of the exception.
+        remote_traceback: the traceback in the worker, as text; may be empty.
     """
 
     def __init__(self, about: str, type_: str, message: str, remote_traceback: str) -> None:
@@ -75,17 +84,20 @@ class TransformError(PoolError):
 
 
 class CrashedAttempt(NamedTuple):
-    """One attempt that ended with its worker's death; `signal` is known only where the broker sent it."""
+    """One attempt that ended with the death of its worker."""
 
-    worker: str
-    signal: int | None
+    worker: str  # its name
+    signal: int | None  # that ended it; None if that is not known
 
 
 class WorkerCrashedError(PoolError):
-    """Every attempt's worker died, so the task was given up; the pool is whole.
+    """The worker of each attempt died, so the broker gave the task up. The pool goes on.
+
+    The number of attempts is the broker's setting RACEPOOL_MAX_ATTEMPTS. The task is now a dead task: its payload is
+    kept on the broker's host, and `racepool dead` shows it.
 
     Attributes:
-        attempts: one CrashedAttempt for each worker that died.
+        attempts: one CrashedAttempt for each worker that died, the first one first.
     """
 
     def __init__(self, about: str, attempts: Sequence[CrashedAttempt], *, task_id: str = "TASK") -> None:
@@ -102,8 +114,9 @@ class TaskTimeoutError(PoolError, TimeoutError):
     """The task ran out of time.
 
     Attributes:
-        state: "queued" (waited for a worker or a broker for too long) or "running" (its worker was killed).
-        timeout_s: the limit that ran out, in seconds.
+        state: "queued": it waited too long for a worker or a broker. "running": one attempt ran too long, and its
+            worker was killed.
+        timeout_s: the limit, in seconds: the task's queue timeout or run timeout.
     """
 
     def __init__(self, about: str, *, state: str, timeout_s: float, reason: str = "") -> None:
@@ -119,11 +132,13 @@ class TaskTimeoutError(PoolError, TimeoutError):
 
 
 class BacklogFullError(PoolError):
-    """The broker's backlog, or this client's allowance, is full; submit again when tasks have finished.
+    """The broker's backlog is full, or this client holds as many tasks as it may; submit again later.
+
+    The limits are the settings RACEPOOL_BACKLOG_LIMIT, RACEPOOL_BACKLOG_BYTES and RACEPOOL_MAX_IN_FLIGHT.
 
     Attributes:
-        depth: how many tasks (or bytes, as the message says) are held.
-        limit: how many may be held.
+        depth: how many tasks are held; bytes if the message says so.
+        limit: how many may be held, in the same unit.
     """
 
     def __init__(self, about: str, depth: int, limit: int, *, of: str = "tasks") -> None:
@@ -133,7 +148,12 @@ class BacklogFullError(PoolError):
 
 
 class PayloadTooLargeError(PoolError):
-    """The packed race, or its result, is larger than RACEPOOL_PAYLOAD_LIMIT (`size_bytes`, `limit_bytes`)."""
+    """The packed race, or its result, is larger than the setting RACEPOOL_PAYLOAD_LIMIT.
+
+    Attributes:
+        size_bytes: how large it is, in bytes.
+        limit_bytes: the limit, in bytes; None for a result: the worker does not tell its limit.
+    """
 
     def __init__(self, about: str, size_bytes: int, limit_bytes: int | None = None) -> None:
         self.size_bytes = size_bytes
@@ -146,11 +166,16 @@ class PayloadTooLargeError(PoolError):
 
 
 class BrokerUnavailableError(PoolError, ConnectionError):
-    """No broker answered at the endpoint within the connect timeout."""
+    """No broker answered at the endpoint within the setting RACEPOOL_CONNECT_TIMEOUT."""
 
 
 class ProtocolMismatchError(PoolError):
-    """Broker and client speak different versions of the wire protocol; install the same racepool for both."""
+    """Broker and client speak different versions of the wire protocol; install the same racepool for both.
+
+    Attributes:
+        ours: the version of this client.
+        theirs: the version of the broker.
+    """
 
     def __init__(self, about: str, ours: int, theirs: int) -> None:
         self.ours = ours
@@ -162,7 +187,7 @@ class ProtocolMismatchError(PoolError):
 
 
 class SettingsError(PoolError, ValueError):
-    """A setting breaks its rule; the message names the variable and the rule."""
+    """A setting, or a file or directory that it names, breaks its rule; the message names the variable and the rule."""
 
 
 class PoolClosedError(PoolError, RuntimeError):
@@ -174,7 +199,8 @@ class PoolForkedError(PoolError):
 
 
 class PoolBrokenError(PoolError):
-    """The pool's I/O thread died of what `__cause__` names; all its futures failed with this error. Make a new pool.
+    """The I/O thread of the pool died, or cannot start; `__cause__` is the reason.
 
-    Or it cannot start, for want of threads or file descriptors; then the same pool may be tried again.
+    If it died, all futures of the pool have failed with this error: make a new pool. If it cannot start, threads or
+    file descriptors are missing: the same pool can be used again when there are some.
     """

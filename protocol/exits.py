@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """sysexits(3) where it has a word for it."""
+    """The codes of sysexits(3), where one fits."""
 
     OK = 0
     FAILURE = 1

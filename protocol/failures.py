@@ -1,4 +1,4 @@
-"""What travels in the payload frame of an answer that is not `ok`. Knows no race."""
+"""The payload of an answer whose outcome is not `ok`. Knows no race."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from racepool.protocol.messages import Payload
 
 
 class BadPayloadError(ValueError):
-    """The payload frame is not what its message promised; the text says why."""
+    """The payload does not fit its message; the text says why, as the end of a sentence ("... is no msgpack")."""
 
 
 def pack_field_errors(errors: list[FieldError]) -> bytes:
@@ -40,7 +40,7 @@ def pack_crashes(attempts: list[CrashedAttempt]) -> bytes:
 
 
 def unpack_crashes(payload: Payload) -> list[CrashedAttempt]:
-    """The workers that died of the task."""
+    """The attempts whose workers died."""
     pairs = _unpack_pairs(payload)
     return [CrashedAttempt(str(worker), signal if type(signal) is int else None) for worker, signal in pairs]
 
@@ -62,7 +62,7 @@ def unpack_array(payload: Payload, length: int | None = None) -> list[Any]:
     """The msgpack array in a payload.
 
     Raises:
-        BadPayloadError: it is no array, or not of that length.
+        BadPayloadError: it is no array, or has another length.
     """
     try:
         value = unpack(payload)

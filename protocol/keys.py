@@ -1,8 +1,9 @@
-"""Keys of tcp endpoints: whose files they must be, and what each end needs of them. Shows no secret to anyone.
+"""Keys of tcp endpoints: reads them from the key directory, and checks who may read their files. Shows no secret.
 
-The key directory (RACEPOOL_KEYS) holds pairs in the certificate format of zmq.auth, `NAME.key` for everyone and
-`NAME.key_secret` for this host alone: the broker's (`broker`, of which other hosts have the public half) and a peer's
-own (`client`, `worker`). On the broker's host `allowed/ROLE/NAME.key` are the keys that it lets in.
+The key directory (RACEPOOL_KEYS) holds pairs of files in the certificate format of zmq.auth: `NAME.key`, the public
+half, and `NAME.key_secret`, which never leaves this host. The pair of the broker is named `broker`; other hosts have
+its public half only. The pair of a peer is named by its role, `client` or `worker`. On the broker's host,
+`allowed/ROLE/NAME.key` are the keys of the peers that the broker lets in.
 """
 
 import os
@@ -29,7 +30,7 @@ _Z85 = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 
 class Role(StrEnum):
-    """What a key may open: a client's frontend and stats, a worker's backend and heartbeat, a monitor's stats alone."""
+    """Which sockets a key opens. Client: frontend and stats. Worker: backend and heartbeat. Monitor: stats only."""
 
     CLIENT = "client"
     WORKER = "worker"
@@ -37,10 +38,10 @@ class Role(StrEnum):
 
 
 def peer_keys(settings: Settings, role: Role, *endpoints: str) -> PeerKeys | None:
-    """The keys with which to connect to these endpoints; None if none of them is guarded by keys.
+    """The keys that a peer needs to connect to these endpoints; None if none of them needs keys.
 
     Raises:
-        SettingsError: a file is not there, not ours alone, or broken; names it and the remedy.
+        SettingsError: a file is missing or broken, or others may read it; names the file and the remedy.
     """
     directory = _needed(settings, endpoints)
     if directory is None:
@@ -49,7 +50,7 @@ def peer_keys(settings: Settings, role: Role, *endpoints: str) -> PeerKeys | Non
 
 
 def broker_keys(settings: Settings) -> KeyPair | None:
-    """The broker's own pair; None if none of its endpoints is guarded by keys.
+    """The broker's own pair; None if none of its endpoints needs keys.
 
     Raises:
         SettingsError: as for `peer_keys`.
@@ -59,10 +60,10 @@ def broker_keys(settings: Settings) -> KeyPair | None:
 
 
 def key_directory(settings: Settings) -> Path:
-    """The key directory, which is there and ours alone.
+    """The key directory, after checking that it exists and that only this user may enter it.
 
     Raises:
-        SettingsError: it is not set, not there, not ours, or others may enter it.
+        SettingsError: it is not set, does not exist, is not ours, or others may enter it.
     """
     if settings.keys is None:
         raise SettingsError(f"{variable('keys')} is not set; set it to a directory for keys, /etc/racepool/keys say")
@@ -73,10 +74,10 @@ def key_directory(settings: Settings) -> Path:
 
 
 def public_key(path: Path, remedy: str) -> bytes:
-    """The key in a file that holds no secret.
+    """The key in the file of a public half.
 
     Raises:
-        SettingsError: the file is not there, holds a secret, or is broken; `remedy` says what to do.
+        SettingsError: the file is missing or broken, or holds a secret. If it is missing, the text ends with `remedy`.
     """
     public, secret = _certificate(path, remedy)
     if secret is not None:
@@ -93,7 +94,7 @@ def checked_key(key: bytes) -> bytes:
     try:
         if _Z85.fullmatch(key) and len(z85.decode(key)) == 32:
             return key
-    except Exception:  # noqa: BLE001, S110  # whatever the decoder makes of five characters that are no number
+    except Exception:  # noqa: BLE001, S110  # the decoder raises several types for characters that are no number
         pass
     raise ValueError(f"a key has {KEY_CHARS} characters of Z85")
 
@@ -123,7 +124,7 @@ def _refuse_open_secret(path: Path) -> None:
     try:
         status = path.stat()
     except OSError:
-        return  # the reader tells
+        return  # `_certificate` reads the same file, and raises with the remedy
     if status.st_uid != os.getuid():
         raise SettingsError(f"{path}: belongs to user {status.st_uid}, we are {os.getuid()}; chown it, or make another")
     if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077:
@@ -137,7 +138,7 @@ def _certificate(path: Path, remedy: str) -> tuple[bytes, bytes | None]:
     except OSError as error:
         reason = "cannot be read" if path.exists() else "is not there"
         raise SettingsError(f"{path}: {reason}; {remedy}") from error
-    except (ValueError, IndexError):  # whatever the reader says could show what is in the file
+    except (ValueError, IndexError):  # not `from error`: its text could show a secret
         raise SettingsError(f"{path}: is no key file; {remedy}") from None
 
 

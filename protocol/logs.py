@@ -1,4 +1,4 @@
-"""Log lines that never hold anybody up: structlog, orjson, and a pipe that may be full."""
+"""Log lines that never make a program wait: structlog, orjson, and a pipe that may be full."""
 
 import os
 import select
@@ -18,7 +18,7 @@ import structlog
 from racepool.protocol.settings import Settings
 
 BACKLOG_BYTES = 1 << 20
-LOG_HOLD_S = 0.05  # supervisord reads each write: three a task would cost it a tenth of all CPU
+LOG_HOLD_S = 0.05  # each write costs supervisord a read; with three writes for each task, a tenth of all CPU
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 Log = structlog.typing.FilteringBoundLogger
@@ -27,14 +27,14 @@ Log = structlog.typing.FilteringBoundLogger
 class Outlet:
     """Writes whole lines to a file descriptor without ever waiting for its reader.
 
-    A pipe whose reader sleeps (a frozen supervisord) takes no more; lines then wait in memory, up to `BACKLOG_BYTES`,
-    and beyond that are dropped and counted. A pipe that polls as writable takes PIPE_BUF bytes without blocking; a
-    terminal may take less, and is opened anew, not to block.
+    If the reader of a pipe sleeps (a frozen supervisord), the pipe gets full. Lines then wait in memory, up to
+    `BACKLOG_BYTES`; more lines are dropped and counted. If a pipe polls as writable, it takes PIPE_BUF bytes without
+    blocking. A terminal may take less, so we open it a second time, as non-blocking.
 
     Args:
         fd: where to write.
-        hold_s: how long a line may be held back to be written together with others, in seconds; its reader pays for
-            each write. Warnings and errors are written at once. The owner calls `flush_if_due` now and then.
+        hold_s: how long a line may be held back, in seconds, so that several lines are written together. Warnings and
+            errors are written at once. The owner has to call `flush_if_due` now and then.
     """
 
     def __init__(self, fd: int, hold_s: float = 0.0) -> None:
@@ -50,11 +50,11 @@ class Outlet:
 
     @property
     def patience_s(self) -> float:
-        """How long its owner may sleep before it calls `flush`."""
+        """How long the owner may sleep before it has to call `flush_if_due`, in seconds."""
         return self.hold_s if self._waiting else inf
 
     def msg(self, line: bytes) -> None:
-        """Writes one line, soon."""
+        """Writes one line, at once or within `hold_s`."""
         with self._lock:
             if self._waiting_bytes + len(line) > BACKLOG_BYTES:
                 self._flush()
@@ -66,7 +66,7 @@ class Outlet:
                 self._flush()
 
     def urgent(self, line: bytes) -> None:
-        """Writes one line, and all that were held back."""
+        """Writes one line at once, after all lines that were held back."""
         self.msg(line)
         self.flush()
 
@@ -74,12 +74,12 @@ class Outlet:
     warning = error = critical = exception = fatal = urgent
 
     def flush_if_due(self) -> None:
-        """Writes what has been held back for long enough."""
+        """Writes the lines that were held back, if `hold_s` has passed since the last write."""
         if self._waiting and self._is_due():
             self.flush()
 
     def flush(self) -> None:
-        """Writes what waits, as far as the reader takes it."""
+        """Writes the lines that wait, as many as the reader takes without blocking."""
         with self._lock:
             self._flush()
 
@@ -94,7 +94,7 @@ class Outlet:
                 written = os.write(self._fd, chunk)
             except BlockingIOError:
                 written = 0
-            except OSError:  # the reader is gone: nobody is left to tell
+            except OSError:  # the reader is gone, so nobody could be told of an error
                 self._dropped += 1
                 continue
             if written < len(chunk):  # a terminal takes less
@@ -107,7 +107,7 @@ class Outlet:
                 self._dropped = 0
 
     def _take(self) -> bytes:
-        """What a writable pipe takes at once: as many lines as fit, or the next part of a long one."""
+        """The next bytes to write, at most PIPE_BUF: as many lines as fit, or a part of a long line."""
         chunk = self._waiting.popleft()
         while self._waiting and len(chunk) + len(self._waiting[0]) <= select.PIPE_BUF:
             chunk += self._waiting.popleft()
@@ -123,7 +123,10 @@ class Outlet:
 
 
 def _without_waiting(fd: int) -> int:
-    """The same terminal by a description of our own: what is set for the one that we have is set for its shell, too."""
+    """The same terminal, opened a second time for writing without blocking; a pipe stays as it is.
+
+    O_NONBLOCK on the descriptor that we were given would also change the shell's.
+    """
     if os.isatty(fd):
         with suppress(OSError):
             return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -133,7 +136,7 @@ def _without_waiting(fd: int) -> int:
 def open_log(
     settings: Settings, stream: IO[str] | None = None, *, outlet: Outlet | None = None, **bound: object
 ) -> Log:
-    """A program's log: JSON lines, or readable ones on a terminal; `bound` goes into every line."""
+    """A program's log, as JSON lines, or as readable lines on a terminal. Every line has the fields of `bound`."""
     stream = stream or sys.stdout
     console = settings.log_format == "console" or (settings.log_format is None and stream.isatty())
     log: Log = structlog.wrap_logger(
@@ -146,13 +149,13 @@ def open_log(
 
 
 def _json_line(logger: object, method: str, event: MutableMapping[str, Any]) -> bytes:
-    """All of structlog's usual processors in one: several lines belong to each task."""
+    """The usual processors of structlog in one function, for speed: each task has several lines."""
     if "exc_info" in event:
         event = structlog.processors.format_exc_info(logger, method, event)
     event["level"], event["timestamp"] = method, datetime.now(UTC)
     try:
         return orjson.dumps(event, default=repr, option=orjson.OPT_UTC_Z)
-    except TypeError:  # an integer over 64 bits, a lone surrogate: a log line never ends a program
+    except TypeError:  # an integer of more than 64 bits, or a lone surrogate; a log line must not end a program
         return orjson.dumps({name: ascii(value) for name, value in event.items()} | {"timestamp": event["timestamp"]})
 
 

@@ -1,36 +1,18 @@
-"""The wire contract: every message between client, broker and worker, and its encoding. docs/protocol.md explains it.
+"""The wire contract: every message between client, broker and worker. docs/protocol.md explains it.
 
-A message is one header frame, and a payload frame after it where the message has a `payload` field. The header is the
-msgpack array `[protocol version, command, *fields]`; a payload is opaque to all but client and worker.
+Knows nothing of how a message is written into frames: that is in frames.py.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
-from operator import attrgetter
-from typing import Any, Generic, NewType, TypeAlias, TypeVar, cast, get_type_hints
-
-import msgpack
+from typing import NewType, TypeAlias
 
 PROTOCOL_VERSION = 5
-MAX_HEADER_BYTES = 512
 ID_BYTES = 16
 EPOCH_BYTES = 8
 MAX_NAME_CHARS = 64
-MIN_BEAT_S = 0.01  # no broker's word makes a peer spin
-MAX_INT = 2**53 - 1  # what every language's integers and doubles agree on
-
-
-class BadFrameError(Exception):
-    """The frames are no message of this protocol; the text says why."""
-
-
-class ForeignVersionError(BadFrameError):
-    """A message of another protocol version."""
-
-    def __init__(self, version: int) -> None:
-        super().__init__(f"protocol version {version}, this side speaks {PROTOCOL_VERSION}")
-        self.version = version
+MIN_BEAT_S = 0.01  # a peer never sends heartbeats faster, whatever liveness the broker tells it
+MAX_INT = 2**53 - 1  # every language can hold an integer up to this one, as a double too
 
 
 Id = NewType("Id", bytes)
@@ -67,10 +49,11 @@ WORKER_OUTCOMES = frozenset({Outcome.OK, Outcome.INVALID_RACE, Outcome.RAISED, O
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Opens a client's session; answered by Welcome. `client_id` outlives sessions, the socket does not.
+    """Opens a client's session; answered by Welcome. A client keeps its `client_id` for all its sessions.
 
-    Sessions are counted from 1: an older one's Hello, late through its own socket, is ignored. The client's shared
-    memory is named by descriptor and inode; 0 and 0 where there is none.
+    Each session has a new socket and the next number, from 1. So the broker can ignore a Hello of an older session that
+    comes late. `segment_fd` and `segment_inode` name the client's shared memory; both are 0 if there is none. `held` is
+    how many tasks the client holds back.
     """
 
     client_id: Id
@@ -85,8 +68,8 @@ class Hello:
 class Submit:
     """One task; answered by exactly one Answer or Reject. A task id that the broker knows already is not a new task.
 
-    `waited_ms` is all waiting up to now, `again` that it was submitted before: to an earlier broker, perhaps. If it
-    `is_shared`, its payload is a reference to the client's shared memory.
+    `waited_ms` is how long the task has waited so far, in total. `again` tells that it was submitted before, perhaps to
+    an earlier broker. If `is_shared`, the payload is a reference to the client's shared memory.
     """
 
     task_id: Id
@@ -99,9 +82,9 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Expire:
-    """The client's queue timeout seems over.
+    """By the client's clock, the task has used up its queue timeout, `limit_ms`.
 
-    A queued task that has waited for so long is answered (`queue_timeout`), any other by Waited.
+    If the task is queued and has waited that long, the broker sends the Answer `queue_timeout`; if not, Waited.
     """
 
     task_id: Id
@@ -110,7 +93,10 @@ class Expire:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """The client wants no answer any more. A queued task is forgotten; `kill` ends the worker of one in flight."""
+    """The client wants no answer any more. The broker forgets a queued task.
+
+    A task in flight runs to its end, or the broker kills its worker if the client says `kill`.
+    """
 
     task_id: Id
     kill: bool
@@ -125,7 +111,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class AskStats:
-    """Asks for the broker's figures; answered by Stats."""
+    """Asks for the broker's stats; answered by Stats."""
 
 
 # --- broker to client -------------------------------------------------------------------------------------------------
@@ -133,9 +119,9 @@ class AskStats:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The session stands, in this epoch, for whoever speaks within `liveness_ms`. To clients and workers.
+    """The session is open. It ends if the peer is silent for longer than `liveness_ms`. To clients and workers.
 
-    `can_share` tells a client that its shared memory can be read here.
+    `payload_limit` is in bytes. `can_share` tells a client that the broker can read its shared memory.
     """
 
     epoch: Epoch
@@ -145,13 +131,13 @@ class Welcome:
 
     @property
     def beat_s(self) -> float:
-        """How often to speak at the least, in seconds."""
+        """The longest time between two heartbeats of the peer, in seconds."""
         return max(self.liveness_ms / 4000, MIN_BEAT_S)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The end of a task, after so many attempts."""
+    """The end of a task."""
 
     task_id: Id
     outcome: Outcome
@@ -161,7 +147,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """The backlog is full (`depth` and `limit` in tasks, or in bytes); the broker does not hold the task."""
+    """The backlog is full, so the broker does not take the task. `depth` and `limit` are in tasks, or in bytes."""
 
     task_id: Id
     depth: int
@@ -171,7 +157,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """Answers Expire: so long has the task waited, all brokers and attempts together; `queued` if it still does."""
+    """Answers Expire. `waited_ms` is the sum over all attempts and brokers. `queued`: the task still waits."""
 
     task_id: Id
     waited_ms: int
@@ -187,12 +173,15 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """The broker does not know this session: open a new one. Also the answer to a foreign protocol version."""
+    """The broker does not know this session, so the peer has to open a new one.
+
+    The broker also says this to a peer of another protocol version.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The broker's figures: PoolStats as JSON."""
+    """The broker's stats: PoolStats as JSON."""
 
     payload: bytes
 
@@ -202,9 +191,10 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Opens a worker's session and says that it is idle; answered by Welcome. One incarnation per session.
+    """Opens a worker's session and says that the worker is idle; answered by Welcome.
 
-    A process counts its sessions from 1: an older one's Ready, late through its own socket, is ignored.
+    `incarnation` is the random id of this session. A process counts its sessions from 1, so the broker can ignore a
+    Ready of an older session that comes late. `version` is the racepool version of the worker.
     """
 
     incarnation: Id
@@ -219,7 +209,8 @@ class Ready:
 class Result:
     """The end of the assignment that epoch, lease and task id name together; the worker is idle again.
 
-    `recycle` asks for Recycle: it has done its number of tasks, or grown too large. It works on until then.
+    `recycle` asks for Recycle: the worker has done its number of tasks, or has grown too large. It takes tasks until
+    the broker answers with Recycle.
     """
 
     epoch: Epoch
@@ -232,7 +223,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """The task of this lease was recalled before it was begun, and is back in the broker's hands."""
+    """Answers Recall: the worker has not begun the task of this lease, and has dropped it."""
 
     epoch: Epoch
     lease: int
@@ -242,7 +233,7 @@ class Returned:
 class Heartbeat:
     """A worker's heartbeat, from a socket of its own. Answered by Pong, or by Who if the session is unknown.
 
-    `draining` tells that it was asked to end, and will when its task is done.
+    `incarnation` is the one of the session's Ready. `draining`: the worker was asked to end, and ends after its task.
     """
 
     incarnation: Id
@@ -260,9 +251,9 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """The nth attempt of a task, under a lease that no other assignment of this epoch has.
+    """Gives a task to a worker, for its nth attempt. No other assignment of this epoch has this lease.
 
-    If it `is_shared`, its payload is a reference to its client's shared memory.
+    If `is_shared`, the payload is a reference to the client's shared memory.
     """
 
     epoch: Epoch
@@ -276,14 +267,17 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Do not begin the task of this lease. Answered by Returned, or by its Result if it has been begun."""
+    """The worker must not begin the task of this lease. Answered by Returned, or by Result if the task had begun."""
 
     lease: int
 
 
 @dataclass(frozen=True, slots=True)
 class Recycle:
-    """End, to be started anew: no other worker is away. To one that asked for it and is idle; its session is over."""
+    """The worker ends, and supervisord starts a new process. Its session is over.
+
+    Sent to an idle worker that asked for it, and to one worker at a time.
+    """
 
 
 # --- both ways --------------------------------------------------------------------------------------------------------
@@ -300,121 +294,3 @@ FromWorker: TypeAlias = Ready | Result | Returned | Bye
 ToWorker: TypeAlias = Welcome | Assign | Recall | Recycle | Who | Bye
 ToHeartbeat: TypeAlias = Pong | Who
 Message: TypeAlias = FromClient | ToClient | FromWorker | ToWorker | Heartbeat
-
-_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= MAX_INT
-
-
-def _is_name(value: object) -> bool:
-    return type(value) is str and 0 < len(value) <= MAX_NAME_CHARS and value.isprintable()
-
-
-_FITS: dict[object, Callable[[Any], bool]] = {
-    Id: lambda value: type(value) is bytes and len(value) == ID_BYTES,
-    Epoch: lambda value: type(value) is bytes and len(value) == EPOCH_BYTES,
-    Name: _is_name,
-    int: _is_count,
-    bool: lambda value: type(value) is bool,
-    Outcome: lambda value: type(value) is str and value in _OUTCOMES,
-}
-
-
-class _Command:
-    """How one message class goes to and from its frames."""
-
-    def __init__(self, message: type) -> None:
-        hints = get_type_hints(message)
-        names = [field.name for field in fields(message)]
-        self.message = message
-        self.name = message.__name__.upper()
-        self.has_payload = "payload" in names
-        self.header_names = [name for name in names if name != "payload"]
-        self.fits = [_FITS[hints[name]] for name in self.header_names]
-        self.outcome_at = self.header_names.index("outcome") if "outcome" in names else None
-        self.values = self._getter()
-
-    def _getter(self) -> Callable[[Any], tuple[Any, ...]]:
-        if not self.header_names:
-            return lambda _message: ()
-        getter = attrgetter(*self.header_names)
-        if len(self.header_names) == 1:
-            return lambda message: (getter(message),)
-        return getter
-
-
-_COMMANDS: dict[type, _Command] = {}
-M = TypeVar("M")
-
-
-class Inlet(Generic[M]):
-    """The messages that may come in at one kind of socket."""
-
-    def __init__(self, *messages: type[M]) -> None:
-        self.commands: dict[str, _Command] = {}
-        for message in messages:
-            command = _COMMANDS.setdefault(message, _Command(message))
-            self.commands[command.name] = command
-
-
-FROM_CLIENT: Inlet[FromClient] = Inlet(Hello, Submit, Expire, Cancel, Ping, AskStats, Bye)
-TO_CLIENT: Inlet[ToClient] = Inlet(Welcome, Answer, Reject, Waited, Pong, Who, Stats, Bye)
-FROM_WORKER: Inlet[FromWorker] = Inlet(Ready, Result, Returned, Bye)
-TO_WORKER: Inlet[ToWorker] = Inlet(Welcome, Assign, Recall, Recycle, Who, Bye)
-FROM_HEARTBEAT: Inlet[Heartbeat] = Inlet(Heartbeat)
-TO_HEARTBEAT: Inlet[ToHeartbeat] = Inlet(Pong, Who)
-
-
-def encode(message: Message) -> list[Payload]:
-    """The message's frames: its header, and its payload if it has one."""
-    command = _COMMANDS[type(message)]
-    header: bytes = msgpack.packb([PROTOCOL_VERSION, command.name, *command.values(message)])
-    if command.has_payload:
-        return [header, message.payload]  # type: ignore[union-attr]  # has_payload says so
-    return [header]
-
-
-def decode(frames: Sequence[Payload], inlet: Inlet[M]) -> M:
-    """The message in these frames.
-
-    Args:
-        frames: all frames of one multipart, without routing id.
-        inlet: what may come in at this socket, such as FROM_CLIENT.
-
-    Raises:
-        ForeignVersionError: the header is of another protocol version.
-        BadFrameError: anything else that may not come in here.
-    """
-    header = _unpack_header(frames[0]) if frames else None
-    if type(header) is not list or len(header) < 2 or not _is_count(header[0]):
-        raise BadFrameError("the header is no msgpack array of a protocol version and a command")
-    if header[0] != PROTOCOL_VERSION:
-        raise ForeignVersionError(header[0])
-    command = inlet.commands.get(header[1]) if type(header[1]) is str else None
-    if command is None:
-        raise BadFrameError("the command is unknown here")
-    if len(frames) != 1 + command.has_payload:
-        raise BadFrameError(f"{command.name} takes {1 + command.has_payload} frames, not {len(frames)}")
-    values = header[2:]
-    if len(values) != len(command.fits):
-        raise BadFrameError(f"{command.name} takes {len(command.fits)} fields, not {len(values)}")
-    for name, fits, value in zip(command.header_names, command.fits, values, strict=True):
-        if not fits(value):
-            raise BadFrameError(f"{command.name}: {name} breaks its rule")
-    if command.outcome_at is not None:
-        values[command.outcome_at] = _OUTCOMES[values[command.outcome_at]]
-    return cast("M", command.message(*values, *frames[1:]))
-
-
-def _unpack_header(frame: Payload) -> object:
-    if len(frame) > MAX_HEADER_BYTES:
-        return None
-    try:
-        unpacked: object = msgpack.unpackb(
-            frame, max_array_len=16, max_map_len=0, max_ext_len=0, max_str_len=256, max_bin_len=64
-        )
-    except Exception:  # noqa: BLE001  # hostile bytes raise ValueError, TypeError, OutOfData (a bare Exception) and more
-        return None
-    return unpacked

@@ -1,4 +1,4 @@
-"""A packed request in two parts. Knows where the body begins, and nothing of what is in it."""
+"""A packed request in two parts, head and body. Knows where the body begins, but not what is in it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,21 +11,27 @@ from racepool.protocol.codec import pack, unpack
 PEEK_BYTES = 16_384
 
 JSON_HEAD = b"\x94" + pack("json")
-"""How the head of a request begins whose body is JSON text: an array of four, the first of them the encoding."""
+"""The first bytes of a request whose body is JSON text: an array of four, and the encoding as its first element."""
 
-_BIN_HEADS = {0xC4: 2, 0xC5: 3, 0xC6: 5}  # bytes, by the first of them
+_BIN_HEADS = {0xC4: 2, 0xC5: 3, 0xC6: 5}  # the first byte of a msgpack bin: how many bytes stand before its content
 
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """A packed request in two parts: a large body is not copied on the caller's event loop, nor before it is sent."""
+    """A packed request in two parts, so that a large body need not be copied into one payload on the event loop.
+
+    `head` is all of the request that comes before the text of a JSON body, or before a packed race. `body` is the rest.
+    """
 
     head: bytes
     body: bytes
 
     @staticmethod
     def of(payload: bytes) -> "Parcel":
-        """A request that was packed before, as far as it is there; what is none is all head."""
+        """The two parts of a packed request, which may be cut off after its beginning.
+
+        If the bytes are no request, all of them become the head.
+        """
         unpacker = msgpack.Unpacker(max_buffer_size=len(payload), max_ext_len=0, strict_map_key=False)
         unpacker.feed(payload)
         try:
@@ -38,19 +44,19 @@ class Parcel:
 
     @property
     def size_bytes(self) -> int:
-        """What the payload will have."""
+        """How many bytes the whole payload has."""
         return len(self.head) + len(self.body)
 
-    def peek(self) -> Any:  # noqa: ANN401  # whatever is there
-        """The race as far as the first kilobytes tell, for a message about it.
+    def peek(self) -> Any:  # noqa: ANN401  # any value
+        """What the first kilobytes of the body tell of the race, for a message about it. May be any value.
 
         Raises:
-            ValueError: it is no race at all.
+            Exception: the body is no JSON (ValueError), or no msgpack.
         """
         if self.head.startswith(JSON_HEAD):
             return from_json(self.body[:PEEK_BYTES], allow_partial=True)
         return unpack(self.body)
 
     def payload(self) -> bytes:
-        """The payload of the task."""
+        """Both parts in one."""
         return self.head + self.body

@@ -1,4 +1,4 @@
-"""What Linux tells of processes. Knows no message."""
+"""What Linux tells about processes, and what a process asks of Linux. Knows no message."""
 
 import ctypes
 import fcntl
@@ -15,11 +15,14 @@ PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info)
 PIDFD_INFO_EXIT = 1 << 3
 _PIDFD_INFO = struct.Struct("=Q52xi")  # its mask, and its exit_code
 _PAGE_BYTES = resource.getpagesize()
-_statm: dict[int, int] = {}  # descriptors, by process: that of a parent tells of the parent
+_statm: dict[int, int] = {}  # pid -> descriptor; after a fork, the parent's descriptor still tells of the parent
 
 
 def resident_bytes() -> int:
-    """The resident memory of this process; asked once, it can tell again when no descriptor is left."""
+    """The resident memory of this process.
+
+    The first call opens /proc/self/statm, and keeps it open. So later calls work when no free descriptor is left.
+    """
     pid = os.getpid()
     if pid not in _statm:
         _statm[pid] = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -27,22 +30,23 @@ def resident_bytes() -> int:
 
 
 def open_files() -> int:
-    """How many descriptors this process has open; its limit if there is none left to count them with."""
+    """How many descriptors this process has open; its limit if no descriptor is left to count them with."""
     directory = Path("/proc/self/fd")
     try:
-        return directory.stat().st_size or len(list(directory.iterdir())) - 1  # no size before Linux 6.2; less its own
+        # Before Linux 6.2 the size is 0. Then the list is counted, without the descriptor that reads the list.
+        return directory.stat().st_size or len(list(directory.iterdir())) - 1
     except OSError:
         return file_limit()
 
 
 def trim_memory() -> None:
-    """Gives what the C library keeps of freed memory back to the kernel, where it is glibc that keeps it."""
+    """Gives freed memory, which glibc keeps for later, back to the kernel. Other C libraries have no such function."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def cpu_ticks(pid: int) -> int | None:
-    """The CPU time that a process has used, in clock ticks; None if it is gone or stopped."""
+    """The CPU time that a process has used, in clock ticks; None if the process is gone or stopped."""
     fields = _status(pid)
     if not fields or fields[0] in "TtZX":
         return None
@@ -50,7 +54,7 @@ def cpu_ticks(pid: int) -> int | None:
 
 
 def own_pid(pid: int) -> int | None:
-    """What a process calls itself: in a container, another number than here. None if it is gone."""
+    """The pid that a process has for itself, in its innermost pid namespace; None if the process is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -65,7 +69,7 @@ def process_state(pid: int) -> str:
 
 
 def _status(pid: int) -> list[str]:
-    """What /proc/PID/stat says after the process's name; nothing if it is gone."""
+    """The fields of /proc/PID/stat after the name of the process; an empty list if the process is gone."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -74,9 +78,9 @@ def _status(pid: int) -> list[str]:
 
 
 def death_signal(pidfd: int, pid: int) -> int | None:
-    """The signal that ended a process; None if none did, or if nobody tells.
+    """The signal that ended a process; None if it ended in another way, or if the kernel does not tell.
 
-    Before its parent reaps it, /proc knows; afterwards its pidfd does, since Linux 6.15.
+    Until the parent has reaped the process, /proc tells. After that the pidfd tells, since Linux 6.15.
     """
     fields = _status(pid)
     if fields and fields[0] == "Z" and not _is_reaped(pidfd):
@@ -103,10 +107,12 @@ def _is_reaped(pidfd: int) -> bool:
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Have the kernel kill this process when its parent ends: no orphan beside the next supervisord's set.
+    """Tells the kernel to kill this process when its parent ends.
+
+    So no process of an old supervisord is left beside those of the next one.
 
     Args:
-        parent: the parent's pid, if the caller knows it from before.
+        parent: the pid that the parent must have; None: that of the current parent.
 
     Raises:
         SystemExit: the parent has ended already.
@@ -118,10 +124,12 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 def die_with_supervisor() -> None:
-    """As `die_with_parent` if that is a supervisord; another one started us within a supervised service.
+    """As `die_with_parent`, but only if the parent is a supervisord.
+
+    A process under a supervisor may also have another parent: a service that is supervised and started this process.
 
     Raises:
-        SystemExit: supervisord ended while this interpreter started, and left us to init.
+        SystemExit: the parent is init: supervisord ended while this interpreter started.
     """
     if _is_supervisord(os.getppid()):
         die_with_parent()
@@ -137,13 +145,13 @@ def _is_supervisord(pid: int) -> bool:
 
 
 def calm_collector() -> None:
-    """Has the garbage collector look at young objects seldom, at those of start-up never: messages make no cycles."""
+    """Makes the garbage collector run seldom, and never look at the objects of start-up: messages make no cycles."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
 
 
 def raise_file_limit() -> None:
-    """As many open files as this user may have: each peer of a broker is one."""
+    """Raises the limit of open files as far as this user may: a broker needs one for each peer."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,9 +1,10 @@
-"""What is kept of a task that was given up: the broker writes such records, `racepool dead` reads them.
+"""The record of a dead task, as a file: the broker writes it, `racepool dead` reads it.
 
-A record is a file of its own, one msgpack array: `["racepool-dead", format version, task id, given up at, run timeout,
-attempts, checksum, payload]`. An attempt is `[worker, reason, signal or nil, assigned at, lost at]`. Instants are
-milliseconds since 1970 UTC, the run timeout is in milliseconds, the checksum is the payload's CRC-32. The payload is a
-bin of 32 bits that nobody opens here; it comes last, so that the beginning of a file tells all the rest.
+Each record is a file of its own, with one msgpack array: `["racepool-dead", format version, task id, given up at, run
+timeout, attempts, checksum, payload]`. An attempt is `[worker, reason, signal or nil, assigned at, lost at]`. Instants
+are in milliseconds since 1970 UTC, the run timeout is in milliseconds, the checksum is the CRC-32 of the payload. The
+payload is a bin with a length of 32 bits; this module does not open it. It comes last, so a reader of all the rest
+needs only the beginning of the file.
 """
 
 import re
@@ -18,8 +19,8 @@ from racepool.protocol.messages import ID_BYTES, Id, Payload
 
 FORMAT = "racepool-dead"
 FORMAT_VERSION = 1
-HEAD_BYTES = 2**19  # more than a thousand attempts take
-LATEST_MS = 253_370_764_800_000  # the year 9999: every time zone has a word for what is earlier
+HEAD_BYTES = 2**19  # a head with a thousand attempts is smaller
+LATEST_MS = 253_370_764_800_000  # 9999-01-01; an earlier instant can be shown in every time zone
 MAX_RUN_TIMEOUT_MS = 2**53 - 1
 
 _FIELDS = 8
@@ -28,12 +29,12 @@ _RECORD = re.compile(r"[0-9a-f]{32}\.dead")
 
 
 class BadRecordError(ValueError):
-    """These bytes are no whole record of ours; the text says why."""
+    """These bytes are not a whole record that we can read; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class LostAttempt:
-    """One assignment of the task, which ended with its worker's loss; `signal` is what ended that, if it is known."""
+    """One assignment of the task, which ended when the worker was lost. `signal` ended the worker, if that is known."""
 
     worker: str
     reason: str
@@ -44,7 +45,7 @@ class LostAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """All that is kept of a task but its payload, of which size and checksum are told."""
+    """A record without its payload: of that it has only the size and the checksum."""
 
     task_id: Id
     given_up_at_ms: int
@@ -54,27 +55,27 @@ class Record:
     payload_bytes: int
 
     def is_of(self, payload: Payload) -> bool:
-        """Whether this is the very payload that was given up."""
+        """Whether this is the payload of the dead task."""
         return len(payload) == self.payload_bytes and zlib.crc32(payload) == self.checksum
 
 
 def directory_in(run_dir: Path) -> Path:
-    """Where a run directory has its records."""
+    """The directory of the records, in a run directory."""
     return run_dir / "dead"
 
 
 def file_of(run_dir: Path, task_id: Id) -> Path:
-    """Where the record of this task is, or would be."""
+    """The file of this task's record, whether it exists or not."""
     return directory_in(run_dir) / f"{task_id.hex()}.dead"
 
 
 def is_record_name(name: str) -> bool:
-    """Whether a file of this name is a record, if anything is."""
+    """Whether the record of some task would have this name."""
     return _RECORD.fullmatch(name) is not None
 
 
 def pack_head(record: Record) -> bytes:
-    """A record up to its payload, which follows as it is."""
+    """All bytes of a record before its payload."""
     attempts = [
         [each.worker, each.reason, each.signal, each.assigned_at_ms, each.lost_at_ms] for each in record.attempts
     ]
@@ -89,10 +90,10 @@ def pack_head(record: Record) -> bytes:
 
 
 def unpack_head(start: bytes) -> tuple[Record, int]:
-    """What the beginning of a file tells, and how many bytes of it that takes; the payload is all the others.
+    """The record at the beginning of a file, and its size in bytes. All bytes after these are the payload.
 
     Raises:
-        BadRecordError: it is damaged, or no record of a version that this racepool reads.
+        BadRecordError: the record is damaged, or has a format version that this racepool does not read.
     """
     unpacker = msgpack.Unpacker(
         max_buffer_size=HEAD_BYTES, max_array_len=1_000, max_map_len=0, max_ext_len=0, strict_map_key=True
@@ -111,7 +112,7 @@ def unpack_head(start: bytes) -> tuple[Record, int]:
 
 
 def _fields(unpacker: Any) -> list[Any]:  # noqa: ANN401  # msgpack has no types
-    """All of a record between its format version and its payload."""
+    """The fields of a record between its format version and its payload."""
     count = unpacker.read_array_header()
     kind = [unpacker.unpack() for _ in range(min(count, 2))]
     if kind[:1] != [FORMAT]:
@@ -137,7 +138,7 @@ def _record(fields: list[Any], payload_bytes: int) -> Record:
     return Record(Id(task_id), given_up_at_ms, run_timeout_ms, lost, checksum, payload_bytes)
 
 
-def _is_attempt(value: Any) -> bool:  # noqa: ANN401  # whatever is in the file
+def _is_attempt(value: Any) -> bool:  # noqa: ANN401  # any value, from the file
     if type(value) is not list or len(value) != 5:
         return False
     worker, reason, signal, *instants = value
@@ -147,5 +148,5 @@ def _is_attempt(value: Any) -> bool:  # noqa: ANN401  # whatever is in the file
     )
 
 
-def _is_whole(value: Any, at_most: int) -> bool:  # noqa: ANN401  # whatever is in the file
+def _is_whole(value: Any, at_most: int) -> bool:  # noqa: ANN401  # any value, from the file
     return type(value) is int and 0 <= value <= at_most

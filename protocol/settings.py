@@ -1,4 +1,4 @@
-"""Every setting, once: `RACEPOOL_` + the name in the environment, `--name` as a flag, the same name in the docs."""
+"""Every setting, once. Setting `name` is RACEPOOL_NAME in the environment, `--name` as a flag, `name` in the docs."""
 
 import os
 import re
@@ -24,8 +24,8 @@ from racepool.protocol.errors import START_ONE, SettingsError
 
 PREFIX = "RACEPOOL_"
 MAX_IPC_PATH_BYTES = 107  # sizeof(sockaddr_un.sun_path) - 1
-WORKER_SETTINGS = ("name", "transform")  # of worker processes alone, see racepool.worker.settings
-EXPORTER_SETTINGS = ("exporter_host", "exporter_port", "exporter_allow_host")  # of the exporter alone: its flags
+WORKER_SETTINGS = ("name", "transform")  # only worker processes read these, see racepool.worker.settings
+EXPORTER_SETTINGS = ("exporter_host", "exporter_port", "exporter_allow_host")  # only the exporter reads these
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
 MAX_HOST_CHARS = 253
 HOST_NAME = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?)*")
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     backlog_limit: int = Field(100_000, ge=1, description="tasks that the broker's backlog holds at most")
     backlog_bytes: int = Field(2**30, ge=1, description="payload bytes that the broker's backlog holds at most")
     broker_memory_limit: int = Field(
-        2**32, ge=0, description="resident bytes above which the broker ends, to be started anew, 0 = never"
+        2**32, ge=0, description="resident bytes above which the broker ends and is restarted, 0 = never"
     )
     payload_limit: int = Field(16 * 2**20, ge=1024, le=2**30, description="bytes of one payload at most")
     max_tasks_per_worker: int = Field(0, ge=0, description="tasks after which a worker is recycled, 0 = never")
@@ -147,39 +147,39 @@ class Settings(BaseSettings):
             raise SettingsError("; ".join(_broken_rule(details) for details in own)) from None
 
     def origin(self, name: str) -> str:
-        """Where the value of setting `name` came from: "flag", "environment" or "default"."""
+        """Where the value of setting `name` comes from: "flag", "environment" or "default"."""
         if name not in self.model_fields_set:
             return "default"
         rule: TypeAdapter[Any] = TypeAdapter(type(self).model_fields[name].rebuild_annotation())
         try:
             given = rule.validate_python(os.environ.get(variable(name)))
-        except ValidationError:  # it is not there, or a flag goes before it
+        except ValidationError:  # the variable is not set, or is broken and a flag hides it
             return "flag"
         return "environment" if given == getattr(self, name) else "flag"
 
     @staticmethod
     def unknown_variables() -> list[str]:
-        """Variables with our prefix that no program reads: most likely misspelt."""
+        """Variables that have our prefix but that no program reads: most likely misspelt."""
         known = {variable(name) for name in (*Settings.model_fields, *WORKER_SETTINGS, *EXPORTER_SETTINGS)}
         return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
 
     def private_dir(self) -> Path:
-        """The run directory, made if need be.
+        """The run directory, which is created if it does not exist.
 
         Raises:
-            SettingsError: it cannot be made, is not ours, or others may enter it.
+            SettingsError: it cannot be created, is not ours, or others may enter it.
         """
         return made_private("dir", self.dir)
 
     def endpoints(self) -> list[str]:
-        """The addresses that the broker binds."""
+        """The four endpoints that the broker binds."""
         return [self.endpoint, self.backend, self.heartbeat_endpoint, self.stats_endpoint]
 
     def guard(self, endpoint: str) -> None:
-        """Before a connection: nobody else may ever put a socket where we look for ours.
+        """To be called before a connection: makes sure that no other user can put a socket at the endpoint.
 
-        A run directory that is not there yet is made, lest another user makes it. An endpoint elsewhere is the
-        business of whoever chose it.
+        If the run directory does not exist, it is created, so that no other user can create it. An endpoint outside of
+        the run directory is not checked: it was chosen on purpose.
 
         Raises:
             SettingsError: as for `private_dir`.
@@ -189,11 +189,11 @@ class Settings(BaseSettings):
 
     @staticmethod
     def ipc_directories(*endpoints: str) -> set[Path]:
-        """The directories in which these endpoints have their sockets."""
+        """The directories in which these endpoints have their sockets; tcp endpoints have none."""
         return {Path(endpoint.removeprefix("ipc://")).parent for endpoint in endpoints if endpoint.startswith("ipc://")}
 
     def remedy(self, endpoint: str) -> str:
-        """What to look at when nobody answers there."""
+        """What a user should check when nobody answers at this endpoint."""
         if not is_tcp(endpoint):
             return START_ONE
         if self.keys is None:
@@ -205,10 +205,10 @@ class Settings(BaseSettings):
 
 
 def made_private(name: str, directory: Path) -> Path:
-    """The directory of setting `name`, made if need be.
+    """The directory of setting `name`, which is created if it does not exist.
 
     Raises:
-        SettingsError: it cannot be made, is not ours, or others may enter it.
+        SettingsError: it cannot be created, is not ours, or others may enter it.
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -221,7 +221,7 @@ def made_private(name: str, directory: Path) -> Path:
 
 
 def refuse_foreign_directory(name: str, directory: Path) -> None:
-    """Whatever is in a directory is as private as the directory.
+    """Refuses a directory that is not private: all that is in it would not be private either.
 
     Raises:
         SettingsError: the directory of setting `name` is not ours, or others may enter it.
@@ -247,7 +247,7 @@ def from_command_line(kind: type[S], program: str) -> S:
 
     Raises:
         SettingsError: names the variable, the value and the rule.
-        SystemExit: after --help, or with code 2 for an unknown flag.
+        SystemExit: after --help; or the flag is unknown, then with code 2.
     """
     return kind.load(_cli_parse_args=True, _cli_kebab_case=True, _cli_prog_name=program, _cli_avoid_json=True)
 

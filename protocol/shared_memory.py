@@ -1,14 +1,17 @@
-"""Large payloads on one host: the client's memfd, and what names a place in it. Knows no race and no socket.
+"""Large payloads on one host, in the client's shared memory. Knows no race and no socket. docs/design.md explains it.
 
-A payload goes into the client's segment once and is read from there once, by the worker; what travels is a reference of
-some bytes. The segment has no name in any file system and lives in its client's descriptor table. Readers find it
-through /proc, and let go of it when they have not read from it for a while: nothing is left of it when a client dies,
-however it dies. Both sides map it: a system call that copies as much takes four times as long.
+The client writes the body of a payload into its segment once, and the worker reads it from there once. Only a small
+reference travels through the broker. The segment is a memfd: it belongs to a descriptor of its client, and has no name
+in any file system. Readers open it through /proc, and unmap it when they have not read from it for a while. So nothing
+is left of it when its client dies, however it dies. Both sides map it, because a system call to copy the body takes
+four times as long.
 
-A slot is a stamp and the payload's body; the stamp is the task's id and a number that no other slot has had. It is
-checked before and after the body was read: a slot that was given to another task in between is told from the right one,
-and only a task whose answer nobody waits for any more has no slot. The segment is sealed against growing and shrinking,
-and its memory is asked for before it is written to: otherwise one look at it could end a process by SIGBUS.
+A slot is a stamp and the body of one payload. The stamp is the task id and a number that no other slot has had. The
+reader checks the stamp before and after it copies the body, so it notices if the client has freed the slot meanwhile.
+The client frees a slot only when nobody waits for the answer of that task any more.
+
+The segment is sealed against growing and shrinking, and the client asks the kernel for the memory before it writes to
+it. Without these two, an access to missing memory could end a process by SIGBUS.
 """
 
 import fcntl
@@ -26,33 +29,33 @@ from racepool.protocol.messages import ID_BYTES, MAX_INT, Hello, Id, Payload
 from racepool.protocol.parcel import Parcel
 
 SEGMENT_BYTES = 16 * 2**20
-SHARE_FROM_BYTES = 32_768
+SHARE_FROM_BYTES = 32_768  # a smaller body travels in the message
 STAMP_BYTES = 24
-KEPT_S = 1.0
-MAX_KEPT = 8
+KEPT_S = 1.0  # how long a reader keeps segments mapped after its last read
+MAX_KEPT = 8  # how many segments a reader keeps mapped
 
-_NOBODY = bytes(STAMP_BYTES)
-_SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK  # which cannot be taken back
+_NO_STAMP = bytes(STAMP_BYTES)  # of a free slot
+_SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK  # cannot be removed
 
 
 class UnreadableError(Exception):
-    """The reference leads to no payload of this task: its client is gone or waits no more, or /proc is closed to us."""
+    """The payload cannot be read: its client is gone or has freed the slot, or we may not read the client's /proc."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Where a payload is: its head as such, its body in a slot of a process's segment."""
+    """Where a payload is: the reference carries the head itself, and names the slot of the body."""
 
-    pid: int
-    descriptor: int
-    inode: int
-    number: int
-    offset: int
-    size_bytes: int
+    pid: int  # of the client
+    descriptor: int  # of the segment, in the client
+    inode: int  # of the segment; tells whether the descriptor is still this segment
+    number: int  # of the slot, as in its stamp
+    offset: int  # where the slot begins in the segment, with its stamp
+    size_bytes: int  # of the body, without the stamp
     head: bytes
 
     def packed(self) -> bytes:
-        """What travels in the payload frame."""
+        """The reference as the payload frame of a message."""
         return pack([self.pid, self.descriptor, self.inode, self.number, self.offset, self.size_bytes, self.head])
 
     @staticmethod
@@ -60,7 +63,7 @@ class Reference:
         """What `packed` packed.
 
         Raises:
-            UnreadableError: it is anything else.
+            UnreadableError: the payload is not a reference.
         """
         try:
             *place, head = unpack_array(payload, 7)
@@ -72,38 +75,35 @@ class Reference:
         return Reference(pid, descriptor, inode, number, offset, size_bytes, head)
 
     def stamp(self, task_id: Id) -> bytes:
-        """What stands before the body."""
+        """The bytes that stand before the body while the slot belongs to this task."""
         return task_id + self.number.to_bytes(STAMP_BYTES - ID_BYTES, "big")
 
     @property
     def end(self) -> int:
-        """Where the slot ends."""
+        """Where the slot ends in the segment."""
         return self.offset + STAMP_BYTES + self.size_bytes
 
 
 class Segment:
-    """The writer's end: one memfd with room for what a client has outstanding.
-
-    Its owner frees a slot when the task has its answer. Not thread-safe.
-    """
+    """The client's side: one memfd, in which each shared task has a slot until the client frees it. Not thread-safe."""
 
     def __init__(self) -> None:
         self._descriptor = os.memfd_create("racepool", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        self._end = weakref.finalize(self, os.close, self._descriptor)  # also of one that could not be made whole
+        self._end = weakref.finalize(self, os.close, self._descriptor)  # here, since a later step can fail
         self._end.atexit = False
-        os.ftruncate(self._descriptor, SEGMENT_BYTES)  # of which the kernel provides what is written to
+        os.ftruncate(self._descriptor, SEGMENT_BYTES)  # the kernel provides memory only for the part that is used
         fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
         self._memory = mmap.mmap(self._descriptor, SEGMENT_BYTES)
-        self._backed_bytes = 0
+        self._backed_bytes = 0  # from the beginning, for which the kernel has given memory
         self._inode = os.fstat(self._descriptor).st_ino
         self._pid = os.getpid()
         self._number = 0
         self._references: dict[Id, Reference] = {}
-        self._used: list[tuple[int, int]] = []
+        self._used: list[tuple[int, int]] = []  # (begin, end) of each slot, sorted
 
     @staticmethod
     def made() -> "Segment | None":
-        """A segment, None where the kernel grants none: then payloads travel."""
+        """A segment; None if the kernel gives none. Then payloads travel in the messages."""
         try:
             return Segment()
         except OSError:
@@ -111,11 +111,14 @@ class Segment:
 
     @property
     def name(self) -> tuple[int, int]:
-        """Descriptor and inode, by which a HELLO names it."""
+        """Descriptor and inode: a HELLO names the segment by them."""
         return self._descriptor, self._inode
 
     def reference(self, task_id: Id, parcel: Parcel) -> Reference | None:
-        """The place of this task's payload, which is written there unless it is already; None if there is no room."""
+        """The reference to this task's payload, which is written to a slot first; None if there is no room.
+
+        A task that has a slot keeps it: its payload is not written again.
+        """
         known = self._references.get(task_id)
         if known is not None:
             return known
@@ -134,19 +137,19 @@ class Segment:
         return made
 
     def free(self, task_id: Id) -> None:
-        """Takes the slot back, if the task has one."""
+        """Frees the task's slot, if it has one: overwrites the stamp, so that no reader takes the body any more."""
         reference = self._references.pop(task_id, None)
         if reference is not None:
-            self._memory[reference.offset : reference.offset + STAMP_BYTES] = _NOBODY
+            self._memory[reference.offset : reference.offset + STAMP_BYTES] = _NO_STAMP
             self._used.remove((reference.offset, reference.end))
 
     def close(self) -> None:
-        """Gives the memory back."""
+        """Closes the segment: the kernel frees the memory when no reader maps it any more."""
         self._memory.close()
         self._end()
 
     def _is_backed(self, end: int) -> bool:
-        """Whether there is memory up to this place; the kernel gives it for good."""
+        """Whether there is memory up to this offset, after asking the kernel for what is missing."""
         if end > self._backed_bytes:
             try:
                 os.posix_fallocate(self._descriptor, self._backed_bytes, end - self._backed_bytes)
@@ -156,7 +159,7 @@ class Segment:
         return True
 
     def _gap(self, size_bytes: int) -> int | None:
-        """Where so much fits first."""
+        """The first offset at which a slot of this size fits; None if there is none."""
         start = 0
         for begin, end in self._used:
             if begin - start >= size_bytes:
@@ -166,22 +169,22 @@ class Segment:
 
 
 class SegmentReader:
-    """The reader's end: payloads by reference, from the segments of any number of clients. Not thread-safe."""
+    """The reader's side: reads payloads by their references, from the segments of several clients. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._mapped: dict[tuple[int, int, int], mmap.mmap] = {}
+        self._mapped: dict[tuple[int, int, int], mmap.mmap] = {}  # by pid, descriptor and inode
         self._read_at = 0.0
 
     def read(self, payload: Payload, task_id: Id, limit_bytes: int) -> Parcel:
-        """The payload that a reference leads to.
+        """The payload that a reference names.
 
         Args:
-            payload: a payload frame of a task that is shared.
-            task_id: whose payload it must be.
-            limit_bytes: what its body may have at most.
+            payload: the payload frame of a shared task.
+            task_id: the task; its id must be in the stamp.
+            limit_bytes: the largest body that is read.
 
         Raises:
-            UnreadableError: it is not there, or no more.
+            UnreadableError: the payload is not there, or not there any more.
         """
         reference = Reference.unpacked(payload)
         if reference.size_bytes > limit_bytes:
@@ -195,12 +198,12 @@ class SegmentReader:
         return Parcel(reference.head, body)
 
     def can_read(self, hello: Hello, pid: int | None) -> bool:
-        """Whether this process can read the segment that a client's HELLO names, so that its neighbours can, too.
+        """Whether this process can read the segment of a client. Then workers on this host can read it, too.
 
         Args:
-            hello: what the client says of itself.
-            pid: the client as the kernel knows it; None over tcp. A client that has another pid for itself lives in
-                another namespace, where its references lead nowhere.
+            hello: the client's HELLO, which names the segment.
+            pid: the client's pid as the kernel tells us; None over tcp. If the client has another pid for itself, it
+                lives in another pid namespace, and the pid in its references is wrong here.
         """
         if not hello.segment_inode or hello.pid != pid:
             return False
@@ -211,12 +214,12 @@ class SegmentReader:
         return True
 
     def let_go(self) -> None:
-        """Lets go of all segments if none was read from for a while. To be called now and then."""
+        """Unmaps all segments if none was read from for KEPT_S. To be called now and then."""
         if self._mapped and time.monotonic() > self._read_at + KEPT_S:
             self.close()
 
     def close(self) -> None:
-        """Lets go of all segments."""
+        """Unmaps all segments."""
         while self._mapped:
             self._mapped.popitem()[1].close()
 
@@ -232,7 +235,11 @@ class SegmentReader:
 
 
 def _mapped(pid: int, descriptor: int, inode: int) -> mmap.mmap:
-    """That very segment. Looked at before it is opened: the number may be a pipe's or a tty's now."""
+    """Maps this segment.
+
+    The descriptor may be a pipe or a terminal by now, and to open that could do harm. So it is checked before it is
+    opened, and again after, since it may change between the two.
+    """
     path = Path(f"/proc/{pid}/fd/{descriptor}")
     opened = None
     try:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as something to poll, and to ask."""
+"""SIGTERM and SIGINT as a descriptor to poll and a flag to ask."""
 
 import os
 import signal
@@ -7,14 +7,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def _forget() -> None:
-    """A process that a transform forks is to end of a signal, and not to note it down."""
+    """After a fork by a transform: a signal must end the child, not only set a flag."""
     signal.set_wakeup_fd(-1)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
 
 class Termination:
-    """The wish that this process end. A flag alone would leave a poll asleep, a pipe alone costs a read to ask."""
+    """Whether this process was asked to end. The pipe wakes a poll; the flag can be asked without a system call."""
 
     def __init__(self) -> None:
         self.is_asked = False
@@ -29,7 +29,7 @@ class Termination:
         return self._reader
 
     def drain(self) -> None:
-        """Makes it unreadable until the next signal. To be called when it is readable."""
+        """Empties the descriptor until the next signal. Call it only when the descriptor is readable."""
         os.read(self._reader, 64)
 
     def _ask(self, _number: int, _frame: object) -> None:

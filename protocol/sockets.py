@@ -1,4 +1,4 @@
-"""The socket options that every measured trap asks for, and the one bounded way to receive. Opens no message."""
+"""Sockets with the options that avoid each trap we measured, and bounded ways to send and receive. Opens no message."""
 
 import ctypes
 import os
@@ -19,8 +19,8 @@ HANDSHAKE_MS = 2_000
 HEADER_ALLOWANCE = 1_024
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 5, 2, 3
 UNACKNOWLEDGED_MS = 1_000 * (KEEPALIVE_IDLE_S + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL_S)
-MAX_FRAMES = 4
-ZERO_COPY_BYTES = 65_536
+MAX_FRAMES = 4  # of one multipart; no message has more than two
+ZERO_COPY_BYTES = 65_536  # libzmq copies a smaller frame, because that costs less
 
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -31,7 +31,7 @@ Context = zmq.Context[Socket]
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
-    """Both halves in Z85, as libzmq takes them."""
+    """The public and the secret half of a key, in Z85, as libzmq takes them."""
 
     public: bytes
     secret: bytes = field(repr=False)
@@ -39,19 +39,21 @@ class KeyPair:
 
 @dataclass(frozen=True, slots=True)
 class PeerKeys:
-    """What a client or worker needs: its own pair, and the broker's public key, by which it knows the broker."""
+    """The keys of a client or worker: its own pair, and the public key that the broker must have."""
 
     own: KeyPair
     broker: bytes
 
 
 def dealer(context: Context, endpoint: str, keys: PeerKeys | None = None) -> Socket:
-    """A connected DEALER of one session; never reconnected to another session, but closed and replaced.
+    """A connected DEALER, for one session: for the next session, its owner closes it and makes another.
 
-    Over tcp it is encrypted with `keys`, and talks to nobody but the broker of that key; over ipc they are not needed.
+    Over tcp, `keys` encrypt the connection, and only the broker that has `keys.broker` can answer. Over ipc, keys are
+    not used.
 
-    No IDENTITY (a reused one is ignored or hijacked), no high-water mark (what is outstanding is bounded by its owner;
-    a full receive pipe can abort the process), no linger (no stale copy may outlive its session).
+    No IDENTITY: a second socket with the same one is ignored, or takes over the first one's messages. No high-water
+    mark: the owner bounds what is outstanding, and a full receive pipe can abort the process. No linger: no message may
+    be sent after its session has ended.
     """
     socket = context.socket(zmq.DEALER)
     socket.set(zmq.LINGER, 0)
@@ -63,7 +65,7 @@ def dealer(context: Context, endpoint: str, keys: PeerKeys | None = None) -> Soc
 
 
 def connect(socket: Socket, endpoint: str, keys: PeerKeys | None) -> None:
-    """Connects a socket of any kind, as `dealer` does. What the broker binds as "all addresses" is met on loopback."""
+    """Connects a socket of any type, as `dealer` does. An endpoint with the host `*` is reached on loopback."""
     if is_tcp(endpoint):
         _set_for_tcp(socket, endpoint)
         if keys is not None:
@@ -74,10 +76,10 @@ def connect(socket: Socket, endpoint: str, keys: PeerKeys | None) -> None:
 
 
 def say(socket: Socket, frames: Sequence[Payload]) -> None:
-    """Sends through a connected socket without waiting.
+    """Sends through a connected socket without waiting; drops the message if it cannot be sent.
 
-    What it sends goes nowhere if a broker has refused its key: then libzmq gives the connection up for good, and a
-    send that waits would do so for ever. That session is replaced, as any that nobody answers.
+    That happens if the broker has refused our key. Then libzmq gives the connection up, and a send that waits would
+    wait for ever. The session gets no answer, so its owner replaces it.
     """
     with suppress(zmq.Again):
         send(socket, frames)
@@ -86,10 +88,10 @@ def say(socket: Socket, frames: Sequence[Payload]) -> None:
 def send(socket: Socket, frames: Sequence[Payload]) -> None:
     """Sends one multipart without waiting.
 
-    Not `send_multipart`, which takes three times as long: the flags are plain numbers here.
+    `send_multipart` takes three times as long, because it computes the flags for each frame.
 
     Raises:
-        zmq.ZMQError: EAGAIN or EHOSTUNREACH if the peer reads nothing or is gone; then none of it was sent.
+        zmq.ZMQError: the peer reads nothing (EAGAIN) or is gone (EHOSTUNREACH). Then no frame was sent.
     """
     *heads, last = frames
     for frame in heads:
@@ -99,7 +101,7 @@ def send(socket: Socket, frames: Sequence[Payload]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Has a bound socket ask its context's ZAP handler about each peer's key; without a handler nobody gets in."""
+    """Makes a bound socket ask the ZAP handler of its context about each key. Without a handler nobody gets in."""
 
     domain: str
     keys: KeyPair
@@ -111,11 +113,11 @@ def router(
     """A bound ROUTER that reports what it cannot deliver.
 
     Args:
-        context: of the calling thread's program.
+        context: the ZeroMQ context of this program.
         endpoint: where to bind.
-        send_limit: messages held for one peer that does not read; the next send to it fails with EAGAIN.
-        payload_limit: bytes; a peer that sends a larger frame is disconnected.
-        guard: over tcp, who is let in; None = anybody who can connect.
+        send_limit: how many messages wait for a peer that does not read; the next send to it fails with EAGAIN.
+        payload_limit: in bytes. libzmq disconnects a peer that sends a larger frame.
+        guard: decides who may connect over tcp; None: everybody may.
     """
     _make_routing_ids_unpredictable()
     socket = context.socket(zmq.ROUTER)
@@ -138,25 +140,25 @@ def router(
 
 
 def _set_for_tcp(socket: Socket, endpoint: str) -> None:
-    """The connection of a host that has gone without a word is closed by the kernel; it would else be kept for ever."""
+    """Makes the kernel close the connection to a host that vanished. Without this it would be kept for ever."""
     socket.set(zmq.IPV6, "[" in endpoint)
     socket.set(zmq.TCP_KEEPALIVE, 1)
     socket.set(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S)
     socket.set(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S)
     socket.set(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_PROBES)
-    socket.set(zmq.TCP_MAXRT, UNACKNOWLEDGED_MS)  # the kernel probes none that has data under way
+    socket.set(zmq.TCP_MAXRT, UNACKNOWLEDGED_MS)  # while data is not acknowledged, the kernel sends no keepalive probes
 
 
 def _make_routing_ids_unpredictable() -> None:
-    """Seeds the C library's rand(), from which libzmq numbers a ROUTER's peers and which it leaves unseeded.
+    """Seeds the C library's rand(). libzmq takes the routing ids of a ROUTER's peers from it, and does not seed it.
 
-    A peer that names itself by a number that is still to be given aborts the process.
+    If a peer can guess the next routing id and takes it as its own identity, libzmq aborts our process.
     """
     ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
 
 
 def receive(socket: Socket) -> list[bytes] | None:
-    """One multipart without waiting, None if there is none; of an oversized one only the first frames are kept."""
+    """Receives one multipart without waiting; None if there is none. Frames after the first MAX_FRAMES are dropped."""
     try:
         frame = socket.recv(_NOBLOCK, copy=False)
     except zmq.Again:
@@ -170,16 +172,16 @@ def receive(socket: Socket) -> list[bytes] | None:
 
 
 def receive_from(socket: Socket) -> tuple[bytes, list[Payload], zmq.Frame | None] | None:
-    """As `receive`, for a ROUTER: the peer, its frames, and the first of them as libzmq holds it (see `sender_pid`).
+    """As `receive`, for a ROUTER: the peer, its frames, and the first frame as libzmq's object (see `sender_pid`).
 
-    They are copied: libzmq's own would cost up to some kilobytes more, each, while they wait. Where as many as
-    MAX_FRAMES come back there may be more: `skip` them before the next message.
+    The frames are copies, because a frame of libzmq can keep some kilobytes more in memory while its task waits. If
+    MAX_FRAMES come back, there may be more: call `skip` before the next message.
     """
     try:
         peer = socket.recv(_NOBLOCK)
     except zmq.Again:
         return None
-    source = frame = socket.recv(_NOBLOCK, copy=False)  # there always is one, and its rest is there with it
+    source = frame = socket.recv(_NOBLOCK, copy=False)  # cannot fail: a multipart arrives whole
     frames: list[Payload] = [frame.bytes]
     while frame.more and len(frames) < MAX_FRAMES:
         frame = socket.recv(_NOBLOCK, copy=False)
@@ -188,9 +190,9 @@ def receive_from(socket: Socket) -> tuple[bytes, list[Payload], zmq.Frame | None
 
 
 def skip(socket: Socket, limit: int) -> bool:
-    """Reads on in a multipart that was left, so many frames at most; true if none of it is left.
+    """Drops up to `limit` of the frames that are left of a multipart; returns whether it has ended.
 
-    libzmq lets no other message of this socket come before its end.
+    libzmq gives out the next message of this socket only after the last frame of this one.
     """
     if not socket.get(zmq.RCVMORE):
         return True
@@ -198,7 +200,7 @@ def skip(socket: Socket, limit: int) -> bool:
 
 
 def sender_pid(source: zmq.Frame | None) -> int | None:
-    """The process that sent this frame, as the kernel knows it; None if it came over tcp or the peer has gone."""
+    """The pid of the process that sent this frame, from the kernel; None if it came over tcp, or the peer is gone."""
     if source is None:
         return None
     try:
@@ -209,11 +211,11 @@ def sender_pid(source: zmq.Frame | None) -> int | None:
             pid, _, _ = struct.unpack("3i", peer.getsockopt(SOL_SOCKET, SO_PEERCRED, struct.calcsize("3i")))
     except (OSError, zmq.ZMQError):
         return None
-    return int(pid) or None  # 0: a process of another pid namespace
+    return int(pid) or None  # 0 for a process of another pid namespace
 
 
 def sender_key(source: zmq.Frame | None) -> str | None:
-    """The public key with which the sender of this frame was let in; None if there was none."""
+    """The public key of the peer that sent this frame; None if it needed no key."""
     if source is None:
         return None
     try:
@@ -224,14 +226,14 @@ def sender_key(source: zmq.Frame | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A connection of a bound tcp socket, from this process's descriptor to that address."""
+    """A tcp connection of a bound socket: our descriptor, and the address of the peer."""
 
     descriptor: int
     address: object
 
     @property
     def is_open(self) -> bool:
-        """Whether the descriptor is still this connection's: libzmq may have closed it, and another have its number."""
+        """Whether the descriptor still belongs to this connection: libzmq may have closed it, and reused its number."""
         try:
             with KernelSocket(fileno=os.dup(self.descriptor)) as ours:
                 return bool(ours.getpeername() == self.address)
@@ -239,14 +241,14 @@ class Connection:
             return False
 
     def cut(self) -> None:
-        """Ends it: no option of libzmq closes the connection of a single peer."""
+        """Ends the connection. libzmq has no option that closes the connection of one peer."""
         with suppress(OSError), KernelSocket(fileno=os.dup(self.descriptor)) as ours:
             if ours.getpeername() == self.address:
                 ours.shutdown(SHUT_RDWR)
 
 
 def sender_connection(source: zmq.Frame | None) -> Connection | None:
-    """The connection through which this frame came; None if it is no more."""
+    """The connection that this frame came through; None if it is closed."""
     if source is None:
         return None
     try:

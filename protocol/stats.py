@@ -1,17 +1,18 @@
-"""The broker's figures as monitoring sees them: JSON on the stats socket, `PoolStats` in Python."""
+"""The broker's stats as monitoring sees them: JSON on the stats socket, `PoolStats` in Python."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
 
-class _Figures(BaseModel):
+class _StatsPart(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class WorkerStats(_Figures):
-    """One worker. `state` is idle, busy, or draining (its last task); ages and durations are in seconds."""
+class WorkerStats(_StatsPart):
+    """One worker. Ages and durations are in seconds. A worker that is `draining` ends after its last task."""
 
     name: str
     pid: int
@@ -26,7 +27,7 @@ class WorkerStats(_Figures):
     rss_bytes: int | None
 
 
-class Counters(_Figures):
+class Counters(_StatsPart):
     """Totals of this broker epoch.
 
     submitted = (queue_depth - held_by_clients) + in_flight + completed + failed + crashed + cancelled + timed_out
@@ -50,10 +51,15 @@ class Counters(_Figures):
     dropped: int = 0
 
 
-class Distribution(_Figures):
-    """A histogram in milliseconds. `buckets` are (upper bound, count up to it), the last bound is null for infinity.
+class Distribution(_StatsPart):
+    """A histogram of durations in milliseconds.
 
-    Percentiles are interpolated within their bucket, and null while count is 0.
+    Attributes:
+        p50, p90, p99: see `percentile`; null while `count` is 0.
+        max: the longest duration since the broker's start; null while `count` is 0.
+        count: how many durations were counted.
+        sum: of all of them.
+        buckets: for each upper bound, how many durations are not longer. The last bound is null, for infinity.
     """
 
     p50: float | None
@@ -64,8 +70,52 @@ class Distribution(_Figures):
     sum: float
     buckets: list[tuple[float | None, int]]
 
+    @classmethod
+    def of(cls, buckets: Sequence[tuple[float | None, int]], longest: float | None, total: float) -> Self:
+        """The distribution of these buckets, with its percentiles.
 
-class Event(_Figures):
+        Args:
+            buckets: (upper bound or None, how many durations are not longer), the shortest bound first.
+            longest: an upper limit of all durations; None if there is none.
+            total: the sum of all durations.
+        """
+        count = buckets[-1][1] if buckets else 0
+        longest = longest if count else None
+        bare = cls(p50=None, p90=None, p99=None, max=longest, count=count, sum=total, buckets=list(buckets))
+        parts = {"p50": 0.50, "p90": 0.90, "p99": 0.99}
+        return bare.model_copy(update={name: bare.percentile(part) for name, part in parts.items()})
+
+    def percentile(self, part: float) -> float | None:
+        """The duration that `part` (0 to 1) of all durations do not exceed; None if there are no durations.
+
+        It is interpolated between the bounds of its bucket. No bucket reaches beyond `max`, so neither does the
+        result.
+        """
+        rank = part * self.count
+        lower, below = 0.0, 0
+        for bound, count in self.buckets:
+            if count >= rank and count > below:
+                ends = [end for end in (bound, self.max) if end is not None]
+                upper = max(lower, min(ends, default=lower))
+                return round(lower + (upper - lower) * (rank - below) / (count - below), 3)
+            lower, below = bound or 0.0, count
+        return None
+
+    def since(self, before: "Distribution") -> "Distribution":
+        """The durations that were counted after `before`, an earlier state of the same histogram.
+
+        Nobody knows the longest of them alone, so `max` is that of all durations.
+
+        Raises:
+            ValueError: the two have different bounds.
+        """
+        if [bound for bound, _ in self.buckets] != [bound for bound, _ in before.buckets]:
+            raise ValueError("these are not two states of one histogram: their bounds differ")
+        added = [(bound, now - then) for (bound, now), (_, then) in zip(self.buckets, before.buckets, strict=True)]
+        return Distribution.of(added, self.max, self.sum - before.sum)
+
+
+class Event(_StatsPart):
     """One of the last crashes, requeues and restarts."""
 
     at: datetime
@@ -75,7 +125,7 @@ class Event(_Figures):
     reason: str | None
 
 
-class BrokerStats(_Figures):
+class BrokerStats(_StatsPart):
     """The broker process."""
 
     pid: int
@@ -86,12 +136,22 @@ class BrokerStats(_Figures):
     rss_bytes: int
 
 
-class PoolStats(_Figures):
+class PoolStats(_StatsPart):
     """What the stats socket answers.
 
-    `queue_depth` counts all tasks that wait, those held by clients included. `crash_detection_ms` is the time from a
-    lost worker's last sign of life to the verdict: an upper bound (a heartbeat interval more), as nobody tells when
-    a process died. `queue_wait_ms` is all waiting of a task up to each assignment.
+    Attributes:
+        active_workers: those that are busy or draining.
+        expected_workers: the setting RACEPOOL_WORKERS of the broker.
+        degraded: whether fewer workers are there than expected.
+        queue_depth: all tasks that wait, in the broker's backlog or held back by their client.
+        held_by_clients: the part of `queue_depth` that clients hold back.
+        oldest_queued_s: how long the oldest task of the backlog has waited, in seconds; null if the backlog is empty.
+        backlog_limit: how many tasks the backlog may hold.
+        queue_wait_ms: for each assignment, how long the task had waited until then, in total.
+        run_ms: for each result, how long the worker had the task.
+        crash_detection_ms: from the last sign of life of a lost worker to the broker's verdict. Nobody knows when the
+            process died, so this is an upper limit; it can be too long by one heartbeat interval.
+        clients: how many clients have a session.
     """
 
     total_workers: int

@@ -1,7 +1,8 @@
-"""The NZ TAB's response to a request for one event, as far as a normalised race takes it.
+"""The NZ TAB's response to a request for one event: the part of it that a normalised race needs.
 
-Of JSON only that much is read: pydantic parses all of a text before it looks at its keys, so msgspec steps over the
-rest, which is most of it, without making objects. What it reads is validated by pydantic then, as any mapping is.
+Most of a response is form guides, which nobody needs here. pydantic parses all of a JSON text before it looks at the
+keys. So msgspec reads the JSON: it skips the unknown keys and makes no objects of them. Then pydantic validates what
+was read, as it validates a mapping.
 """
 
 from collections.abc import Mapping
@@ -25,11 +26,11 @@ from racepool.races.fields import (
     Status,
     Text,
 )
-from racepool.races.parts import MoneyTracker, TotePool, distinct
+from racepool.races.parts import MoneyTracker, TotePool, with_distinct_ids
 
 
 class _EventPart(BaseModel):
-    """Read once and thrown away; unknown keys, most of a response, are ignored."""
+    """Read once and then dropped, so not frozen. Unknown keys are ignored."""
 
 
 class _Odds(_EventPart):
@@ -103,19 +104,19 @@ class _EventRace(_EventPart):
 
 class _EventData(_EventPart):
     race: _EventRace
-    runners: Annotated[Listed[_Runner], AfterValidator(distinct)] = ()
-    entrants: Annotated[Listed[_Runner], AfterValidator(distinct)] = ()
+    runners: Annotated[Listed[_Runner], AfterValidator(with_distinct_ids)] = ()
+    entrants: Annotated[Listed[_Runner], AfterValidator(with_distinct_ids)] = ()
     money_tracker: MoneyTracker | None = None
     tote_pools: Listed[TotePool] = ()
 
 
 class EventResponse(_EventPart):
-    """The whole response; all that counts is under `data`."""
+    """The whole response. The race is under its key `data`."""
 
     data: _EventData
 
     def race(self) -> dict[str, Any]:
-        """The normalised race as a mapping; pydantic makes models of nested mappings faster than Python can."""
+        """The normalised race as a mapping. pydantic makes models of it faster than we can make them one by one."""
         data, race = self.data, self.data.race
         return {
             "id": race.event_id,
@@ -137,9 +138,9 @@ _NO_ODDS: Final = _Odds()
 
 
 def response_in(text: bytes | bytearray | str) -> EventResponse | None:
-    """The response in this JSON; None if it is none or breaks a rule, which pydantic tells better.
+    """The response in this JSON; None if it is not a response, or breaks a rule: pydantic then tells the error.
 
-    In what is stepped over, broken text goes unnoticed.
+    Broken text (a lone surrogate, bytes that are not UTF-8) in a part that is skipped is not noticed.
     """
     try:
         return EventResponse.model_validate(_decoder.decode(text), from_attributes=True)
@@ -148,7 +149,7 @@ def response_in(text: bytes | bytearray | str) -> EventResponse | None:
 
 
 def _keys(model: type[BaseModel], nested: Mapping[str, Any] = MappingProxyType({})) -> Any:  # noqa: ANN401  # a class
-    """What is read of a model: a key that is not there is None, which means the same in all of them."""
+    """A msgspec class with the keys of a model. A missing key becomes None, which means the same in these models."""
     return msgspec.defstruct(model.__name__, [(name, nested.get(name, Any), None) for name in model.model_fields])
 
 

@@ -1,7 +1,7 @@
-"""The field types of a race: what a known key may hold, and how a broken rule is told to a human.
+"""The types of a race's fields: which values each may have, and the text for a rule that is broken.
 
-Knows single values only, no shape of a race. Checks run in pydantic's compiled core wherever it can say the rule,
-since a value handed to a Python function costs more than the check.
+Knows single values, not the shape of a race. Where pydantic's compiled core can check a rule, it does: to call a Python
+function costs more than the check.
 """
 
 import re
@@ -17,11 +17,9 @@ T = TypeVar("T")
 RaceStatus: TypeAlias = Literal["open", "closed", "interim", "final", "abandoned"]
 
 STATUSES: Final = ("open", "closed", "interim", "final", "abandoned")
-LARGEST_NUMBER: Final = (
-    1_000_000_000_000  # dollars, percent or odds; a sum of them is exact and stays far from infinity
-)
+LARGEST_NUMBER: Final = 1_000_000_000_000  # dollars, percent or odds; sums stay exact, and far from infinity
 LARGEST_WHOLE: Final = 1_000_000_000
-LARGEST_INSTANT: Final = 253_402_300_799  # seconds; the end of the year 9999, where datetime ends
+LARGEST_INSTANT: Final = 253_402_300_799  # seconds since 1970; the end of the year 9999, the last that datetime has
 
 _DATE = re.compile(r"(?:19|[2-9][0-9])[0-9]{2}-[0-9]{2}-[0-9]{2}")
 _START_TIME = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9])?(?: *(?:NZST|NZDT))?")
@@ -55,7 +53,7 @@ def _start_time(text: str) -> str:
 
 
 def _barrier(value: object) -> int | None:
-    """Reads a barrier; a text counts as its first number, 0 and a text without a number as none."""
+    """Reads a barrier. A text such as Fr1 means the first number in it. 0, or a text without a number, means none."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -74,7 +72,7 @@ def _barrier(value: object) -> int | None:
 
 
 def _whole(smallest: int, largest: int) -> GetPydanticSchema:
-    """A JSON number without a fraction: 5 and 5.0 alike, but no text and no boolean."""
+    """A JSON number without a fraction: 5 and 5.0 are both right, a text or a boolean is wrong."""
     number = core_schema.float_schema(strict=True, allow_inf_nan=False, ge=smallest, le=largest)
     return GetPydanticSchema(lambda _type, _handler: core_schema.chain_schema([number, core_schema.int_schema()]))
 
@@ -85,7 +83,7 @@ def _null_as_empty(source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
     )
 
 
-# Any constraint, even an empty one, makes pydantic look into a text and refuse what JSON cannot hold: lone surrogates.
+# pydantic refuses a lone surrogate, which JSON cannot hold, only if the text has a constraint. So each has one.
 Text: TypeAlias = Annotated[str, Strict(), Field(min_length=0)]
 Identifier: TypeAlias = Annotated[str, Strict(), Field(min_length=1)]
 Flag: TypeAlias = Annotated[bool, Strict()]
@@ -118,7 +116,7 @@ _RULES: Final[Mapping[str, str]] = {
 }
 
 
-def told(error: ErrorDetails) -> str:
-    """Says the broken rule in the words of this package, else in pydantic's."""
+def rule_text(error: ErrorDetails) -> str:
+    """The broken rule in our words; in those of pydantic if we have none."""
     rule = _RULES.get(error["type"])
     return error["msg"] if rule is None else rule.format(**error.get("ctx", {}))

@@ -1,6 +1,7 @@
-"""Exact money: decimals and integers only, rounded half up, independent of the ambient decimal context.
+"""Exact money: integers and decimals, rounded half up. The decimal context of the caller's thread has no influence.
 
-A number counts as its shortest decimal text, so that 33333.33 dollars are 3333333 cents.
+A float counts as its shortest decimal text, `repr`: so 33333.33 dollars are 3333333 cents, though the float itself is a
+little less or more.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,15 +11,15 @@ from typing import Final, TypeAlias
 
 Exact: TypeAlias = int | Decimal
 
-# A double has at most 1 + 324 + 16 decimal places and a race's numbers 13 digits before the point: 500 digits hold any
-# sum. Inexact is trapped to prove it.
+# The shortest text of a double has at most 324 + 17 decimal places, and a number of a race has 13 digits before the
+# point. So 500 digits hold any sum. If that were wrong, the trap for Inexact would raise an error.
 _EXACT: Final = Context(prec=500, traps=[DivisionByZero, Inexact, InvalidOperation])
 _NOTHING: Final[Exact] = 0
-_WHOLE_FLOATS: Final = 2**53  # below it, floats without a fraction add up exactly
+_WHOLE_FLOATS: Final = 2**53  # floats without a fraction add up exactly while their sum is below this
 
 
 def exact_sum(numbers: Sequence[float]) -> Exact:
-    """The sum of finite numbers from 0 on, each taken as its shortest decimal text."""
+    """The exact sum of numbers that are finite and not negative; each counts as its shortest decimal text."""
     if len(numbers) == 1:
         return _exact(numbers[0])
     total = sum(numbers)
@@ -32,7 +33,7 @@ def _exact(number: float) -> Exact:
 
 
 def add_up(numbers: Iterable[Exact]) -> Exact:
-    """The exact sum, whatever the current decimal context; of whole numbers a whole number, which costs least."""
+    """The exact sum. If all numbers are integers, so is the sum: that is the fastest way."""
     return reduce(_plus, numbers, _NOTHING)
 
 
@@ -41,19 +42,27 @@ def _plus(one: Exact, other: Exact) -> Exact:
 
 
 def cents(dollars: Exact) -> int:
-    """Dollars in whole cents, rounded half up."""
+    """Dollars as whole cents: round_half_up(100 * dollars)."""
     numerator, denominator = dollars.as_integer_ratio()
     return _round_half_up(100 * numerator, denominator)
 
 
 def shares_of(pools_cents: Iterable[int], percentage: Exact) -> list[int]:
-    """`percentage` percent of each pool, in whole cents, rounded half up."""
+    """The share of an entrant in each pool, in whole cents: round_half_up(pool * percentage / 100).
+
+    The tote tells no amount of money for an entrant. It tells the pools, and for each entrant the percentage of the
+    bets that are on it (its hold). So the money on the entrant is this percentage of the pool.
+
+    Args:
+        pools_cents: the pools, in cents.
+        percentage: the hold of the entrant, from 0 to 100; may be more if the tote says so.
+    """
     numerator, denominator = percentage.as_integer_ratio()
     return [_round_half_up(pool_cents * numerator, 100 * denominator) for pool_cents in pools_cents]
 
 
 def percentage_of(pool_cents: int, amount_cents: int) -> float | None:
-    """What part of the pool the amount is, unrounded; None of an empty pool."""
+    """The amount as a percentage of the pool, not rounded: 100 * amount / pool; None if the pool is 0."""
     return 100 * amount_cents / pool_cents if pool_cents else None
 
 

@@ -1,4 +1,4 @@
-"""The money on one entrant: its amounts, its row among the entrants, its money-flow record."""
+"""The money on one entrant at one poll: its amounts, and the fields of its entrant and its record in the result."""
 
 from datetime import datetime
 from typing import Any, NamedTuple, Self
@@ -13,7 +13,7 @@ class Poll(NamedTuple):
     """What all entrants of one poll have in common."""
 
     race_id: str
-    polled_at: datetime
+    polled_at: datetime  # UTC
     time: PollTime
     pools: MoneyPools
 
@@ -23,29 +23,29 @@ class Money(NamedTuple):
 
     win: int  # cents
     place: int  # cents
-    total: int  # cents; rounded once, so not always win + place
-    win_percentage: float | None
+    total: int  # cents; rounded from the sum of both pools, so not always win + place
+    win_percentage: float | None  # `win` as a percentage of the win pool; None if that is 0
     place_percentage: float | None
 
     @classmethod
     def of(cls, hold: Exact | None, pools: MoneyPools) -> Self:
-        """The part that the entrant's hold percentage gives it, nothing without one."""
+        """The part that belongs to this hold, in percent; 0 cents if there is no hold."""
         win, place, total = shares_of((pools.win, pools.place, pools.win + pools.place), hold) if hold else (0, 0, 0)
         return cls(win, place, total, percentage_of(pools.win, win), percentage_of(pools.place, place))
 
 
 class EntrantPoll(NamedTuple):
-    """One entrant at one poll; its money is None without a positive hold or without pools."""
+    """One entrant at one poll. `money` is None if the hold is missing or 0, or if the win and the place pool are 0."""
 
     entrant: Entrant
     hold_percentage: float | None
     bet_percentage: float | None
     money: Money | None
 
-    def row(self, poll: Poll) -> dict[str, Any]:
+    def entrant_fields(self, poll: Poll) -> dict[str, Any]:
         """The fields of a TransformedEntrant."""
         return {
-            **vars(self.entrant),  # its names are the result's
+            **vars(self.entrant),  # the fields of an Entrant have the same names
             "race_id": poll.race_id,
             "is_scratched": bool(self.entrant.is_scratched),
             "is_late_scratched": bool(self.entrant.is_late_scratched),
@@ -57,8 +57,13 @@ class EntrantPoll(NamedTuple):
             "place_pool_amount": self.money and self.money.place,
         }
 
-    def record(self, poll: Poll, before: tuple[int, int]) -> dict[str, Any] | None:
-        """The fields of a MoneyFlowRecord; None for an entrant that has no money and had none `before`."""
+    def record_fields(self, poll: Poll, before: tuple[int, int]) -> dict[str, Any] | None:
+        """The fields of a MoneyFlowRecord; None for an entrant that has no money and had none before.
+
+        Args:
+            poll: the poll of the whole race.
+            before: the entrant's win and place amounts at the previous poll, in cents; 0 and 0 before the first.
+        """
         if self.money is None and not any(before):
             return None
         money = self.money or Money.of(None, poll.pools)

@@ -1,4 +1,4 @@
-"""One row of a table of money flow: a record, and what a reader needs to know of its race and runner."""
+"""One row of a table of money flow: a record, with the names and numbers of its race and runner."""
 
 from collections.abc import Iterator
 
@@ -8,11 +8,11 @@ from racepool.races.transformed_race import MoneyFlowRecord, TransformedRace
 
 
 class MoneyRow(MoneyFlowRecord):
-    """A MoneyFlowRecord with the names of what it is about.
+    """A MoneyFlowRecord, with the names and numbers of its race and runner.
 
     Attributes:
-        start_time: the instant at which the race was to start, as it was known at this poll.
-        is_scratched: whether the runner was out of the race at this poll.
+        start_time: the instant at which the race should start, as this poll tells it; UTC.
+        is_scratched: whether the runner was scratched or late scratched at this poll.
     """
 
     race_name: str
@@ -29,7 +29,7 @@ def rows_of(race: TransformedRace) -> Iterator[MoneyRow]:
     entrants = {entrant.entrant_id: entrant for entrant in race.entrants}
     for record in race.money_flow_records:
         entrant = entrants[record.entrant_id]
-        yield MoneyRow.model_construct(  # its parts are valid, and there are many
+        yield MoneyRow.model_construct(  # not validated again, for speed: the parts are valid
             **vars(record),
             race_name=race.race_name,
             race_number=race.race.race_number,

@@ -1,4 +1,8 @@
-"""Adds up the money tracker: each entrant has many entries, and its percentage is their sum."""
+"""Adds up the money tracker.
+
+An entrant has many entries there, most of the last ones 0, and its percentage is their sum. To take the last entry
+alone would give 0 for every entrant.
+"""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -7,19 +11,19 @@ from racepool.races.money import Exact, add_up, exact_sum
 
 
 class Percentages(NamedTuple):
-    """The sums of one kind of percentage; entries without an entrant's id stand under None."""
+    """The sums of one kind of percentage: of the holds, or of the bets."""
 
-    by_entrant: dict[str | None, Exact]
-    total: Exact
+    by_entrant: dict[str | None, Exact]  # entries without an entrant's id are under None
+    total: Exact  # of all entries
 
     def of(self, entrant_id: str) -> float | None:
-        """The entrant's sum as a float, None if it has no entries."""
+        """The sum of one entrant; None if it has no entries."""
         percentage = self.by_entrant.get(entrant_id)
         return None if percentage is None else float(percentage)
 
 
 def add_up_entries(entries: Iterable[tuple[str | None, float | None]]) -> Percentages:
-    """Sums up (entrant id, percentage) pairs; a null percentage counts as no entry."""
+    """Adds up pairs of entrant id and percentage. A pair whose percentage is None is ignored."""
     numbers: dict[str | None, list[float]] = {}
     for entrant_id, percentage in entries:
         if percentage is not None:

@@ -1,4 +1,4 @@
-"""What a race consists of, in its normalised form. Knows nothing of the race as a whole."""
+"""The parts of a normalised race. Knows nothing of the race as a whole."""
 
 from typing import Annotated, Protocol, TypeVar
 
@@ -10,7 +10,7 @@ from racepool.races.fields import Barrier, Flag, Identifier, Listed, Number, Run
 
 
 class RacePart(BaseModel):
-    """Immutable; each key is read as snake_case and as camelCase; unknown keys are ignored."""
+    """Immutable. Each key may be snake_case or camelCase; unknown keys are ignored."""
 
     model_config = ConfigDict(
         frozen=True, alias_generator=AliasGenerator(validation_alias=lambda name: AliasChoices(name, to_camel(name)))
@@ -18,7 +18,7 @@ class RacePart(BaseModel):
 
 
 class _CamelPart(RacePart):
-    """A part whose keys are camelCase in the services that hold it, so that errors name them so."""
+    """A part whose keys are camelCase in most services. So an error names the key in camelCase."""
 
     model_config = ConfigDict(
         alias_generator=AliasGenerator(validation_alias=lambda name: AliasChoices(to_camel(name), name))
@@ -26,7 +26,7 @@ class _CamelPart(RacePart):
 
 
 class Entrant(_CamelPart):
-    """One horse of the race; odds in dollars returned for one dollar."""
+    """One horse of the race. Odds are the dollars that are paid for a bet of one dollar."""
 
     entrant_id: Identifier
     runner_number: RunnerNumber
@@ -46,7 +46,7 @@ class Entrant(_CamelPart):
 
 
 class MoneyTrackerEntry(RacePart):
-    """A part of one entrant's share of the bets, in percent; an entrant has many, and they add up."""
+    """A part of one entrant's share of the bets, in percent. An entrant has many entries; its share is their sum."""
 
     entrant_id: Text | None = None
     hold_percentage: Number | None = None
@@ -54,13 +54,13 @@ class MoneyTrackerEntry(RacePart):
 
 
 class MoneyTracker(RacePart):
-    """All entries of the race, in the order in which they came."""
+    """All entries of the race, in the order of the input."""
 
     entrants: Listed[MoneyTrackerEntry] = ()
 
 
 class Pools(_CamelPart):
-    """The pools as a service holds them, in dollars."""
+    """The pools that a service keeps of its own, in dollars. `total_pool` is read but not used."""
 
     win_pool: Number | None = None
     place_pool: Number | None = None
@@ -68,14 +68,14 @@ class Pools(_CamelPart):
 
 
 class TotePool(RacePart):
-    """One pool as the tote reports it; `total` in dollars."""
+    """One pool as the tote reports it; `total` is in dollars. `product_type` is the kind of bet, such as Win."""
 
     product_type: Text | None = None
     total: Number | None = None
 
 
 class Meeting(RacePart):
-    """The race day that the race belongs to."""
+    """The meeting that the race belongs to: one day's races at one place."""
 
     meeting_id: Text | None = Field(None, validation_alias=AliasChoices("meeting", "meetingId", "meeting_id"))
     name: Text | None = None
@@ -94,8 +94,8 @@ class _Identified(Protocol):
 _I = TypeVar("_I", bound=_Identified)
 
 
-def distinct(entrants: tuple[_I, ...]) -> tuple[_I, ...]:
-    """Refuses an id that stands twice; `index` in the error's context is the place of the second."""
+def with_distinct_ids(entrants: tuple[_I, ...]) -> tuple[_I, ...]:
+    """The entrants, if all ids differ. If two are equal, `index` in the error's context is the place of the second."""
     if len({entrant.entrant_id for entrant in entrants}) < len(entrants):
         first: dict[str, int] = {}
         for index, entrant in enumerate(entrants):

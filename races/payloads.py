@@ -1,9 +1,13 @@
-"""What travels in payload frames: a race to its worker and a result back. The broker never opens them.
+"""The payloads of tasks and results: a race on its way to a worker, a result on its way back.
 
-A request is the msgpack array `[encoding, polled_at, previous, body]`: `json` bodies are one bin of JSON text, taken as
-they were fetched; `msgpack` bodies are the race itself. `polled_at` is in microseconds since 1970, UTC; `previous` is
-null or `[race id, {entrant id: [win cents, place cents]}]`. A result is `[transformed_race, version, head, entrants,
-records]`, the racepool version of its worker and three JSON texts; or `[msgpack, whatever another transform returned]`.
+The broker never opens them.
+
+A request is the msgpack array `[encoding, polled_at, previous, body]`. With the encoding `json`, the body is one bin of
+JSON text, as it was fetched; with `msgpack`, it is the race as a map. `polled_at` is in microseconds since 1970, UTC.
+`previous` is null or `[race id, {entrant id: [win cents, place cents]}]`.
+
+A result of our own transform is `["transformed_race", version, head, entrants, records]`: the racepool version of the
+worker, and three JSON texts. A result of another transform is `["msgpack", result]`.
 """
 
 from collections.abc import Mapping
@@ -19,8 +23,9 @@ from racepool.protocol.errors import InvalidRaceError
 from racepool.protocol.failures import BadPayloadError, unpack_array
 from racepool.protocol.messages import Payload
 from racepool.protocol.parcel import JSON_HEAD, Parcel
+from racepool.races.previous_amounts import PreviousAmounts
 from racepool.races.race import RaceData, RaceInput
-from racepool.races.transformed_race import PreviousAmounts, TransformedRace
+from racepool.races.transformed_race import TransformedRace
 from racepool.races.unopened_race import JsonParts, json_parts, unopened
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,7 +37,7 @@ _BIN_32, _BIN_32_BYTES = b"\xc6", 5
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A race on its way to the transform, its body not yet validated."""
+    """A race on its way to the transform. It is not validated yet."""
 
     race: RaceInput
     polled_at: datetime
@@ -40,7 +45,12 @@ class Request:
 
 
 def pack_request(race: RaceInput, polled_at: datetime, previous: PreviousAmounts | None) -> Parcel:
-    """Packs a task. A body given as text is not parsed here, and given as `bytes` not even copied.
+    """Packs a task. JSON is not parsed here; if it is `bytes`, it is not even copied.
+
+    Args:
+        race: a RaceData, a mapping, or JSON.
+        polled_at: the instant of the poll, timezone-aware.
+        previous: the amounts of the previous poll; None before the first.
 
     Raises:
         InvalidRaceError: the race cannot be packed, or `polled_at` has no time zone.
@@ -63,7 +73,7 @@ def _text_of(race: RaceInput) -> bytes:
         case bytes():
             return race
         case bytearray() | memoryview():
-            return bytes(race)  # its owner may change it before it is sent
+            return bytes(race)  # a copy: the caller may change it before it is sent
         case str():
             return _utf8(race)
         case RaceData():
@@ -82,15 +92,15 @@ def _utf8(text: str) -> bytes:
 
 
 def unpack_request(payload: Payload | Parcel) -> Request:
-    """The request in a task's payload, or in its two parts.
+    """The request in a task's payload, which may still be in two parts.
 
     Raises:
-        BadPayloadError: it is no request.
+        BadPayloadError: the payload is no request.
         InvalidRaceError: `previous` breaks its rule.
     """
     if isinstance(payload, Parcel) and not _is_of_text(payload):
         payload = payload.payload()
-    if isinstance(payload, Parcel):  # whose body is not copied once more
+    if isinstance(payload, Parcel):  # reads the head alone, as an array of three, so that the body is not copied
         encoding, polled_at_us, previous = unpack_array(_ARRAY_OF_3 + payload.head[1:-_BIN_32_BYTES], 3)
         body: object = payload.body
     else:
@@ -107,7 +117,7 @@ def unpack_request(payload: Payload | Parcel) -> Request:
 
 
 def _is_of_text(parcel: Parcel) -> bool:
-    """Whether its body is the text and no more, after a header of the length that `pack_request` gives it."""
+    """Whether the body is the JSON text alone, and the head ends with its length, as `pack_request` makes them."""
     bin_header = _BIN_32 + len(parcel.body).to_bytes(4, "big")
     return parcel.head.startswith(JSON_HEAD) and parcel.head.endswith(bin_header)
 
@@ -131,13 +141,16 @@ def pack_result(result: object) -> bytes:
 def unpack_result(payload: Payload) -> Any:  # noqa: ANN401  # another transform may return anything that msgpack holds
     """The TransformedRace, or what another transform returned.
 
+    A TransformedRace of our own version is valid, so it is opened when somebody looks at it. That of another version
+    may have other fields, so it is opened and validated here.
+
     Raises:
-        BadPayloadError: it is no result.
+        BadPayloadError: the payload is no result, or the TransformedRace of another version breaks a rule of ours.
     """
     match unpack_array(payload):
         case ["transformed_race", version, bytes() as head, bytes() as entrants, bytes() as records]:
             parts = JsonParts(head, entrants, records)
-            return unopened(parts) if version == VERSION else _opened(parts)  # ours does as we do
+            return unopened(parts) if version == VERSION else _opened(parts)
         case ["msgpack", body]:
             return body
         case _:

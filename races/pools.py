@@ -1,4 +1,4 @@
-"""The race's pools in cents: which tote pool goes to which field, and how good the report was."""
+"""The pools of a race in cents: which kind of pool goes to which field, and how complete the report is."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
@@ -27,18 +27,18 @@ _NOTHING: Final = dict.fromkeys((*_FIELDS_OF_TYPES, _OTHER), 0)
 class PoolReport(NamedTuple):
     """The pools that were read."""
 
-    totals: Mapping[str, int]  # cents by field
-    extracted: int  # how many were read
-    unrecognised: tuple[str, ...]  # product types, each once, as it was first written
+    totals: Mapping[str, int]  # for each pool field of RacePools, its cents; 0 if no such pool was read
+    extracted: int  # how many pools were read
+    unrecognised: tuple[str, ...]  # product types that have no field; each once, in its first spelling
 
     @property
     def field_count(self) -> int:
-        """How many fields have money in them."""
+        """How many pool fields are not 0."""
         return sum(map(bool, self.totals.values()))
 
     @property
     def quality_score(self) -> int:
-        """From 100 downwards: -5 for each unrecognised type, -30 if the win or the place pool is missing or zero."""
+        """From 100 down to 0: -5 for each unrecognised type, -30 if the win or the place pool is 0 or missing."""
         incomplete = not (self.totals["win_pool_total"] and self.totals["place_pool_total"])
         return max(0, 100 - 5 * len(self.unrecognised) - 30 * incomplete)
 
@@ -54,21 +54,29 @@ class PoolReport(NamedTuple):
 
 
 class MoneyPools(NamedTuple):
-    """The two pools whose money is spread over the entrants, in cents."""
+    """The two pools of which each entrant gets a share, in cents."""
 
     win: int
     place: int
 
 
 def report_pools(race: RaceData) -> PoolReport | None:
-    """Reads the tote pools, else the win and place pools that the service holds; None without either."""
+    """The pools of the race, for the result.
+
+    They are the tote's, `race.tote_pools`. If that is empty, they are the win and place pools that the service keeps,
+    `race.pools`. If that tells neither, there is no report: None.
+    """
     if race.tote_pools:
         return _of_tote_pools(race.tote_pools)
     return _of_held_pools(race.pools) if race.pools and _is_given(race.pools) else None
 
 
 def money_pools(race: RaceData, report: PoolReport | None) -> MoneyPools:
-    """The win and place pools: those that the service holds, else those of the tote; 0 where there is none."""
+    """The win and place pools from which the entrants' amounts are computed, in cents.
+
+    They are those that the service keeps, `race.pools`; if that tells neither, those of the report. A pool that is
+    missing counts as 0.
+    """
     if race.pools and _is_given(race.pools):
         report = _of_held_pools(race.pools)
     return (
@@ -77,7 +85,7 @@ def money_pools(race: RaceData, report: PoolReport | None) -> MoneyPools:
 
 
 def _is_given(pools: Pools) -> bool:
-    """Whether win or place is told; an object of nulls is a placeholder, and the tote's figures are better."""
+    """Whether win or place is told. If both are null, the object is a placeholder, and the tote's pools count."""
     return pools.win_pool is not None or pools.place_pool is not None
 
 
@@ -88,7 +96,7 @@ def _of_held_pools(pools: Pools) -> PoolReport:
 
 
 def _of_tote_pools(pools: Iterable[TotePool]) -> PoolReport:
-    """A pool without a total was not read."""
+    """Adds up the pools of each field. A pool without a total counts as not read."""
     dollars: dict[str, list[float]] = {}
     unrecognised: dict[str, str] = {}
     for pool in pools:

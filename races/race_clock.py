@@ -1,4 +1,4 @@
-"""Where a poll stands in time: the start instant, the minutes to it and their bucket. Is given every instant."""
+"""The time of a poll: the instant of the start, the minutes from the poll to it, and their bucket. Reads no clock."""
 
 from bisect import bisect_right
 from datetime import UTC, datetime, timedelta, timezone
@@ -12,25 +12,27 @@ from racepool.races.transformed_race import IntervalType
 _AUCKLAND: Final = ZoneInfo("Pacific/Auckland")
 _ZONES_OF_SUFFIXES: Final = {"NZST": timezone(timedelta(hours=12)), "NZDT": timezone(timedelta(hours=13))}
 _MINUTE: Final = timedelta(minutes=1)
-_BUCKETS: Final = (
+_BUCKETS: Final = (  # lower bounds in minutes, from -5; a contract with the table into which the records go
     *(half_minutes / 2 for half_minutes in range(-10, 0)),
     *(float(minutes) for minutes in (0, 1, 2, 3, 4, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60)),
 )
 
 
 class PollTime(NamedTuple):
-    """Minutes from the poll to the start, their bucket and its kind."""
+    """How far a poll is from the start. The fields of a MoneyFlowRecord of the same names explain each."""
 
-    time_to_start: float
-    time_interval: float
+    time_to_start: float  # minutes, to 3 decimals; negative after the start
+    time_interval: float  # minutes
     interval_type: IntervalType
 
 
 def start_instant(race: RaceData) -> datetime:
-    """The instant at which the race is to start, UTC.
+    """The instant at which the race should start, UTC.
 
-    `advertised_start` when given; 0 is how the NZ TAB's responses say "not given". Of a local time that a switch of
-    daylight saving time repeats, the first counts; one that it skips counts as if the switch had not been yet.
+    `advertised_start` if it is given; in the NZ TAB's responses, 0 means that it is not. If not, the local date and
+    time, in the zone of its suffix (NZST, NZDT) or else in Pacific/Auckland. When clocks are set back, a local time
+    comes twice: then the first instant counts. When they are set forward, a local time does not exist: it counts as if
+    the clocks had not been set yet.
     """
     if race.advertised_start:
         return datetime.fromtimestamp(race.advertised_start, UTC)
@@ -40,7 +42,10 @@ def start_instant(race: RaceData) -> datetime:
 
 
 def poll_time(start: datetime, polled_at: datetime) -> PollTime:
-    """Where the poll stands before or after the start."""
+    """How far the poll is from the start.
+
+    The minutes are rounded to 3 decimals first, and both bucket and type follow from the rounded number.
+    """
     minutes = round((start - polled_at) / _MINUTE, 3) + 0.0  # -0.0 + 0.0 is 0.0
     return PollTime(minutes, _bucket(minutes), _interval_type(minutes))
 

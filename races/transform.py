@@ -1,7 +1,7 @@
-"""The money-flow transform: one poll of one race in, money amounts and time-bucketed records out.
+"""The money-flow transform: one poll of one race in, money amounts and records out.
 
-Pure: the same input gives the same output; it knows no clock and does no I/O. The result is valid by construction, and
-made of one nested mapping when somebody looks at it.
+Pure: the same input gives the same output; it reads no clock and does no I/O. It computes the result as one nested
+mapping. The models are made of it when somebody looks at it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,31 +12,37 @@ from racepool.protocol.errors import InvalidRaceError
 from racepool.races.money_flow import EntrantPoll, Money, Poll
 from racepool.races.money_tracker import Percentages, add_up_entries
 from racepool.races.pools import MoneyPools, PoolReport, money_pools, report_pools
+from racepool.races.previous_amounts import Previous, PreviousAmounts
 from racepool.races.race import RaceData
 from racepool.races.race_clock import poll_time, start_instant
-from racepool.races.transformed_race import Previous, PreviousAmounts, TransformedRace
+from racepool.races.transformed_race import TransformedRace
 from racepool.races.unopened_race import unopened
 
-_EXPECTED_HOLD: Final = 100  # percent; what a race's holds add up to, give or take
-_LEAST_HOLD: Final = 95  # percent; at this or less, it is worth a warning
-_MOST_HOLD: Final = 105  # likewise, or more
+_EXPECTED_HOLD: Final = 100  # percent; the sum of the holds of a race, about
+_LEAST_HOLD: Final = 95  # percent; a sum of this or less is worth a warning
+_MOST_HOLD: Final = 105  # percent; so is a sum of this or more
 _NO_AMOUNTS: Final = (0, 0)
 
 
 def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = None) -> TransformedRace:
-    """Turns one poll of a race into money amounts per entrant and time-bucketed records.
+    """Computes, of one poll of a race, the money on each entrant and a money-flow record for each.
+
+    The amount of an entrant is round_half_up(pool * hold / 100). The tote tells the pools, and for each entrant its
+    hold, the percentage of the bets that are on it. Amounts are computed exactly, in cents.
 
     Args:
-        race: the poll; `RaceData.parse` makes it of any input form.
+        race: the poll; `RaceData.parse` makes it of a mapping or of JSON.
         polled_at: the instant of the poll, timezone-aware.
-        previous: the same race's previous poll, from which the increments count: its TransformedRace, its money-flow
-            records or rows with their keys; None for the first poll, which counts from zero.
+        previous: the previous poll of the same race. The increments of the records count from it. It may be its
+            TransformedRace, its money-flow records, or rows with the keys `race_id`, `entrant_id`, `win_pool_amount`
+            and `place_pool_amount`. None for the first poll, whose increments count from 0.
 
     Returns:
-        The transformed race; its `warnings` name what looks wrong but breaks no rule.
+        The transformed race. Its `warnings` tell what looks wrong but breaks no rule.
 
     Raises:
-        InvalidRaceError: `polled_at` has no time zone, or `previous` is broken or of another race.
+        InvalidRaceError: `polled_at` has no time zone, or is not between the years 1 and 9999 in UTC; or `previous` is
+            of another race, has a broken record, or has two records of one entrant.
 
     Example:
         >>> race = RaceData.parse(body)
@@ -53,7 +59,7 @@ def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = 
     holds = add_up_entries([(entry.entrant_id, entry.hold_percentage) for entry in entries])
     bets = add_up_entries([(entry.entrant_id, entry.bet_percentage) for entry in entries])
     entrants = _entrant_polls(race, holds, bets, poll.pools)
-    rows = [entrant.record(poll, before.get(entrant.entrant.entrant_id, _NO_AMOUNTS)) for entrant in entrants]
+    rows = [entrant.record_fields(poll, before.get(entrant.entrant.entrant_id, _NO_AMOUNTS)) for entrant in entrants]
     records = [record for record in rows if record]
     return unopened(
         {
@@ -70,7 +76,7 @@ def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = 
             },
             "meeting": race.meeting,
             "race": _race_info(race, start),
-            "entrants": [entrant.row(poll) for entrant in entrants],
+            "entrants": [entrant.entrant_fields(poll) for entrant in entrants],
             "money_flow_records": records,
             "race_pools": report and report.race_pools(),
             "warnings": tuple(_warnings(race, holds, bets, report, before)),

@@ -1,23 +1,18 @@
-"""What one task computes: the transformed race, and what the next poll needs of it.
+"""The result of one task: the transformed race.
 
-Field names are a contract with the database that the records go into. Amounts are integers of cents, percentages
-floats from 0 to 100, instants timezone-aware UTC. Valid by construction: the worker builds it, the client reads it.
+The names of the fields are a contract with the database into which the records go. Amounts are integers, in cents;
+percentages are floats from 0 to 100; instants are timezone-aware, in UTC. The transform makes only valid results, so a
+client of the same version does not validate them again.
 """
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from racepool.protocol.errors import InvalidRaceError
 from racepool.races.fields import RaceStatus
 from racepool.races.parts import Meeting
 
 IntervalType: TypeAlias = Literal["5m", "2m", "30s", "live"]
-Previous: TypeAlias = "TransformedRace | Iterable[MoneyFlowRecord | Mapping[str, Any]] | PreviousAmounts | None"
-
-LARGEST_AMOUNT: Final = 2**63 - 1  # cents; what msgpack and an integer column can hold
 
 
 class _ResultPart(BaseModel):
@@ -25,12 +20,14 @@ class _ResultPart(BaseModel):
 
 
 class Metrics(_ResultPart):
-    """Counts and totals that tell at a glance whether a poll was whole.
+    """Counts and sums that show at a glance whether a poll was complete.
 
     Attributes:
-        pool_field_count: how many `*_pool_total` fields of the race's pools are neither absent nor 0.
-        hold_percentage_total: of all money-tracker entries, those for ids that are no entrants included.
-        bet_percentage_total: likewise.
+        entrant_count: how many entrants the race has, the scratched ones included.
+        pool_field_count: how many `*_pool_total` fields of `race_pools` are not 0.
+        money_flow_record_count: how many money-flow records the result has.
+        hold_percentage_total: the sum of all holds in the money tracker, about 100; ids that are no entrants included.
+        bet_percentage_total: the sum of all bet percentages, likewise.
     """
 
     entrant_count: int
@@ -41,7 +38,7 @@ class Metrics(_ResultPart):
 
 
 class RaceInfo(_ResultPart):
-    """The race itself; `start_time` is the instant at which it is to start."""
+    """The race itself. `start_time` is the instant at which it should start; the other fields are those of RaceData."""
 
     race_id: str
     name: str
@@ -54,7 +51,12 @@ class RaceInfo(_ResultPart):
 
 
 class TransformedEntrant(_ResultPart):
-    """One entrant with its share of the bets; the money fields are null without a positive hold or without pools."""
+    """One entrant, with the money on it.
+
+    The money fields are null if the entrant has no positive hold, or if the win and the place pool are 0. The fields of
+    the same names in MoneyFlowRecord explain them. Odds are the dollars that are paid for a bet of one dollar. All
+    other fields are as in the input.
+    """
 
     entrant_id: str
     race_id: str
@@ -81,13 +83,36 @@ class TransformedEntrant(_ResultPart):
 
 
 class MoneyFlowRecord(_ResultPart):
-    """The money on one entrant at one poll.
+    """The money on one entrant at one poll: a row for a database.
+
+    An entrant has a record if there is money on it now, or if there was some at the previous poll. All amounts are in
+    cents and are rounded half up. All percentages are from 0 to 100.
 
     Attributes:
-        time_to_start: minutes from the poll to the start, negative after it.
-        time_interval: the bucket of `time_to_start`, in minutes.
-        incremental_win_amount: this poll's win amount less the previous poll's; the first poll counts from zero.
-        incremental_place_amount: likewise.
+        entrant_id: the entrant's id at the tote.
+        race_id: the race's id at the tote.
+        time_to_start: minutes from the poll to the start, negative after it; rounded to 3 decimals.
+        time_interval: the bucket of `time_to_start`, in minutes. From -5 on, it is the largest of 60, 55, 50 ... 10, 5,
+            4, 3, 2, 1, 0, -0.5, -1, -1.5 ... -5 that is not above `time_to_start`. Below -5, it is `time_to_start`
+            rounded towards 0 to whole minutes.
+        interval_type: the phase before the start: `5m` if `time_to_start` is above 30, `2m` if it is above 5, `30s` if
+            it is above 0, else `live`.
+        polling_timestamp: the instant of the poll, UTC.
+        hold_percentage: the sum of the entrant's hold percentages in the money tracker; null if it has none.
+        bet_percentage: the sum of its bet percentages, likewise.
+        win_pool_percentage: 100 * win_pool_amount / win pool, not rounded; null if the win pool is 0.
+        place_pool_percentage: 100 * place_pool_amount / place pool, likewise.
+        win_pool_amount: round_half_up(win pool * hold_percentage / 100).
+        place_pool_amount: round_half_up(place pool * hold_percentage / 100).
+        total_pool_amount: round_half_up((win pool + place pool) * hold_percentage / 100). It is rounded once, so it
+            can differ from the sum of the two amounts by a cent.
+        incremental_win_amount: `win_pool_amount` less that of the previous poll, negative if money was withdrawn. At
+            the first poll it is the whole amount.
+        incremental_place_amount: `place_pool_amount` less that of the previous poll, likewise.
+        fixed_win_odds: as in the input, like the other odds: the dollars that are paid for a bet of one dollar.
+        fixed_place_odds: likewise.
+        pool_win_odds: likewise.
+        pool_place_odds: likewise.
     """
 
     entrant_id: str
@@ -112,7 +137,16 @@ class MoneyFlowRecord(_ResultPart):
 
 
 class RacePools(_ResultPart):
-    """The race's pools in cents; a pool that was not reported is 0."""
+    """The pools of the race, in cents. A pool that was not reported is 0.
+
+    Attributes:
+        multi_leg_pool_total: all pools of bets on several races, such as doubles and quaddies.
+        other_pool_total: all pools of types that are not recognised.
+        total_race_pool: the sum of all pools.
+        data_quality_score: from 100 down to 0: 5 less for each unrecognised type of pool, 30 less if the win or the
+            place pool is 0 or missing.
+        extracted_pools: how many pools of the input were read.
+    """
 
     win_pool_total: int
     place_pool_total: int
@@ -129,10 +163,19 @@ class RacePools(_ResultPart):
 
 
 class TransformedRace(_ResultPart):
-    """One poll of one race, ready to be stored; equal to itself after a round trip through its JSON.
+    """One poll of one race, ready to be stored. It equals the race that is read back from its JSON.
 
     Attributes:
-        transformed_at: the poll's instant.
+        race_id: the race's id at the tote.
+        race_name: its name.
+        status: open, closed, interim, final or abandoned.
+        transformed_at: the instant of the poll, UTC; not the time at which a worker ran the transform.
+        metrics: counts and sums that show whether the poll was complete.
+        meeting: the meeting, as in the input.
+        race: the race itself, with the instant of its start.
+        entrants: all entrants, in the order of the input.
+        money_flow_records: the records of those entrants that have or had money, in the same order.
+        race_pools: the pools; null if the input tells none.
         warnings: what an operator should look at, as text; empty if all is well.
     """
 
@@ -147,113 +190,3 @@ class TransformedRace(_ResultPart):
     money_flow_records: tuple[MoneyFlowRecord, ...]
     race_pools: RacePools | None
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PreviousAmounts:
-    """How many cents lay on each entrant at the previous poll of one race; empty before the first.
-
-    Attributes:
-        race_id: the race; None if nothing named one.
-        amounts: entrant id -> (win cents, place cents).
-    """
-
-    race_id: str | None = None
-    amounts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-
-    @staticmethod
-    def of(previous: Previous) -> "PreviousAmounts":
-        """Takes the amounts out of whatever a caller keeps of the last poll.
-
-        Args:
-            previous: the last poll's TransformedRace; or its money-flow records, as such or as rows that have
-                `race_id`, `entrant_id`, `win_pool_amount` and `place_pool_amount`; or None before the first poll.
-
-        Raises:
-            InvalidRaceError: a record is broken or of another race than the first, or an entrant has two.
-        """
-        match previous:
-            case None:
-                return PreviousAmounts()
-            case PreviousAmounts():
-                return previous
-            case TransformedRace():
-                return PreviousAmounts(previous.race_id, _of_records(previous.money_flow_records).amounts)
-            case _:
-                return _of_records(previous)
-
-    def to_wire(self) -> list[Any]:
-        """The amounts as msgpack can hold them: `[race_id, {entrant_id: [win, place]}]`."""
-        return [self.race_id, {entrant_id: list(amounts) for entrant_id, amounts in self.amounts.items()}]
-
-    @staticmethod
-    def from_wire(wire: object) -> "PreviousAmounts":
-        """Reads what `to_wire` wrote.
-
-        Raises:
-            InvalidRaceError: it is anything else.
-        """
-        match wire:
-            case [None | str() as race_id, dict() as amounts]:
-                return PreviousAmounts(race_id, {key: _pair(key, pair) for key, pair in amounts.items()})
-            case _:
-                raise InvalidRaceError([("previous", "must be a race id and the amounts of its entrants")])
-
-
-_RECORD_KEYS: Final = ("race_id", "entrant_id", "win_pool_amount", "place_pool_amount")
-_RECORD_RULE: Final = f"must be a money-flow record, or a row with {', '.join(_RECORD_KEYS)}"
-_AMOUNT_RULE: Final = f"must be a whole number of cents from 0 to {LARGEST_AMOUNT}"
-
-
-def _is_amount(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_AMOUNT
-
-
-def _pair(entrant_id: object, pair: object) -> tuple[int, int]:
-    match pair:
-        case [int() as win, int() as place] if isinstance(entrant_id, str) and _is_amount(win) and _is_amount(place):
-            return win, place
-        case _:
-            raise InvalidRaceError(
-                [(f"previous.{entrant_id}", f"must be two amounts of an entrant; each {_AMOUNT_RULE}")]
-            )
-
-
-def _of_records(records: object) -> PreviousAmounts:
-    if not isinstance(records, Iterable):
-        rule = f"must be a TransformedRace or money-flow records, but is a {type(records).__name__}"
-        raise InvalidRaceError([("previous", rule)])
-    race_id: str | None = None
-    amounts: dict[str, tuple[int, int]] = {}
-    broken: list[tuple[str, str]] = []
-    for index, record in enumerate(records):
-        try:
-            row: Any = vars(record) if isinstance(record, MoneyFlowRecord) else record
-            values = [row[key] for key in _RECORD_KEYS]
-        except (KeyError, IndexError, TypeError):  # what the rows of database drivers raise for a key they lack
-            broken.append((f"previous.{index}", _RECORD_RULE))
-            continue
-        if faults := list(_faults(values, race_id, amounts)):
-            broken += [(f"previous.{index}.{key}", rule) for key, rule in faults]
-        else:
-            race_id, entrant_id, win, place = values
-            amounts[entrant_id] = (win, place)
-    if broken:
-        raise InvalidRaceError(broken)
-    return PreviousAmounts(race_id, amounts)
-
-
-def _faults(values: Sequence[object], race_id: str | None, seen: Container[str]) -> Iterator[tuple[str, str]]:
-    record_race_id, entrant_id, win, place = values
-    if not isinstance(record_race_id, str):
-        yield "race_id", "must be text"
-    elif race_id not in (None, record_race_id):
-        yield "race_id", f"is {record_race_id!r}, but the records before are of race {race_id!r}"
-    if not isinstance(entrant_id, str):
-        yield "entrant_id", "must be text"
-    elif entrant_id in seen:
-        yield "entrant_id", f"{entrant_id!r} has a record already"
-    if not _is_amount(win):
-        yield "win_pool_amount", _AMOUNT_RULE
-    if not _is_amount(place):
-        yield "place_pool_amount", _AMOUNT_RULE

@@ -1,7 +1,7 @@
-"""A TransformedRace that nobody has looked at yet: its parts are made at the first look at them, by whoever looks.
+"""A TransformedRace whose models do not exist yet. The thread that first reads a field makes the models of that part.
 
-Most results only pass through, from the transform into a payload or from a payload to a reader of some of it: a worker
-packs the mapping that it computed without ever making models of it, and the client's I/O thread opens nothing.
+This saves time where nobody needs the models: a worker packs the mapping that the transform computed, and the I/O
+thread of the client only passes the JSON on. The caller's thread makes the models, and only those that it reads.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,9 +25,9 @@ _SOURCE: Final = "source"
 
 @dataclass(frozen=True)
 class JsonParts:
-    """A race as three JSON texts: its entrants, its money-flow records, and all else (`head`).
+    """A race as three JSON texts: its entrants, its money-flow records, and all other fields (`head`).
 
-    Each is read once, when it is asked for: who stores records needs no entrants.
+    Each is parsed once, when one of its fields is read: a program that stores the records needs no entrants.
     """
 
     head: bytes
@@ -46,7 +46,7 @@ class JsonParts:
     def _records(self) -> tuple[MoneyFlowRecord, ...]:
         return _RECORDS.validate_json(self.money_flow_records)
 
-    def field(self, name: str) -> Any:  # noqa: ANN401  # of whatever type it is
+    def field(self, name: str) -> Any:  # noqa: ANN401  # the fields have several types
         """The value of one field of the race."""
         match name:
             case "entrants":
@@ -57,7 +57,7 @@ class JsonParts:
                 return getattr(self._head, name)
 
     def race(self) -> TransformedRace:
-        """The whole, of the parts that were read before and those that were not."""
+        """The whole race, with the parts that were parsed before."""
         lists = {name: self.field(name) for name in _LISTS}
         return self._head.model_copy(update=lists)
 
@@ -66,9 +66,9 @@ Source: TypeAlias = dict[str, Any] | JsonParts
 
 
 class _UnopenedRace(TransformedRace):
-    """Gives single fields as they are asked for; becomes a TransformedRace, in its class too, at any other look."""
+    """Gives its fields one by one. At any other access it changes its class, and becomes a plain TransformedRace."""
 
-    def __getattribute__(self, name: str) -> Any:  # noqa: ANN401  # whatever it is
+    def __getattribute__(self, name: str) -> Any:  # noqa: ANN401  # the attributes have several types
         source = _source(self)
         if name in _FIELDS and isinstance(source, JsonParts):
             return source.field(name)
@@ -77,20 +77,20 @@ class _UnopenedRace(TransformedRace):
 
 
 def unopened(source: Source) -> TransformedRace:
-    """The race of these fields, or of this JSON, which is taken to be right: a broken one raises at the first look."""
+    """The race of these fields, or of this JSON. They are not validated here: a broken one raises at its first use."""
     race = object.__new__(_UnopenedRace)
     object.__setattr__(race, "__dict__", {_SOURCE: source})
     return race
 
 
 def json_parts(race: TransformedRace) -> JsonParts:
-    """The race as JSON; fastest while nobody has looked at it."""
+    """The race as JSON. This is fastest while the race is unopened."""
     source = _source(race) if type(race) is _UnopenedRace else None
     if isinstance(source, JsonParts):
         return source
     if source is not None:
         try:
-            return _parts(source, lambda value: orjson.dumps(value, default=vars))  # what is a model already
+            return _parts(source, lambda value: orjson.dumps(value, default=vars))  # the meeting is a model: `vars`
         except TypeError:  # an amount of more than 64 bits
             pass
     return JsonParts(
@@ -111,7 +111,7 @@ def _source(race: TransformedRace) -> Source | None:
 
 def _open(race: _UnopenedRace) -> None:
     source = _source(race)
-    if source is not None:  # else another thread has just opened it
+    if source is not None:  # if it is None, another thread has just opened the race
         whole = source.race() if isinstance(source, JsonParts) else TransformedRace.model_validate(source)
         for name in ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__", "__dict__"):
             object.__setattr__(race, name, getattr(whole, name))

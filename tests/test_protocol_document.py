@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from racepool.broker.actions import Action, SendStats, SendToClient, SendToHeartbeat, SendToWorker
 from racepool.broker.core import BrokerCore
+from racepool.protocol.frames import encode
 from racepool.protocol.messages import (
     Answer,
     AskStats,
@@ -23,7 +24,6 @@ from racepool.protocol.messages import (
     Returned,
     Submit,
     Welcome,
-    encode,
 )
 from racepool.protocol.settings import Settings
 from racepool.races.payloads import pack_request

@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from racepool.races.previous_amounts import PreviousAmounts
 from racepool.races.race import RaceData
-from racepool.races.transformed_race import PreviousAmounts
 
 POLL_S = 0.005
 GIVE_UP_S = 60.0

@@ -11,7 +11,8 @@ from typing import assert_never
 
 import zmq
 
-from racepool.protocol.messages import TO_HEARTBEAT, BadFrameError, Heartbeat, Id, decode, encode
+from racepool.protocol.frames import TO_HEARTBEAT, BadFrameError, decode, encode
+from racepool.protocol.messages import Heartbeat, Id
 from racepool.protocol.processes import resident_bytes
 from racepool.protocol.settings import Settings
 from racepool.protocol.sockets import Context, PeerKeys, Socket, dealer, receive, say

@@ -10,8 +10,9 @@ from typing import assert_never
 import zmq
 
 from racepool.protocol import VERSION
+from racepool.protocol.frames import TO_WORKER, BadFrameError, decode, encode
 from racepool.protocol.logs import Log, Outlet
-from racepool.protocol.messages import TO_WORKER, Assign, BadFrameError, Id, Name, Outcome, decode, encode
+from racepool.protocol.messages import Assign, Id, Name, Outcome
 from racepool.protocol.processes import resident_bytes
 from racepool.protocol.settings import MAX_SECONDS
 from racepool.protocol.shared_memory import SegmentReader, UnreadableError

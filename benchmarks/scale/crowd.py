@@ -8,15 +8,13 @@ from typing import Final, TypeVar
 
 import zmq
 
+from racepool.protocol.frames import TO_CLIENT, TO_WORKER, Inlet, decode, encode
 from racepool.protocol.messages import (
-    TO_CLIENT,
-    TO_WORKER,
     Answer,
     AskStats,
     Assign,
     Hello,
     Id,
-    Inlet,
     Name,
     Outcome,
     Ready,
@@ -25,8 +23,6 @@ from racepool.protocol.messages import (
     Stats,
     Submit,
     Welcome,
-    decode,
-    encode,
 )
 from racepool.protocol.settings import Settings
 from racepool.protocol.sockets import Context, Socket, dealer, receive, say

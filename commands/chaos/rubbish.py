@@ -16,6 +16,7 @@ from typing import Final
 
 import zmq
 
+from racepool.protocol.frames import encode
 from racepool.protocol.messages import (
     PROTOCOL_VERSION,
     Bye,
@@ -29,7 +30,6 @@ from racepool.protocol.messages import (
     Ping,
     Result,
     Submit,
-    encode,
 )
 from racepool.protocol.settings import Settings
 from racepool.protocol.sockets import Context, dealer

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import orjson
 
+from racepool.races.previous_amounts import PreviousAmounts
 from racepool.races.race import RaceData
-from racepool.races.transformed_race import PreviousAmounts
 from racepool.worker.execution import Transform, load_transform
 from racepool.worker.settings import SaboteurSettings
 

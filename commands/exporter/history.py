@@ -3,10 +3,9 @@
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
-from math import inf
 from typing import Any
 
-from racepool.protocol.stats import Distribution, PoolStats
+from racepool.protocol.stats import PoolStats
 
 POINTS = 900
 WINDOW_S = 5.0  # rates and percentiles are those of the last seconds: of one second they would only jump
@@ -64,6 +63,7 @@ class History:
         then_at, then = recent[0] if recent else (at, stats)
         recent.append((at, stats))
         span_s = at - then_at
+        wait, run = stats.queue_wait_ms.since(then.queue_wait_ms), stats.run_ms.since(then.run_ms)
         return Point(
             at=at,
             ready_workers=stats.total_workers,
@@ -72,10 +72,10 @@ class History:
             in_flight=stats.in_flight,
             completed_per_s=_rate(then, stats, ("completed",), span_s),
             unsuccessful_per_s=_rate(then, stats, UNSUCCESSFUL, span_s),
-            wait_p50_ms=percentile(0.50, then.queue_wait_ms, stats.queue_wait_ms),
-            wait_p99_ms=percentile(0.99, then.queue_wait_ms, stats.queue_wait_ms),
-            run_p50_ms=percentile(0.50, then.run_ms, stats.run_ms),
-            run_p99_ms=percentile(0.99, then.run_ms, stats.run_ms),
+            wait_p50_ms=wait.p50,
+            wait_p99_ms=wait.p99,
+            run_p50_ms=run.p50,
+            run_p99_ms=run.p99,
             broker_bytes=stats.broker.rss_bytes,
             workers_bytes=_sum([worker.rss_bytes for worker in stats.workers]),
         )
@@ -92,21 +92,3 @@ def _rate(then: PoolStats, now: PoolStats, names: Iterable[str], span_s: float) 
         return None
     more: int = sum(getattr(now.counters, name) - getattr(then.counters, name) for name in names)
     return round(more / span_s, 3)
-
-
-def percentile(part: float, then: Distribution, now: Distribution) -> float | None:
-    """Of what came between two moments of a growing histogram, interpolated within its bucket; None of nothing.
-
-    No bucket reaches beyond the longest that there ever was.
-    """
-    counts = [later - earlier for (_, later), (_, earlier) in zip(now.buckets, then.buckets, strict=True)]
-    rank = part * counts[-1]
-    if counts[-1] <= 0:
-        return None
-    longest = inf if now.max is None else now.max
-    index = next(index for index, count in enumerate(counts) if count >= rank)
-    lower = (now.buckets[index - 1][0] or 0.0) if index else 0.0
-    below = counts[index - 1] if index else 0
-    bound = now.buckets[index][0]
-    upper = max(lower, longest if bound is None else min(bound, longest))
-    return round(lower + (upper - lower) * (rank - below) / (counts[index] - below), 3)

@@ -9,7 +9,7 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from racepool.protocol.errors import InvalidRaceError
-from racepool.races.fields import Identifier, told
+from racepool.races.fields import Identifier, rule_text
 
 _INSTANT = re.compile(r"(?<!\d)\d{4}-?\d{2}-?\d{2}T\d{2}[:-]?\d{2}[:-]?\d{2}(?:[.,]\d+)?(?:Z|[+-]\d{2}:?\d{2})(?!\d)")
 _DATE_AND_TIME = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})T(\d{2})[:-]?(\d{2})[:-]?(\d{2})(.*)")
@@ -75,7 +75,7 @@ def head_of(body: bytes) -> Head:
         captured = _Captured.model_validate_json(body)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-        raise InvalidRaceError([(".".join(map(str, each["loc"])), told(each)) for each in details]) from None
+        raise InvalidRaceError([(".".join(map(str, each["loc"])), rule_text(each)) for each in details]) from None
     if captured.data is not None:
         race = captured.data.race
         return Head(race.event_id, _whole(race.race_number), _generated_at(captured.header))

@@ -22,7 +22,8 @@ from racepool.protocol.errors import (
     WorkerCrashedError,
 )
 from racepool.races.money_row import rows_of
-from racepool.races.transformed_race import LARGEST_AMOUNT, TransformedRace
+from racepool.races.previous_amounts import LARGEST_AMOUNT
+from racepool.races.transformed_race import TransformedRace
 
 OF_THE_POLL = (UnreadableFileError, InvalidRaceError, PayloadTooLargeError, TransformError, WorkerCrashedError)
 

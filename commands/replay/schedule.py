@@ -7,7 +7,7 @@ from math import inf
 from typing import Final
 
 from racepool.commands.replay.poll import Entry, Poll
-from racepool.races.transformed_race import PreviousAmounts
+from racepool.races.previous_amounts import PreviousAmounts
 
 RETRY_S: Final = 0.25
 

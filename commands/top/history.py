@@ -25,8 +25,8 @@ class Beat:
     since: float
     at: float
     answered: int
-    waits: tuple[int, ...]
-    runs: tuple[int, ...]
+    waits: Distribution
+    runs: Distribution
 
 
 @dataclass(slots=True)
@@ -106,11 +106,11 @@ class History:
 
     def queue_wait(self) -> Latency:
         """How long tasks waited, of those that were assigned in the last seconds."""
-        return _latency(self.figures.queue_wait_ms if self.figures else None, [beat.waits for beat in self._beats])
+        return _latency([beat.waits for beat in self._beats])
 
     def run(self) -> Latency:
         """How long tasks ran, of those that were answered in the last seconds."""
-        return _latency(self.figures.run_ms if self.figures else None, [beat.runs for beat in self._beats])
+        return _latency([beat.runs for beat in self._beats])
 
     def missing(self) -> dict[str, float]:
         """Workers that were there and are expected back, with the instant at which each was last seen."""
@@ -172,33 +172,16 @@ def _beat(before: PoolStats, after: PoolStats, since: float, at: float) -> Beat:
         since,
         at,
         _answered(after) - (_answered(before) if is_same else 0),
-        _added(before.queue_wait_ms if is_same else None, after.queue_wait_ms),
-        _added(before.run_ms if is_same else None, after.run_ms),
+        after.queue_wait_ms.since(before.queue_wait_ms) if is_same else after.queue_wait_ms,
+        after.run_ms.since(before.run_ms) if is_same else after.run_ms,
     )
 
 
-def _added(before: Distribution | None, after: Distribution) -> tuple[int, ...]:
-    """Of each bucket, how many there are more; cumulative, as the buckets are."""
-    counts = [count for _, count in after.buckets]
-    earlier = [count for _, count in before.buckets] if before else [0] * len(counts)
-    return tuple(count - less for count, less in zip(counts, earlier, strict=True))
-
-
-def _latency(latest: Distribution | None, added: Sequence[tuple[int, ...]]) -> Latency:
-    if latest is None or not added or len({len(counts) for counts in added}) != 1:
-        return Latency()  # two brokers of different versions within these seconds
-    cumulative = [sum(counts) for counts in zip(*added, strict=True)]
-    bounds = [bound for bound, _ in latest.buckets]
-    if len(bounds) != len(cumulative) or not cumulative or not cumulative[-1]:
-        return Latency()
-    p50, p90, p99 = (_percentile(part, bounds, cumulative) for part in (0.50, 0.90, 0.99))
-    return Latency(p50, p90, p99, cumulative[-1])
-
-
-def _percentile(part: float, bounds: Sequence[float | None], cumulative: Sequence[int]) -> float | None:
-    """Interpolated within its bucket; of the last one, which has no end, its beginning."""
-    rank = part * cumulative[-1]
-    index = next(index for index, count in enumerate(cumulative) if count >= rank)
-    lower = (bounds[index - 1] if index else 0.0) or 0.0
-    upper, below = bounds[index], cumulative[index - 1] if index else 0
-    return lower if upper is None else lower + (upper - lower) * (rank - below) / (cumulative[index] - below)
+def _latency(added: Sequence[Distribution]) -> Latency:
+    bounds = {tuple(bound for bound, _ in each.buckets) for each in added}
+    if len(bounds) != 1:
+        return Latency()  # no beat yet, or brokers of two versions, whose buckets differ
+    counts = [sum(each) for each in zip(*([count for _, count in each.buckets] for each in added), strict=True)]
+    longest = max((each.max for each in added if each.max is not None), default=None)
+    whole = Distribution.of(list(zip(*bounds, counts, strict=True)), longest, sum(each.sum for each in added))
+    return Latency(whole.p50, whole.p90, whole.p99, whole.count)

@@ -5,7 +5,8 @@ import sys
 
 import zmq
 
-from racepool.protocol.messages import Hello, Id, Ping, encode
+from racepool.protocol.frames import encode
+from racepool.protocol.messages import Hello, Id, Ping
 from racepool.protocol.sockets import dealer
 
 

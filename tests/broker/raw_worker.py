@@ -10,7 +10,8 @@ import time
 
 import zmq
 
-from racepool.protocol.messages import TO_WORKER, Assign, Id, Name, Ready, decode, encode
+from racepool.protocol.frames import TO_WORKER, decode, encode
+from racepool.protocol.messages import Assign, Id, Name, Ready
 from racepool.protocol.sockets import dealer
 
 HEIR_S = 3

@@ -6,7 +6,8 @@ import time
 
 import zmq
 
-from racepool.protocol.messages import Id, Name, Ready, encode
+from racepool.protocol.frames import encode
+from racepool.protocol.messages import Id, Name, Ready
 from racepool.protocol.sockets import dealer
 
 CONNECTED_S = 0.3

@@ -21,10 +21,9 @@ from zmq.utils.monitor import recv_monitor_message
 from racepool.broker.allow_list import OPENS
 from racepool.broker.gate import LOOK_S, MIN_PRUNED, REFUSALS_LOG_S, SHOWN_KEY_CHARS, Door, Gate
 from racepool.protocol.endpoints import SOCKETS
+from racepool.protocol.frames import TO_CLIENT, TO_WORKER, decode, encode
 from racepool.protocol.keys import Role
 from racepool.protocol.messages import (
-    TO_CLIENT,
-    TO_WORKER,
     Answer,
     Assign,
     Heartbeat,
@@ -38,8 +37,6 @@ from racepool.protocol.messages import (
     Result,
     Submit,
     Welcome,
-    decode,
-    encode,
 )
 from racepool.protocol.sockets import Context, PeerKeys, Socket, connect, dealer, receive_from, router, say
 from racepool.protocol.stats import PoolStats

@@ -24,10 +24,8 @@ import zmq
 from racepool.broker import quarantine
 from racepool.broker.frozen import PATIENCE
 from racepool.protocol.endpoints import SOCKETS, sockets_in
+from racepool.protocol.frames import TO_CLIENT, TO_HEARTBEAT, TO_WORKER, Inlet, decode, encode
 from racepool.protocol.messages import (
-    TO_CLIENT,
-    TO_HEARTBEAT,
-    TO_WORKER,
     Answer,
     AskStats,
     Assign,
@@ -37,7 +35,6 @@ from racepool.protocol.messages import (
     Heartbeat,
     Hello,
     Id,
-    Inlet,
     Name,
     Outcome,
     Payload,
@@ -50,8 +47,6 @@ from racepool.protocol.messages import (
     Submit,
     Welcome,
     Who,
-    decode,
-    encode,
 )
 from racepool.protocol.sockets import Context, Socket, dealer
 from racepool.protocol.stats import PoolStats

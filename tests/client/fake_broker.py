@@ -9,8 +9,8 @@ from typing import Any, TypeAlias, TypeVar
 
 import zmq
 
+from racepool.protocol.frames import FROM_CLIENT, decode, encode
 from racepool.protocol.messages import (
-    FROM_CLIENT,
     Answer,
     Epoch,
     FromClient,
@@ -24,8 +24,6 @@ from racepool.protocol.messages import (
     ToClient,
     Welcome,
     Who,
-    decode,
-    encode,
 )
 from racepool.protocol.sockets import Context, receive_from, router
 from racepool.races.payloads import pack_result, unpack_request

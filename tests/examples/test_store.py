@@ -12,9 +12,9 @@ import pytest
 
 from examples.service.store import MemoryStore, SqliteStore, Store
 from racepool import TransformedRace
+from racepool.races.previous_amounts import PreviousAmounts
 from racepool.races.race import RaceData
 from racepool.races.transform import transform_race
-from racepool.races.transformed_race import PreviousAmounts
 from tests.running import ROOT
 
 START = datetime(2025, 7, 17, tzinfo=UTC)

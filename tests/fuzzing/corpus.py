@@ -8,26 +8,19 @@ from typing import Any, get_type_hints
 
 import msgpack
 
-from racepool.protocol.messages import (
+from racepool.protocol.frames import (
     FROM_CLIENT,
     FROM_HEARTBEAT,
     FROM_WORKER,
-    MAX_INT,
-    PROTOCOL_VERSION,
     TO_CLIENT,
     TO_HEARTBEAT,
     TO_WORKER,
     BadFrameError,
-    Epoch,
     ForeignVersionError,
-    Id,
-    Name,
-    Outcome,
-    Payload,
-    Welcome,
     decode,
     encode,
 )
+from racepool.protocol.messages import MAX_INT, PROTOCOL_VERSION, Epoch, Id, Name, Outcome, Payload, Welcome
 
 INLETS = (FROM_CLIENT, TO_CLIENT, FROM_WORKER, TO_WORKER, FROM_HEARTBEAT, TO_HEARTBEAT)
 KINDS: list[type] = sorted({each.message for inlet in INLETS for each in inlet.commands.values()}, key=str)

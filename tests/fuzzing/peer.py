@@ -17,10 +17,9 @@ from random import Random
 import zmq
 
 from racepool.protocol.endpoints import SOCKETS, sockets_in
+from racepool.protocol.frames import TO_WORKER, BadFrameError, decode, encode
 from racepool.protocol.messages import (
-    TO_WORKER,
     AskStats,
-    BadFrameError,
     Bye,
     Cancel,
     Epoch,
@@ -34,8 +33,6 @@ from racepool.protocol.messages import (
     Result,
     Submit,
     Welcome,
-    decode,
-    encode,
 )
 from racepool.protocol.sockets import Context, Socket, dealer, receive
 from tests.fuzzing.corpus import any_frames, real

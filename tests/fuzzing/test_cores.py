@@ -10,24 +10,8 @@ from racepool.broker.actions import SendByValue, SendToClient, SendToWorker
 from racepool.broker.core import BrokerCore
 from racepool.client.core import ClientCore, Deliver, Fail, Pending, SendTask, Timing
 from racepool.client.core import Identity as ClientIdentity
-from racepool.protocol.messages import (
-    FROM_CLIENT,
-    FROM_HEARTBEAT,
-    FROM_WORKER,
-    MAX_INT,
-    TO_CLIENT,
-    TO_WORKER,
-    Answer,
-    Assign,
-    Epoch,
-    Id,
-    Inlet,
-    Name,
-    Outcome,
-    Payload,
-    Result,
-    Submit,
-)
+from racepool.protocol.frames import FROM_CLIENT, FROM_HEARTBEAT, FROM_WORKER, TO_CLIENT, TO_WORKER, Inlet
+from racepool.protocol.messages import MAX_INT, Answer, Assign, Epoch, Id, Name, Outcome, Payload, Result, Submit
 from racepool.protocol.parcel import Parcel
 from racepool.protocol.settings import Settings
 from racepool.worker.core import Execute, Identity, WorkerCore

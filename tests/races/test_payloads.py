@@ -16,8 +16,8 @@ from racepool.protocol.errors import InvalidRaceError
 from racepool.protocol.failures import BadPayloadError
 from racepool.protocol.parcel import Parcel
 from racepool.races.payloads import Request, pack_request, pack_result, unpack_request, unpack_result
+from racepool.races.previous_amounts import PreviousAmounts
 from racepool.races.race import RaceData
-from racepool.races.transformed_race import PreviousAmounts
 
 POLLED_AT = datetime(2026, 1, 31, 1, 2, 3, 456_789, tzinfo=UTC)
 RACE: dict[str, Any] = {

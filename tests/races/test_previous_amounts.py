@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from racepool.protocol.errors import InvalidRaceError
+from racepool.races.previous_amounts import LARGEST_AMOUNT, Previous, PreviousAmounts
 from racepool.races.race import RaceData
 from racepool.races.transform import transform_race
-from racepool.races.transformed_race import LARGEST_AMOUNT, Previous, PreviousAmounts, TransformedRace
+from racepool.races.transformed_race import TransformedRace
 
 POLLED_AT = datetime(2025, 7, 17, 0, 30, tzinfo=UTC)
 CENTS = f"must be a whole number of cents from 0 to {LARGEST_AMOUNT}"

@@ -5,20 +5,8 @@ import os
 import pytest
 import zmq
 
-from racepool.protocol.messages import (
-    TO_CLIENT,
-    Answer,
-    Hello,
-    Id,
-    Outcome,
-    Ping,
-    Pong,
-    Submit,
-    ToClient,
-    Welcome,
-    decode,
-    encode,
-)
+from racepool.protocol.frames import TO_CLIENT, decode, encode
+from racepool.protocol.messages import Answer, Hello, Id, Outcome, Ping, Pong, Submit, ToClient, Welcome
 from racepool.protocol.sockets import Context, Socket, dealer
 from tests.fuzzing import campaign
 from tests.fuzzing.payloads import HOSTILE

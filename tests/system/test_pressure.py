@@ -17,7 +17,8 @@ import pytest
 import zmq
 
 from racepool.client.core import WINDOW_UNITS
-from racepool.protocol.messages import TO_CLIENT, Hello, Id, Submit, Welcome, decode, encode
+from racepool.protocol.frames import TO_CLIENT, decode, encode
+from racepool.protocol.messages import Hello, Id, Submit, Welcome
 from racepool.protocol.sockets import Context, dealer
 from racepool.protocol.stats import PoolStats
 from racepool.races.payloads import pack_request

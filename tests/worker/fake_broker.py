@@ -12,9 +12,8 @@ from typing import TypeVar
 
 import zmq
 
+from racepool.protocol.frames import FROM_HEARTBEAT, FROM_WORKER, decode, encode
 from racepool.protocol.messages import (
-    FROM_HEARTBEAT,
-    FROM_WORKER,
     Assign,
     Epoch,
     FromWorker,
@@ -27,8 +26,6 @@ from racepool.protocol.messages import (
     ToWorker,
     Welcome,
     Who,
-    decode,
-    encode,
 )
 from racepool.protocol.sockets import Context, Socket, receive_from, router
 from racepool.races.payloads import pack_request

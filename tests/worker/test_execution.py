@@ -12,9 +12,9 @@ from racepool.protocol.errors import InvalidRaceError, SettingsError
 from racepool.protocol.failures import unpack_field_errors, unpack_raised, unpack_size
 from racepool.protocol.messages import Outcome
 from racepool.races.payloads import pack_request, unpack_result
+from racepool.races.previous_amounts import PreviousAmounts
 from racepool.races.race import RaceData
 from racepool.races.transform import transform_race
-from racepool.races.transformed_race import PreviousAmounts
 from racepool.worker.execution import MAX_MESSAGE_CHARS, MAX_TRACEBACK_CHARS, Execution, Transform, load_transform
 
 AT = datetime(2026, 1, 31, tzinfo=UTC)

@@ -17,6 +17,7 @@ import pytest
 
 from racepool.protocol import VERSION
 from racepool.protocol.exits import Exit
+from racepool.protocol.frames import encode
 from racepool.protocol.messages import (
     Assign,
     Bye,
@@ -31,7 +32,6 @@ from racepool.protocol.messages import (
     Returned,
     Welcome,
     Who,
-    encode,
 )
 from racepool.races.payloads import unpack_result
 from tests.fuzzing.corpus import any_frames, real

@@ -19,7 +19,8 @@ from racepool.commands.chaos.records import OK, Record, Resolved, Submitted, dig
 from racepool.commands.chaos.rubbish import Rubbish
 from racepool.commands.chaos.tail import Tail
 from racepool.protocol.errors import TaskTimeoutError, TransformError
-from racepool.protocol.messages import FROM_CLIENT, FROM_HEARTBEAT, FROM_WORKER, BadFrameError, Inlet, M, Ready, decode
+from racepool.protocol.frames import FROM_CLIENT, FROM_HEARTBEAT, FROM_WORKER, BadFrameError, Inlet, M, decode
+from racepool.protocol.messages import Ready
 from tests.commands.chaos.building import line
 
 MIB = 1024

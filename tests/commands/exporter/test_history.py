@@ -1,14 +1,7 @@
 from itertools import pairwise
 
-import pytest
-
-from racepool.commands.exporter.history import COLUMNS, POINTS, History, percentile
-from racepool.protocol.stats import Distribution
+from racepool.commands.exporter.history import COLUMNS, POINTS, History
 from tests.commands.exporter.building import distribution, figures, worker
-
-
-def counts(*of_buckets: int) -> Distribution:
-    return Distribution.model_validate(distribution(*of_buckets))
 
 
 def test_rate_is_that_of_the_last_seconds() -> None:
@@ -92,18 +85,11 @@ def test_columns_of_no_points_are_there() -> None:
     assert History().columns() == {name: [] for name in COLUMNS}
 
 
-@pytest.mark.parametrize(
-    ("part", "then", "now", "expected"),
-    [
-        (0.50, counts(), counts(), None),
-        (0.50, counts(5, 5, 5, 5), counts(5, 5, 5, 5), None),
-        (0.50, counts(), counts(2, 0, 0, 0), 0.5),
-        (0.50, counts(9, 0, 0, 0), counts(9, 10, 0, 0), 5.5),
-        (1.00, counts(), counts(1, 0, 4, 0), 12.5),
-        (0.99, counts(), counts(0, 0, 0, 3), 100.0),
-    ],
-)
-def test_percentile_is_of_what_came_between_and_never_beyond_the_longest(
-    part: float, then: Distribution, now: Distribution, expected: float | None
-) -> None:
-    assert percentile(part, then, now) == expected
+def test_percentiles_are_of_the_last_seconds() -> None:
+    history = History()
+    history.record(1.0, figures(run_ms=distribution(90, 0, 0, 0)))
+
+    point = history.record(2.0, figures(run_ms=distribution(90, 10, 0, 0)))
+
+    assert (point.run_p50_ms, point.run_p99_ms) == (5.5, 9.91)
+    assert (point.wait_p50_ms, point.wait_p99_ms) == (None, None)

@@ -13,7 +13,8 @@ from pyarrow import parquet
 from racepool.commands.replay.table import ROW_GROUP, write_ndjson, write_table
 from racepool.protocol.errors import PoolError
 from racepool.races.money_row import MoneyRow
-from racepool.races.transformed_race import LARGEST_AMOUNT, MoneyFlowRecord
+from racepool.races.previous_amounts import LARGEST_AMOUNT
+from racepool.races.transformed_race import MoneyFlowRecord
 from tests.commands.replay.building import row
 
 ROWS = [

@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from racepool.commands.top.history import MAX_EVENTS, SLOT_S, WINDOW_S, History, Latency, Slot
-from racepool.protocol.stats import PoolStats
+from racepool.protocol.stats import Distribution, PoolStats
 from tests.commands.stats import NOON, broker, event, pool, spread, worker
 
 
@@ -45,8 +45,27 @@ def test_latency_is_of_the_last_seconds_only() -> None:
     assert history.queue_wait() == Latency()
 
 
-def test_latency_beyond_all_bounds_is_the_last_bound() -> None:
-    assert told(pool(), pool(run_ms=spread(0, 0, 0, 3))).run().p50 == 100.0
+def test_latency_beyond_all_bounds_reaches_to_the_longest() -> None:
+    beyond = spread(0, 0, 0, 2).model_copy(update={"max": 300.0})
+
+    assert told(pool(), pool(run_ms=beyond)).run().p50 == 200.0
+
+
+def test_latency_counts_a_restarted_broker_from_zero_and_adds_up_with_its_predecessor() -> None:
+    first, second = pool(run_ms=spread(8, 0, 0, 0)), pool(run_ms=spread(8, 6, 0, 0))
+    restarted = pool(run_ms=spread(0, 6, 0, 0), broker=broker(epoch="second"))
+
+    run = told(first, second, restarted).run()
+
+    assert (run.p50, run.count) == (5.5, 12)
+
+
+def test_latency_of_brokers_with_different_buckets_is_not_added_up() -> None:
+    other = Distribution.of([(5.0, 4), (None, 4)], 3.0, 8.0)
+
+    assert (
+        told(pool(), pool(run_ms=spread(3, 0, 0, 0)), pool(run_ms=other, broker=broker(epoch="2"))).run() == Latency()
+    )
 
 
 def test_silence_lasts_from_the_first_unanswered_question_to_the_next_answer() -> None:

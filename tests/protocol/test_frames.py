@@ -8,26 +8,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from racepool.protocol import messages
-from racepool.protocol.messages import (
+from racepool.protocol.frames import (
     FROM_CLIENT,
     FROM_HEARTBEAT,
     FROM_WORKER,
     MAX_HEADER_BYTES,
-    MAX_INT,
-    MAX_NAME_CHARS,
-    PROTOCOL_VERSION,
     TO_CLIENT,
     TO_HEARTBEAT,
     TO_WORKER,
-    Assign,
     BadFrameError,
+    ForeignVersionError,
+    Inlet,
+    decode,
+    encode,
+)
+from racepool.protocol.messages import (
+    MAX_INT,
+    MAX_NAME_CHARS,
+    PROTOCOL_VERSION,
+    Assign,
     Cancel,
     Epoch,
-    ForeignVersionError,
     Heartbeat,
     Hello,
     Id,
-    Inlet,
     Name,
     Outcome,
     Payload,
@@ -37,8 +41,6 @@ from racepool.protocol.messages import (
     Submit,
     Welcome,
     Who,
-    decode,
-    encode,
 )
 
 INLETS: dict[str, Inlet[Any]] = {
