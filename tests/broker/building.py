@@ -158,8 +158,8 @@ def state_of(broker: BrokerCore) -> dict[str, Any]:
         "backlog": [seq for seq, task in sorted(broker.ledger.backlog._heap) if task.is_queued],
         "workers": {id_: _slots(worker) for id_, worker in broker.roster.workers.items()},
         "idle": list(broker.roster._idle),
-        "clients": {id_: _slots(client) for id_, client in broker.clients.items()},
-        "peers": {peer: client.id for peer, client in broker._client_at.items()},
+        "clients": {id_: _slots(client) for id_, client in broker.clients.by_id.items()},
+        "peers": {peer: client.id for peer, client in broker.clients.by_peer.items()},
         "lease": broker.assignments.lease,
     }
 
@@ -167,7 +167,7 @@ def state_of(broker: BrokerCore) -> dict[str, Any]:
 def _slots(thing: Any) -> dict[str, Any]:  # noqa: ANN401  # a task, worker or client
     values = {name: getattr(thing, name) for name in thing.__slots__}
     values |= {"task": values["task"] and values["task"].id} if "task" in values else {}
-    values |= {"second": values["second"] and values["second"].lease} if "second" in values else {}
+    values |= {"prefetched": values["prefetched"] and values["prefetched"].lease} if "prefetched" in values else {}
     values |= {"client": values["client"].id} if "client" in values else {}
     values |= {"tasks": sorted(values["tasks"])} if "tasks" in values else {}
     values |= {"deaths": list(values["deaths"])} if "deaths" in values else {}

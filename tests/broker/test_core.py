@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from racepool.broker import core, roster
+from racepool.broker import clients, core, roster
 from racepool.broker.actions import (
+    KeepDeadTask,
     KillProcess,
     ProbeProcess,
-    Quarantine,
     Report,
     SendStats,
     SendToClient,
@@ -280,7 +280,7 @@ def test_task_that_is_given_up_is_quarantined_once_with_each_of_its_attempts(bro
     broker.on_client(ALICE, Ping(0), now=2.5)
     actions += broker.on_tick(now=3.0)
     actions += broker.on_worker(W3, ready("worker-3", 103), now=4.0)
-    assert not any(isinstance(action, Quarantine) for action in actions)
+    assert not any(isinstance(action, KeepDeadTask) for action in actions)
 
     actions = broker.on_worker(b"new", ready("worker-3", 104, session="new", later_ms=1), now=4.5)
 
@@ -289,8 +289,8 @@ def test_task_that_is_given_up_is_quarantined_once_with_each_of_its_attempts(bro
         Death("worker-2", "silence", None, assigned_at=1.0, lost_at=3.0),
         Death("worker-3", "replaced", None, assigned_at=4.0, lost_at=4.5),
     )
-    assert [action for action in actions if isinstance(action, Quarantine)] == [
-        Quarantine(an_id("t1"), 7_000, deaths, False, b"poison")
+    assert [action for action in actions if isinstance(action, KeepDeadTask)] == [
+        KeepDeadTask(an_id("t1"), 7_000, deaths, False, b"poison")
     ]
     assert report(actions, "task_given_up")["kept_in"] == str(
         broker.settings.dir / "dead" / f"{an_id('t1').hex()}.dead"
@@ -306,7 +306,7 @@ def test_only_what_is_given_up_is_quarantined(make_broker: MakeBroker) -> None:
     actions += broker.on_process_exit([an_id("worker-1")], now=30.0)
 
     assert answered(actions) == [(ALICE, "failed", Outcome.RAISED), (ALICE, "overrun", Outcome.RUN_TIMEOUT)]
-    assert not any(isinstance(action, Quarantine) for action in actions)
+    assert not any(isinstance(action, KeepDeadTask) for action in actions)
 
 
 def test_max_attempts_is_a_setting(make_broker: MakeBroker) -> None:
@@ -512,7 +512,7 @@ def test_ping_is_answered_and_tells_what_the_client_holds(broker: BrokerCore) ->
     with_client(broker)
 
     assert broker.on_client(ALICE, Ping(held=17), now=0.0) == [SendToClient(ALICE, Pong(EPOCH))]
-    assert [client.held for client in broker.clients.values()] == [17]
+    assert [client.held for client in broker.clients.by_id.values()] == [17]
 
 
 def test_figures_are_sent_to_who_asks(broker: BrokerCore) -> None:
@@ -554,7 +554,7 @@ def test_client_on_a_new_socket_gets_the_answers_of_its_old_one(broker: BrokerCo
     assert broker.on_client(ALICE_AGAIN, hello(), now=1.0) == [SendToClient(ALICE_AGAIN, WELCOME)]
     assert broker.on_client(ALICE, Ping(0), now=1.0) == [SendToClient(ALICE, Who())]
     assert answered(broker.on_worker(W1, result("t1", 1), now=1.0)) == [(ALICE_AGAIN, "t1", Outcome.OK)]
-    assert len(broker.clients) == 1
+    assert len(broker.clients.by_id) == 1
 
 
 def test_client_that_cannot_be_reached_keeps_its_tasks_until_it_speaks(broker: BrokerCore) -> None:
@@ -610,7 +610,7 @@ def test_queued_tasks_of_a_client_that_left_are_abandoned(broker: BrokerCore, le
     assert [action for action in gone if isinstance(action, Report)] == [
         Report("task_abandoned", {"queued": 2, "in_flight": 1})
     ]
-    assert (broker.counters["abandoned"], broker.ledger.in_flight, broker.clients) == (2, 1, {})
+    assert (broker.counters["abandoned"], broker.ledger.in_flight, broker.clients.by_id) == (2, 1, {})
     assert answered(broker.on_worker(W1, result("t1", 1), now=3.0)) == []
     assert (broker.counters["abandoned"], broker.counters["completed"]) == (3, 0)
 
@@ -1014,7 +1014,7 @@ def test_introduced_worker_becomes_idle_with_its_ready(broker: BrokerCore) -> No
 
     assert told(actions) == ["worker_stopped", "worker_ready", "task_assigned"]
     assert report(actions, "worker_stopped")["reason"] == "renewed"
-    assert [worker.incarnation for worker in broker.roster.workers.values()] == [an_id("fresh")]
+    assert [worker.session_id for worker in broker.roster.workers.values()] == [an_id("fresh")]
     assert broker.counters["worker_crashes"] == 0
 
 
@@ -1378,18 +1378,18 @@ def test_session_is_opened_once(broker: BrokerCore, peer: bytes, again: Any) -> 
 
 
 def test_clients_are_bounded(broker: BrokerCore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "MAX_CLIENTS", 1)
+    monkeypatch.setattr(clients, "MAX_CLIENTS", 1)
     with_client(broker)
 
     assert told(broker.on_client(BOB, hello("bob"), now=0.0)) == ["client_refused"]
     assert broker.on_client(ALICE_AGAIN, hello(), now=0.0) == [SendToClient(ALICE_AGAIN, WELCOME)]
-    assert len(broker.clients) == broker.counters["dropped"] == 1
+    assert len(broker.clients.by_id) == broker.counters["dropped"] == 1
 
 
 def test_crowd_of_clients_is_told_once_until_one_of_them_has_left(
     broker: BrokerCore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(core, "MAX_CLIENTS", 1)
+    monkeypatch.setattr(clients, "MAX_CLIENTS", 1)
     with_client(broker)
     assert told(broker.on_client(BOB, hello("bob"), now=0.0)) == ["client_refused"]
 

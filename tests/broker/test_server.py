@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import zmq
 
-from racepool.broker import quarantine
+from racepool.broker import dead_tasks
 from racepool.broker.frozen import PATIENCE
 from racepool.protocol.endpoints import SOCKETS, sockets_in
 from racepool.protocol.messages import (
@@ -771,7 +771,7 @@ def test_mass_of_poison_leaves_as_many_records_as_may_be_and_a_broker_that_is_we
 
     assert (code, counters.crashed) == (0, 150)
     kept = {path.stem for path in (broker.dir / "dead").iterdir()}
-    assert len(kept) == quarantine.MAX_TASKS
+    assert len(kept) == dead_tasks.MAX_TASKS
     assert kept <= {task.task_id.hex() for task in tasks}
 
 

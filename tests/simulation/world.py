@@ -250,7 +250,7 @@ class World:
         wholeness = {
             "all workers, and they alone": known == {worker.pid for worker in self.workers if not worker.is_dead},
             "all workers idle": core.roster.idle_count == len(known) == WORKERS,
-            "all clients, and they alone": core.clients.keys() == {client.id for client in self.clients},
+            "all clients, and they alone": core.clients.by_id.keys() == {client.id for client in self.clients},
             "all figures that were asked for": all(client.asked == client.told for client in self.clients),
             "nothing that nobody waits for": not self.broker.books.open,
         }

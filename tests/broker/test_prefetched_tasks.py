@@ -14,7 +14,7 @@ from racepool.broker.actions import (
     SendToWorker,
 )
 from racepool.broker.core import RETURN_S, SETTLE_S, BrokerCore
-from racepool.broker.seconds import MAX_PATIENCE_S, MIN_PATIENCE_S, SHORT_S
+from racepool.broker.prefetch import MAX_WAIT_S, MIN_WAIT_S, SHORT_S
 from racepool.protocol.messages import Bye, Cancel, Expire, Hello, Outcome, Recall, Recycle, Returned, Waited, Who
 from tests.broker.building import (
     ALICE,
@@ -46,11 +46,11 @@ from tests.broker.building import (
 )
 
 MakeBroker = Callable[..., BrokerCore]
-PATIENCE_S = 0.003
+WAIT_S = 0.003
 RUN_TIMEOUT_MS = 500
 
 
-def with_short_tasks(broker: BrokerCore, count: int = 1, *, run_s: float = PATIENCE_S / 3, local: bool = True) -> float:
+def with_short_tasks(broker: BrokerCore, count: int = 1, *, run_s: float = WAIT_S / 3, local: bool = True) -> float:
     """So many workers, and one task of Alice's that took so long. The lease after it is 2; returns the instant."""
     with_client(with_workers(broker, count, local=local), "t0")
     broker.on_worker(W1, result("t0", 1), now=run_s)
@@ -71,13 +71,13 @@ def fed(broker: BrokerCore) -> float:
 
 def recalled(broker: BrokerCore) -> float:
     """As `fed`, with t2 taken back at the instant returned."""
-    now = fed(broker) + PATIENCE_S
+    now = fed(broker) + WAIT_S
     assert SendToWorker(W1, Recall(3)) in broker.on_process_exit((), now)
     return now
 
 
-def second_of(broker: BrokerCore) -> str | None:
-    (second,) = [worker.second for worker in broker.roster.workers.values()]
+def prefetched_by(broker: BrokerCore) -> str | None:
+    (second,) = [worker.prefetched for worker in broker.roster.workers.values()]
     return None if second is None else second.task.id.rstrip(b".").decode()
 
 
@@ -113,7 +113,7 @@ def test_seconds_are_given_while_tasks_are_short(broker: BrokerCore, run_s: floa
 
     give(broker, now, "t1", "t2")
 
-    assert (second_of(broker) == "t2") == gets_one
+    assert (prefetched_by(broker) == "t2") == gets_one
 
 
 def test_third_task_waits_in_the_backlog(broker: BrokerCore) -> None:
@@ -145,7 +145,7 @@ def test_worker_that_would_not_begin_it_soon_gets_no_second(broker: BrokerCore, 
     give(broker, now, "t1")
     (worker,) = broker.roster.workers.values()
     if why == "slow":
-        now += PATIENCE_S
+        now += WAIT_S
     elif why == "draining":
         broker.on_heartbeat(H1, beat(busy=True, draining=True), now)
     elif why == "suspect":
@@ -155,7 +155,7 @@ def test_worker_that_would_not_begin_it_soon_gets_no_second(broker: BrokerCore, 
 
     give(broker, now, "t2")
 
-    assert second_of(broker) is None
+    assert prefetched_by(broker) is None
 
 
 def test_worker_that_waits_to_be_recycled_gets_no_second(broker: BrokerCore) -> None:
@@ -166,7 +166,7 @@ def test_worker_that_waits_to_be_recycled_gets_no_second(broker: BrokerCore) -> 
     assert assigned(broker.on_worker(W1, result("t1", 2, recycle=True), now)) == []
     assert assigned(broker.on_worker(W1, result("t2", 3, recycle=True), now)) == []
     give(broker, now, "t3", "t4")
-    assert second_of(broker) is None
+    assert prefetched_by(broker) is None
 
 
 def test_worker_whose_task_lost_another_one_gets_no_second(broker: BrokerCore) -> None:
@@ -177,7 +177,7 @@ def test_worker_whose_task_lost_another_one_gets_no_second(broker: BrokerCore) -
 
     give(broker, 1.0, "t2")
 
-    assert second_of(broker) is None
+    assert prefetched_by(broker) is None
 
 
 def test_worker_that_is_busy_with_an_older_epochs_task_gets_nothing(broker: BrokerCore) -> None:
@@ -195,7 +195,7 @@ def test_requeued_task_is_no_second_and_what_waits_behind_it_is_none_either(brok
     actions = broker.on_worker(W2, Bye(), now)  # t1 and t3 were in its hands
 
     assert told(actions) == ["worker_stopped", "task_requeued", "task_returned"]
-    assert (second_of(broker), broker.ledger.backlog.depth) == (None, 3)
+    assert (prefetched_by(broker), broker.ledger.backlog.depth) == (None, 3)
     assert assigned(broker.on_worker(W1, result("t2", 3), now)) == [(W1, "t1")]
 
 
@@ -239,10 +239,10 @@ def test_result_of_a_second_before_the_firsts_is_stale(broker: BrokerCore) -> No
 def test_second_that_waits_behind_a_slow_task_goes_back_to_its_place(broker: BrokerCore) -> None:
     now = fed(broker)
     give(broker, now, "t3")
-    assert broker.next_check() == now + PATIENCE_S
-    assert broker.on_process_exit((), now + PATIENCE_S - 0.0001) == []
+    assert broker.next_check() == now + WAIT_S
+    assert broker.on_process_exit((), now + WAIT_S - 0.0001) == []
 
-    actions = broker.on_process_exit((), now + PATIENCE_S)
+    actions = broker.on_process_exit((), now + WAIT_S)
 
     assert deeds(actions) == [SendToWorker(W1, Recall(3))]
     assert report(actions, "task_returned") == {
@@ -260,17 +260,17 @@ def test_recalled_task_goes_at_once_to_an_idle_worker(broker: BrokerCore) -> Non
     broker.on_worker(W1, result("t2", 3), now + 0.001)
     broker.on_worker(W1, result("t4", 5), now + 0.002)
 
-    actions = broker.on_process_exit((), now + PATIENCE_S)
+    actions = broker.on_process_exit((), now + WAIT_S)
 
     assert assigned(actions) == [(W1, "t3")]
 
 
-@pytest.mark.parametrize(("run_s", "patience_s"), [(0.0001, MIN_PATIENCE_S), (0.002, 0.006), (0.015, MAX_PATIENCE_S)])
-def test_patience_follows_the_average_within_bounds(broker: BrokerCore, run_s: float, patience_s: float) -> None:
+@pytest.mark.parametrize(("run_s", "wait_s"), [(0.0001, MIN_WAIT_S), (0.002, 0.006), (0.015, MAX_WAIT_S)])
+def test_wait_follows_the_average_within_bounds(broker: BrokerCore, run_s: float, wait_s: float) -> None:
     now = with_short_tasks(broker, run_s=run_s)
     give(broker, now, "t1", "t2")
 
-    assert broker.next_check() == pytest.approx(now + patience_s)
+    assert broker.next_check() == pytest.approx(now + wait_s)
 
 
 def test_task_is_a_second_once_at_most(broker: BrokerCore) -> None:
@@ -278,19 +278,19 @@ def test_task_is_a_second_once_at_most(broker: BrokerCore) -> None:
     broker.on_worker(W1, result("t1", 2), now)
     broker.on_worker(W1, Returned(EPOCH, 3), now)  # t2 is its task now
     give(broker, now, "t3", "t4")
-    assert second_of(broker) == "t3"
+    assert prefetched_by(broker) == "t3"
 
     broker.on_process_exit((), now + 1.0)
 
     assert broker.ledger.backlog.oldest() is broker.ledger._tasks[an_id("t3")]
-    assert second_of(broker) is None
+    assert prefetched_by(broker) is None
 
 
 def test_check_is_not_asked_for_a_second_that_has_become_the_task(broker: BrokerCore) -> None:
     now = fed(broker)
     broker.on_worker(W1, result("t1", 2), now)
 
-    assert broker.next_check() > now + PATIENCE_S
+    assert broker.next_check() > now + WAIT_S
 
 
 # --- what is recalled -------------------------------------------------------------------------------------------------
@@ -366,7 +366,7 @@ def test_death_of_a_worker_that_may_run_a_recalled_task_costs_nothing_and_lets_a
 def test_worker_that_calls_itself_idle_while_it_is_to_return_a_task_has_lost_touch(broker: BrokerCore) -> None:
     now = recalled(broker)
     broker.on_worker(W1, result("t1", 2), now)
-    broker.roster.workers[an_id("worker-1")].recalled.patience_s = 60.0  # type: ignore[union-attr]
+    broker.roster.workers[an_id("worker-1")].recalled.return_s = 60.0  # type: ignore[union-attr]
     for later in (0.5, 1.25, 2.0):
         assert told(broker.on_heartbeat(H1, beat(busy=False), now + later)) == []
 
@@ -567,7 +567,7 @@ def test_queue_timeout_of_a_second_stands_still(broker: BrokerCore) -> None:
     ]
 
 
-def test_second_of_a_client_that_left_is_disowned(broker: BrokerCore) -> None:
+def test_prefetched_by_a_client_that_left_is_disowned(broker: BrokerCore) -> None:
     now = fed(broker)
 
     actions = broker.on_client(ALICE, Bye(), now)
@@ -583,7 +583,7 @@ def test_disowned_second_that_comes_back_ends_there(broker: BrokerCore, how: str
     now = fed(broker)
     broker.on_client(ALICE, Bye(), now)
 
-    actions = broker.on_process_exit(() if how == "recalled" else [an_id("worker-1")], now + PATIENCE_S)
+    actions = broker.on_process_exit(() if how == "recalled" else [an_id("worker-1")], now + WAIT_S)
 
     assert "task_returned" not in told(actions)
     assert broker.ledger.backlog.depth == 0
@@ -624,7 +624,7 @@ def test_draining_broker_gives_no_second_and_recalls_none(broker: BrokerCore) ->
     broker.on_drain()
 
     assert broker.on_process_exit((), now + 0.1) == []
-    assert broker.next_check() > now + PATIENCE_S
+    assert broker.next_check() > now + WAIT_S
     assert assigned(broker.on_worker(W1, result("t1", 2), now + 0.1)) == []
     assert answered(broker.on_worker(W1, result("t2", 3), now + 0.1)) == [(ALICE, "t2", Outcome.OK)]
     assert broker.ledger.in_flight == 0
