@@ -18,7 +18,7 @@ def a_worker(lease: int) -> Worker:
     return worker
 
 
-def test_nothing_is_known_before_the_first_result() -> None:
+def test_it_does_not_pay_before_the_first_result() -> None:
     assert not Prefetch().pays
 
 
@@ -48,14 +48,14 @@ def test_pool_of_short_tasks_forgets_a_long_one() -> None:
     ("average_s", "max_wait_s"),
     [(0.0, MIN_WAIT_S), (0.001, WAIT_IN_RUNS * 0.001), (SHORT_S, MAX_WAIT_S)],
 )
-def test_wait_follows_the_average_within_bounds(average_s: float, max_wait_s: float) -> None:
+def test_longest_wait_follows_the_average_within_bounds(average_s: float, max_wait_s: float) -> None:
     prefetch = Prefetch()
     prefetch.observe(average_s)
 
     assert prefetch.max_wait_s == pytest.approx(max_wait_s)
 
 
-def test_those_that_have_waited_for_too_long_come_up_once_in_their_order() -> None:
+def test_tasks_that_have_waited_for_too_long_come_up_once_in_the_order_of_their_instants() -> None:
     prefetch, first, later = Prefetch(), a_worker(3), a_worker(5)
     prefetch.observe(0.002)
     prefetch.expect(first, 1.0)
@@ -70,7 +70,7 @@ def test_those_that_have_waited_for_too_long_come_up_once_in_their_order() -> No
 
 
 @pytest.mark.parametrize("now_has", [None, Prefetched(TASK, 4)])
-def test_what_is_not_prefetched_any_more_is_skipped(now_has: Prefetched | None) -> None:
+def test_task_that_is_not_prefetched_any_more_is_skipped(now_has: Prefetched | None) -> None:
     prefetch, worker = Prefetch(), a_worker(3)
     prefetch.expect(worker, 1.0)
     worker.prefetched = now_has
@@ -79,7 +79,7 @@ def test_what_is_not_prefetched_any_more_is_skipped(now_has: Prefetched | None) 
     assert prefetch.overdue(9.0) == []
 
 
-def test_audit_finds_a_second_that_would_wait_for_ever() -> None:
+def test_audit_finds_a_prefetched_task_that_would_wait_for_ever() -> None:
     prefetch, worker = Prefetch(), a_worker(3)
     assert list(prefetch.audit([worker])) == ["the prefetched task of worker-1 would wait for ever"]
 
