@@ -29,7 +29,7 @@ class ProcessWatch:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._watched: dict[Id, _Watched] = {}
-        self._session_at: dict[int, Id] = {}
+        self._session_of: dict[int, Id] = {}
 
     def fileno(self) -> int:
         """The descriptor that becomes readable when a watched process ends."""
@@ -45,14 +45,14 @@ class ProcessWatch:
             return True  # for example, no descriptor is free: heartbeats alone must tell of it
         self._epoll.register(pidfd, select.EPOLLIN)
         self._watched[session_id] = _Watched(pid, pidfd, cpu_ticks(pid))
-        self._session_at[pidfd] = session_id
+        self._session_of[pidfd] = session_id
         return True
 
     def unwatch(self, session_id: Id) -> None:
         """Ends the watch, if there is one."""
         watched = self._watched.pop(session_id, None)
         if watched is not None:
-            del self._session_at[watched.pidfd]
+            del self._session_of[watched.pidfd]
             self._epoll.unregister(watched.pidfd)
             os.close(watched.pidfd)
 
@@ -66,7 +66,7 @@ class ProcessWatch:
 
     def ended(self) -> list[Id]:
         """The sessions whose process has ended."""
-        return [self._session_at[pidfd] for pidfd, _ in self._epoll.poll(0)]
+        return [self._session_of[pidfd] for pidfd, _ in self._epoll.poll(0)]
 
     def death_signals(self, session_ids: Iterable[Id]) -> dict[Id, int]:
         """The signals that ended these processes, as far as the kernel tells."""

@@ -1,4 +1,4 @@
-"""The thread that keeps what was given up, on a real disk that is at times none."""
+"""The thread that writes dead tasks, on a real disk that is full, slow or gone in some tests."""
 
 import json
 import os
@@ -35,7 +35,7 @@ DEATHS = (
 
 
 class Lines:
-    """The log's lines as they are written, to be waited for; `is_open` lets its writer go on."""
+    """The lines of the log. While `is_open` is not set, the thread that logs an info waits."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
@@ -86,13 +86,13 @@ def names_in(run_dir: Path) -> list[str]:
 
 
 def keep(writer: DeadTaskWriter, *tasks: KeepDeadTask) -> None:
-    """All of them, and the end of the broker."""
+    """Keeps these tasks, then closes the writer, as the broker does at its end."""
     for task in tasks:
         writer.keep(task, WALL_OFFSET_S)
     writer.close(BOUND_S)
 
 
-def test_task_is_kept_with_its_attempts_by_the_clock_on_the_wall(writer: DeadTaskWriter, run_dir: Path) -> None:
+def test_task_is_kept_with_its_attempts_in_wall_clock_time(writer: DeadTaskWriter, run_dir: Path) -> None:
     keep(writer, poison(1, b"any bytes"))
 
     content = (run_dir / "dead" / name_of(1)).read_bytes()
@@ -105,7 +105,7 @@ def test_task_is_kept_with_its_attempts_by_the_clock_on_the_wall(writer: DeadTas
     assert content.endswith(b"any bytes")
 
 
-def test_nobody_else_may_read_it_whatever_the_umask(writer: DeadTaskWriter, run_dir: Path) -> None:
+def test_no_other_user_may_read_it_with_any_umask(writer: DeadTaskWriter, run_dir: Path) -> None:
     before = os.umask(0)
     try:
         keep(writer, poison(1))
@@ -117,13 +117,13 @@ def test_nobody_else_may_read_it_whatever_the_umask(writer: DeadTaskWriter, run_
     assert stat.S_IMODE((directory / name_of(1)).stat().st_mode) == 0o600
 
 
-def test_payload_that_libzmq_holds_is_kept_as_well(writer: DeadTaskWriter, run_dir: Path) -> None:
+def test_payload_in_a_buffer_of_libzmq_is_kept_too(writer: DeadTaskWriter, run_dir: Path) -> None:
     keep(writer, KeepDeadTask(poison(1).task_id, 30_000, DEATHS, False, memoryview(b"large")))
 
     assert (run_dir / "dead" / name_of(1)).read_bytes().endswith(b"large")
 
 
-def test_pool_without_poison_has_neither_thread_nor_directory(writer: DeadTaskWriter, run_dir: Path) -> None:
+def test_pool_without_dead_tasks_has_neither_thread_nor_directory(writer: DeadTaskWriter, run_dir: Path) -> None:
     before = threading.active_count()
     writer.close(BOUND_S)
 
@@ -144,7 +144,7 @@ def test_task_that_is_given_up_again_replaces_its_record_and_nothing_else(
     assert (run_dir / "dead" / name_of(50)).read_bytes().endswith(b"again")
 
 
-def test_oldest_make_room_for_more_than_the_number_that_may_be_kept(
+def test_oldest_records_make_room_when_there_are_too_many(
     writer: DeadTaskWriter, run_dir: Path, lines: Lines, wait_until: WaitUntil
 ) -> None:
     for number in range(150):
@@ -156,7 +156,7 @@ def test_oldest_make_room_for_more_than_the_number_that_may_be_kept(
     assert lines.of("quarantine_failed") == []
 
 
-def test_oldest_make_room_for_more_than_the_bytes_that_may_be_kept(
+def test_oldest_records_make_room_when_they_have_too_many_bytes(
     writer: DeadTaskWriter, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_tasks, "MAX_BYTES", 10_000)
@@ -167,7 +167,7 @@ def test_oldest_make_room_for_more_than_the_bytes_that_may_be_kept(
     assert sum(path.stat().st_size for path in (run_dir / "dead").iterdir()) <= 10_000
 
 
-def test_one_that_is_larger_than_all_may_be_is_let_go_and_costs_no_other(
+def test_task_larger_than_all_records_may_be_is_dropped_and_costs_no_other(
     writer: DeadTaskWriter, run_dir: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_tasks, "MAX_BYTES", 10_000)
@@ -201,7 +201,7 @@ def test_what_a_killed_broker_was_writing_is_removed(writer: DeadTaskWriter, run
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """No file of this process may grow beyond 4 KiB; that of the test's own report included, so not for long."""
+    """No file of this process may grow beyond 4 KiB. Keep it short: this includes the file of the test report."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, before[1]))
     try:
@@ -244,7 +244,7 @@ def test_directory_that_may_not_be_written_to_is_logged(writer: DeadTaskWriter, 
     assert "Permission denied" in lines.of("quarantine_failed")[0]["reason"]
 
 
-def test_directory_that_was_removed_is_made_anew(
+def test_directory_that_was_removed_is_made_again(
     writer: DeadTaskWriter, run_dir: Path, lines: Lines, wait_until: WaitUntil
 ) -> None:
     writer.keep(poison(1), WALL_OFFSET_S)
@@ -256,10 +256,10 @@ def test_directory_that_was_removed_is_made_anew(
     assert names_in(run_dir) == [name_of(2)]
 
 
-def test_disk_that_stands_still_holds_nobody_up_and_its_queue_is_bounded_in_tasks(
+def test_disk_that_stands_still_blocks_nobody_and_the_tasks_that_wait_for_it_are_bounded(
     writer: DeadTaskWriter, lines: Lines, wait_until: WaitUntil
 ) -> None:
-    lines.is_open.clear()  # the thread stands still after its first write
+    lines.is_open.clear()  # the thread waits in the log line of its first write
     writer.keep(poison(0), WALL_OFFSET_S)
     wait_until(lambda: lines.of("task_quarantined"))
 
@@ -276,7 +276,7 @@ def test_disk_that_stands_still_holds_nobody_up_and_its_queue_is_bounded_in_task
     assert "0.1 s" in unwritten["reason"]
 
 
-def test_queue_is_bounded_in_bytes_but_takes_one_task_of_any_size(
+def test_bytes_that_wait_are_bounded_but_one_task_of_any_size_may_wait(
     writer: DeadTaskWriter, run_dir: Path, lines: Lines, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_tasks, "QUEUE_BYTES", 1_000)
@@ -299,9 +299,7 @@ def test_all_that_waits_is_written_at_the_brokers_end(writer: DeadTaskWriter, ru
     assert names_in(run_dir) == [name_of(number) for number in range(60)]
 
 
-def test_payload_is_let_go_as_soon_as_it_is_written(
-    writer: DeadTaskWriter, lines: Lines, wait_until: WaitUntil
-) -> None:
+def test_payload_is_freed_as_soon_as_it_is_written(writer: DeadTaskWriter, lines: Lines, wait_until: WaitUntil) -> None:
     payload = bytearray(b"poison")
     writer.keep(KeepDeadTask(poison().task_id, 30_000, DEATHS, False, memoryview(payload)), WALL_OFFSET_S)
     wait_until(lambda: lines.of("task_quarantined"))
@@ -309,7 +307,7 @@ def test_payload_is_let_go_as_soon_as_it_is_written(
     def is_free() -> bool:
         try:
             payload.append(0)
-        except BufferError:  # somebody has a view of it
+        except BufferError:  # a view of it exists
             return False
         return True
 

@@ -65,7 +65,7 @@ def test_every_end_is_counted_once(alice: Client, counter: str) -> None:
 
 
 @pytest.mark.parametrize("withdrawn", Withdrawn)
-def test_withdrawn_task_is_counted_as_such_whatever_its_end(alice: Client, withdrawn: Withdrawn) -> None:
+def test_withdrawn_task_is_counted_as_withdrawn_at_any_end(alice: Client, withdrawn: Withdrawn) -> None:
     ledger = make_ledger()
     enter(ledger, alice, "t1")
     task = take(ledger)
@@ -75,7 +75,7 @@ def test_withdrawn_task_is_counted_as_such_whatever_its_end(alice: Client, withd
     assert (ledger.counters[withdrawn.value], ledger.counters["completed"]) == (1, 0)
 
 
-def test_ends_are_counters_of_the_figures() -> None:
+def test_ends_are_counters_of_the_stats() -> None:
     assert set(ENDS) < set(Counters.model_fields)
 
 
@@ -129,7 +129,7 @@ def test_audit_finds_what_is_wrong(alice: Client) -> None:
     assert list(ledger.audit([task])) == ["the backlog counts other tasks than those that are queued"]
 
 
-def test_task_that_nobody_waits_for_any_more_may_be_submitted_by_another(alice: Client) -> None:
+def test_task_that_nobody_waits_for_may_be_submitted_by_another_client(alice: Client) -> None:
     ledger, bob = make_ledger(), Client(an_id("bob"), 1, BOB, 0.0, 0, can_share=False)
     task = enter(ledger, alice, "t1")
     assert ledger.submit(bob, submit("t1"), now=0.0) is None

@@ -107,7 +107,7 @@ def test_name_that_is_away_is_taken_once() -> None:
     assert roster.take_away_since("worker-1") is None
 
 
-def test_names_that_are_away_are_bounded_and_the_oldest_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_are_away_are_bounded_and_the_oldest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_NAMES_AWAY", 2)
     roster = roster_of()
     for now, name in enumerate(("a", "b", "a", "c")):
@@ -116,7 +116,7 @@ def test_names_that_are_away_are_bounded_and_the_oldest_forgotten(monkeypatch: p
     assert [roster.take_away_since(name) for name in ("a", "b", "c")] == [2.0, None, 3.0]
 
 
-def test_whoever_went_missing_is_waited_for_until_a_bound() -> None:
+def test_pool_waits_for_the_worker_that_went_missing_last_until_a_bound() -> None:
     roster = roster_of()
     assert roster.somebody_is_away_until(0.0) is None
     roster.mark_away(a_worker("s1", "a"), 1.0)

@@ -1,4 +1,4 @@
-"""The broker as the simulation runs it: the real core, in turns like those of racepool.broker.server."""
+"""The broker in the simulation: the real core, in turns like those of racepool.broker.server."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ DRAIN_S = 3.0
 
 
 class BrokerProgram(Program):
-    """One epoch of the broker, in turns like those of racepool.broker.server."""
+    """One epoch of the broker."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class BrokerProgram(Program):
             if received is None:
                 return True
             link, message = received
-            pid = link.pid if link.closed_at is None else None  # the kernel tells only of those that are there
+            pid = link.pid if link.closed_at is None else None  # the kernel names only processes that exist
             now = self.clock.now
             match port:
                 case Port.BACKEND:

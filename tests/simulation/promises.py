@@ -1,8 +1,8 @@
-"""What architecture.md's guarantees mean in the simulation, checked while it runs. A broken one is an AssertionError.
+"""The guarantees of the pool, checked while the simulation runs. A broken one is an AssertionError.
 
-`Witness` stands by the callers: every task ends once, and rightly. `Books` stands beside one epoch of the broker: what
-it assigns in which order, whom it judges, what it drops. Neither asks the broker what it thinks, but where it is held
-against that.
+`Witness` checks for the callers that every task ends once, and with the right result. `Books` checks one epoch of the
+broker: the order of assignments, the cause of each loss, and that no task is dropped. Both keep their own account, from
+the messages alone. `Books.check` compares it with the state of the broker.
 """
 
 from abc import abstractmethod
@@ -55,7 +55,7 @@ class Caller(Program):
 
 @dataclass(frozen=True)
 class Script:
-    """What a task does: how long, how it ends, how many processes it kills, whether another thread may run."""
+    """What a task does: how long it runs, how it ends, how many processes it kills, whether it blocks other threads."""
 
     duration_s: float
     ending: str
@@ -87,13 +87,13 @@ class Wanted:
         return self.in_hand_s + (now - self.in_hand_since if self.in_hand_since is not None else 0.0)
 
     def waited_at_least(self, now: float) -> float:
-        """What surely was no running; a client that lost its session may not know of some of that."""
+        """A lower bound of its waiting. A client that lost its session may not know of the time in workers' hands."""
         is_known = self.caller.sessions == self.sessions_before
         return now - self.submitted_at - (self.in_hand_s if is_known else 0.0)
 
 
 class Witness:
-    """Every task that was ever submitted, and every worker process."""
+    """Every task that was ever submitted, and every worker process by its sessions."""
 
     def __init__(self, clock: Clock, *, max_attempts: int, liveness_s: float) -> None:
         self.wanted: list[Wanted] = []
@@ -112,7 +112,7 @@ class Witness:
         return self._by_id[task_id]
 
     def may_kill(self, number: int) -> bool:
-        """Whether this execution kills its process; counts it."""
+        """Whether this execution kills its process. Counts the call."""
         wanted = self.wanted[number]
         wanted.deaths += 1
         return wanted.deaths <= wanted.script.deaths
@@ -138,7 +138,7 @@ class Witness:
             case Outcome.CRASHED:
                 assert len(unpack_crashes(answer.payload)) == self.max_attempts
             case Outcome.RUN_TIMEOUT | Outcome.QUEUE_TIMEOUT:
-                pass  # the books looked when the broker sent it
+                pass  # the books checked it when the broker sent it
             case _:
                 raise AssertionError(f"no worker here ends like that: {answer.outcome}")
 
@@ -152,7 +152,7 @@ class Witness:
                 assert not wanted.caller.was_welcome, "a broker was there once"
                 assert now - wanted.submitted_at >= wanted.caller.connect_timeout_s - ROUNDING_S
             case BacklogFullError():
-                pass  # the books looked when the broker sent it
+                pass  # the books checked it when the broker sent it
             case _:
                 raise AssertionError(f"nothing here fails like that: {error!r}")
 
@@ -161,7 +161,7 @@ class Witness:
 class Entry:
     """An open task of this epoch. `holder` is None while it waits.
 
-    It `is_prefetched` while its holder has another to do first, and `is_alone` once a worker was lost with it.
+    It `is_prefetched` while its holder has another task to do first; it `is_alone` after a worker was lost with it.
     """
 
     wanted: Wanted
@@ -181,9 +181,9 @@ class Entry:
 
 @dataclass(eq=False)
 class RecalledTask:
-    """A second that was recalled, while we do not know whether its worker had begun it.
+    """A prefetched task that was recalled, until its worker tells whether it had begun it.
 
-    If so, it runs since `held_since`: that is when the task before it ended.
+    If it had, the task runs since `held_since`: then the task before it ended.
     """
 
     wanted: Wanted
@@ -194,7 +194,7 @@ class RecalledTask:
 
 @dataclass
 class Books:
-    """One epoch: every open task, by our own account."""
+    """One epoch of the broker: every open task, from the messages alone."""
 
     core: BrokerCore
     witness: Witness
@@ -226,7 +226,7 @@ class Books:
         return self.core.clients.by_peer.get(peer)
 
     def on_client(self, client: Client | None, message: Any, actions: Iterable[Action]) -> None:  # noqa: ANN401
-        """A client's message was handled; `client` is whose session it came in."""
+        """A client's message was handled. `client` is the one whose session it came in; None without a session."""
         if client is None:
             return
         match message:
@@ -240,7 +240,7 @@ class Books:
 
     def _on_cancel(self, entry: Entry, actions: Iterable[Action], *, kill: bool) -> None:
         recalls = any(isinstance(a, SendToWorker) and isinstance(a.message, Recall) for a in actions)
-        assert recalls == entry.is_prefetched, "a second that is cancelled is recalled, and nothing else"
+        assert recalls == entry.is_prefetched, "a prefetched task that is cancelled is recalled, and no other"
         if entry.holder is None:
             del self.open[entry.wanted.id]
         else:
@@ -250,7 +250,7 @@ class Books:
                 recalled.kill_wanted_at = self.clock.now
 
     def on_forgotten_clients(self) -> None:
-        """Whoever is no client any more has lost its tasks, and must have given cause for that."""
+        """Clients that the broker has forgotten lose their tasks. Each must have been silent or gone."""
         now = self.clock.now
         for client_id in self._clients - self.core.clients.by_id.keys():
             caller = self.caller_of[client_id]
@@ -266,7 +266,7 @@ class Books:
         self._clients = set(self.core.clients.by_id)
 
     def note_sessions(self) -> None:
-        """So that a session can be judged when it is over."""
+        """Remembers all sessions, to judge them when they are over."""
         self._sessions = {worker.session_id: worker.pid for worker in self.core.roster.workers.values()}
 
     def _on_submit(self, client: Client, submit: Submit, *, is_refused: bool) -> None:
@@ -284,7 +284,7 @@ class Books:
         self._arrivals += 1
         wanted = self.witness.of(task_id)
         self.open[task_id] = Entry(wanted, client.id, self._arrivals)
-        if task_id not in self._seen and task_id not in self._refused:  # whose place was gone with its refusal
+        if task_id not in self._seen and task_id not in self._refused:  # a refused task has lost its place
             self._seen.add(task_id)
             assert wanted.number > self._latest.get(client.id, -1), "a client's tasks came out of order"
             self._latest[client.id] = wanted.number
@@ -292,7 +292,7 @@ class Books:
     # --- workers ------------------------------------------------------------------------------------------------------
 
     def on_worker(self, peer: bytes, message: Any) -> None:  # noqa: ANN401
-        """A worker's message comes in."""
+        """A worker's message is about to be handled."""
         session = self.session_at.get(peer)
         if session is None or session not in self.core.roster.workers:
             return
@@ -307,7 +307,7 @@ class Books:
                 self._give_back(entry)
 
     def on_unsent(self, peer: bytes, message: Any) -> None:  # noqa: ANN401
-        """A message to a worker could not be sent; whether the task before it had got through."""
+        """A message to a worker could not be sent. Notes if it followed the task in hand, which had arrived."""
         session = self.session_at.get(peer)
         if session is None or session not in self.core.roster.workers:
             return
@@ -357,13 +357,15 @@ class Books:
         oldest = min(other.arrival for other in self.open.values() if other.holder is None)
         assert entry.arrival == oldest, "not the oldest that waits"
         holder = self.session_at[peer]
-        assert holder not in self._recalled, "it may run what was recalled"
+        assert holder not in self._recalled, "it may run a recalled task"
         first = self._first_of(holder)
         if first is not None:
             assert self._prefetched_by(holder) is None, "this worker has its hands full"
-            assert not self.core.roster.idle_count, "it could have begun elsewhere"
-            assert not first.is_alone, "that one is to be alone"
-            assert (entry.is_alone, entry.was_returned, entry.assignments) == (False, False, 0), "it is to be alone"
+            assert not self.core.roster.idle_count, "an idle worker could have begun it"
+            assert not first.is_alone, "the first task must go alone"
+            assert (entry.is_alone, entry.was_returned, entry.assignments) == (False, False, 0), (
+                "it must not be prefetched"
+            )
             entry.is_prefetched = True
         entry.assignments += 1
         assert (task.epoch, task.attempt) == (self.core.epoch, entry.assignments)
@@ -375,8 +377,8 @@ class Books:
     def _on_recalled(self, peer: bytes, lease: int) -> None:
         holder = self.session_at[peer]
         prefetched = self._prefetched_by(holder)
-        assert prefetched is not None, "it has no second"
-        assert lease == self._lease_of[prefetched.wanted.id], "it has another second"
+        assert prefetched is not None, "it has prefetched nothing"
+        assert lease == self._lease_of[prefetched.wanted.id], "it has prefetched another task"
         assert prefetched.is_withdrawn or self.clock.now >= prefetched.held_since + MIN_WAIT_S, "recalled at once"
         self._recalled[holder] = RecalledTask(prefetched.wanted, lease)
         if prefetched.is_kill_wanted:
@@ -384,7 +386,7 @@ class Books:
         self._give_back(prefetched)
 
     def _on_returned(self, task_id: Id) -> None:
-        """Of what was recalled we know already."""
+        """A recalled task is noted already; this is one that came back in another way."""
         entry = self.open[task_id]
         if entry.holder is not None:
             assert not entry.is_prefetched or entry.holder not in self.core.roster.workers, "it has it in hand"
@@ -442,7 +444,7 @@ class Books:
     def _judge(
         self, reason: str, process: Process, entry: Entry | None, recalled: RecalledTask | None, *, is_current: bool
     ) -> None:
-        """Whether the broker had cause to end a session like that."""
+        """Checks that the broker had cause to end a session for this reason."""
         now = self.clock.now
         since = now - self.core.settings.liveness - NOTICE_S
         match reason:
@@ -491,7 +493,7 @@ class Books:
         return {worker.name for worker in self.core.roster.workers.values()}
 
     def _on_ended_unanswered(self, task_id: Id) -> None:
-        """Nobody waits for it any more, so its end is the worker's."""
+        """A withdrawn task has no answer: it ends with its result or its worker."""
         entry = self.open.get(task_id)
         if entry is not None and entry.is_withdrawn:
             self._let_go(entry)
@@ -499,7 +501,7 @@ class Books:
 
     def _on_requeued(self, task_id: Id) -> None:
         entry = self.open.get(task_id)
-        if entry is None:  # its client was forgotten in the same breath
+        if entry is None:  # its client was forgotten in the same turn
             assert task_id in self._abandoned, "nobody has it"
             return
         assert entry.holder not in self.core.roster.workers, "two workers have it"
@@ -509,7 +511,7 @@ class Books:
         self._let_go(entry)
 
     def _let_go(self, entry: Entry) -> None:
-        """Out of its holder's hands, who goes on with its prefetched."""
+        """The task leaves its holder's hands. The holder goes on with its prefetched task."""
         holder, was_prefetched = entry.holder, entry.is_prefetched
         if holder is None:
             return
@@ -528,7 +530,7 @@ class Books:
     # --- after each turn ----------------------------------------------------------------------------------------------
 
     def check(self, *, has_read_results: bool) -> None:
-        """Holds our account against the broker's."""
+        """Compares this account with the state of the broker."""
         core = self.core
         assert core.audit() == []
         theirs = core.ledger._tasks
@@ -544,12 +546,12 @@ class Books:
         if has_read_results and now >= core._has_read_by and not core._is_draining:
             since = now - MAX_WAIT_S - ROUNDING_S
             assert not any(each.is_prefetched and each.held_since < since for each in self.open.values()), (
-                "it waits behind"
+                "it waits behind a slow task"
             )
         may_rest = now < core._settles_at or core.next_check() <= now or core._is_draining
         assert may_rest or not (core.roster.idle_count and core.ledger.backlog.depth), "idle while a task waits"
 
     def close(self) -> None:
-        """The epoch is over; what ran ran until now."""
+        """The epoch is over: no task is in a worker's hands any more, as far as a broker knows."""
         for entry in self.open.values():
             self._let_go(entry)
