@@ -188,5 +188,7 @@ class Roster:
                 yield f"worker {worker.name} has a deadline for nothing, or none"
             if worker.peer is not None and self._at.get(worker.peer) is not worker:
                 yield f"worker {worker.name} cannot be found by its peer"
+        if not (self._idle.keys() | self._with_free_hand.keys()) <= self.workers.keys():
+            yield "a session that is over is listed as one that can be given work"
         if len(self._at) != sum(worker.peer is not None for worker in self.workers.values()):
             yield "a peer leads to no worker"

@@ -576,12 +576,22 @@ def test_second_hello_on_the_same_socket_is_the_same_session(broker: BrokerCore)
 
     assert broker.on_client(ALICE, hello(held=3), now=1.0) == [SendToClient(ALICE, WELCOME)]
     assert broker.ledger.backlog.depth == 1
+    assert [client.held for client in broker.clients.by_id.values()] == [3]
+
+
+def test_hello_is_a_sign_of_life(broker: BrokerCore) -> None:
+    with_client(broker, "t1")
+    broker.on_client(ALICE_AGAIN, hello(number=2), now=LIVENESS_S - 0.1)
+
+    assert broker.on_tick(now=LIVENESS_S) == []
+    assert told(broker.on_tick(now=2 * LIVENESS_S - 0.1)) == ["task_abandoned"]
 
 
 def test_hello_that_was_overtaken_by_a_later_sessions_changes_nothing(broker: BrokerCore) -> None:
-    broker.on_client(ALICE_AGAIN, hello(number=2), now=0.0)
+    with_client(broker)
+    broker.on_client(ALICE_AGAIN, hello(number=3), now=0.0)
 
-    assert broker.on_client(ALICE, hello(number=1), now=0.1) == []
+    assert broker.on_client(ALICE, hello(number=2), now=0.1) == []
     assert broker.on_client(ALICE_AGAIN, Ping(0), now=0.2) == [SendToClient(ALICE_AGAIN, Pong(EPOCH))]
 
 
@@ -927,6 +937,14 @@ def test_heartbeat_that_comes_after_the_end_of_its_session_is_ignored(
     assert (broker.roster.workers, broker.counters["worker_crashes"]) == ({}, 0)
 
 
+def test_sessions_that_have_just_ended_are_forgotten_after_the_liveness(broker: BrokerCore) -> None:
+    for number in range(10):
+        broker.on_worker(W1, ready(session=f"s{number}", later_ms=number), now=number * LIVENESS_S)
+        broker.on_worker(W1, Bye(), now=number * LIVENESS_S)
+
+    assert len(broker.sessions._left_until) == 1
+
+
 def test_worker_that_is_frozen_when_it_must_be_recycled_is_killed(broker: BrokerCore) -> None:
     with_client(with_workers(broker), "t1")
     broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
@@ -1083,10 +1101,8 @@ def test_silent_local_worker_that_uses_cpu_is_kept_and_probed_again(broker: Brok
         broker.on_client(ALICE, Ping(0), now)
         assert broker.on_tick(now) == [ProbeProcess(worker)]
         assert told(broker.on_probe(worker, now, has_progress=True)) == ["worker_silent"]
-        now = broker.next_check()
-        assert now <= broker.roster.workers[worker].last_seen + LIVENESS_S
-        broker.on_tick(now)
-        now += LIVENESS_S
+        now += LIVENESS_S / 2
+        assert broker.next_check() <= now
 
     assert broker.ledger.in_flight == 1
 

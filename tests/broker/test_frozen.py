@@ -54,6 +54,9 @@ def test_process_that_ended_is_removed(frozen: FrozenProcesses) -> None:
 
 
 def test_broker_that_stood_still_gives_them_time_to_speak(frozen: FrozenProcesses) -> None:
+    frozen.on_pause(2.0)
+    assert frozen.next_check() == OVERDUE_S, "a pause long before the end of their time changes nothing"
+
     frozen.on_pause(100.0)
 
     assert frozen.overdue(100.0) == []

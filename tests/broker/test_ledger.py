@@ -136,10 +136,11 @@ def test_task_that_nobody_waits_for_may_be_submitted_by_another_client(alice: Cl
     assert (task.client, ledger.counters["bad_frames"]) == (alice, 1)
 
     take(ledger)
-    task.withdrawn = Withdrawn.CANCELLED
-    assert ledger.submit(bob, submit("t1", 5_000, b"the race anew", is_shared=True), now=0.0) is None
+    task.withdrawn, task.goes_by_value = Withdrawn.CANCELLED, True
+    assert ledger.submit(bob, submit("t1", 5_000, b"the race again", is_shared=True), now=0.0) is None
 
-    assert (task.payload, task.is_shared, task.run_timeout_ms) == (b"the race anew", True, 5_000)
+    assert (task.payload, task.is_shared, task.run_timeout_ms) == (b"the race again", True, 5_000)
+    assert not task.goes_by_value, "that was the shared memory of the other client"
     assert (list(alice.tasks), list(bob.tasks)) == ([], [task.id])
     assert ledger.end(task, "completed")
     assert ledger.counters["bad_frames"] == 1

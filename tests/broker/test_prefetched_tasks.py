@@ -151,7 +151,7 @@ def test_worker_that_would_not_begin_it_soon_prefetches_nothing(broker: BrokerCo
     elif why == "suspect":
         worker.is_suspect = True
     else:
-        worker.last_seen = now - LIVENESS_S
+        worker.last_seen = now - LIVENESS_S / 2 - 0.001
 
     give(broker, now, "t2")
 
@@ -374,6 +374,16 @@ def test_worker_that_calls_itself_idle_while_it_must_return_a_task_is_out_of_ste
 
     assert report(actions, "worker_lost")["reason"] == "out_of_step"
     assert SendToHeartbeat(H1, Who()) in actions
+
+
+@pytest.mark.parametrize("what", ["prefetched", "recalled"])
+def test_result_ends_the_time_in_which_heartbeats_called_the_worker_idle(broker: BrokerCore, what: str) -> None:
+    now = fed(broker) if what == "prefetched" else recalled(broker)
+    for later in (0.1, 0.9, 1.7):
+        broker.on_heartbeat(H1, beat(busy=False), now + later)
+    broker.on_worker(W1, result("t1", 2), now + 1.8)
+
+    assert told(broker.on_heartbeat(H1, beat(busy=False), now + 2.2)) == []
 
 
 def test_beat_after_a_silence_may_have_overtaken_the_return(broker: BrokerCore) -> None:
@@ -684,6 +694,15 @@ def test_first_task_that_cannot_be_read_makes_room_for_the_prefetched_one(broker
     assert answered(broker.on_unreadable(W1, 2, "gone", now)) == [(ALICE, "t1", Outcome.RAISED)]
     assert broker.on_unreadable(W1, 2, "gone", now) == []
     assert answered(broker.on_worker(W1, result("t2", 3), now)) == [(ALICE, "t2", Outcome.OK)]
+
+
+def test_worker_whose_task_cannot_be_read_gets_the_next(broker: BrokerCore) -> None:
+    with_workers(broker)
+    broker.on_client(ALICE, hello(), 0.0, can_share=True)
+    for name in ("t1", "t2"):
+        broker.on_client(ALICE, submit(name, is_shared=True), 0.0)
+
+    assert assigned(broker.on_unreadable(W1, 1, "gone", 0.1)) == [(W1, "t2")]
 
 
 def test_welcome_of_a_worker_that_cannot_be_reached_costs_nothing(broker: BrokerCore) -> None:

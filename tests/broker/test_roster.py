@@ -144,3 +144,11 @@ def test_audit_finds_what_is_wrong() -> None:
     roster.workers[an_id("s1")].task, roster.workers[an_id("s1")].deadline = None, inf
     del roster._at[b"s2"]
     assert list(roster.audit()) == ["worker worker-2 cannot be found by its peer", "a peer leads to no worker"]
+
+
+@pytest.mark.parametrize("listed", ["_idle", "_with_free_hand"])
+def test_audit_finds_a_session_that_is_over_and_still_listed(listed: str) -> None:
+    roster = roster_of()
+    getattr(roster, listed)[an_id("s1")] = a_worker("s1")
+
+    assert list(roster.audit()) == ["a session that is over is listed as one that can be given work"]
