@@ -16,14 +16,14 @@ from racepool.protocol.logs import LOG_HOLD_S, Outlet, open_log
 from racepool.protocol.processes import calm_collector, die_with_supervisor, raise_file_limit
 from racepool.protocol.settings import Settings, from_command_line, is_supervised
 
-THROTTLE_S = 1.0  # a supervisor without back-off restarts at once; a broker that cannot start must not spin
+THROTTLE_S = 1.0  # a broker that cannot start, under a supervisor that restarts at once, must not spin
 
 
 def main() -> int:
     """Runs one broker until it is told to stop; returns its exit code."""
-    os.umask(0o077)  # sockets, too, are for this user alone
+    os.umask(0o077)  # the sockets also belong to this user alone
     if is_supervised():
-        die_with_supervisor()  # before it makes the run directory anew, which a killed pool's owner has just removed
+        die_with_supervisor()  # before it makes the run directory, which the owner of a killed pool has removed
     try:
         settings = from_command_line(Settings, "racepool broker")
         directory = settings.private_dir()

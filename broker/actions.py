@@ -1,4 +1,4 @@
-"""What the core asks of its shell. The shell performs each in order; none gives a result at once."""
+"""What the core asks of its shell. The shell performs the actions in order; none returns a result."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class SendToClient:
 
 @dataclass(frozen=True, slots=True)
 class SendStats:
-    """Answer an AskStats with the figures of this moment."""
+    """Answer an AskStats with the stats of this moment."""
 
     peer: Peer
 
@@ -33,9 +33,9 @@ class SendToWorker:
 
 @dataclass(frozen=True, slots=True)
 class SendByValue:
-    """As SendToWorker, for one that cannot read the client's shared memory: the payload itself instead of a reference.
+    """Like SendToWorker, for a worker that cannot read the client's shared memory: sends the payload, not a reference.
 
-    One that cannot be read here either comes back as `on_unreadable`.
+    A payload that cannot be read here either comes back as `on_unreadable`.
     """
 
     peer: Peer
@@ -44,7 +44,7 @@ class SendByValue:
 
 @dataclass(frozen=True, slots=True)
 class SendToHeartbeat:
-    """Through the heartbeat socket; one that fails is forgotten, the next beat asks again."""
+    """Through the heartbeat socket. A send that fails is ignored: the next heartbeat will be answered."""
 
     peer: Peer
     message: ToHeartbeat
@@ -54,36 +54,36 @@ class SendToHeartbeat:
 class WatchProcess:
     """Watch the process behind this session; its end comes back as `on_process_exit`, or as `on_process_gone`."""
 
-    incarnation: Id
+    session_id: Id
     pid: int
 
 
 @dataclass(frozen=True, slots=True)
 class UnwatchProcess:
-    """The session ended; so does the watch."""
+    """End the watch of the process behind this session."""
 
-    incarnation: Id
+    session_id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class KillProcess:
     """SIGKILL the process behind this session, and end the watch."""
 
-    incarnation: Id
+    session_id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeProcess:
-    """Look whether the silent process used CPU since the last look; comes back as `on_probe`."""
+    """Look whether the silent process used CPU since the last look; the answer comes back as `on_probe`."""
 
-    incarnation: Id
+    session_id: Id
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantine:
-    """Keep a task that was given up where somebody can look into it; one that cannot be kept is let go.
+class KeepDeadTask:
+    """Write the record of a dead task to disk; if that fails, the record is lost, and nothing else happens.
 
-    What its payload refers to, if it `is_shared`, is there until its client has the answer.
+    If it `is_shared`, its payload must be read before its client gets the answer: then the client frees the memory.
     """
 
     task_id: Id
@@ -111,6 +111,6 @@ Effect: TypeAlias = (
     | UnwatchProcess
     | KillProcess
     | ProbeProcess
-    | Quarantine
+    | KeepDeadTask
 )
 Action: TypeAlias = Effect | Report

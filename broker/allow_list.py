@@ -1,4 +1,4 @@
-"""Which keys may come in, and by which of the broker's sockets: what the key directory says at present."""
+"""Which keys may connect to which of the broker's sockets, as the key directory says at present."""
 
 import errno
 from collections.abc import Mapping
@@ -26,17 +26,17 @@ class Entry(NamedTuple):
 
 
 Versions: TypeAlias = Mapping[Path, tuple[int, int, int] | None]
-"""By file; None for a folder that cannot be listed."""
+"""By file: change time, inode, size. None stands for a folder that cannot be listed."""
 
 PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""What keeps us from reading and says nothing of a file."""
+"""Errors of this process or machine, which say nothing about the file."""
 
 
 class AllowList:
     """The files `allowed/ROLE/NAME.key`, as they were at the last look.
 
-    A file that cannot be read lets nobody in, and is named in `broken`; the others stand. Without descriptors to read
-    with, all stand as they were.
+    A file that cannot be read allows nobody, and is named in `broken`; the other files count. While this process has
+    no free descriptors or memory, the list stays as it was.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -49,19 +49,19 @@ class AllowList:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody may come in."""
+        """Whether no key is allowed."""
         return not self._entries
 
     def name_of(self, domain: str, key: str | None) -> str | None:
-        """Under which name this key opens this socket; None if it does not."""
+        """The name under which this key is allowed at this socket; None if it is not."""
         return None if key is None else self._keys[domain].get(key)
 
     def names_of(self, key: str) -> list[str]:
-        """Under which names the key is known for any socket."""
+        """All names under which this key is allowed at any socket."""
         return sorted({entry.name for entry in self._entries if entry.key == key})
 
     def refresh(self) -> tuple[frozenset[Entry], frozenset[Entry]] | None:
-        """Looks again; gives what is new and what is no more, or None if no file has changed."""
+        """Looks again; returns the new entries and the removed ones, or None if no file has changed."""
         try:
             versions = self._look()
             if versions == self._versions:
@@ -75,10 +75,10 @@ class AllowList:
         return self._entries - before, before - self._entries
 
     def _look(self) -> Versions:
-        """The present files, each with what changes when it is written, replaced, or given to another.
+        """The present files, each with values that change when it is written, replaced, or gets another owner.
 
         Raises:
-            OSError: of PASSING.
+            OSError: one of PASSING.
         """
         versions: dict[Path, tuple[int, int, int] | None] = {}
         for folder in (self._directory / role for role in Role):

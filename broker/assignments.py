@@ -1,102 +1,154 @@
-"""Who works on what: tasks go to idle workers, as seconds to busy ones, and back to their places. Knows no client."""
+"""Which worker gets which task, and how each assignment ends. Knows no session of a client and opens no payload."""
 
 from math import inf
 
-from racepool.broker.actions import Action, Report, SendByValue, SendToWorker
+from racepool.broker.actions import Action, KeepDeadTask, Report, SendByValue, SendToClient, SendToWorker
 from racepool.broker.ledger import Ledger
+from racepool.broker.prefetch import Prefetch
 from racepool.broker.roster import Roster
-from racepool.broker.seconds import Seconds
-from racepool.broker.tasks import Task
+from racepool.broker.session_end import SessionEnd
+from racepool.broker.tasks import Death, Task
 from racepool.broker.workers import Worker
 from racepool.protocol import messages
-from racepool.protocol.messages import Epoch
+from racepool.protocol.errors import CrashedAttempt
+from racepool.protocol.failures import pack_crashes
+from racepool.protocol.messages import Epoch, Outcome, Payload
+from racepool.protocol.quarantine import file_of
 from racepool.protocol.settings import Settings
 
 
 class Assignments:
-    """Gives the tasks of the backlog to workers, in arrival order, each time under a new lease.
+    """Gives the tasks of the backlog to workers, in arrival order, each time under a new lease; takes them back.
 
-    Invariant: while a worker is idle, no task waits that could have been assigned; seconds are only given where
-    nobody is idle.
+    Invariant: while a worker is idle, no task waits that could have been assigned. Tasks are prefetched only while no
+    worker is idle.
     """
 
     def __init__(self, settings: Settings, epoch: Epoch, ledger: Ledger, roster: Roster) -> None:
-        self.seconds = Seconds()
+        self.ledger = ledger
+        self.roster = roster
+        self.prefetch = Prefetch()
         self.lease = 0
         self.earliest_deadline = inf
+        self._settings = settings
         self._epoch = epoch
-        self._ledger = ledger
-        self._roster = roster
-        self._silence_s = settings.liveness / 2
+        self._max_silence_s = settings.liveness / 2
 
     def assign(self, now: float) -> list[Action]:
-        """Gives what can be given. `earliest_deadline` is then that of all tasks which have just begun."""
+        """Assigns all that can be assigned. Sets `earliest_deadline` to that of the tasks that have just begun."""
         self.earliest_deadline = inf
         actions: list[Action] = []
-        while self._roster.idle_count and (task := self._next_task(now)) is not None:
-            worker = self._roster.occupy(task, self.lease, now)
+        while self.roster.idle_count and (task := self._next_task(now)) is not None:
+            worker = self.roster.occupy(task, self.lease, now)
             self.earliest_deadline = min(self.earliest_deadline, worker.deadline)
             actions += self._assignment(worker, task)
-        return actions + self._assign_seconds(now) if self.seconds.are_worth_it else actions
+        return actions + self._assign_ahead(now) if self.prefetch.pays else actions
 
     def recall_overdue(self, now: float) -> list[Action]:
-        """Takes the seconds back that have waited for too long behind a task."""
-        return [action for worker in self.seconds.overdue(now) for action in self.recall(worker, now)]
+        """Recalls the prefetched tasks that have waited for too long."""
+        return [action for worker in self.prefetch.overdue(now) for action in self.recall(worker, now)]
 
     def recall(self, worker: Worker, now: float) -> list[Action]:
-        """Takes its second back before it is begun, if it is not too late for that."""
-        assert worker.peer is not None, "who has a second has a peer"  # noqa: S101
-        second = self._roster.recall(worker)
-        return [SendToWorker(worker.peer, messages.Recall(second.lease)), *self.give_back(worker, second.task, now)]
+        """Asks the worker not to begin its prefetched task, and treats the task as not begun."""
+        assert worker.peer is not None, "a worker with a prefetched task has a peer"  # noqa: S101
+        prefetched = self.roster.recall(worker)
+        recall = SendToWorker(worker.peer, messages.Recall(prefetched.lease))
+        return [recall, *self.give_back(worker, prefetched.task, now)]
 
     def give_back(self, worker: Worker, task: Task, now: float) -> list[Action]:
-        """A task that was not begun goes back to its place, as if it had never left it."""
-        if task.disowned is not None:
-            self._ledger.end(task, task.disowned.value)
+        """A task that was not begun goes back to its place; its assignment does not count."""
+        if task.withdrawn is not None:
+            self.ledger.end(task, task.withdrawn.value)
             return []
         fields = worker.attempt_at(task)
         task.assignments -= 1
         task.was_returned = True
-        self._ledger.backlog.add(task, now)
-        return [Report("task_returned", fields | {"queue_depth": self._ledger.backlog.depth})]
+        self.ledger.backlog.add(task, now)
+        return [Report("task_returned", fields | {"queue_depth": self.ledger.backlog.depth})]
 
-    def _assign_seconds(self, now: float) -> list[Action]:
-        """Gives what waits to busy workers, while enough waits for that to cost nobody anything.
+    def take_back(self, worker: Worker, end: SessionEnd, now: float, signal: int | None) -> list[Action]:
+        """The worker's session ended. Its task goes back to its place, or ends; its prefetched task goes back.
 
-        Of fewer tasks than workers each would be begun sooner by whoever is idle next. In arrival order: where the
-        oldest may be no second, nobody goes past it.
+        The prefetched task was not begun, so it costs no attempt. But the worker's last messages may be lost, and it
+        may have begun that task. So after a death neither of the two shares a worker's hands with another task.
+        """
+        actions: list[Action] = []
+        if worker.task is not None:
+            actions += self._end_attempt(worker, worker.task, end, now, signal)
+        if worker.prefetched is not None:
+            prefetched = self.roster.take_prefetched(worker).task
+            prefetched.goes_alone |= end.costs_attempt
+            actions += self.give_back(worker, prefetched, now)
+        return actions
+
+    def answer(self, task: Task, outcome: Outcome, payload: Payload, counter: str) -> list[Action]:
+        """Ends the task. Its client gets the one answer, unless it does not wait any more."""
+        if not self.ledger.end(task, counter):
+            return []
+        return [SendToClient(task.client.peer, messages.Answer(task.id, outcome, task.assignments, payload))]
+
+    def _end_attempt(self, worker: Worker, task: Task, end: SessionEnd, now: float, signal: int | None) -> list[Action]:
+        fields = worker.attempt_at(task)
+        worker.task = None
+        if end.costs_attempt:
+            task.deaths += (Death(worker.name, end.reason, signal, worker.assigned_at, now),)
+            task.goes_alone = True
+        if not end.was_task_received:
+            task.assignments -= 1
+        if end is SessionEnd.RUN_TIMEOUT or task.withdrawn is not None:
+            return self.answer(task, Outcome.RUN_TIMEOUT, b"", "timed_out")
+        if len(task.deaths) >= self._settings.max_attempts:
+            return self._give_up(task, fields)
+        self.ledger.counters["requeued"] += 1
+        self.ledger.backlog.add(task, now)
+        return [Report("task_requeued", fields | {"queue_depth": self.ledger.backlog.depth})]
+
+    def _give_up(self, task: Task, fields: dict[str, object]) -> list[Action]:
+        """Makes it a dead task. The answer names no signals: the file of the dead task has them."""
+        crashes = pack_crashes([CrashedAttempt(death.worker, None) for death in task.deaths])
+        return [
+            KeepDeadTask(task.id, task.run_timeout_ms, task.deaths, task.is_shared, task.payload),
+            *self.answer(task, Outcome.CRASHED, crashes, "crashed"),
+            Report("task_given_up", fields | {"kept_in": str(file_of(self._settings.dir, task.id))}),
+        ]
+
+    def _assign_ahead(self, now: float) -> list[Action]:
+        """Gives tasks to busy workers in advance, as long as no task would have begun sooner elsewhere.
+
+        So at least as many tasks as workers must wait: of fewer, each would begin sooner at the next idle worker. Where
+        the oldest task may not be prefetched, none is: tasks keep their arrival order.
         """
         actions: list[Action] = []
         while (
-            self._ledger.backlog.depth >= len(self._roster.workers)
-            and (oldest := self._ledger.backlog.oldest()) is not None
-            and oldest.may_be_second
-            and (worker := self._roster.next_for_second(now, self.seconds.patience_s, self._silence_s))
+            self.ledger.backlog.depth >= len(self.roster.workers)
+            and (oldest := self.ledger.backlog.oldest()) is not None
+            and oldest.may_be_prefetched
+            and (worker := self.roster.next_to_prefetch(now, self.prefetch.max_wait_s, self._max_silence_s))
             and (task := self._next_task(now)) is not None
         ):
-            self._roster.give_second(worker, task, self.lease)
-            self.seconds.expect(worker, now)
-            actions += self._assignment(worker, task, is_second=True)
+            self.roster.give_prefetched(worker, task, self.lease)
+            self.prefetch.expect(worker, now)
+            actions += self._assignment(worker, task, is_prefetched=True)
         return actions
 
     def _next_task(self, now: float) -> Task | None:
-        """The oldest that waits, under a new lease."""
-        task = self._ledger.backlog.pop(now)
+        """The oldest task that waits, under a new lease."""
+        task = self.ledger.backlog.pop(now)
         if task is not None:
             self.lease += 1
             task.assignments += 1
         return task
 
-    def _assignment(self, worker: Worker, task: Task, *, is_second: bool = False) -> tuple[Action, Action]:
-        """Tells worker and log of the latest lease."""
-        assert worker.peer is not None, "who is given a task has a peer"  # noqa: S101
+    def _assignment(self, worker: Worker, task: Task, *, is_prefetched: bool = False) -> tuple[Action, Action]:
+        """The log line and the message for the latest lease."""
+        assert worker.peer is not None, "a worker that is given a task has a peer"  # noqa: S101
         queued_ms = round(task.waited_s * 1000, 3)
-        fields = worker.attempt_at(task) | {"queued_ms": queued_ms, "queue_depth": self._ledger.backlog.depth}
-        if is_second:
+        fields = worker.attempt_at(task) | {"queued_ms": queued_ms, "queue_depth": self.ledger.backlog.depth}
+        if is_prefetched:
             fields["second"] = True
-        words = messages.Assign(
+        message = messages.Assign(
             self._epoch, self.lease, task.id, task.assignments, task.run_timeout_ms, task.is_shared, task.payload
         )
         is_by_value = task.is_shared and (task.goes_by_value or not worker.is_local)
-        send = SendByValue(worker.peer, words) if is_by_value else SendToWorker(worker.peer, words)
+        send = SendByValue(worker.peer, message) if is_by_value else SendToWorker(worker.peer, message)
         return Report("task_assigned", fields), send

@@ -6,10 +6,10 @@ from racepool.broker.tasks import Task
 
 
 class Backlog:
-    """A FIFO by sequence number.
+    """A FIFO by sequence number. `depth` and `payload_bytes` count the tasks that wait.
 
-    A discarded task stays in the heap, without its payload, until it comes up or until such leftovers are the larger
-    part; `depth` and `payload_bytes` count only those that still wait.
+    A discarded task stays in the heap, without its payload, until it comes up, or until more than half of the heap are
+    such leftovers.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Backlog:
         return task
 
     def discard(self, task: Task, now: float) -> None:
-        """Takes this task, wherever it waits."""
+        """Takes this task, from its place."""
         self._leave(task, now)
         task.payload = b""
         if len(self._heap) > 2 * self.depth + 64:

@@ -1,4 +1,4 @@
-"""Local worker processes that do not speak: their sessions are over, they are still there. Kills nothing."""
+"""Local worker processes that are silent after the end of their sessions. Kills nothing."""
 
 from collections.abc import Iterable
 from math import inf
@@ -7,14 +7,14 @@ from racepool.broker.workers import Worker
 from racepool.protocol.messages import Id
 
 PATIENCE = 5
-"""How many times the liveness a process may be silent before it counts as frozen for good."""
+"""After a silence of this many times the liveness a process counts as frozen for good."""
 
 
 class FrozenProcesses:
-    """Processes by the session that was lost in silence, could not be reached, or was told to end.
+    """Processes by their last session: it was lost in silence, could not be reached, or was told to end.
 
-    supervisord takes them for running, so nobody else ends them. Who speaks again is spared. Who does not is overdue
-    `PATIENCE` times the liveness after its last sign of life.
+    supervisord believes that they run, so nobody else ends them. A process that speaks again is spared. Any other is
+    overdue `PATIENCE` times the liveness after its last sign of life.
     """
 
     def __init__(self, liveness_s: float) -> None:
@@ -24,42 +24,42 @@ class FrozenProcesses:
 
     @property
     def sessions(self) -> list[Id]:
-        """Whose processes are here."""
+        """The sessions of these processes."""
         return list(self._workers)
 
     def add(self, worker: Worker) -> float:
-        """Takes the process on; returns when it will be overdue."""
+        """Adds the process of this worker; returns when it will be overdue."""
         kill_at = worker.last_seen + PATIENCE * self._liveness_s
-        self._kill_at[worker.incarnation] = kill_at
-        self._workers[worker.incarnation] = worker
+        self._kill_at[worker.session_id] = kill_at
+        self._workers[worker.session_id] = worker
         return kill_at
 
-    def spared(self, incarnation: Id, pid: int | None) -> list[Id]:
-        """Lets go the processes that spoke, by this lost session or by this pid; names their sessions."""
+    def spared(self, session_id: Id, pid: int | None) -> list[Id]:
+        """Removes the processes of this session and of this pid, because they spoke; returns their sessions."""
         return self._let_go(
-            each.incarnation for each in self._workers.values() if incarnation == each.incarnation or pid == each.pid
+            each.session_id for each in self._workers.values() if session_id == each.session_id or pid == each.pid
         )
 
-    def ended(self, incarnations: Iterable[Id]) -> list[Id]:
-        """Lets go those of these that are here, because their process ended."""
-        return self._let_go(each for each in incarnations if each in self._workers)
+    def ended(self, session_ids: Iterable[Id]) -> list[Id]:
+        """Removes the processes of these sessions, because they ended; returns the sessions that were here."""
+        return self._let_go(each for each in session_ids if each in self._workers)
 
     def overdue(self, now: float) -> list[Worker]:
-        """Lets go those that have been silent for too long: they are to be killed."""
-        workers = [self._workers[incarnation] for incarnation, kill_at in self._kill_at.items() if kill_at <= now]
-        self._let_go(worker.incarnation for worker in workers)
+        """Removes the processes that have been silent for too long, and returns them: they must be killed."""
+        workers = [self._workers[session_id] for session_id, kill_at in self._kill_at.items() if kill_at <= now]
+        self._let_go(worker.session_id for worker in workers)
         return workers
 
     def on_pause(self, now: float) -> None:
-        """The broker stood still: what they said meanwhile may not have been read yet."""
+        """The broker itself stood still: it may not have read yet what they said."""
         self._kill_at = {each: max(kill_at, now + self._liveness_s / 2) for each, kill_at in self._kill_at.items()}
 
     def next_check(self) -> float:
-        """When one of them will be overdue."""
+        """When the next of them will be overdue."""
         return min(self._kill_at.values(), default=inf)
 
-    def _let_go(self, incarnations: Iterable[Id]) -> list[Id]:
-        gone = list(incarnations)
-        for incarnation in gone:
-            del self._kill_at[incarnation], self._workers[incarnation]
+    def _let_go(self, session_ids: Iterable[Id]) -> list[Id]:
+        gone = list(session_ids)
+        for session_id in gone:
+            del self._kill_at[session_id], self._workers[session_id]
         return gone

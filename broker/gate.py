@@ -1,7 +1,7 @@
-"""Who may speak at the broker's tcp sockets: the ZAP handler at the door, and a look at each message behind it.
+"""Who may speak at the broker's tcp sockets: the ZAP handler for new connections, and a check of each message's key.
 
-ZAP is asked once, at a connection's handshake. A key that is taken from the list later must not go on speaking through
-connections that it has, so each message's key is looked up again, and a revoked key's connections are cut.
+libzmq asks the ZAP handler once, at the handshake of a connection. A key that is revoked later must not be used through
+a connection that is open already. So the key of each message is checked again, and a revoked key's connections are cut.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ MIN_PRUNED = 64
 
 
 class Door:
-    """One tcp socket: who came in through it, and with which key."""
+    """One tcp socket: its peers, each with its key and its connection."""
 
     def __init__(self, domain: str, allowed: AllowList) -> None:
         self.domain = domain
@@ -33,7 +33,7 @@ class Door:
         self._prune_at = MIN_PRUNED
 
     def admits(self, peer: Peer, source: zmq.Frame | None) -> bool:
-        """Whether the sender of this frame may speak here; if not, its connection is cut."""
+        """Whether the sender of this frame may speak here. If not, its connection is cut."""
         key = sender_key(source)
         if key is None or self._allowed.name_of(self.domain, key) is None:
             connection = sender_connection(source)
@@ -46,7 +46,7 @@ class Door:
         return True
 
     def evict(self) -> list[Peer]:
-        """Cuts the connections whose key is not allowed any more, and names their peers."""
+        """Cuts the connections whose key is not allowed any more; returns their peers."""
         evicted = [peer for peer, (key, _) in self._inside.items() if self._allowed.name_of(self.domain, key) is None]
         for peer in evicted:
             _, connection = self._inside.pop(peer)
@@ -55,7 +55,7 @@ class Door:
         return evicted
 
     def _prune(self) -> None:
-        """Forgets who has left, whenever as many came as were there after the last time."""
+        """Forgets closed connections, each time that the number of peers has doubled."""
         if len(self._inside) >= self._prune_at:
             self._inside = {
                 peer: (key, connection)
@@ -66,9 +66,10 @@ class Door:
 
 
 class Gate:
-    """All tcp sockets of a broker. `source` is to be polled, and `answer` called when somebody knocks.
+    """All tcp sockets of a broker. Poll `source`, and call `answer` when it is readable.
 
-    It answers in the broker's own thread: a gate that failed would end the broker, and not go unnoticed.
+    It answers in the broker's own thread, so that an error here ends the broker. In a thread of its own, an error would
+    go unnoticed, and no peer could connect.
     """
 
     def __init__(self, context: Context, keys: KeyPair, directory: Path, log: Log) -> None:
@@ -92,13 +93,13 @@ class Gate:
         return self._authenticator.zap_socket
 
     def door(self, domain: str) -> tuple[Door, Guard]:
-        """A door for the socket of this name, and what that socket must be bound with."""
+        """A door for the socket of this name, and the guard that this socket must be bound with."""
         door = self._doors[domain] = Door(domain, self._allowed)
         self._authenticator.configure_curve_callback(domain, self)
         return door, Guard(domain, self._keys)
 
     def callback(self, domain: str, key: bytes) -> bool:
-        """Whether the key opens the socket; as zmq.auth asks it."""
+        """Whether the key is allowed at the socket. zmq.auth calls it."""
         shown = key.decode()
         if self._allowed.name_of(domain, shown) is not None:
             return True
@@ -109,20 +110,20 @@ class Gate:
         return False
 
     def answer(self) -> None:
-        """Answers who knocks, within a quota: a flood of strangers must not hold up those who are inside."""
+        """Answers new connections, within a quota: a flood of strangers must not delay the peers that are connected."""
         zap = self.source
         for _ in range(KNOCKS_PER_TURN):
             if not zap.poll(0):
                 return
             answering = self._authenticator.handle_zap_message(zap.recv_multipart())
             try:
-                answering.send(None)  # a coroutine only in case a callback waits, which ours does not
+                answering.send(None)  # it is a coroutine because a callback may wait; ours never does
             except StopIteration:
                 continue
             raise RuntimeError("the ZAP handler waits for something")
 
     def look(self, now: float) -> Mapping[str, list[Peer]]:
-        """Whom to forget, by socket, since the list has changed; looks about once a second."""
+        """Looks at the list, once in `LOOK_S`; returns the peers that were cut off, by socket."""
         self._tell_refused(now)
         if now < self._looked_at + LOOK_S:
             return {}
@@ -143,7 +144,7 @@ class Gate:
             self._log.error("key_unreadable", reason=reason)
 
     def _tell_refused(self, now: float) -> None:
-        """One line for all that was refused in a while: who is refused tries again and again."""
+        """Logs one line for all refusals in a while: a refused peer tries again and again."""
         if self._refused and now >= self._told_at + REFUSALS_LOG_S:
             self._log.warning("key_refused", **self._first_refused, count=self._refused)
             self._told_at, self._refused = now, 0

@@ -1,4 +1,4 @@
-"""What comes in at one of the broker's sockets, within quotas so that no flood starves the others. Opens no message."""
+"""Receives from one of the broker's sockets, within quotas: no flood may starve the others. Opens no message."""
 
 from collections.abc import Callable
 
@@ -16,14 +16,14 @@ Handler = Callable[[Peer, list[Payload], zmq.Frame | None], None]
 
 
 class OverlongMultipartError(Exception):
-    """A message of so many frames that to skip the rest would hold up all other peers of its socket for too long."""
+    """A message has so many frames that skipping the rest would block the other peers of its socket for too long."""
 
 
 class Intake:
-    """One ROUTER and who handles what comes in there, message by message.
+    """One ROUTER, and the handler of each message that comes in there.
 
-    No message has as many as MAX_FRAMES frames; of one that has, the first are handed on and the rest is skipped, a
-    slice in each turn. Until its end (`is_stuck`) libzmq lets nobody else of this socket be heard.
+    No valid message has MAX_FRAMES frames or more. Of one that has, the first frames are handed on, and the rest is
+    skipped, a slice in each turn. Until its end (`is_stuck`), libzmq delivers no other message of this socket.
     """
 
     def __init__(self, socket: Socket, handle: Handler) -> None:
@@ -33,10 +33,10 @@ class Intake:
         self._skipped = 0
 
     def drain(self) -> bool:
-        """Takes what is there, within the quota of a turn; true if nothing is left.
+        """Handles what is there, within the quota of a turn; true if nothing is left.
 
         Raises:
-            OverlongMultipartError: the broker had better start anew.
+            OverlongMultipartError: only a new broker gets rid of that message.
         """
         if self.is_stuck and not self._skip():
             return False

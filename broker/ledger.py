@@ -1,18 +1,18 @@
-"""The books: every task from its submission to its one end, and counters that add up. Knows no worker."""
+"""Every task from its submission to its one end, and counters that add up. Knows no worker."""
 
 from collections import Counter
 from collections.abc import Iterable
 
 from racepool.broker.backlog import Backlog
-from racepool.broker.tasks import Client, Disowned, Task
-from racepool.protocol.messages import Id, Reject, Submit
+from racepool.broker.tasks import Client, Task, Withdrawn
+from racepool.protocol.messages import Answer, Expire, Id, Outcome, Reject, Submit, Waited
 from racepool.protocol.settings import Settings
 
 ENDS = ("completed", "failed", "crashed", "cancelled", "timed_out", "abandoned")
 
 
 class Ledger:
-    """All open tasks; those that wait are in the backlog, all others in one worker's hands.
+    """All open tasks. Those that wait are in the backlog, each other one is in one worker's hands.
 
     Invariant: submitted = queued + in flight + completed + failed + crashed + cancelled + timed out + abandoned.
     """
@@ -30,12 +30,12 @@ class Ledger:
         return len(self._tasks) - self.backlog.depth
 
     def task_of(self, client: Client, task_id: Id) -> Task | None:
-        """This client's open task of that id, even if it was forgotten in between."""
+        """This client's open task of that id, also if the client was forgotten and has come back."""
         task = self._tasks.get(task_id)
         return task if task is not None and task.client.id == client.id else None
 
     def submit(self, client: Client, submit: Submit, now: float) -> Reject | None:
-        """Enters a task at the end of the order, or refuses it. A task that is open already stays where it is."""
+        """Enters a task at the end of the order, or refuses it. A task that is open already keeps its place."""
         known = self._tasks.get(submit.task_id)
         if known is not None:
             self._adopt(client, known, submit)
@@ -60,45 +60,59 @@ class Ledger:
         self.backlog.add(task, now)
         return None
 
-    def withdraw(self, task: Task, counter: str, now: float) -> None:
-        """Takes a task out of the backlog for good."""
+    def expire(self, client: Client, expire: Expire, now: float) -> Answer | Waited | None:
+        """Ends a queued task that has waited for as long as its client says; of any other, tells how long it waited.
+
+        None if the task is not open: its answer is on the way.
+        """
+        task = self.task_of(client, expire.task_id)
+        if task is None:
+            return None
+        waited_ms = round(task.waited(now) * 1000)
+        if not task.is_queued or waited_ms < expire.limit_ms:
+            return Waited(task.id, waited_ms, task.is_queued)
+        self.end_queued(task, "timed_out", now)
+        return Answer(task.id, Outcome.QUEUE_TIMEOUT, task.assignments, b"")
+
+    def end_queued(self, task: Task, counter: str, now: float) -> None:
+        """Takes a task out of the backlog, and closes it under this counter."""
         self.backlog.discard(task, now)
         self.end(task, counter)
 
     def end(self, task: Task, counter: str) -> bool:
-        """Closes a task under this counter, or as disowned; true if somebody waits for its answer."""
+        """Closes a task; true if somebody waits for its answer. A withdrawn task has a counter of its own."""
         del self._tasks[task.id]
         task.client.tasks.pop(task.id, None)
-        self.counters[task.disowned.value if task.disowned else counter] += 1
-        return task.disowned is None
+        self.counters[task.withdrawn.value if task.withdrawn else counter] += 1
+        return task.withdrawn is None
 
     def abandon(self, client: Client, now: float) -> tuple[int, int]:
-        """The client is gone: ends its queued tasks, disowns those in flight, and counts both."""
+        """The client is gone: ends its queued tasks, and withdraws those in flight. Returns the numbers of both."""
         queued = [task for task in client.tasks.values() if task.is_queued]
         for task in queued:
-            self.withdraw(task, "abandoned", now)
+            self.end_queued(task, "abandoned", now)
         for task in client.tasks.values():
-            task.disowned = task.disowned or Disowned.ABANDONED
+            task.withdrawn = task.withdrawn or Withdrawn.ABANDONED
         return len(queued), len(client.tasks)
 
     def _adopt(self, client: Client, task: Task, submit: Submit) -> None:
         """A client that lost its session submits again what it misses; the task keeps its place.
 
-        One that nobody waits for any more may be another client's: `racepool dead retry`, after it was interrupted.
+        Another client may take over a task that nobody waits for: `racepool dead retry`, after an interruption.
         """
-        if task.client.id != client.id and task.disowned is None:
+        if task.client.id != client.id and task.withdrawn is None:
             self.counters["bad_frames"] += 1
             return
-        if task.client.id != client.id:  # whose payload may be in a memory that is no more
+        if task.client.id != client.id:  # the payload may have been in the other client's shared memory, which is gone
             task.client.tasks.pop(task.id, None)
             task.payload, task.is_shared, task.goes_by_value = submit.payload, submit.is_shared, False
             task.run_timeout_ms = submit.run_timeout_ms
         task.client = client
-        task.disowned = None
+        task.withdrawn = None
         client.tasks[task.id] = task
 
     def _refusal(self, submit: Submit) -> Reject | None:
-        """What was submitted before may fill the backlog twice over: an earlier broker had most of it, and took it."""
+        """Tasks that were submitted before may fill the backlog twice over: an earlier broker had accepted them."""
         fold = 2 if submit.again else 1
         depth, limit = self.backlog.depth, fold * self._settings.backlog_limit
         held_bytes, bytes_limit = self.backlog.payload_bytes, fold * self._settings.backlog_bytes

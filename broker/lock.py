@@ -1,4 +1,4 @@
-"""One broker per run directory: libzmq would let a second one steal the first one's sockets in silence."""
+"""One broker for each run directory. Without a lock, libzmq lets a second broker take the sockets over in silence."""
 
 import fcntl
 import os
@@ -12,8 +12,8 @@ class LockTakenError(Exception):
 class BrokerLock:
     """The lock file `broker.lock`, held until the process ends. Its text is the holder's pid.
 
-    A POSIX record lock goes with its process, whatever ends that, and is not inherited by a child; it would also go
-    with any other descriptor of the file that this process closed, so nothing else may open it here.
+    The kernel releases a POSIX record lock at any end of its process, and no child inherits it. But it also releases
+    the lock when the process closes any descriptor of the file, so nothing else in this process may open it.
     """
 
     def __init__(self, directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""The worker processes of this host through their pidfds: who ended, who still uses CPU, and the kill."""
+"""Watches the worker processes of this host through their pidfds: which ended, which use CPU; and kills them."""
 
 import os
 import select
@@ -17,13 +17,13 @@ RUNNABLE = "R"
 class _Watched:
     pid: int
     pidfd: int
-    ticks: int | None = None
+    ticks: int | None = None  # CPU time at the last look; None if it could not be read
 
 
 class ProcessWatch:
-    """Watched processes by session. One epoll descriptor tells of them all, so that polling costs the same for 500.
+    """Watched processes by session. One epoll descriptor covers all of them, so polling costs no more for 500.
 
-    A pidfd names one process for good: a kill through it can never hit another that got the same number.
+    A pidfd names one process for good: a kill through it can never hit another process that got the same pid.
     """
 
     def __init__(self) -> None:
@@ -35,48 +35,48 @@ class ProcessWatch:
         """The descriptor that becomes readable when a watched process ends."""
         return self._epoll.fileno()
 
-    def watch(self, incarnation: Id, pid: int) -> bool:
+    def watch(self, session_id: Id, pid: int) -> bool:
         """Watches the process; false if it has ended already."""
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             return False
         except OSError:
-            return True  # out of descriptors, say: its heartbeats must do
+            return True  # for example, no descriptor is free: heartbeats alone must tell of it
         self._epoll.register(pidfd, select.EPOLLIN)
-        self._watched[incarnation] = _Watched(pid, pidfd, cpu_ticks(pid))
-        self._session_of[pidfd] = incarnation
+        self._watched[session_id] = _Watched(pid, pidfd, cpu_ticks(pid))
+        self._session_of[pidfd] = session_id
         return True
 
-    def unwatch(self, incarnation: Id) -> None:
+    def unwatch(self, session_id: Id) -> None:
         """Ends the watch, if there is one."""
-        watched = self._watched.pop(incarnation, None)
+        watched = self._watched.pop(session_id, None)
         if watched is not None:
             del self._session_of[watched.pidfd]
             self._epoll.unregister(watched.pidfd)
             os.close(watched.pidfd)
 
-    def kill(self, incarnation: Id) -> None:
-        """SIGKILL, and the end of the watch."""
-        watched = self._watched.get(incarnation)
+    def kill(self, session_id: Id) -> None:
+        """Sends SIGKILL, and ends the watch."""
+        watched = self._watched.get(session_id)
         if watched is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(watched.pidfd, signal.SIGKILL)
-            self.unwatch(incarnation)
+            self.unwatch(session_id)
 
     def ended(self) -> list[Id]:
         """The sessions whose process has ended."""
         return [self._session_of[pidfd] for pidfd, _ in self._epoll.poll(0)]
 
-    def death_signals(self, incarnations: Iterable[Id]) -> dict[Id, int]:
-        """The signals that ended these processes, where one did and the kernel tells."""
-        watched = [(incarnation, self._watched[incarnation]) for incarnation in incarnations]
-        numbers = [(incarnation, death_signal(each.pidfd, each.pid)) for incarnation, each in watched]
-        return {incarnation: number for incarnation, number in numbers if number is not None}
+    def death_signals(self, session_ids: Iterable[Id]) -> dict[Id, int]:
+        """The signals that ended these processes, as far as the kernel tells."""
+        watched = [(session_id, self._watched[session_id]) for session_id in session_ids]
+        numbers = [(session_id, death_signal(each.pidfd, each.pid)) for session_id, each in watched]
+        return {session_id: number for session_id, number in numbers if number is not None}
 
-    def has_progress(self, incarnation: Id) -> bool:
-        """Whether the process has used CPU since this was asked last, or since the watch began, or waits for a CPU."""
-        watched = self._watched.get(incarnation)
+    def has_progress(self, session_id: Id) -> bool:
+        """Whether the process has used CPU since the last call, or since the watch began; or waits for a CPU."""
+        watched = self._watched.get(session_id)
         if watched is None:
             return False
         before, watched.ticks = watched.ticks, cpu_ticks(watched.pid)

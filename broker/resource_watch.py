@@ -1,7 +1,7 @@
-"""What the broker itself uses of memory and descriptors, and when that is told or ends it. Measures nothing."""
+"""Judges how much memory and how many descriptors the broker itself uses. Measures nothing."""
 
 from racepool.broker.actions import Report
-from racepool.broker.core import MAX_CLIENTS
+from racepool.broker.clients import MAX_CLIENTS
 
 GROWTH_BYTES = 16 * 2**20
 CROWDED_AT = (0.5, 0.8)
@@ -11,17 +11,19 @@ FILES_PER_WORKER = 3  # data, heartbeats, and the pidfd
 
 
 class MemoryLimitError(Exception):
-    """The broker holds more than it may. What a peer piles up within libzmq goes away with the process only."""
+    """The broker holds more memory than it may. What a peer piled up in libzmq is freed at the end of the process."""
 
 
 class ResourceWatch:
-    """Told now and then what is used; tells of each level of descriptors once, until the use was well below it again.
+    """Is told from time to time what is used, and answers what to report.
+
+    It reports each level of open descriptors once, and again only after the use was well below that level.
 
     Args:
-        memory_limit: resident bytes, 0 = never.
-        file_limit: how many descriptors this process may have. libzmq aborts it when there is none left for a peer.
+        memory_limit: in resident bytes; 0 = no limit.
+        file_limit: how many descriptors this process may have. libzmq aborts the process when it has none for a peer.
         workers: how many are expected.
-        resident_bytes: at the start.
+        resident_bytes: the use at the start.
     """
 
     def __init__(self, memory_limit: int, file_limit: int, workers: int, resident_bytes: int) -> None:
@@ -32,7 +34,7 @@ class ResourceWatch:
         self._level = 0
 
     def on_start(self) -> list[Report]:
-        """Whether descriptors would be gone before the limit of clients is reached."""
+        """Reports a limit of descriptors that is too low for all clients that may come."""
         if self._file_limit >= self._enough_files:
             return []
         reason = "peers beyond it abort the broker; raise the hard limit of open files (ulimit -Hn, LimitNOFILE)"
@@ -40,26 +42,26 @@ class ResourceWatch:
         return [Report("file_limit_low", fields)]
 
     def has_grown(self, resident_bytes: int) -> bool:
-        """To be asked every few seconds: whether there may be much to trim, beyond the least that was ever used."""
+        """Whether the use is far above the least that it ever was, so that a trim may pay. Ask every few seconds."""
         self._least_bytes = min(self._least_bytes, resident_bytes)
         return resident_bytes > self._least_bytes + GROWTH_BYTES
 
     def is_over(self, resident_bytes: int) -> bool:
-        """To be asked at least once a second: whether that is more than the limit."""
+        """Whether that is more than the limit. Ask at least once a second."""
         return 0 < self._memory_limit < resident_bytes
 
     def require_memory(self, resident_bytes: int) -> None:
-        """As `is_over`, of what is left after a trim.
+        """Call it after a trim.
 
         Raises:
-            MemoryLimitError: that is too much.
+            MemoryLimitError: it is still more than the limit.
         """
         if self.is_over(resident_bytes):
             holds = f"{resident_bytes} bytes of memory, RACEPOOL_BROKER_MEMORY_LIMIT is {self._memory_limit}"
             raise MemoryLimitError(f"{holds}: some peer sends without end, or reads less than it is due")
 
     def on_files(self, open_files: int) -> list[Report]:
-        """To be told every few seconds."""
+        """Reports a level that is newly reached. Call it every few seconds."""
         level = sum(open_files >= part * self._file_limit for part in CROWDED_AT)
         if level > self._level:
             self._level = level

@@ -1,4 +1,4 @@
-"""The broker's life: sockets, clock and processes around the core that decides."""
+"""The broker's life: sockets, clock and processes around the core, which decides."""
 
 import os
 import time
@@ -15,9 +15,9 @@ import zmq
 from racepool.broker.actions import (
     Action,
     Effect,
+    KeepDeadTask,
     KillProcess,
     ProbeProcess,
-    Quarantine,
     Report,
     SendByValue,
     SendStats,
@@ -28,10 +28,10 @@ from racepool.broker.actions import (
     WatchProcess,
 )
 from racepool.broker.core import BrokerCore
+from racepool.broker.dead_tasks import CLOSE_S, DeadTaskWriter
 from racepool.broker.gate import Door, Gate
 from racepool.broker.intake import Handler, Intake
 from racepool.broker.process_watch import ProcessWatch
-from racepool.broker.quarantine import CLOSE_S, QuarantineWriter
 from racepool.broker.resource_watch import ResourceWatch
 from racepool.broker.statistics import Statistics
 from racepool.broker.tasks import Peer
@@ -56,7 +56,7 @@ from racepool.protocol.shared_memory import SegmentReader, UnreadableError
 from racepool.protocol.signals import Termination
 from racepool.protocol.sockets import Context, Socket, router, send, sender_pid
 
-CLIENT_SEND_LIMIT = 1_024  # twice what our client has outstanding; of one that reads nothing, no more is kept
+CLIENT_SEND_LIMIT = 1_024  # messages kept for a client that does not read; ours waits for half as many at most
 WORKER_SEND_LIMIT = 16
 MAX_SLEEP_S = 0.5
 MEMORY_CHECK_S = 0.5
@@ -74,7 +74,7 @@ ERRORS = frozenset({"task_given_up", "client_refused"})
 
 
 class SocketLostError(Exception):
-    """Somebody removed or replaced a socket's file: no new peer could ever reach this broker."""
+    """A socket's file was removed or replaced, so that no new peer can reach this broker."""
 
 
 class Server:
@@ -88,7 +88,7 @@ class Server:
         self._core = BrokerCore(settings, Epoch(os.urandom(8)))
         self._statistics = Statistics(self._core, time.monotonic, time.time)
         self._processes = ProcessWatch()
-        self._quarantine = QuarantineWriter(settings.dir, log)
+        self._dead_tasks = DeadTaskWriter(settings.dir, log)
         keys = broker_keys(settings)
         self._gate = None if keys is None else Gate(self._context, keys, key_directory(settings), log)
         self._doors: dict[Socket, Door] = {}
@@ -105,14 +105,14 @@ class Server:
             self._poller.register(source, zmq.POLLIN)
         if self._gate is not None:
             self._poller.register(self._gate.source, zmq.POLLIN)
-        self._intakes = (  # in the order of a turn: results free workers, heartbeats prove life, then new work
+        self._intakes = (  # in the order of a turn: first results, which free workers; heartbeats; then new work
             self._intake(self._backend, self._on_worker_frames),
             self._intake(self._heartbeat, self._on_heartbeat_frames),
             self._intake(self._frontend, self._on_client_frames),
             self._intake(self._stats, self._on_stats_frames),
         )
         self._resources = ResourceWatch(settings.broker_memory_limit, file_limit(), settings.workers, resident_bytes())
-        self._patience_s = settings.liveness / 4
+        self._max_pause_s = settings.liveness / 4  # if this broker stands still for longer, silence tells nothing
         self._woke_at = time.monotonic()
         self._judged_at = self._woke_at
         self._memory_checked_at = self._woke_at
@@ -133,8 +133,8 @@ class Server:
         """Serves until a signal, drains, says farewell.
 
         Raises:
-            SocketLostError: the run directory was cleaned; the next broker will bind anew.
-            MemoryLimitError, OverlongMultipartError: some peer piles up what only a new broker is rid of.
+            SocketLostError: the run directory was cleaned; the next broker will bind its sockets again.
+            MemoryLimitError, OverlongMultipartError: only a new broker gets rid of what some peer has sent.
         """
         settings = self._settings
         self._log.info("broker_started", pid=os.getpid(), epoch=self._core.epoch.hex(), endpoint=settings.endpoint)
@@ -145,7 +145,7 @@ class Server:
             self._perform(self._core.farewell())
             self._log.info("broker_stopped", **self._core.counters)
         finally:
-            self._quarantine.close(CLOSE_S)
+            self._dead_tasks.close(CLOSE_S)
             linger_ms = FAREWELL_LINGER_MS if self._is_done() else 0
             self._context.destroy(linger=linger_ms)
 
@@ -157,11 +157,12 @@ class Server:
     def _turn(self) -> None:
         """One round: drain the sockets first, then look at processes, then judge silence.
 
-        A flood that leaves a socket undrained may not put that off for ever: libzmq takes its peers in turns, so after
-        `_patience_s` all others have been heard. A pause can hide in a sleep, hence no sleep is longer than that.
+        A flood can keep a socket from being drained. It delays the judgement by `_max_pause_s` at most: libzmq serves
+        its peers in turns, so by then all others have been heard. No sleep is longer than that either, because a pause
+        during a sleep is noticed only if it lasts longer than the sleep.
         """
         until_check_s = self._core.next_check() - time.monotonic()
-        asleep_s = max(0.0, min(until_check_s, self._outlet.patience_s, MAX_SLEEP_S, self._patience_s))
+        asleep_s = max(0.0, min(until_check_s, self._outlet.patience_s, MAX_SLEEP_S, self._max_pause_s))
         ready = dict(self._poller.poll(ceil(asleep_s * 1000)))
         self._outlet.flush_if_due()
         if self._termination.fileno() in ready:
@@ -172,11 +173,11 @@ class Server:
         now = time.monotonic()
         stood_still_s = now - self._woke_at - asleep_s
         self._woke_at = now
-        if stood_still_s > self._patience_s:
+        if stood_still_s > self._max_pause_s:
             self._perform(self._core.on_pause(now))
         if any(each.is_stuck for each in self._intakes):
-            self._judged_at = now  # others may have spoken, and cannot be heard
-        is_due = now > self._judged_at + self._patience_s
+            self._judged_at = now  # other peers may have spoken, and cannot be heard
+        is_due = now > self._judged_at + self._max_pause_s
         if self._backend not in undrained or is_due:
             ended = self._processes.ended() if self._processes.fileno() in ready else []
             signals = self._processes.death_signals(ended)
@@ -187,7 +188,7 @@ class Server:
         self._look_after_itself(now)
 
     def _intake(self, source: Socket, handle: Handler) -> Intake:
-        """Of those only whose key may speak here, where there are keys."""
+        """An Intake. With keys, it drops the messages whose key is not allowed."""
         door = self._doors.get(source)
         if door is None:
             return Intake(source, handle)
@@ -201,7 +202,7 @@ class Server:
         return Intake(source, admit)
 
     def _keep(self, gate: Gate, *, is_asked: bool) -> None:
-        """Lets in who may come in, and ends the sessions of those who may not be here any more."""
+        """Answers new connections, and ends the sessions whose key is not allowed any more."""
         if is_asked:
             gate.answer()
         now = time.monotonic()
@@ -233,12 +234,12 @@ class Server:
             self._perform(self._core.on_client(peer, message, time.monotonic(), can_share=can_share))
 
     def _on_stats_frames(self, peer: Peer, frames: list[Payload], _source: zmq.Frame | None) -> None:
-        """Any request of one frame gets the figures; a REQ peer's empty delimiter goes back with them."""
+        """Any request of one frame gets the stats. The empty delimiter of a REQ socket goes back with them."""
         delimiter = [b""] if len(frames) == 2 and not frames[0] else []
         if len(frames) != 1 + len(delimiter):
             self._core.counters["bad_frames"] += 1
             return
-        self._send(self._stats, [peer, *delimiter, self._figures()])
+        self._send(self._stats, [peer, *delimiter, self._snapshot()])
 
     def _decoded(self, source: Socket, peer: Peer, frames: list[Payload], inlet: Inlet[M]) -> M | None:
         try:
@@ -253,7 +254,7 @@ class Server:
         return None
 
     def _warn_of(self, error: ForeignVersionError) -> None:
-        """Once for each version: such a peer speaks again and again."""
+        """Warns once for each version: such a peer speaks again and again."""
         if error.version not in self._foreign_versions and len(self._foreign_versions) < MAX_FOREIGN_VERSIONS:
             self._foreign_versions.add(error.version)
             self._log.warning("foreign_version", reason=f"{error}; install the same racepool everywhere")
@@ -261,7 +262,7 @@ class Server:
     # --- what goes out ------------------------------------------------------------------------------------------------
 
     def _perform(self, actions: Iterable[Action]) -> None:
-        """Performs the actions, and those that follow from what could not be sent. Reports come last: peers wait."""
+        """Performs the actions, and those that follow from them. Reports come last, because peers wait."""
         todo, reports = deque(actions), []
         while todo:
             action = todo.popleft()
@@ -290,18 +291,18 @@ class Server:
             case SendToHeartbeat(peer, message):
                 self._send(self._heartbeat, [peer, *encode(message)])
             case SendStats(peer):
-                self._send(self._frontend, [peer, *encode(Stats(self._figures()))])
-            case WatchProcess(incarnation, pid):
-                if not self._processes.watch(incarnation, pid):
-                    return self._core.on_process_gone(incarnation, time.monotonic())
-            case UnwatchProcess(incarnation):
-                self._processes.unwatch(incarnation)
-            case KillProcess(incarnation):
-                self._processes.kill(incarnation)
-            case ProbeProcess(incarnation):
-                has_progress = self._processes.has_progress(incarnation)
-                return self._core.on_probe(incarnation, time.monotonic(), has_progress=has_progress)
-            case Quarantine():
+                self._send(self._frontend, [peer, *encode(Stats(self._snapshot()))])
+            case WatchProcess(session_id, pid):
+                if not self._processes.watch(session_id, pid):
+                    return self._core.on_process_gone(session_id, time.monotonic())
+            case UnwatchProcess(session_id):
+                self._processes.unwatch(session_id)
+            case KillProcess(session_id):
+                self._processes.kill(session_id)
+            case ProbeProcess(session_id):
+                has_progress = self._processes.has_progress(session_id)
+                return self._core.on_probe(session_id, time.monotonic(), has_progress=has_progress)
+            case KeepDeadTask():
                 self._keep_task(action)
             case _:
                 assert_never(action)
@@ -310,14 +311,14 @@ class Server:
     def _by_value(self, reference: Payload, task_id: Id) -> bytes:
         return self._segments.read(reference, task_id, self._settings.payload_limit).payload()
 
-    def _keep_task(self, task: Quarantine) -> None:
+    def _keep_task(self, task: KeepDeadTask) -> None:
         if task.is_shared:
             try:
                 task = replace(task, payload=self._by_value(task.payload, task.task_id), is_shared=False)
             except UnreadableError as error:
                 self._log.error("quarantine_failed", task_id=task.task_id.hex(), reason=str(error))
                 return
-        self._quarantine.keep(task, time.time() - time.monotonic())
+        self._dead_tasks.keep(task, time.time() - time.monotonic())
 
     def _send(self, sink: Socket, frames: Sequence[Payload]) -> bool:
         """Sends without waiting; false if the peer is gone or reads nothing."""
@@ -338,7 +339,7 @@ class Server:
         else:
             self._log.info(report.event, **report.fields)
 
-    def _figures(self) -> bytes:
+    def _snapshot(self) -> bytes:
         return self._statistics.snapshot().model_dump_json().encode()
 
     # --- the process --------------------------------------------------------------------------------------------------
@@ -354,7 +355,7 @@ class Server:
         if now - self._memory_checked_at > MEMORY_CHECK_S:
             self._memory_checked_at = now
             if self._resources.is_over(resident_bytes()):
-                trim_memory()  # much of it may be free by now
+                trim_memory()  # much of it may be free, and only needs to go back to the kernel
                 self._resources.require_memory(resident_bytes())
         if now - self._sockets_checked_at > SOCKET_CHECK_S:
             self._sockets_checked_at = now
@@ -372,10 +373,10 @@ class Server:
 
 
 def _local_pid(source: zmq.Frame | None, told_pid: int) -> int | None:
-    """The sender's process as the kernel knows it; None if that is not the one that the sender says it is.
+    """The sender's process as the kernel knows it; None if the sender says that it is another process.
 
-    libzmq tells a connection by its descriptor's number, which is another's as soon as the sender is gone: whoever that
-    is must not be taken for a worker, and killed for its silence.
+    libzmq knows a connection by the number of its descriptor. When the sender is gone, that number may belong to
+    another connection. The process behind that one must not be taken for a worker, and killed for its silence.
     """
     pid = sender_pid(source)
     return pid if pid is not None and (pid == told_pid or own_pid(pid) == told_pid) else None

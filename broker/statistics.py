@@ -1,4 +1,4 @@
-"""The broker's figures: histograms, the last events, and the snapshot that monitoring gets."""
+"""The broker's stats: histograms, the last events, and the snapshot that monitoring gets."""
 
 import os
 from bisect import bisect_left
@@ -23,11 +23,11 @@ REMEMBERED = frozenset(
 DETECTED = frozenset({"process_exit", "silence", "unreachable", "replaced", "out_of_step"})
 
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST_MS = 253_402_300_799_000  # the end of 9999: a worker's own word must not break the figures
+_LATEST_MS = 253_402_300_799_000  # the end of 9999: a wrong instant from a worker must not break the stats
 
 
 class Histogram:
-    """Counts of durations, in milliseconds, by bucket; O(1) memory."""
+    """Counts of durations, in milliseconds, by bucket. Its memory does not grow."""
 
     def __init__(self) -> None:
         self._counts = [0] * (len(BOUNDS_MS) + 1)
@@ -47,12 +47,12 @@ class Histogram:
 
 
 class Statistics:
-    """What the core's reports add up to, and the whole as PoolStats.
+    """Counts the core's reports, and builds PoolStats.
 
     Args:
         core: the broker's state.
         clock: the broker's monotonic clock, in seconds.
-        wall: seconds since 1970, whatever becomes of that clock: for the instants of events.
+        wall: seconds since 1970, for the instants of events.
     """
 
     def __init__(self, core: BrokerCore, clock: Callable[[], float], wall: Callable[[], float]) -> None:
@@ -66,7 +66,7 @@ class Statistics:
         self._events: deque[Event] = deque(maxlen=RECENT_EVENTS)
 
     def on_report(self, report: Report) -> None:
-        """Counts what this report tells."""
+        """Counts this report."""
         fields = report.fields
         match report.event:
             case "task_assigned":
@@ -79,10 +79,10 @@ class Statistics:
             self._events.append(self._event(report))
 
     def snapshot(self) -> PoolStats:
-        """The figures of this moment."""
+        """The stats of this moment."""
         core, now = self._core, self._clock()
         workers = [self._worker(worker, now) for worker in core.roster.workers.values()]
-        held = sum(client.held for client in core.clients.values())
+        held = sum(client.held for client in core.clients.by_id.values())
         backlog = core.ledger.backlog
         oldest = backlog.oldest()
         return PoolStats(
@@ -101,7 +101,7 @@ class Statistics:
             queue_wait_ms=self._queue_wait.distribution(),
             run_ms=self._run.distribution(),
             crash_detection_ms=self._crash_detection.distribution(),
-            clients=len(core.clients),
+            clients=len(core.clients.by_id),
             recent_events=list(self._events),
             broker=BrokerStats(
                 pid=os.getpid(),

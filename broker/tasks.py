@@ -6,11 +6,11 @@ from enum import Enum
 from racepool.protocol.messages import Id, Payload
 
 Peer = bytes
-"""A routing id of one of the broker's sockets: names one session, is never shown to anyone."""
+"""A routing id of one of the broker's sockets. It names one session, and is never shown to anyone."""
 
 
-class Disowned(Enum):
-    """Why nobody waits for a task in flight any more."""
+class Withdrawn(Enum):
+    """Why nobody waits for a task in flight any more; the values are counters of PoolStats."""
 
     CANCELLED = "cancelled"
     ABANDONED = "abandoned"
@@ -18,62 +18,52 @@ class Disowned(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """One attempt that ended with its worker's loss. `signal` is what ended it, where the kernel told.
-
-    Instants are the broker's clock, in seconds; `reason` is a LostBy's.
-    """
+    """One attempt that ended with the loss of its worker. Instants are the broker's clock, in seconds."""
 
     worker: str
-    reason: str
-    signal: int | None
+    reason: str  # of the SessionEnd
+    signal: int | None  # what ended the process, where the kernel told
     assigned_at: float
     lost_at: float
 
 
 @dataclass(slots=True, eq=False)
 class Client:
-    """A client; `id` outlives its sessions, of which `session` is the latest, at `peer`.
-
-    `can_share` tells that its shared memory can be read from here.
-    """
+    """A client. Its `id` outlives its sessions."""
 
     id: Id
-    session: int
-    peer: Peer
-    last_seen: float
-    held: int
-    can_share: bool
+    session_number: int  # of its latest session
+    peer: Peer  # of its latest session
+    last_seen: float  # on the broker's clock, in seconds
+    held: int  # how many tasks it holds back
+    can_share: bool  # whether its shared memory can be read from here
     tasks: dict[Id, "Task"] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """One task. It is in exactly one place: the backlog (`is_queued`) or one worker's hands, as its task or its second.
+    """One task. Instants are the broker's clock, in seconds.
 
-    The payload of one that `is_shared` is a reference to its client's shared memory; it `goes_by_value` after a worker
-    could not read that. One that `goes_alone` shares no hands with another, since a worker died with it in its hands;
-    one that `was_returned` was in a worker's hands and not begun.
-    Instants and durations are in seconds. `waited_s` sums the time in the backlog over all attempts,
-    and what its client had counted before.
+    Invariant: it is in exactly one place: the backlog (`is_queued`), or one worker's hands, as its task or prefetched.
     """
 
     id: Id
-    seq: int
+    seq: int  # its place in the order of arrival
     client: Client
-    payload: Payload
+    payload: Payload  # if `is_shared`, a reference to its client's shared memory
     is_shared: bool
     run_timeout_ms: int
-    queued_since: float | None = None
-    waited_s: float = 0.0
-    assignments: int = 0
+    queued_since: float | None = None  # None in a worker's hands
+    waited_s: float = 0.0  # in the backlog, over all attempts but the present wait; and what its client counted before
+    assignments: int = 0  # attempts; one that never reached its worker, or was not begun, does not count
     deaths: tuple[Death, ...] = ()
-    disowned: Disowned | None = None
-    goes_by_value: bool = False
-    goes_alone: bool = False
-    was_returned: bool = False
+    withdrawn: Withdrawn | None = None
+    goes_by_value: bool = False  # a worker could not read its shared payload
+    goes_alone: bool = False  # a worker died with it in its hands: it shares no hands with another task any more
+    was_returned: bool = False  # it was in a worker's hands, and was not begun
 
     @property
-    def may_be_second(self) -> bool:
+    def may_be_prefetched(self) -> bool:
         """Whether it may wait in the hands of a busy worker: once at most, and never after a loss."""
         return self.assignments == 0 and not self.goes_alone and not self.was_returned
 

@@ -87,6 +87,7 @@ def is_core(path: Path) -> bool:
 
 CORES = {
     *(f"broker/{name}.py" for name in ("ledger", "backlog", "roster", "tasks", "workers", "actions", "resource_watch")),
+    *(f"broker/{name}.py" for name in ("assignments", "clients", "frozen", "prefetch", "session_end", "sessions")),
     "worker/heartbeat.py",
     "client/stream.py",
     "commands/replay/schedule.py",

@@ -1,4 +1,4 @@
-"""Short words for the broker's tests: peers, ids, messages, and the actions that they call for."""
+"""Short names for the broker's tests: peers, ids, messages and expected actions."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -113,12 +113,12 @@ def with_workers(broker: BrokerCore, count: int = 1, *, local: bool = True) -> B
 
 
 def die(broker: BrokerCore, *names: str, now: float = 0.5) -> list[Action]:
-    """The ends of these processes, and the tick that follows when all has settled."""
+    """Ends these processes, and calls the tick after the pool has settled."""
     return broker.on_process_exit([an_id(name) for name in names], now) + broker.on_tick(now + SETTLE_S)
 
 
 def deeds(actions: Iterable[Action]) -> list[Action]:
-    """What is done; what is only told is left out."""
+    """All actions but the reports."""
     return [action for action in actions if not isinstance(action, Report)]
 
 
@@ -134,7 +134,7 @@ def report(actions: Iterable[Action], event: str) -> dict[str, object]:
 
 
 def assigned(actions: Iterable[Action]) -> list[tuple[bytes, str]]:
-    """Who was given which task, in order."""
+    """Which peer was given which task, in order."""
     return [
         (action.peer, action.message.task_id.rstrip(b".").decode())
         for action in actions
@@ -143,7 +143,7 @@ def assigned(actions: Iterable[Action]) -> list[tuple[bytes, str]]:
 
 
 def answered(actions: Iterable[Action]) -> list[tuple[bytes, str, Outcome]]:
-    """Who got which answer, in order."""
+    """Which peer got which answer, in order."""
     return [
         (action.peer, action.message.task_id.rstrip(b".").decode(), action.message.outcome)
         for action in actions
@@ -152,14 +152,14 @@ def answered(actions: Iterable[Action]) -> list[tuple[bytes, str, Outcome]]:
 
 
 def state_of(broker: BrokerCore) -> dict[str, Any]:
-    """All that the broker knows but its counters, to compare before and after."""
+    """All state of the broker but its counters, to compare before and after."""
     return {
         "tasks": {id_: _slots(task) for id_, task in broker.ledger._tasks.items()},
         "backlog": [seq for seq, task in sorted(broker.ledger.backlog._heap) if task.is_queued],
         "workers": {id_: _slots(worker) for id_, worker in broker.roster.workers.items()},
         "idle": list(broker.roster._idle),
-        "clients": {id_: _slots(client) for id_, client in broker.clients.items()},
-        "peers": {peer: client.id for peer, client in broker._client_at.items()},
+        "clients": {id_: _slots(client) for id_, client in broker.clients.by_id.items()},
+        "peers": {peer: client.id for peer, client in broker.clients.by_peer.items()},
         "lease": broker.assignments.lease,
     }
 
@@ -167,7 +167,7 @@ def state_of(broker: BrokerCore) -> dict[str, Any]:
 def _slots(thing: Any) -> dict[str, Any]:  # noqa: ANN401  # a task, worker or client
     values = {name: getattr(thing, name) for name in thing.__slots__}
     values |= {"task": values["task"] and values["task"].id} if "task" in values else {}
-    values |= {"second": values["second"] and values["second"].lease} if "second" in values else {}
+    values |= {"prefetched": values["prefetched"] and values["prefetched"].lease} if "prefetched" in values else {}
     values |= {"client": values["client"].id} if "client" in values else {}
     values |= {"tasks": sorted(values["tasks"])} if "tasks" in values else {}
     values |= {"deaths": list(values["deaths"])} if "deaths" in values else {}

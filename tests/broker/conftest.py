@@ -12,7 +12,7 @@ from tests.broker.building import EPOCH
 
 @pytest.fixture(autouse=True)
 def make_broker() -> Iterator[Callable[..., BrokerCore]]:
-    """Builds cores with these settings; whatever a test did to them, their invariants hold at its end."""
+    """Builds cores with these settings. At the end of the test their invariants must hold."""
     made: list[BrokerCore] = []
 
     def make(**settings: Any) -> BrokerCore:  # noqa: ANN401  # any setting's value

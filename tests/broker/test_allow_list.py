@@ -17,7 +17,7 @@ def ring(tmp_path: Path) -> Keyring:
 
 
 def test_change_of_owner_or_mode_is_looked_at(ring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a file that was copied in for root alone and is given to us then; here root may read all."""
+    """Like a file that only root may read at first, and this user later; in the tests root may read all files."""
     key = ring.admit(Role.CLIENT, "web").own.public.decode()
     path, closed = allowed_file(ring.dir, Role.CLIENT, "web"), 0o600
 
@@ -63,7 +63,7 @@ def test_lack_of_descriptors_revokes_nobody_and_passes(
     assert allowed.name_of("frontend", desk.own.public.decode()) == "desk"
 
 
-def test_folder_that_cannot_be_listed_lets_nobody_in_and_is_named(
+def test_folder_that_cannot_be_listed_allows_nobody_and_is_named(
     ring: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     web, mill = ring.admit(Role.CLIENT, "web"), ring.admit(Role.WORKER, "mill")

@@ -34,7 +34,7 @@ def test_empty_backlog_has_nothing() -> None:
     assert (backlog.pop(now=0.0), backlog.oldest(), backlog.depth, backlog.payload_bytes) == (None, None, 0, 0)
 
 
-def test_order_is_that_of_the_numbers_whatever_the_order_of_arrival() -> None:
+def test_order_is_that_of_the_numbers_for_any_order_of_arrival() -> None:
     seqs = list(range(1, 200))
     random.Random(1).shuffle(seqs)
 

@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from racepool.broker import core, roster
+from racepool.broker import clients, core, roster
 from racepool.broker.actions import (
+    KeepDeadTask,
     KillProcess,
     ProbeProcess,
-    Quarantine,
     Report,
     SendStats,
     SendToClient,
@@ -141,7 +141,7 @@ def test_worker_that_is_idle_for_longest_is_taken_first(broker: BrokerCore) -> N
     assert assigned(actions) == [(W2, "t4"), (W3, "t5"), (W1, "t6")]
 
 
-def test_workers_without_work_and_work_without_workers_never_coexist(broker: BrokerCore) -> None:
+def test_no_worker_is_idle_while_a_task_waits(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2), "t1", "t2", "t3")
 
     assert (broker.roster.idle_count, broker.ledger.backlog.depth, broker.ledger.in_flight) == (0, 1, 2)
@@ -193,7 +193,7 @@ def test_tasks_of_several_dead_workers_keep_their_order(
     assert [name for _, name in done] == ["t1", "t2", "t3", "t4"]
 
 
-def test_task_is_not_handed_on_among_workers_that_died_at_once(broker: BrokerCore) -> None:
+def test_task_is_not_passed_on_among_workers_that_died_at_once(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 3), "t1")
 
     actions = die(broker, "worker-1", "worker-2", "worker-3")
@@ -203,7 +203,7 @@ def test_task_is_not_handed_on_among_workers_that_died_at_once(broker: BrokerCor
     assert broker.counters["requeued"] == 1
 
 
-def test_task_is_not_handed_on_among_workers_that_fell_silent_at_once(broker: BrokerCore) -> None:
+def test_task_is_not_passed_on_among_workers_that_fell_silent_at_once(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 3, local=False), "t1")
 
     actions = broker.on_tick(now=LIVENESS_S)
@@ -213,7 +213,7 @@ def test_task_is_not_handed_on_among_workers_that_fell_silent_at_once(broker: Br
     assert answered(actions) == []
 
 
-def test_survivor_takes_the_task_of_the_dead_in_the_same_turn(broker: BrokerCore) -> None:
+def test_survivor_gets_the_task_of_a_dead_worker(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 3), "t1", "t2")
 
     actions = die(broker, "worker-1", "worker-2")
@@ -221,7 +221,7 @@ def test_survivor_takes_the_task_of_the_dead_in_the_same_turn(broker: BrokerCore
     assert assigned(actions) == [(W3, "t1")]
 
 
-def test_task_is_not_handed_on_among_workers_that_die_one_after_the_other(broker: BrokerCore) -> None:
+def test_task_is_not_passed_on_among_workers_that_die_one_after_the_other(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 3), "t1")
 
     actions = [
@@ -235,7 +235,7 @@ def test_task_is_not_handed_on_among_workers_that_die_one_after_the_other(broker
     assert assigned(broker.on_worker(b"new", ready("new", 200), now=0.6)) == [(b"new", "t1")]
 
 
-def test_death_of_a_busy_worker_holds_the_next_assignment_back_for_a_moment(broker: BrokerCore) -> None:
+def test_death_of_a_busy_worker_delays_the_next_assignment(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2), "t1")
     broker.on_process_exit([an_id("worker-1")], now=0.5)
 
@@ -244,7 +244,7 @@ def test_death_of_a_busy_worker_holds_the_next_assignment_back_for_a_moment(brok
     assert assigned(broker.on_tick(now=0.5 + core.SETTLE_S)) == [(W2, "t1")]
 
 
-def test_tick_before_all_has_settled_forgets_nothing(broker: BrokerCore) -> None:
+def test_tick_before_all_has_settled_keeps_the_next_check(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2), "t1")
     broker.on_process_exit([an_id("worker-1")], now=0.99)
     broker.on_tick(now=1.0)
@@ -252,7 +252,7 @@ def test_tick_before_all_has_settled_forgets_nothing(broker: BrokerCore) -> None
     assert broker.next_check() == 0.99 + core.SETTLE_S
 
 
-def test_death_of_an_idle_worker_holds_nothing_back(broker: BrokerCore) -> None:
+def test_death_of_an_idle_worker_delays_nothing(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2))
     broker.on_process_exit([an_id("worker-1")], now=0.5)
 
@@ -272,15 +272,17 @@ def test_third_death_gives_the_task_up_and_names_the_workers(broker: BrokerCore)
     assert (broker.counters["crashed"], broker.counters["requeued"], broker.counters["worker_crashes"]) == (1, 2, 3)
 
 
-def test_task_that_is_given_up_is_quarantined_once_with_each_of_its_attempts(broker: BrokerCore) -> None:
+def test_dead_task_is_kept_once_with_each_of_its_attempts(broker: BrokerCore) -> None:
     with_client(with_workers(broker))
     actions = broker.on_client(ALICE, submit("t1", run_timeout_ms=7_000, payload=b"poison"), now=0.25)
     actions += die(broker, "worker-1", now=0.5)
-    actions += broker.on_worker(W2, ready("worker-2", 102), now=1.0)  # of another host: its silence alone can tell
+    actions += broker.on_worker(
+        W2, ready("worker-2", 102), now=1.0
+    )  # on another host, where only silence can tell of its death
     broker.on_client(ALICE, Ping(0), now=2.5)
     actions += broker.on_tick(now=3.0)
     actions += broker.on_worker(W3, ready("worker-3", 103), now=4.0)
-    assert not any(isinstance(action, Quarantine) for action in actions)
+    assert not any(isinstance(action, KeepDeadTask) for action in actions)
 
     actions = broker.on_worker(b"new", ready("worker-3", 104, session="new", later_ms=1), now=4.5)
 
@@ -289,15 +291,15 @@ def test_task_that_is_given_up_is_quarantined_once_with_each_of_its_attempts(bro
         Death("worker-2", "silence", None, assigned_at=1.0, lost_at=3.0),
         Death("worker-3", "replaced", None, assigned_at=4.0, lost_at=4.5),
     )
-    assert [action for action in actions if isinstance(action, Quarantine)] == [
-        Quarantine(an_id("t1"), 7_000, deaths, False, b"poison")
+    assert [action for action in actions if isinstance(action, KeepDeadTask)] == [
+        KeepDeadTask(an_id("t1"), 7_000, deaths, False, b"poison")
     ]
     assert report(actions, "task_given_up")["kept_in"] == str(
         broker.settings.dir / "dead" / f"{an_id('t1').hex()}.dead"
     )
 
 
-def test_only_what_is_given_up_is_quarantined(make_broker: MakeBroker) -> None:
+def test_only_a_task_that_is_given_up_is_kept(make_broker: MakeBroker) -> None:
     broker = with_client(with_workers(make_broker(max_attempts=1), 3), "overrun", "cancelled", "failed")
 
     actions = broker.on_worker(W3, result("failed", 3, Outcome.RAISED), now=0.5)
@@ -306,7 +308,7 @@ def test_only_what_is_given_up_is_quarantined(make_broker: MakeBroker) -> None:
     actions += broker.on_process_exit([an_id("worker-1")], now=30.0)
 
     assert answered(actions) == [(ALICE, "failed", Outcome.RAISED), (ALICE, "overrun", Outcome.RUN_TIMEOUT)]
-    assert not any(isinstance(action, Quarantine) for action in actions)
+    assert not any(isinstance(action, KeepDeadTask) for action in actions)
 
 
 def test_max_attempts_is_a_setting(make_broker: MakeBroker) -> None:
@@ -324,7 +326,7 @@ def test_deaths_of_distinct_tasks_do_not_add_up(broker: BrokerCore) -> None:
     assert broker.ledger.backlog.depth == 3
 
 
-def test_failure_after_deaths_is_the_callers_and_costs_no_attempt(broker: BrokerCore) -> None:
+def test_failure_after_deaths_goes_to_the_caller_and_costs_no_attempt(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 3), "t1")
     die(broker, "worker-1")
     die(broker, "worker-2")
@@ -353,7 +355,7 @@ def test_worker_whose_welcome_reached_nobody_may_turn_out_to_have_ended(broker: 
     assert broker.frozen.sessions == []
 
 
-def test_task_that_reached_nobody_goes_on_to_the_next_idle_worker(broker: BrokerCore) -> None:
+def test_task_that_reached_no_worker_goes_to_the_next_idle_one(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2), "t1")
 
     actions = broker.on_worker_unreachable(W1, WELCOME, now=0.0)
@@ -362,7 +364,7 @@ def test_task_that_reached_nobody_goes_on_to_the_next_idle_worker(broker: Broker
 
 
 def test_worker_that_is_always_process_1_is_another_process_after_its_death(make_broker: MakeBroker) -> None:
-    """In a container of its own; only its start tells one life from the next."""
+    """In a container of its own, where only the start time tells one process from the next."""
     broker = with_client(make_broker(max_attempts=3), "t1")
     answers = []
     for life, peer in enumerate((W1, W2, W3, W1_AGAIN)):
@@ -401,7 +403,7 @@ def test_death_of_an_idle_worker_touches_no_task(broker: BrokerCore) -> None:
     }
 
 
-def test_end_of_a_process_that_is_no_worker_any_more_means_nothing(broker: BrokerCore) -> None:
+def test_end_of_a_process_whose_session_is_over_means_nothing(broker: BrokerCore) -> None:
     with_workers(broker)
     broker.on_worker(W1, Bye(), now=0.0)
 
@@ -481,7 +483,7 @@ def test_every_assignment_has_a_lease_of_its_own(broker: BrokerCore) -> None:
 
 
 @pytest.mark.parametrize("outcome", sorted(set(Outcome) - {"ok", "invalid_race", "raised", "too_large"}))
-def test_worker_cannot_speak_for_the_broker(broker: BrokerCore, outcome: Outcome) -> None:
+def test_worker_cannot_send_an_outcome_of_the_broker(broker: BrokerCore, outcome: Outcome) -> None:
     with_client(with_workers(broker), "t1")
     before = state_of(broker)
 
@@ -512,10 +514,10 @@ def test_ping_is_answered_and_tells_what_the_client_holds(broker: BrokerCore) ->
     with_client(broker)
 
     assert broker.on_client(ALICE, Ping(held=17), now=0.0) == [SendToClient(ALICE, Pong(EPOCH))]
-    assert [client.held for client in broker.clients.values()] == [17]
+    assert [client.held for client in broker.clients.by_id.values()] == [17]
 
 
-def test_figures_are_sent_to_who_asks(broker: BrokerCore) -> None:
+def test_stats_are_sent_to_the_client_that_asks(broker: BrokerCore) -> None:
     with_client(broker)
 
     assert broker.on_client(ALICE, AskStats(), now=0.0) == [SendStats(ALICE)]
@@ -554,7 +556,7 @@ def test_client_on_a_new_socket_gets_the_answers_of_its_old_one(broker: BrokerCo
     assert broker.on_client(ALICE_AGAIN, hello(), now=1.0) == [SendToClient(ALICE_AGAIN, WELCOME)]
     assert broker.on_client(ALICE, Ping(0), now=1.0) == [SendToClient(ALICE, Who())]
     assert answered(broker.on_worker(W1, result("t1", 1), now=1.0)) == [(ALICE_AGAIN, "t1", Outcome.OK)]
-    assert len(broker.clients) == 1
+    assert len(broker.clients.by_id) == 1
 
 
 def test_client_that_cannot_be_reached_keeps_its_tasks_until_it_speaks(broker: BrokerCore) -> None:
@@ -574,12 +576,22 @@ def test_second_hello_on_the_same_socket_is_the_same_session(broker: BrokerCore)
 
     assert broker.on_client(ALICE, hello(held=3), now=1.0) == [SendToClient(ALICE, WELCOME)]
     assert broker.ledger.backlog.depth == 1
+    assert [client.held for client in broker.clients.by_id.values()] == [3]
+
+
+def test_hello_is_a_sign_of_life(broker: BrokerCore) -> None:
+    with_client(broker, "t1")
+    broker.on_client(ALICE_AGAIN, hello(number=2), now=LIVENESS_S - 0.1)
+
+    assert broker.on_tick(now=LIVENESS_S) == []
+    assert told(broker.on_tick(now=2 * LIVENESS_S - 0.1)) == ["task_abandoned"]
 
 
 def test_hello_that_was_overtaken_by_a_later_sessions_changes_nothing(broker: BrokerCore) -> None:
-    broker.on_client(ALICE_AGAIN, hello(number=2), now=0.0)
+    with_client(broker)
+    broker.on_client(ALICE_AGAIN, hello(number=3), now=0.0)
 
-    assert broker.on_client(ALICE, hello(number=1), now=0.1) == []
+    assert broker.on_client(ALICE, hello(number=2), now=0.1) == []
     assert broker.on_client(ALICE_AGAIN, Ping(0), now=0.2) == [SendToClient(ALICE_AGAIN, Pong(EPOCH))]
 
 
@@ -610,7 +622,7 @@ def test_queued_tasks_of_a_client_that_left_are_abandoned(broker: BrokerCore, le
     assert [action for action in gone if isinstance(action, Report)] == [
         Report("task_abandoned", {"queued": 2, "in_flight": 1})
     ]
-    assert (broker.counters["abandoned"], broker.ledger.in_flight, broker.clients) == (2, 1, {})
+    assert (broker.counters["abandoned"], broker.ledger.in_flight, broker.clients.by_id) == (2, 1, {})
     assert answered(broker.on_worker(W1, result("t1", 1), now=3.0)) == []
     assert (broker.counters["abandoned"], broker.counters["completed"]) == (3, 0)
 
@@ -624,7 +636,7 @@ def test_client_is_kept_while_it_speaks(broker: BrokerCore) -> None:
     assert broker.ledger.backlog.depth == 1
 
 
-def test_client_that_left_without_tasks_is_not_worth_a_word(broker: BrokerCore) -> None:
+def test_client_that_left_without_tasks_is_not_reported(broker: BrokerCore) -> None:
     with_client(broker)
 
     assert broker.on_client(ALICE, Bye(), now=0.0) == []
@@ -646,7 +658,7 @@ def test_client_that_returns_takes_its_tasks_in_flight_over_again(broker: Broker
     assert (broker.counters["submitted"], broker.counters["abandoned"], broker.counters["completed"]) == (3, 1, 2)
 
 
-def test_disowned_task_of_a_dead_worker_is_not_tried_again(broker: BrokerCore) -> None:
+def test_withdrawn_task_of_a_dead_worker_is_not_tried_again(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2), "t1")
     broker.on_client(ALICE, Bye(), now=0.0)
 
@@ -803,7 +815,7 @@ def test_run_timeout_answers_the_task_and_kills_its_worker(broker: BrokerCore) -
 
 
 def test_worker_that_ended_itself_after_the_run_timeout_is_no_crash_of_the_task(broker: BrokerCore) -> None:
-    """Its own timer does that where the broker stood still."""
+    """Its own timer ends it when the broker stands still."""
     with_client(with_workers(broker, 2))
     broker.on_client(ALICE, submit("t1", run_timeout_ms=1000), now=0.0)
     broker.on_client(ALICE, submit("t2", run_timeout_ms=5000), now=0.0)
@@ -910,22 +922,30 @@ def test_worker_that_asks_for_it_is_recycled_before_its_next_task(broker: Broker
     assert (broker.roster.workers, broker.counters["worker_crashes"], broker.counters["requeued"]) == ({}, 0, 0)
 
 
-@pytest.mark.parametrize("last_words", [result("t1", 1, recycle=True), Bye()], ids=["recycled", "goodbye"])
+@pytest.mark.parametrize("last_message", [result("t1", 1, recycle=True), Bye()], ids=["recycled", "goodbye"])
 @pytest.mark.parametrize("busy", [True, False])
-def test_heartbeat_that_comes_after_a_workers_last_words_is_left_alone(
-    broker: BrokerCore, last_words: FromWorker, *, busy: bool
+def test_heartbeat_that_comes_after_the_end_of_its_session_is_ignored(
+    broker: BrokerCore, last_message: FromWorker, *, busy: bool
 ) -> None:
     with_client(with_workers(broker), "t1")
-    broker.on_worker(W1, last_words, now=1.0)
+    broker.on_worker(W1, last_message, now=1.0)
 
     assert broker.on_heartbeat(H1, beat(busy=busy), now=1.1, local_pid=101) == []
     later = broker.on_heartbeat(H1, beat(), now=1.0 + LIVENESS_S, local_pid=101)
-    assert SendToHeartbeat(H1, Who()) in later, "it has not heard that it is to end"
+    assert SendToHeartbeat(H1, Who()) in later, "it has not heard that it must end"
     assert told(broker.on_process_exit([an_id("worker-1")], now=1.2)) == []
     assert (broker.roster.workers, broker.counters["worker_crashes"]) == ({}, 0)
 
 
-def test_worker_that_is_frozen_when_it_is_to_be_recycled_is_killed(broker: BrokerCore) -> None:
+def test_sessions_that_have_just_ended_are_forgotten_after_the_liveness(broker: BrokerCore) -> None:
+    for number in range(10):
+        broker.on_worker(W1, ready(session=f"s{number}", later_ms=number), now=number * LIVENESS_S)
+        broker.on_worker(W1, Bye(), now=number * LIVENESS_S)
+
+    assert len(broker.sessions._left_until) == 1
+
+
+def test_worker_that_is_frozen_when_it_must_be_recycled_is_killed(broker: BrokerCore) -> None:
     with_client(with_workers(broker), "t1")
     broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
 
@@ -943,7 +963,7 @@ def test_second_worker_is_recycled_when_the_first_is_back(broker: BrokerCore) ->
     assert SendToWorker(W2, Recycle()) in broker.on_tick(1.5)
 
 
-def test_nobody_is_recycled_for_one_whose_welcome_cannot_be_delivered(broker: BrokerCore) -> None:
+def test_no_worker_is_recycled_if_the_welcome_of_the_returned_one_cannot_be_delivered(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2), "t1", "t2")
     broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
     broker.on_worker(W2, result("t2", 2, recycle=True), now=1.1)
@@ -953,7 +973,7 @@ def test_nobody_is_recycled_for_one_whose_welcome_cannot_be_delivered(broker: Br
     assert SendToWorker(W2, Recycle()) not in broker.on_tick(1.5)
 
 
-def test_worker_that_cannot_be_spared_works_on(broker: BrokerCore) -> None:
+def test_worker_that_cannot_be_recycled_yet_works_on(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2), "t1", "t2", "t3")
     broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
 
@@ -963,14 +983,14 @@ def test_worker_that_cannot_be_spared_works_on(broker: BrokerCore) -> None:
 
 
 @pytest.mark.parametrize("how", ["crashed", "said goodbye"])
-def test_nobody_is_recycled_while_another_is_away_for_another_reason(broker: BrokerCore, how: str) -> None:
+def test_no_worker_is_recycled_while_another_is_away_for_another_reason(broker: BrokerCore, how: str) -> None:
     with_client(with_workers(broker, 2), "t1")
     broker.on_process_exit([an_id("worker-2")], now=0.5) if how == "crashed" else broker.on_worker(W2, Bye(), now=0.5)
 
     assert SendToWorker(W1, Recycle()) not in broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
 
 
-def test_worker_that_never_comes_back_is_not_waited_for_for_ever(broker: BrokerCore) -> None:
+def test_broker_does_not_wait_for_ever_for_a_worker_that_never_comes_back(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2, local=False), "t1")
     broker.on_worker(W2, Bye(), now=0.5)
     broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
@@ -1014,7 +1034,7 @@ def test_introduced_worker_becomes_idle_with_its_ready(broker: BrokerCore) -> No
 
     assert told(actions) == ["worker_stopped", "worker_ready", "task_assigned"]
     assert report(actions, "worker_stopped")["reason"] == "renewed"
-    assert [worker.incarnation for worker in broker.roster.workers.values()] == [an_id("fresh")]
+    assert [worker.session_id for worker in broker.roster.workers.values()] == [an_id("fresh")]
     assert broker.counters["worker_crashes"] == 0
 
 
@@ -1060,11 +1080,11 @@ def test_worker_that_was_asked_to_end_is_draining_until_its_task_is_done(broker:
     assert [worker.state for worker in broker.roster.workers.values()] == ["idle"]
 
 
-def test_silent_local_worker_is_looked_at_before_it_is_judged(broker: BrokerCore) -> None:
+def test_silent_local_worker_is_probed_before_it_is_judged(broker: BrokerCore) -> None:
     with_workers(broker)
     worker = an_id("worker-1")
 
-    assert broker.on_tick(now=1.0) == [ProbeProcess(worker)]  # the baseline
+    assert broker.on_tick(now=1.0) == [ProbeProcess(worker)]  # the first look, to compare with
     assert broker.on_probe(worker, now=1.0, has_progress=False) == []
     assert broker.on_tick(now=1.999) == []
     assert broker.on_tick(now=2.0) == [ProbeProcess(worker)]
@@ -1072,7 +1092,7 @@ def test_silent_local_worker_is_looked_at_before_it_is_judged(broker: BrokerCore
     assert broker.roster.workers == {}
 
 
-def test_silent_local_worker_that_uses_cpu_is_kept_and_looked_at_again(broker: BrokerCore) -> None:
+def test_silent_local_worker_that_uses_cpu_is_kept_and_probed_again(broker: BrokerCore) -> None:
     with_client(with_workers(broker), "t1")
     worker = an_id("worker-1")
     now = 2.0
@@ -1081,15 +1101,13 @@ def test_silent_local_worker_that_uses_cpu_is_kept_and_looked_at_again(broker: B
         broker.on_client(ALICE, Ping(0), now)
         assert broker.on_tick(now) == [ProbeProcess(worker)]
         assert told(broker.on_probe(worker, now, has_progress=True)) == ["worker_silent"]
-        now = broker.next_check()
-        assert now <= broker.roster.workers[worker].last_seen + LIVENESS_S
-        broker.on_tick(now)
-        now += LIVENESS_S
+        now += LIVENESS_S / 2
+        assert broker.next_check() <= now
 
     assert broker.ledger.in_flight == 1
 
 
-def test_sign_of_life_overtakes_the_look(broker: BrokerCore) -> None:
+def test_heartbeat_overtakes_a_probe_and_ends_the_suspicion(broker: BrokerCore) -> None:
     with_workers(broker)
     assert broker.on_tick(now=1.0) == [ProbeProcess(an_id("worker-1"))]  # a suspect from now on
     assert broker.on_tick(now=2.0) == [ProbeProcess(an_id("worker-1"))]
@@ -1097,10 +1115,19 @@ def test_sign_of_life_overtakes_the_look(broker: BrokerCore) -> None:
 
     assert broker.on_probe(an_id("worker-1"), now=2.0, has_progress=False) == []
     assert broker.on_tick(now=2.999) == []
-    assert broker.on_tick(now=3.0) == [ProbeProcess(an_id("worker-1"))]  # no suspect any more: from the beginning
+    assert broker.on_tick(now=3.0) == [ProbeProcess(an_id("worker-1"))]  # the first of two probes, as at 1.0
 
 
-def test_look_at_a_worker_that_left_tells_nothing(broker: BrokerCore) -> None:
+def test_pause_of_the_broker_ends_every_suspicion(broker: BrokerCore) -> None:
+    with_workers(broker)
+    assert broker.on_tick(now=1.0) == [ProbeProcess(an_id("worker-1"))]
+    broker.on_pause(now=1.5)
+
+    assert broker.on_tick(now=2.499) == []
+    assert broker.on_tick(now=2.5) == [ProbeProcess(an_id("worker-1"))]
+
+
+def test_probe_of_a_worker_that_left_tells_nothing(broker: BrokerCore) -> None:
     assert broker.on_probe(an_id("worker-1"), now=9.0, has_progress=False) == []
 
 
@@ -1116,14 +1143,14 @@ def test_task_of_a_silent_local_worker_is_retried_elsewhere_by_the_next_tick(bro
 
 
 def silenced(broker: BrokerCore) -> Id:
-    """A local worker that was lost in silence at 2.0; its process is still there."""
+    """A local worker that was lost in silence at 2.0, while its process lives on. Returns its session."""
     broker.on_tick(now=1.0)
     broker.on_tick(now=2.0)
     assert told(broker.on_probe(an_id("worker-1"), now=2.0, has_progress=False))[0] == "worker_lost"
     return an_id("worker-1")
 
 
-def test_signal_that_ended_a_worker_is_told_where_the_kernel_knows_it(broker: BrokerCore) -> None:
+def test_signal_that_ended_a_worker_is_logged_where_the_kernel_tells_it(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2), "t1")
 
     actions = broker.on_process_exit([an_id("worker-1"), an_id("worker-2")], 1.0, {an_id("worker-1"): 11})
@@ -1171,14 +1198,14 @@ def test_process_that_opens_another_session_is_spared(broker: BrokerCore) -> Non
     assert KillProcess(worker) not in broker.on_tick(10.0)
 
 
-def test_silent_process_that_ended_is_watched_no_more(broker: BrokerCore) -> None:
+def test_silent_process_that_ended_is_not_watched_any_more(broker: BrokerCore) -> None:
     worker = silenced(with_workers(broker))
 
     assert broker.on_process_exit([worker], now=5.0) == [UnwatchProcess(worker)]
     assert broker.on_tick(1000.0) == []
 
 
-def test_silent_process_has_its_say_after_the_brokers_own_pause(broker: BrokerCore) -> None:
+def test_silent_process_has_time_to_speak_after_a_pause_of_the_broker(broker: BrokerCore) -> None:
     worker = silenced(with_workers(broker))
     broker.on_pause(now=30.0)
 
@@ -1187,7 +1214,7 @@ def test_silent_process_has_its_say_after_the_brokers_own_pause(broker: BrokerCo
     assert deeds(broker.on_tick(31.0)) == [KillProcess(worker)]
 
 
-def test_worker_that_calls_itself_idle_for_the_liveness_has_lost_touch(broker: BrokerCore) -> None:
+def test_worker_that_calls_itself_idle_for_the_liveness_is_out_of_step(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 2, local=False), "t1")
     for now in (0.1, 0.9, 1.7):
         broker.on_heartbeat(H1, beat(busy=False), now)
@@ -1202,8 +1229,8 @@ def test_worker_that_calls_itself_idle_for_the_liveness_has_lost_touch(broker: B
     assert SendToHeartbeat(H1, Who()) in actions
 
 
-def test_beats_before_and_after_a_long_call_do_not_tell_of_a_lost_message(broker: BrokerCore) -> None:
-    """The thread that beats stood still, and the beat after it has overtaken the result."""
+def test_heartbeats_before_and_after_a_long_call_are_not_out_of_step(broker: BrokerCore) -> None:
+    """The heartbeat thread stood still, and its next heartbeat overtook the result."""
     with_client(with_workers(broker, 1), "t1")
     broker.on_heartbeat(H1, beat(), now=0.001)
 
@@ -1214,7 +1241,7 @@ def test_beats_before_and_after_a_long_call_do_not_tell_of_a_lost_message(broker
     assert broker.roster.idle_count == 0
 
 
-def test_worker_that_was_introduced_busy_and_stays_idle_without_a_ready_has_lost_touch(broker: BrokerCore) -> None:
+def test_worker_that_was_introduced_busy_and_stays_idle_without_a_ready_is_out_of_step(broker: BrokerCore) -> None:
     broker.on_heartbeat(H1, beat(busy=True), now=0.0)
     for now in (0.5, 1.25, 2.0):
         assert told(broker.on_heartbeat(H1, beat(busy=False), now)) == []
@@ -1243,6 +1270,16 @@ def test_beat_after_the_brokers_own_pause_may_have_overtaken_the_result(broker: 
     assert answered(broker.on_worker(W1, result("t1", 1), now=3.001)) == [(ALICE, "t1", Outcome.OK)]
 
 
+def test_pause_of_the_broker_ends_the_time_in_which_heartbeats_called_a_worker_idle(broker: BrokerCore) -> None:
+    with_client(with_workers(broker), "t1")
+    for now in (0.1, 0.9, 1.7):
+        broker.on_heartbeat(H1, beat(busy=False), now)
+    broker.on_pause(2.4)
+
+    assert told(broker.on_heartbeat(H1, beat(busy=False), 2.4)) == []
+    assert broker.ledger.in_flight == 1
+
+
 @pytest.mark.parametrize("says", ["busy once", "a result and the next task"])
 def test_worker_whose_heartbeats_agree_in_between_is_in_step(broker: BrokerCore, says: str) -> None:
     with_client(with_workers(broker, local=False), "t1", "t2")
@@ -1264,7 +1301,7 @@ def test_broker_that_stood_still_judges_nobody(broker: BrokerCore) -> None:
     assert told(broker.on_tick(now=100.0 + LIVENESS_S)).count("worker_lost") == 3
 
 
-def test_last_words_of_a_process_that_ended_in_a_pause_are_read_first(broker: BrokerCore) -> None:
+def test_results_of_a_process_that_ended_in_a_pause_are_read_first(broker: BrokerCore) -> None:
     with_client(with_workers(broker), "t1")
     broker.on_pause(now=5.0)
 
@@ -1290,7 +1327,7 @@ def test_run_timeout_that_a_pause_did_not_touch_stays(broker: BrokerCore) -> Non
     assert broker.roster.workers[an_id("worker-1")].deadline == 60.0
 
 
-def test_broker_without_peers_has_nothing_to_look_at(broker: BrokerCore) -> None:
+def test_broker_without_peers_has_nothing_to_check(broker: BrokerCore) -> None:
     assert broker.next_check() == float("inf")
     assert broker.on_tick(now=1e9) == []
 
@@ -1337,7 +1374,7 @@ def test_ready_of_a_remote_process_that_was_overtaken_by_the_next_ones_changes_n
     assert state_of(broker) == before
 
 
-def test_remote_worker_of_the_same_name_replaces_its_forerunner(broker: BrokerCore) -> None:
+def test_remote_worker_of_the_same_name_replaces_the_earlier_one(broker: BrokerCore) -> None:
     with_client(with_workers(broker, local=False), "t1")
 
     actions = broker.on_worker(W1_AGAIN, ready(pid=999, session="again"), now=1.0)
@@ -1379,18 +1416,18 @@ def test_session_is_opened_once(broker: BrokerCore, peer: bytes, again: Any) -> 
 
 
 def test_clients_are_bounded(broker: BrokerCore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "MAX_CLIENTS", 1)
+    monkeypatch.setattr(clients, "MAX_CLIENTS", 1)
     with_client(broker)
 
     assert told(broker.on_client(BOB, hello("bob"), now=0.0)) == ["client_refused"]
     assert broker.on_client(ALICE_AGAIN, hello(), now=0.0) == [SendToClient(ALICE_AGAIN, WELCOME)]
-    assert len(broker.clients) == broker.counters["dropped"] == 1
+    assert len(broker.clients.by_id) == broker.counters["dropped"] == 1
 
 
-def test_crowd_of_clients_is_told_once_until_one_of_them_has_left(
+def test_refused_clients_are_reported_once_until_a_client_has_left(
     broker: BrokerCore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(core, "MAX_CLIENTS", 1)
+    monkeypatch.setattr(clients, "MAX_CLIENTS", 1)
     with_client(broker)
     assert told(broker.on_client(BOB, hello("bob"), now=0.0)) == ["client_refused"]
 

@@ -1,4 +1,4 @@
-"""Processes that fell silent: who is spared, who is overdue. By the clock alone."""
+"""Processes that fell silent: which are spared, which are overdue. Without any process or clock."""
 
 from math import inf
 
@@ -33,7 +33,9 @@ def test_each_is_overdue_after_its_own_silence(frozen: FrozenProcesses) -> None:
 
 
 @pytest.mark.parametrize(("session", "pid"), [("a", None), ("elsewhere", 101)])
-def test_who_speaks_by_its_session_or_its_pid_is_spared(frozen: FrozenProcesses, session: str, pid: int | None) -> None:
+def test_process_that_speaks_by_its_session_or_its_pid_is_spared(
+    frozen: FrozenProcesses, session: str, pid: int | None
+) -> None:
     assert frozen.spared(an_id(session), pid) == [an_id("a")]
 
     assert [worker.name for worker in frozen.overdue(inf)] == ["b"]
@@ -45,13 +47,16 @@ def test_stranger_spares_nobody(frozen: FrozenProcesses) -> None:
     assert len(frozen.overdue(inf)) == 2
 
 
-def test_process_that_ended_is_let_go(frozen: FrozenProcesses) -> None:
+def test_process_that_ended_is_removed(frozen: FrozenProcesses) -> None:
     assert frozen.ended([an_id("b"), an_id("another")]) == [an_id("b")]
 
     assert [worker.name for worker in frozen.overdue(inf)] == ["a"]
 
 
-def test_broker_that_stood_still_lets_them_speak_first(frozen: FrozenProcesses) -> None:
+def test_broker_that_stood_still_gives_them_time_to_speak(frozen: FrozenProcesses) -> None:
+    frozen.on_pause(2.0)
+    assert frozen.next_check() == OVERDUE_S, "a pause long before the end of their time changes nothing"
+
     frozen.on_pause(100.0)
 
     assert frozen.overdue(100.0) == []

@@ -1,4 +1,4 @@
-"""The gate with real tcp sockets, and a broker process behind one: who is heard, who is cut off."""
+"""The gate with real tcp sockets, alone and in a broker process: which peers are heard, and which are cut off."""
 
 import os
 import shutil
@@ -152,14 +152,14 @@ def guarded(guard: Callable[[str], Guarded]) -> Guarded:
     return guard("backend")
 
 
-def test_message_of_a_key_that_is_no_more_allowed_is_not_admitted(guarded: Guarded, ring: Keyring, dial: Dial) -> None:
+def test_message_of_a_revoked_key_is_not_admitted(guarded: Guarded, ring: Keyring, dial: Dial) -> None:
     peer = dial(guarded.endpoint, ring.admit(Role.WORKER, "mill"))
     guarded.gate.look(0.0)
     name, source = guarded.heard_from(peer)
     assert guarded.door.admits(name, source)
 
     ring.dismiss(Role.WORKER, "mill")
-    guarded.gate._allowed.refresh()  # as `look` does, but nobody is evicted yet
+    guarded.gate._allowed.refresh()  # like `look`, but without evicting anybody
 
     peer.send(b"x")
     late = guarded.next_message()
@@ -168,9 +168,7 @@ def test_message_of_a_key_that_is_no_more_allowed_is_not_admitted(guarded: Guard
     assert guarded.door.evict() == [name]
 
 
-def test_connection_of_a_revoked_key_is_cut_even_if_it_says_nothing(
-    guarded: Guarded, ring: Keyring, dial: Dial
-) -> None:
+def test_connection_of_a_revoked_key_is_cut_even_if_it_is_silent(guarded: Guarded, ring: Keyring, dial: Dial) -> None:
     revoked, kept = (dial(guarded.endpoint, ring.admit(Role.WORKER, name)) for name in ("mill", "barn"))
     guarded.gate.look(0.0)
     names = {}
@@ -193,7 +191,7 @@ def test_connection_of_a_revoked_key_is_cut_even_if_it_says_nothing(
     assert guarded.gate.look(2 * LOOK_S) == {}
 
 
-def test_key_that_is_allowed_later_comes_in(guarded: Guarded, ring: Keyring, dial: Dial) -> None:
+def test_key_that_is_allowed_later_may_connect(guarded: Guarded, ring: Keyring, dial: Dial) -> None:
     keys = ring.stranger()
     dial(guarded.endpoint, keys).send(b"early")
     assert guarded.next_message(REFUSED_S) is None
@@ -204,12 +202,12 @@ def test_key_that_is_allowed_later_comes_in(guarded: Guarded, ring: Keyring, dia
     guarded.heard_from(dial(guarded.endpoint, keys))
 
 
-def test_what_a_refused_peer_says_goes_nowhere_and_holds_nobody_up(
+def test_message_of_a_refused_peer_is_never_received(
     guarded: Guarded, ring: Keyring, dial: Dial, wait_until: WaitUntil
 ) -> None:
     peer = dial(guarded.endpoint, ring.stranger())
     assert guarded.next_message(REFUSED_S) is None
-    wait_until(lambda: not peer.poll(0, zmq.POLLOUT))  # a send that waits would never return
+    wait_until(lambda: not peer.poll(0, zmq.POLLOUT))  # a blocking send would never return
 
     say(peer, [b"x"])
 
@@ -250,7 +248,7 @@ def test_known_key_at_the_wrong_socket_is_refused_by_its_name(guarded: Guarded, 
     assert [line["key"] for line in guarded.logged("key_refused")] == ["web"]
 
 
-def test_broken_key_file_lets_nobody_in_and_leaves_the_others(guarded: Guarded, ring: Keyring, dial: Dial) -> None:
+def test_broken_key_file_allows_nobody_and_the_others_count(guarded: Guarded, ring: Keyring, dial: Dial) -> None:
     keys = ring.admit(Role.WORKER, "mill")
     secret = key_pair()
     write_key(allowed_file(ring.dir, Role.WORKER, "secret"), secret.public, secret.secret)
@@ -270,7 +268,7 @@ def test_broken_key_file_lets_nobody_in_and_leaves_the_others(guarded: Guarded, 
     assert secret.secret.decode() not in str(reasons)
 
 
-def test_who_has_left_is_forgotten(guard: Callable[[str], Guarded], ring: Keyring, dial: Dial) -> None:
+def test_peers_that_have_left_are_forgotten(guard: Callable[[str], Guarded], ring: Keyring, dial: Dial) -> None:
     keys = ring.admit(Role.CLIENT, "web")
     guarded = guard("stats")
 
@@ -282,7 +280,7 @@ def test_who_has_left_is_forgotten(guard: Callable[[str], Guarded], ring: Keyrin
     assert len(guarded.door._inside) <= MIN_PRUNED + 1
 
 
-def test_many_who_stay_are_remembered(guard: Callable[[str], Guarded], ring: Keyring, dial: Dial) -> None:
+def test_many_peers_that_stay_are_remembered(guard: Callable[[str], Guarded], ring: Keyring, dial: Dial) -> None:
     keys = ring.admit(Role.CLIENT, "web")
     guarded = guard("stats")
 
@@ -298,8 +296,8 @@ def test_message_without_a_key_is_not_admitted(guarded: Guarded) -> None:
     assert not guarded.door.admits(b"peer", zmq.Frame(b"made here"))
 
 
-def test_gate_that_fails_is_loud(guarded: Guarded, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handler that died in a thread of its own would leave the broker deaf for every new peer."""
+def test_error_in_the_gate_is_raised(guarded: Guarded, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the handler ran in a thread of its own and died, no new peer could connect, and nobody would know."""
 
     def fail(_domain: str, _key: str | None) -> str | None:
         raise LookupError("the list is gone")
@@ -359,7 +357,7 @@ class Broker:
             return PoolStats.model_validate_json(socket.recv())
 
     def end(self) -> str:
-        """All that it wrote."""
+        """All its output."""
         self.process.send_signal(signal.SIGTERM)
         output, _ = self.process.communicate(timeout=20)
         assert self.process.returncode == 0
@@ -368,7 +366,7 @@ class Broker:
 
 @pytest.fixture
 def start(directory: Path, ring: Keyring, dial: Dial) -> Iterator[Callable[[], Broker]]:
-    """Starts the broker, which knows the keys that are allowed by then."""
+    """Starts the broker. It knows the keys that were allowed before."""
     started: list[Broker] = []
 
     def start_it() -> Broker:
@@ -404,7 +402,7 @@ def test_each_key_opens_the_sockets_of_its_role_and_no_other(
         assert {who for who, socket in sockets.items() if socket.poll(10)} == expected
 
 
-def test_plain_request_with_a_key_gets_figures(start: Callable[[], Broker], ring: Keyring, context: Context) -> None:
+def test_plain_request_with_a_key_gets_stats(start: Callable[[], Broker], ring: Keyring, context: Context) -> None:
     keys = ring.admit(Role.CLIENT, "web")
     broker = start()
     with context.socket(zmq.REQ) as socket:

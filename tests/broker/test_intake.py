@@ -98,7 +98,7 @@ def test_message_that_takes_too_long_to_skip_is_the_brokers_end(
     assert MAX_FRAMES_SKIPPED > 4_000_000
 
 
-def test_skipped_frames_are_counted_for_each_message_anew(
+def test_skipped_frames_are_counted_for_each_message_on_its_own(
     intake: Intake, sender: Socket, heard: list[list[Payload]], monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
 ) -> None:
     monkeypatch.setattr(intake_module, "MAX_FRAMES_SKIPPED", 2 * FRAMES_PER_TURN)

@@ -1,7 +1,7 @@
 import pytest
 
 from racepool.broker.ledger import ENDS, Ledger
-from racepool.broker.tasks import Client, Disowned, Task
+from racepool.broker.tasks import Client, Task, Withdrawn
 from racepool.protocol.messages import Reject
 from racepool.protocol.settings import Settings
 from racepool.protocol.stats import Counters
@@ -64,18 +64,18 @@ def test_every_end_is_counted_once(alice: Client, counter: str) -> None:
     assert list(ledger.audit([])) == []
 
 
-@pytest.mark.parametrize("disowned", Disowned)
-def test_disowned_task_is_counted_as_such_whatever_its_end(alice: Client, disowned: Disowned) -> None:
+@pytest.mark.parametrize("withdrawn", Withdrawn)
+def test_withdrawn_task_is_counted_as_withdrawn_at_any_end(alice: Client, withdrawn: Withdrawn) -> None:
     ledger = make_ledger()
     enter(ledger, alice, "t1")
     task = take(ledger)
-    task.disowned = disowned
+    task.withdrawn = withdrawn
 
     assert not ledger.end(task, "completed")
-    assert (ledger.counters[disowned.value], ledger.counters["completed"]) == (1, 0)
+    assert (ledger.counters[withdrawn.value], ledger.counters["completed"]) == (1, 0)
 
 
-def test_ends_are_counters_of_the_figures() -> None:
+def test_ends_are_counters_of_the_stats() -> None:
     assert set(ENDS) < set(Counters.model_fields)
 
 
@@ -86,7 +86,7 @@ def test_abandoning_tells_how_many_waited_and_how_many_were_in_flight(alice: Cli
     held = [take(ledger)]
 
     assert ledger.abandon(alice, now=0.0) == (2, 1)
-    assert held[0].disowned is Disowned.ABANDONED
+    assert held[0].withdrawn is Withdrawn.ABANDONED
     assert list(ledger.audit(held)) == []
 
 
@@ -94,11 +94,11 @@ def test_abandoning_leaves_a_cancelled_task_cancelled(alice: Client) -> None:
     ledger = make_ledger()
     enter(ledger, alice, "t1")
     task = take(ledger)
-    task.disowned = Disowned.CANCELLED
+    task.withdrawn = Withdrawn.CANCELLED
 
     ledger.abandon(alice, now=0.0)
 
-    assert task.disowned is Disowned.CANCELLED
+    assert task.withdrawn is Withdrawn.CANCELLED
 
 
 def test_task_belongs_to_the_client_that_submitted_it(alice: Client) -> None:
@@ -129,17 +129,18 @@ def test_audit_finds_what_is_wrong(alice: Client) -> None:
     assert list(ledger.audit([task])) == ["the backlog counts other tasks than those that are queued"]
 
 
-def test_task_that_nobody_waits_for_any_more_may_be_submitted_by_another(alice: Client) -> None:
+def test_task_that_nobody_waits_for_may_be_submitted_by_another_client(alice: Client) -> None:
     ledger, bob = make_ledger(), Client(an_id("bob"), 1, BOB, 0.0, 0, can_share=False)
     task = enter(ledger, alice, "t1")
     assert ledger.submit(bob, submit("t1"), now=0.0) is None
     assert (task.client, ledger.counters["bad_frames"]) == (alice, 1)
 
     take(ledger)
-    task.disowned = Disowned.CANCELLED
-    assert ledger.submit(bob, submit("t1", 5_000, b"the race anew", is_shared=True), now=0.0) is None
+    task.withdrawn, task.goes_by_value = Withdrawn.CANCELLED, True
+    assert ledger.submit(bob, submit("t1", 5_000, b"the race again", is_shared=True), now=0.0) is None
 
-    assert (task.payload, task.is_shared, task.run_timeout_ms) == (b"the race anew", True, 5_000)
+    assert (task.payload, task.is_shared, task.run_timeout_ms) == (b"the race again", True, 5_000)
+    assert not task.goes_by_value, "that was the shared memory of the other client"
     assert (list(alice.tasks), list(bob.tasks)) == ([], [task.id])
     assert ledger.end(task, "completed")
     assert ledger.counters["bad_frames"] == 1

@@ -104,7 +104,7 @@ def test_process_that_ended_before_is_not_watched(spawn: Spawn) -> None:
     assert watch.ended() == []
 
 
-def test_process_that_nobody_has_waited_for_is_told_at_once(spawn: Spawn, wait_until: WaitUntil) -> None:
+def test_end_of_a_process_that_was_not_reaped_is_told_at_once(spawn: Spawn, wait_until: WaitUntil) -> None:
     watch, child = ProcessWatch(), spawn("pass")
     wait_until(lambda: cpu_ticks(child.pid) is None)
 
@@ -122,7 +122,7 @@ def test_kill_ends_the_process_and_the_watch(spawn: Spawn) -> None:
     assert watch.ended() == []
 
 
-def test_kill_of_what_is_gone_or_unknown_does_nothing(spawn: Spawn) -> None:
+def test_kill_of_a_process_that_is_gone_or_unknown_does_nothing(spawn: Spawn) -> None:
     watch, child = ProcessWatch(), spawn(SLEEP)
     watch.watch(ONE, child.pid)
     child.kill()
@@ -156,7 +156,7 @@ def test_two_sessions_of_one_process(spawn: Spawn) -> None:
 
 
 def test_process_that_waits_for_a_cpu_makes_progress(spawn: Spawn) -> None:
-    """Asked again and again, far within one tick of its clock: a starved machine may give it none for long."""
+    """Asks many times within one clock tick: on a busy machine the process may get no CPU for long."""
     watch, child = ProcessWatch(), spawn(SPIN)
     watch.watch(ONE, child.pid)
 
@@ -171,7 +171,7 @@ def test_spinning_process_makes_progress(spawn: Spawn, wait_until: WaitUntil) ->
     wait_until(lambda: watch.has_progress(ONE))
 
 
-def test_sleeping_process_makes_none(spawn: Spawn, wait_until: WaitUntil) -> None:
+def test_sleeping_process_makes_no_progress(spawn: Spawn, wait_until: WaitUntil) -> None:
     watch, child = ProcessWatch(), spawn(SLEEP)
     wait_until(lambda: process_state(child.pid) == "S")
     watch.watch(ONE, child.pid)
@@ -180,7 +180,7 @@ def test_sleeping_process_makes_none(spawn: Spawn, wait_until: WaitUntil) -> Non
     assert not any(watch.has_progress(ONE) for _ in range(100))
 
 
-def test_stopped_process_makes_none_however_much_it_did_before(spawn: Spawn, wait_until: WaitUntil) -> None:
+def test_stopped_process_makes_no_progress_after_much_work(spawn: Spawn, wait_until: WaitUntil) -> None:
     watch, child = ProcessWatch(), spawn(SPIN)
     watch.watch(ONE, child.pid)
     before = cpu_ticks(child.pid) or 0
@@ -192,11 +192,11 @@ def test_stopped_process_makes_none_however_much_it_did_before(spawn: Spawn, wai
     assert not watch.has_progress(ONE)
 
 
-def test_unknown_session_makes_none() -> None:
+def test_unknown_session_makes_no_progress() -> None:
     assert not ProcessWatch().has_progress(ONE)
 
 
-def test_descriptors_are_given_back(spawn: Spawn) -> None:
+def test_descriptors_are_closed(spawn: Spawn) -> None:
     watch, child = ProcessWatch(), spawn(SLEEP)
     before = len(list(DESCRIPTORS.iterdir()))
 

@@ -107,7 +107,7 @@ def test_name_that_is_away_is_taken_once() -> None:
     assert roster.take_away_since("worker-1") is None
 
 
-def test_names_that_are_away_are_bounded_and_the_oldest_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_are_away_are_bounded_and_the_oldest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_NAMES_AWAY", 2)
     roster = roster_of()
     for now, name in enumerate(("a", "b", "a", "c")):
@@ -116,7 +116,7 @@ def test_names_that_are_away_are_bounded_and_the_oldest_forgotten(monkeypatch: p
     assert [roster.take_away_since(name) for name in ("a", "b", "c")] == [2.0, None, 3.0]
 
 
-def test_whoever_went_missing_is_waited_for_until_a_bound() -> None:
+def test_pool_waits_for_the_worker_that_went_missing_last_until_a_bound() -> None:
     roster = roster_of()
     assert roster.somebody_is_away_until(0.0) is None
     roster.mark_away(a_worker("s1", "a"), 1.0)
@@ -144,3 +144,11 @@ def test_audit_finds_what_is_wrong() -> None:
     roster.workers[an_id("s1")].task, roster.workers[an_id("s1")].deadline = None, inf
     del roster._at[b"s2"]
     assert list(roster.audit()) == ["worker worker-2 cannot be found by its peer", "a peer leads to no worker"]
+
+
+@pytest.mark.parametrize("listed", ["_idle", "_with_free_hand"])
+def test_audit_finds_a_session_that_is_over_and_still_listed(listed: str) -> None:
+    roster = roster_of()
+    getattr(roster, listed)[an_id("s1")] = a_worker("s1")
+
+    assert list(roster.audit()) == ["a session that is over is listed as one that can be given work"]

@@ -1,4 +1,4 @@
-"""The broker as a process, met by raw sockets: nothing of ours on the other side but the codec."""
+"""The broker as a process, and raw sockets as its peers: of our code they use the codec only."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import zmq
 
-from racepool.broker import quarantine
+from racepool.broker import dead_tasks
 from racepool.broker.frozen import PATIENCE
 from racepool.protocol.endpoints import SOCKETS, sockets_in
 from racepool.protocol.frames import TO_CLIENT, TO_HEARTBEAT, TO_WORKER, Inlet, decode, encode
@@ -93,7 +93,7 @@ class Broker:
         return socket
 
     def worker(self) -> tuple[Socket, Epoch]:
-        """Ours by name, of this process: no test may have it killed."""
+        """A worker with a random name and the pid of this process, so no test may let the broker kill it."""
         socket = self.dealer("backend")
         send(socket, Ready(Id(os.urandom(16)), 1, Name(os.urandom(8).hex()), os.getpid(), Name("raw"), 0))
         welcome = receive(socket, TO_WORKER)
@@ -101,7 +101,7 @@ class Broker:
         return socket, welcome.epoch
 
     def child(self, script: str, *arguments: str) -> "subprocess.Popen[str]":
-        """A process of one of the scripts beside this file; it has said its first word."""
+        """A process that runs one of the scripts beside this file, and has printed its first line."""
         child = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name(script)), *arguments],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -127,7 +127,7 @@ class Broker:
             return PoolStats.model_validate_json(socket.recv())
 
     def forget_peers(self) -> None:
-        """Between tests: all that this process and its children are to the broker."""
+        """Between tests: ends all peers of this process and its children."""
         for child in self._children:
             child.kill()
             child.communicate()
@@ -139,7 +139,7 @@ class Broker:
         self._sockets.clear()
 
     def end(self, signal_number: int = signal.SIGTERM) -> tuple[int, str]:
-        """Its exit code, and all that it wrote."""
+        """Sends the signal; returns the exit code and all output."""
         self.process.send_signal(signal_number)
         output, _ = self.process.communicate(timeout=10)
         return self.process.returncode, output
@@ -194,7 +194,7 @@ def shared(start_any: StartBroker) -> Broker:
 
 @pytest.fixture
 def broker(shared: Broker, wait_until: WaitUntil) -> Iterator[Broker]:
-    """One broker for many tests; each finds it empty, and leaves it alive."""
+    """One broker for many tests. Each test finds it without peers, and leaves it alive."""
     yield shared
     shared.forget_peers()
     assert shared.process.poll() is None
@@ -203,7 +203,7 @@ def broker(shared: Broker, wait_until: WaitUntil) -> Iterator[Broker]:
 
 @pytest.fixture
 def start(start_any: StartBroker) -> Iterator[StartBroker]:
-    """A broker of this test's own."""
+    """Starts a broker for this test alone."""
     started: list[Broker] = []
 
     def start_own(**settings: Any) -> Broker:  # noqa: ANN401
@@ -273,7 +273,7 @@ def test_task_survives_the_death_of_all_workers_at_once(broker: Broker) -> None:
     assert workers[0].stdout
     assert workers[0].stdout.readline() == "task 1\n"
 
-    os.kill(broker.process.pid, signal.SIGSTOP)  # so that it learns of all three at once
+    os.kill(broker.process.pid, signal.SIGSTOP)  # so that it notices all three deaths at once
     for each in workers:
         each.kill()
         each.wait()
@@ -298,7 +298,7 @@ def test_task_survives_workers_that_die_one_right_after_the_other(start: StartBr
 
         for each in workers:
             each.kill()
-            time.sleep(0.01)  # so that the broker hears of them one by one
+            time.sleep(0.01)  # so that the broker notices the deaths one by one
 
         for each in workers:
             each.wait()
@@ -309,7 +309,7 @@ def test_task_survives_workers_that_die_one_right_after_the_other(start: StartBr
         assert receive(client, TO_CLIENT).outcome is Outcome.OK
         broker.forget_peers()
 
-    assert median(attempts) == 2  # on a busy machine they may not die at once
+    assert median(attempts) == 2  # on a busy machine, some may not die soon enough after the first
 
 
 def test_run_timeout_kills_the_process(broker: Broker) -> None:
@@ -334,7 +334,7 @@ def test_cancel_with_kill_kills_the_process(broker: Broker) -> None:
     assert victim.wait(timeout=5) == -signal.SIGKILL
 
 
-def test_worker_that_ended_before_it_was_watched_is_no_worker(broker: Broker, wait_until: WaitUntil) -> None:
+def test_worker_that_ended_before_it_was_watched_is_not_counted(broker: Broker, wait_until: WaitUntil) -> None:
     os.kill(broker.process.pid, signal.SIGSTOP)
     ghost = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("raw_worker.py")), broker.endpoints["backend"], "ghost"],
@@ -348,10 +348,10 @@ def test_worker_that_ended_before_it_was_watched_is_no_worker(broker: Broker, wa
     assert broker.stats().total_workers == 0
 
 
-def test_who_has_the_descriptor_of_a_worker_that_died_is_not_killed_for_it(start: StartBroker) -> None:
+def test_process_that_got_the_descriptor_of_a_dead_worker_is_not_killed(start: StartBroker) -> None:
     broker = start(liveness=0.4, heartbeat_interval=0.1)
     ghosts, heirs = {}, []
-    for name in ("ghost-0", "ghost-1", "ghost-2"):  # whose READY is read in time is a matter of luck
+    for name in ("ghost-0", "ghost-1", "ghost-2"):  # three, because which READY is read in time depends on luck
         ghost = broker.child("ready_sayer.py", broker.endpoints["backend"], name)
         ghosts[name] = ghost.pid
         assert ghost.stdin
@@ -373,7 +373,9 @@ def test_who_has_the_descriptor_of_a_worker_that_died_is_not_killed_for_it(start
     assert all(event["pid"] == ghosts[event["worker"]] for event in told if event.get("worker"))
 
 
-def test_process_that_says_it_is_another_is_watched_as_neither(broker: Broker, wait_until: WaitUntil) -> None:
+def test_process_that_claims_another_pid_is_not_watched_and_neither_is_the_other(
+    broker: Broker, wait_until: WaitUntil
+) -> None:
     other, liar = broker.child("ready_sayer.py", broker.endpoints["endpoint"], "other"), broker.dealer("backend")
     send(liar, Ready(Id(os.urandom(16)), 1, Name("liar"), other.pid, Name("raw"), 0))
     assert isinstance(receive(liar, TO_WORKER), Welcome)
@@ -410,7 +412,7 @@ def test_heartbeat_from_a_socket_of_its_own(broker: Broker) -> None:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def test_figures_for_req_and_dealer_and_client(broker: Broker, context: Context) -> None:
+def test_stats_for_req_and_dealer_and_client(broker: Broker, context: Context) -> None:
     with context.socket(zmq.REQ) as asking:
         asking.set(zmq.RCVTIMEO, PATIENCE_MS)
         asking.connect(broker.endpoints["stats_endpoint"])
@@ -433,7 +435,7 @@ def test_figures_for_req_and_dealer_and_client(broker: Broker, context: Context)
 
 
 @pytest.mark.parametrize("request_frames", [[b"x", b"y"], [b"", b"x", b"y"], [b""] * 3, [b"x"] * 500])
-def test_malformed_request_for_figures_is_counted(
+def test_malformed_request_for_stats_is_counted(
     broker: Broker, wait_until: WaitUntil, request_frames: list[bytes]
 ) -> None:
     before = broker.stats().counters.bad_frames
@@ -446,7 +448,7 @@ def test_malformed_request_for_figures_is_counted(
     asking.close()
 
 
-def test_absurd_figures_of_a_worker_do_not_end_the_broker(broker: Broker) -> None:
+def test_absurd_numbers_of_a_worker_do_not_end_the_broker(broker: Broker) -> None:
     socket = broker.dealer("backend")
     send(socket, Ready(Id(os.urandom(16)), 1, Name("absurd"), 2**53 - 1, Name("raw"), 2**53 - 1))
     receive(socket, TO_WORKER)
@@ -454,11 +456,11 @@ def test_absurd_figures_of_a_worker_do_not_end_the_broker(broker: Broker) -> Non
     assert broker.stats().workers[0].started_at.year == 9999
 
 
-# --- what does not belong here ----------------------------------------------------------------------------------------
+# --- foreign and broken messages --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("setting", ["endpoint", "backend", "heartbeat_endpoint"])
-def test_foreign_version_is_asked_who_it_is(broker: Broker, setting: str) -> None:
+def test_foreign_version_is_answered_with_who(broker: Broker, setting: str) -> None:
     stranger = broker.dealer(setting)
 
     stranger.send_multipart([b"\x92\x09\xa5HELLO", b"whatever version 9 has here"])
@@ -539,7 +541,7 @@ def test_message_of_very_many_frames_holds_up_its_own_socket_only(start: StartBr
     gaps_s: list[float] = []
     bad_frames = 0
 
-    stranger.send_multipart([b""] * 2_000_000)  # read in one go they would take the broker seconds
+    stranger.send_multipart([b""] * 2_000_000)  # reading them at once would take the broker seconds
     while not bad_frames or len(gaps_s) < 10:
         asked_at = time.monotonic()
         send(client, AskStats())
@@ -563,7 +565,7 @@ def test_oversized_frame_costs_its_sender_the_connection_only(start: StartBroker
         return bool(greedy.poll(50))
 
     wait_until(is_heard)
-    assert receive(greedy, TO_CLIENT) == Who()  # libzmq connected anew by itself: a new peer, without a session
+    assert receive(greedy, TO_CLIENT) == Who()  # libzmq connected again by itself: a new peer, without a session
     send(other, Ping(0))
     assert isinstance(receive(other, TO_CLIENT), Pong)
 
@@ -592,7 +594,7 @@ def test_flood_of_one_client_starves_neither_others_nor_the_watch(start: StartBr
     assert time.monotonic() - answered_at < 5.0
 
 
-def test_client_that_does_not_read_holds_nobody_up(start: StartBroker, context: Context, wait_until: WaitUntil) -> None:
+def test_client_that_does_not_read_blocks_nobody(start: StartBroker, context: Context, wait_until: WaitUntil) -> None:
     broker = start(**SLOW)
     client, (worker, _) = broker.client(), broker.worker()
     deaf = context.socket(zmq.DEALER)
@@ -612,7 +614,7 @@ def test_client_that_does_not_read_holds_nobody_up(start: StartBroker, context: 
     assert receive(client, TO_CLIENT).outcome is Outcome.OK
 
 
-def test_full_backlog_is_told(start: StartBroker) -> None:
+def test_full_backlog_is_answered(start: StartBroker) -> None:
     broker = start(**SLOW, backlog_limit=1)
     client = broker.client()
     first, second = submit(), submit()
@@ -627,14 +629,14 @@ def test_full_backlog_is_told(start: StartBroker) -> None:
 
 
 def test_broker_that_was_frozen_judges_nobody(start: StartBroker) -> None:
-    (port,) = _free_ports(1)  # over tcp this process is no local worker: nothing is looked at, or killed
+    (port,) = _free_ports(1)  # over tcp this process is no local worker: it is not probed, and not killed
     broker = start(liveness=3, heartbeat_interval=0.25, backend=f"tcp://127.0.0.1:{port}")
     client, (worker, _) = broker.client(), broker.worker()
     send(client, submit(run_timeout_ms=2_900))
     task = receive(worker, TO_WORKER)
 
     os.kill(broker.process.pid, signal.SIGSTOP)
-    time.sleep(3.3)  # a sleep is what is tested
+    time.sleep(3.3)  # the test needs a real pause
     send(worker, done(task))
     os.kill(broker.process.pid, signal.SIGCONT)
 
@@ -663,7 +665,7 @@ def test_sigterm_lets_the_task_in_flight_end_and_says_goodbye(start: StartBroker
     task = receive(worker, TO_WORKER)
 
     broker.process.terminate()
-    broker.stats()  # answered after the signal was heard
+    broker.stats()  # the answer comes after the signal was handled
     send(worker, done(task))
 
     assert receive(client, TO_CLIENT).task_id == task.task_id
@@ -672,7 +674,7 @@ def test_sigterm_lets_the_task_in_flight_end_and_says_goodbye(start: StartBroker
     assert worker.poll(0) == 0  # the second task waits for the next broker
 
 
-def test_sigterm_waits_for_a_task_in_flight_for_a_while_only(start: StartBroker) -> None:
+def test_sigterm_waits_for_a_task_in_flight_for_a_limited_time(start: StartBroker) -> None:
     broker = start(**SLOW)
     client, (worker, _) = broker.client(), broker.worker()
     send(client, submit())
@@ -750,10 +752,10 @@ def test_address_in_use_ends_the_broker(start: StartBroker) -> None:
     assert "in use" in output
 
 
-# --- what was given up ------------------------------------------------------------------------------------------------
+# --- dead tasks -------------------------------------------------------------------------------------------------------
 
 
-def test_mass_of_poison_leaves_as_many_records_as_may_be_and_a_broker_that_is_well(start: StartBroker) -> None:
+def test_many_dead_tasks_leave_a_bounded_number_of_records_and_a_healthy_broker(start: StartBroker) -> None:
     broker = _broker_of_remote_workers(start)
     client = broker.client()
     tasks = [submit(b"poison %d" % number) for number in range(150)]
@@ -766,11 +768,11 @@ def test_mass_of_poison_leaves_as_many_records_as_may_be_and_a_broker_that_is_we
 
     assert (code, counters.crashed) == (0, 150)
     kept = {path.stem for path in (broker.dir / "dead").iterdir()}
-    assert len(kept) == quarantine.MAX_TASKS
+    assert len(kept) == dead_tasks.MAX_TASKS
     assert kept <= {task.task_id.hex() for task in tasks}
 
 
-def test_what_is_given_up_right_before_the_end_is_kept(start: StartBroker) -> None:
+def test_task_that_is_given_up_right_before_the_end_is_kept(start: StartBroker) -> None:
     broker = _broker_of_remote_workers(start)
     client = broker.client()
     payload = random.randbytes(8 * 2**20)
@@ -784,7 +786,7 @@ def test_what_is_given_up_right_before_the_end_is_kept(start: StartBroker) -> No
     assert (broker.dir / "dead" / f"{order.task_id.hex()}.dead").read_bytes().endswith(payload)
 
 
-def test_full_disk_harms_nothing_but_the_record(start: StartBroker) -> None:
+def test_full_disk_costs_the_record_only(start: StartBroker) -> None:
     broker = _broker_of_remote_workers(start)
     client = broker.client()
     resource.prlimit(broker.process.pid, resource.RLIMIT_FSIZE, (4_096, 4_096))
@@ -802,13 +804,13 @@ def test_full_disk_harms_nothing_but_the_record(start: StartBroker) -> None:
 
 
 def _broker_of_remote_workers(start: StartBroker) -> Broker:
-    """Over tcp, where a worker is replaced by the next of its name; a task's first death is its last."""
+    """Over tcp, where a new worker replaces the one of the same name. The first death makes a task a dead task."""
     (port,) = _free_ports(1)
     return start(**SLOW, max_attempts=1, backend=f"tcp://127.0.0.1:{port}")
 
 
 def _kill_in_turn(broker: Broker, client: Socket, count: int) -> None:
-    """So many tasks cost so many workers their lives, each replaced by the next."""
+    """Lets this many tasks cost a worker each: the next worker replaces the one that has the task."""
     for number in range(1, count + 2):
         worker = broker.dealer("backend")
         send(worker, Ready(Id(os.urandom(16)), 1, Name("worker"), number, Name("raw"), number))

@@ -74,7 +74,7 @@ def test_buckets_count_what_is_not_above_their_bound(durations: list[float]) -> 
 
 
 class Clock:
-    """A clock that is set by hand."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -102,7 +102,7 @@ def test_fresh_broker_has_nothing_but_its_process(statistics: Statistics) -> Non
     assert figures.broker.epoch == b"epoch-01".hex()
 
 
-def test_figures_add_up(broker: BrokerCore, statistics: Statistics, clock: Clock) -> None:
+def test_stats_add_up(broker: BrokerCore, statistics: Statistics, clock: Clock) -> None:
     now = clock.now
     broker.on_client(ALICE, hello(), now)
     for name in ("t1", "t2", "t3", "t4"):
@@ -190,7 +190,7 @@ def test_reports_become_distributions(broker: BrokerCore, statistics: Statistics
 
 
 @pytest.mark.parametrize("reason", ["run_timeout", "cancelled"])
-def test_deliberate_kill_is_no_detection(statistics: Statistics, reason: str) -> None:
+def test_deliberate_kill_is_not_counted_as_a_detection(statistics: Statistics, reason: str) -> None:
     statistics.on_report(Report("worker_lost", {"worker": "w", "reason": reason, "silent_ms": 1.0}))
 
     assert statistics.snapshot().crash_detection_ms.count == 0

@@ -1,4 +1,4 @@
-"""The broker as the simulation runs it: the real core, in turns like those of racepool.broker.server."""
+"""The broker in the simulation: the real core, in turns like those of racepool.broker.server."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ DRAIN_S = 3.0
 
 
 class BrokerProgram(Program):
-    """One epoch of the broker, in turns like those of racepool.broker.server."""
+    """One epoch of the broker."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class BrokerProgram(Program):
         self.drain_until = inf
         self._network = stage.network
         self._witness = stage.witness
-        self._patience_s = core.settings.liveness / 4
+        self._max_pause_s = core.settings.liveness / 4
         self._watched: dict[Id, Process] = {}
         self._stood_still_s = 0.0
         self._network.broker_starts(self)
@@ -69,10 +69,10 @@ class BrokerProgram(Program):
     def turn(self) -> None:
         is_drained = [self._drain(port) for port in Port]
         stood_still_s, self._stood_still_s = self._stood_still_s, 0.0
-        if stood_still_s > self._patience_s:
+        if stood_still_s > self._max_pause_s:
             self._perform(self.core.on_pause(self.clock.now))
         if is_drained[0]:
-            ended = [incarnation for incarnation, process in self._watched.items() if process.is_dead]
+            ended = [session_id for session_id, process in self._watched.items() if process.is_dead]
             self._perform(self.core.on_process_exit(ended, self.clock.now))
         if all(is_drained):
             self._perform(self.core.on_tick(self.clock.now))
@@ -92,7 +92,7 @@ class BrokerProgram(Program):
             if received is None:
                 return True
             link, message = received
-            pid = link.pid if link.closed_at is None else None  # the kernel tells only of those that are there
+            pid = link.pid if link.closed_at is None else None  # the kernel names only processes that exist
             now = self.clock.now
             match port:
                 case Port.BACKEND:
@@ -137,24 +137,24 @@ class BrokerProgram(Program):
             case broker_actions.SendToHeartbeat(peer, message):
                 self._network.send_to_dealer(Port.HEARTBEAT, peer, message)
             case broker_actions.SendStats(peer):
-                self._network.send_to_dealer(Port.FRONTEND, peer, Stats(b"figures"))
-            case broker_actions.WatchProcess(incarnation):
-                process = self._witness.process_of[incarnation]
+                self._network.send_to_dealer(Port.FRONTEND, peer, Stats(b"stats"))
+            case broker_actions.WatchProcess(session_id):
+                process = self._witness.process_of[session_id]
                 if process.is_dead:
-                    self.books.never_reached.add(incarnation)
-                    return self.core.on_process_gone(incarnation, self.clock.now)
-                self._watched[incarnation] = process
+                    self.books.never_reached.add(session_id)
+                    return self.core.on_process_gone(session_id, self.clock.now)
+                self._watched[session_id] = process
                 process.watchers.append(self)
-            case broker_actions.UnwatchProcess(incarnation):
-                self._watched.pop(incarnation, None)
-            case broker_actions.KillProcess(incarnation):
-                if incarnation in self._watched:
-                    self._watched.pop(incarnation).die()
-            case broker_actions.ProbeProcess(incarnation):
-                watched = self._watched.get(incarnation)
+            case broker_actions.UnwatchProcess(session_id):
+                self._watched.pop(session_id, None)
+            case broker_actions.KillProcess(session_id):
+                if session_id in self._watched:
+                    self._watched.pop(session_id).die()
+            case broker_actions.ProbeProcess(session_id):
+                watched = self._watched.get(session_id)
                 has_progress = watched is not None and watched.uses_cpu
-                return self.core.on_probe(incarnation, self.clock.now, has_progress=has_progress)
-            case broker_actions.Quarantine() | broker_actions.Report():
+                return self.core.on_probe(session_id, self.clock.now, has_progress=has_progress)
+            case broker_actions.KeepDeadTask() | broker_actions.Report():
                 pass
             case _:
                 assert_never(action)

@@ -1,4 +1,4 @@
-"""A client process as the simulation runs it: the real core, and what its callers were promised."""
+"""A client process in the simulation: the real core; the `Witness` checks what its callers get."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class Load:
 
 
 class ClientProgram(Caller):
-    """One client process: the real core, and what its callers were promised."""
+    """One client process."""
 
     def __init__(self, id_: Id, stage: Stage, timing: client_core.Timing) -> None:
         super().__init__(stage.clock)
@@ -72,7 +72,7 @@ class ClientProgram(Caller):
             self._network.close(self._link)
 
     def leave(self) -> None:
-        """Says goodbye with whatever is unresolved, as at the exit of its interpreter."""
+        """Says goodbye with tasks unresolved, as at the exit of its interpreter."""
         self._perform(self.core.farewell())
         if self._link is not None:
             self._network.close(self._link, lingers=True)

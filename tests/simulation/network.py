@@ -1,4 +1,4 @@
-"""A fake clock, and a fake network that delays, and loses what the socket of a dead peer loses."""
+"""A fake clock, and a fake network: it delays messages, and loses those that the socket of a dead peer loses."""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -16,11 +16,11 @@ from racepool.protocol.messages import Message
 
 DELAYS_S = (0.0002, 0.0002, 0.001, 0.004, 0.03)
 RECONNECT_S = 0.05
-NOTICE_S = 0.003  # so long after its end a connection still takes what nobody will read
+NOTICE_S = 0.003  # for this long after its end, a connection still takes messages, which nobody reads
 
 
 class Clock:
-    """Fake time, in seconds, and what is to happen at which instant."""
+    """Fake time, in seconds, and the events that will happen, with their instants."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -28,11 +28,11 @@ class Clock:
         self._number = count()
 
     def at(self, instant: float, event: Callable[[], None]) -> None:
-        """Has this happen then, after all that is to happen at the same instant."""
+        """Adds an event. It happens after earlier added events of the same instant."""
         heappush(self._events, (max(instant, self.now), next(self._number), event))
 
     def run_until(self, instant: float) -> None:
-        """Lets all happen up to this instant."""
+        """Runs all events up to this instant."""
         while self._events and self._events[0][0] <= instant:
             self.now, _, event = heappop(self._events)
             event()
@@ -40,7 +40,7 @@ class Clock:
 
 
 class Program(ABC):
-    """A process, or a thread of one: takes a turn when it is woken, and not while it is frozen or dead."""
+    """A process, or one of its threads. It takes a turn when it is woken, unless it is frozen or dead."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -54,7 +54,7 @@ class Program(ABC):
         return not self.is_dead and self.frozen_since is None
 
     def wake(self, at: float) -> None:
-        """Has it take a turn then, unless it takes one sooner."""
+        """Makes it take a turn at this instant, unless it takes one sooner."""
         if at < self._wake_at:
             self._wake_at = at
             self.clock.at(at, lambda: self._on_wake(at))
@@ -71,12 +71,12 @@ class Program(ABC):
             self.wake(self.clock.now)
 
     def is_well_since(self, instant: float) -> bool:
-        """Whether nothing has kept it from speaking."""
+        """Whether nothing has kept it from sending messages since then."""
         return self.is_running and self.troubled_at < instant
 
     @abstractmethod
     def on_resumed(self, stood_still_s: float) -> None:
-        """It goes on after so long."""
+        """It runs again, after it stood still for this long."""
 
     @abstractmethod
     def turn(self) -> None: ...
@@ -103,7 +103,7 @@ class Port(Enum):
 
 @dataclass(slots=True, eq=False)
 class Link:
-    """A DEALER's connection to one of the broker's sockets. `peer` is its name there, empty without a broker."""
+    """A DEALER's connection to one of the broker's sockets. `peer` is its routing id there, empty without a broker."""
 
     port: Port
     dealer: Program
@@ -115,13 +115,13 @@ class Link:
     is_cut: bool = False
 
     def received(self, now: float) -> Iterator[Any]:
-        """What has come from the broker by now."""
+        """The messages that have come from the broker by now."""
         while self.to_dealer and self.to_dealer[0][0] <= now:
             yield self.to_dealer.popleft()[1]
 
 
 class Network:
-    """All connections. What was sent arrives in order, some time later, or is lost with one of its ends."""
+    """All connections. Messages arrive in order, some time later, or are lost with one end of their connection."""
 
     def __init__(self, clock: Clock, random: Random, send_limit: int) -> None:
         self._clock = clock
@@ -142,7 +142,7 @@ class Network:
         return link
 
     def close(self, link: Link, *, lingers: bool = False) -> None:
-        """The dealer's end is closed or dead: of what it sent the first messages arrive, the rest is lost."""
+        """The dealer's end is closed or dead. The first messages that it sent still arrive, the others are lost."""
         if link.closed_at is not None:
             return
         link.closed_at = self._clock.now
@@ -153,7 +153,7 @@ class Network:
             self._drop_last(link.to_broker)
 
     def resumed(self, program: Program) -> None:
-        """Its thread that reads the sockets stood still as well: what came meanwhile takes another moment."""
+        """The program runs again. Its I/O thread stood still too: what came meanwhile arrives a little later."""
         for links in self._links.values():
             for link in links:
                 if program is self._broker:
@@ -162,7 +162,7 @@ class Network:
                     link.to_dealer = self._late(link.to_dealer)
 
     def cut(self, dealer: Program) -> None:
-        """Nothing passes through its connections any more, and neither end is told."""
+        """No message passes through these connections any more, and neither end notices."""
         for links in self._links.values():
             for link in links:
                 if link.dealer is dealer and link.closed_at is None:
@@ -181,7 +181,7 @@ class Network:
     # --- the broker's end ---------------------------------------------------------------------------------------------
 
     def broker_starts(self, broker: Program) -> None:
-        """Open connections find it after a while, and send what was left in their queues."""
+        """Open connections reach it after a while, and send the messages in their queues."""
         self._broker = broker
         for links in self._links.values():
             links[:] = [link for link in links if link.closed_at is None]
@@ -190,7 +190,7 @@ class Network:
                 self._clock.at(self._clock.now + delay_s, partial(self._meet_again, link, broker))
 
     def broker_ends(self) -> None:
-        """What it had not read is lost, but for what had not left its sender; what it had sent arrives in part."""
+        """Unread messages are lost, except those that had not left their sender. Some of those that it sent arrive."""
         self._broker = None
         self._at.clear()
         for links in self._links.values():
@@ -202,7 +202,7 @@ class Network:
                 link.to_broker = deque((inf, message) for _, message in link.to_broker)
 
     def receive(self, port: Port) -> tuple[Link, Any] | None:
-        """The next message that has come in; the peers take turns."""
+        """The next message that has come in. The peers take turns."""
         links = self._links[port]
         for _ in range(len(links)):
             link = links.pop(0)
@@ -215,7 +215,7 @@ class Network:
         return None
 
     def send_to_dealer(self, port: Port, peer: bytes, message: Message) -> bool:
-        """False if there is no such peer any more, or it reads nothing."""
+        """Sends a message; false if there is no such peer any more, or it reads nothing."""
         link = self._at.get((port, peer))
         if link is None:
             return False
@@ -234,7 +234,7 @@ class Network:
         return True
 
     def next_arrival(self) -> float:
-        """When the broker has something to read."""
+        """When the broker will have something to read."""
         return min(
             (link.to_broker[0][0] for links in self._links.values() for link in links if link.to_broker), default=inf
         )

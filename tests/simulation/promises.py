@@ -1,8 +1,8 @@
-"""What architecture.md's guarantees mean in the simulation, checked while it runs. A broken one is an AssertionError.
+"""The guarantees of the pool, checked while the simulation runs. A broken one is an AssertionError.
 
-`Witness` stands by the callers: every task ends once, and rightly. `Books` stands beside one epoch of the broker: what
-it assigns in which order, whom it judges, what it drops. Neither asks the broker what it thinks, but where it is held
-against that.
+`Witness` checks for the callers that every task ends once, and with the right result. `Books` checks one epoch of the
+broker: the order of assignments, the cause of each loss, and that no task is dropped. Both keep their own account, from
+the messages alone. `Books.check` compares it with the state of the broker.
 """
 
 from abc import abstractmethod
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from racepool.broker.actions import Action, Quarantine, Report, SendByValue, SendToClient, SendToWorker
+from racepool.broker.actions import Action, KeepDeadTask, Report, SendByValue, SendToClient, SendToWorker
 from racepool.broker.core import RETURN_S, BrokerCore
+from racepool.broker.prefetch import MAX_WAIT_S, MIN_WAIT_S
 from racepool.broker.roster import AWAY_S
-from racepool.broker.seconds import MAX_PATIENCE_S, MIN_PATIENCE_S
 from racepool.broker.tasks import Client
 from racepool.protocol.errors import BacklogFullError, BrokerUnavailableError, PoolError, TaskTimeoutError
 from racepool.protocol.failures import unpack_crashes
@@ -55,7 +55,7 @@ class Caller(Program):
 
 @dataclass(frozen=True)
 class Script:
-    """What a task does: how long, how it ends, how many processes it kills, whether another thread may run."""
+    """What a task does: how long it runs, how it ends, how many processes it kills, whether it blocks other threads."""
 
     duration_s: float
     ending: str
@@ -87,13 +87,13 @@ class Wanted:
         return self.in_hand_s + (now - self.in_hand_since if self.in_hand_since is not None else 0.0)
 
     def waited_at_least(self, now: float) -> float:
-        """What surely was no running; a client that lost its session may not know of some of that."""
+        """A lower bound of its waiting. A client that lost its session may not know of the time in workers' hands."""
         is_known = self.caller.sessions == self.sessions_before
         return now - self.submitted_at - (self.in_hand_s if is_known else 0.0)
 
 
 class Witness:
-    """Every task that was ever submitted, and every worker process."""
+    """Every task that was ever submitted, and every worker process by its sessions."""
 
     def __init__(self, clock: Clock, *, max_attempts: int, liveness_s: float) -> None:
         self.wanted: list[Wanted] = []
@@ -112,7 +112,7 @@ class Witness:
         return self._by_id[task_id]
 
     def may_kill(self, number: int) -> bool:
-        """Whether this execution kills its process; counts it."""
+        """Whether this execution kills its process. Counts the call."""
         wanted = self.wanted[number]
         wanted.deaths += 1
         return wanted.deaths <= wanted.script.deaths
@@ -138,7 +138,7 @@ class Witness:
             case Outcome.CRASHED:
                 assert len(unpack_crashes(answer.payload)) == self.max_attempts
             case Outcome.RUN_TIMEOUT | Outcome.QUEUE_TIMEOUT:
-                pass  # the books looked when the broker sent it
+                pass  # the books checked it when the broker sent it
             case _:
                 raise AssertionError(f"no worker here ends like that: {answer.outcome}")
 
@@ -152,7 +152,7 @@ class Witness:
                 assert not wanted.caller.was_welcome, "a broker was there once"
                 assert now - wanted.submitted_at >= wanted.caller.connect_timeout_s - ROUNDING_S
             case BacklogFullError():
-                pass  # the books looked when the broker sent it
+                pass  # the books checked it when the broker sent it
             case _:
                 raise AssertionError(f"nothing here fails like that: {error!r}")
 
@@ -161,7 +161,7 @@ class Witness:
 class Entry:
     """An open task of this epoch. `holder` is None while it waits.
 
-    It `is_second` while its holder has another to do first, and `is_alone` once a worker was lost with it.
+    It `is_prefetched` while its holder has another task to do first; it `is_alone` after a worker was lost with it.
     """
 
     wanted: Wanted
@@ -171,19 +171,19 @@ class Entry:
     deaths: int = 0
     holder: Id | None = None
     held_since: float = 0.0
-    is_disowned: bool = False
+    is_withdrawn: bool = False
     is_kill_wanted: bool = False
-    is_second: bool = False
+    is_prefetched: bool = False
     was_returned: bool = False
     is_alone: bool = False
     lost_by: str = ""
 
 
 @dataclass(eq=False)
-class Secret:
-    """A second that was recalled, while we do not know whether its worker had begun it.
+class RecalledTask:
+    """A prefetched task that was recalled, until its worker tells whether it had begun it.
 
-    If so, it runs since `held_since`: that is when the task before it ended.
+    If it had, the task runs since `held_since`: then the task before it ended.
     """
 
     wanted: Wanted
@@ -194,7 +194,7 @@ class Secret:
 
 @dataclass
 class Books:
-    """One epoch: every open task, by our own account."""
+    """One epoch of the broker: every open task, from the messages alone."""
 
     core: BrokerCore
     witness: Witness
@@ -211,8 +211,8 @@ class Books:
     _seen: set[Id] = field(default_factory=set)
     _refused: set[Id] = field(default_factory=set)
     _abandoned: set[Id] = field(default_factory=set)
-    _quarantined: set[Id] = field(default_factory=set)
-    _secrets: dict[Id, Secret] = field(default_factory=dict)
+    _kept: set[Id] = field(default_factory=set)
+    _recalled: dict[Id, RecalledTask] = field(default_factory=dict)
     _cut_off: set[Id] = field(default_factory=set)
     _latest: dict[Id, int] = field(default_factory=dict)
     _clients: set[Id] = field(default_factory=set)
@@ -223,10 +223,10 @@ class Books:
     # --- clients ------------------------------------------------------------------------------------------------------
 
     def client_at(self, peer: bytes) -> Client | None:
-        return self.core._client_at.get(peer)
+        return self.core.clients.by_peer.get(peer)
 
     def on_client(self, client: Client | None, message: Any, actions: Iterable[Action]) -> None:  # noqa: ANN401
-        """A client's message was handled; `client` is whose session it came in."""
+        """A client's message was handled. `client` is the one whose session it came in; None without a session."""
         if client is None:
             return
         match message:
@@ -240,19 +240,19 @@ class Books:
 
     def _on_cancel(self, entry: Entry, actions: Iterable[Action], *, kill: bool) -> None:
         recalls = any(isinstance(a, SendToWorker) and isinstance(a.message, Recall) for a in actions)
-        assert recalls == entry.is_second, "a second that is cancelled is recalled, and nothing else"
+        assert recalls == entry.is_prefetched, "a prefetched task that is cancelled is recalled, and no other"
         if entry.holder is None:
             del self.open[entry.wanted.id]
         else:
-            entry.is_disowned, entry.is_kill_wanted = True, kill
-        for secret in self._secrets.values():
-            if kill and secret.wanted is entry.wanted:
-                secret.kill_wanted_at = self.clock.now
+            entry.is_withdrawn, entry.is_kill_wanted = True, kill
+        for recalled in self._recalled.values():
+            if kill and recalled.wanted is entry.wanted:
+                recalled.kill_wanted_at = self.clock.now
 
     def on_forgotten_clients(self) -> None:
-        """Whoever is no client any more has lost its tasks, and must have given cause for that."""
+        """Clients that the broker has forgotten lose their tasks. Each must have been silent or gone."""
         now = self.clock.now
-        for client_id in self._clients - self.core.clients.keys():
+        for client_id in self._clients - self.core.clients.by_id.keys():
             caller = self.caller_of[client_id]
             since = now - self.core.settings.liveness - NOTICE_S
             is_well = caller.is_well_since(since) and self.resumed_at < since
@@ -261,19 +261,19 @@ class Books:
                 if entry.client_id == client_id and entry.holder is None:
                     del self.open[task_id]
                 elif entry.client_id == client_id:
-                    entry.is_disowned = True
+                    entry.is_withdrawn = True
                     self._abandoned.add(task_id)
-        self._clients = set(self.core.clients)
+        self._clients = set(self.core.clients.by_id)
 
     def note_sessions(self) -> None:
-        """So that a session can be judged when it is over."""
-        self._sessions = {worker.incarnation: worker.pid for worker in self.core.roster.workers.values()}
+        """Remembers all sessions, to judge them when they are over."""
+        self._sessions = {worker.session_id: worker.pid for worker in self.core.roster.workers.values()}
 
     def _on_submit(self, client: Client, submit: Submit, *, is_refused: bool) -> None:
         task_id = submit.task_id
         entry = self.open.get(task_id)
         if entry is not None:
-            entry.is_disowned = False
+            entry.is_withdrawn = False
             return
         if is_refused:
             waiting = sum(entry.holder is None for entry in self.open.values())
@@ -284,7 +284,7 @@ class Books:
         self._arrivals += 1
         wanted = self.witness.of(task_id)
         self.open[task_id] = Entry(wanted, client.id, self._arrivals)
-        if task_id not in self._seen and task_id not in self._refused:  # whose place was gone with its refusal
+        if task_id not in self._seen and task_id not in self._refused:  # a refused task has lost its place
             self._seen.add(task_id)
             assert wanted.number > self._latest.get(client.id, -1), "a client's tasks came out of order"
             self._latest[client.id] = wanted.number
@@ -292,38 +292,38 @@ class Books:
     # --- workers ------------------------------------------------------------------------------------------------------
 
     def on_worker(self, peer: bytes, message: Any) -> None:  # noqa: ANN401
-        """A worker's message comes in."""
+        """A worker's message is about to be handled."""
         session = self.session_at.get(peer)
         if session is None or session not in self.core.roster.workers:
             return
         match message:
             case Result(epoch, lease) | Returned(epoch, lease):
-                secret = self._secrets.get(session)
-                if secret is not None and (epoch, lease) == (self.core.epoch, secret.lease):
-                    del self._secrets[session]
+                recalled = self._recalled.get(session)
+                if recalled is not None and (epoch, lease) == (self.core.epoch, recalled.lease):
+                    del self._recalled[session]
         if isinstance(message, Result) and message.outcome is Outcome.UNREADABLE:
             entry = self.open.get(message.task_id)
-            if entry and entry.holder == session and entry.is_disowned and self._lease_of[entry.wanted.id] == lease:
+            if entry and entry.holder == session and entry.is_withdrawn and self._lease_of[entry.wanted.id] == lease:
                 self._give_back(entry)
 
     def on_unsent(self, peer: bytes, message: Any) -> None:  # noqa: ANN401
-        """A message to a worker could not be sent; whether the task before it had got through."""
+        """A message to a worker could not be sent. Notes if it followed the task in hand, which had arrived."""
         session = self.session_at.get(peer)
         if session is None or session not in self.core.roster.workers:
             return
         first = self._first_of(session)
-        is_second = (
+        is_prefetched = (
             isinstance(message, Assign) and first is not None and self._lease_of[first.wanted.id] != message.lease
         )
-        if isinstance(message, Recall) or is_second:
+        if isinstance(message, Recall) or is_prefetched:
             self._cut_off.add(session)
 
     def _first_of(self, session: Id) -> Entry | None:
-        held = (entry for entry in self.open.values() if entry.holder == session and not entry.is_second)
+        held = (entry for entry in self.open.values() if entry.holder == session and not entry.is_prefetched)
         return next(held, None)
 
-    def _second_of(self, session: Id) -> Entry | None:
-        held = (entry for entry in self.open.values() if entry.holder == session and entry.is_second)
+    def _prefetched_by(self, session: Id) -> Entry | None:
+        held = (entry for entry in self.open.values() if entry.holder == session and entry.is_prefetched)
         return next(held, None)
 
     # --- what the broker does -----------------------------------------------------------------------------------------
@@ -342,10 +342,10 @@ class Books:
                 self._on_lost(fields)
             case Report("task_abandoned"):
                 self.on_forgotten_clients()
-            case Quarantine(task_id, deaths=deaths):
+            case KeepDeadTask(task_id, deaths=deaths):
                 assert len(deaths) == self.open[task_id].deaths == self.witness.max_attempts, "it had attempts left"
                 assert all(death.assigned_at <= death.lost_at <= self.clock.now for death in deaths)
-                self._quarantined.add(task_id)
+                self._kept.add(task_id)
             case Report("task_requeued", fields):
                 self._on_requeued(Id(bytes.fromhex(str(fields["task_id"]))))
             case Report("task_returned", fields):
@@ -357,14 +357,16 @@ class Books:
         oldest = min(other.arrival for other in self.open.values() if other.holder is None)
         assert entry.arrival == oldest, "not the oldest that waits"
         holder = self.session_at[peer]
-        assert holder not in self._secrets, "it may run what was recalled"
+        assert holder not in self._recalled, "it may run a recalled task"
         first = self._first_of(holder)
         if first is not None:
-            assert self._second_of(holder) is None, "this worker has its hands full"
-            assert not self.core.roster.idle_count, "it could have begun elsewhere"
-            assert not first.is_alone, "that one is to be alone"
-            assert (entry.is_alone, entry.was_returned, entry.assignments) == (False, False, 0), "it is to be alone"
-            entry.is_second = True
+            assert self._prefetched_by(holder) is None, "this worker has its hands full"
+            assert not self.core.roster.idle_count, "an idle worker could have begun it"
+            assert not first.is_alone, "the first task must go alone"
+            assert (entry.is_alone, entry.was_returned, entry.assignments) == (False, False, 0), (
+                "it must not be prefetched"
+            )
+            entry.is_prefetched = True
         entry.assignments += 1
         assert (task.epoch, task.attempt) == (self.core.epoch, entry.assignments)
         assert task.lease > self._lease, "two assignments under one lease"
@@ -374,32 +376,32 @@ class Books:
 
     def _on_recalled(self, peer: bytes, lease: int) -> None:
         holder = self.session_at[peer]
-        second = self._second_of(holder)
-        assert second is not None, "it has no second"
-        assert lease == self._lease_of[second.wanted.id], "it has another second"
-        assert second.is_disowned or self.clock.now >= second.held_since + MIN_PATIENCE_S, "recalled at once"
-        self._secrets[holder] = Secret(second.wanted, lease)
-        if second.is_kill_wanted:
-            self._secrets[holder].kill_wanted_at = self.clock.now
-        self._give_back(second)
+        prefetched = self._prefetched_by(holder)
+        assert prefetched is not None, "it has prefetched nothing"
+        assert lease == self._lease_of[prefetched.wanted.id], "it has prefetched another task"
+        assert prefetched.is_withdrawn or self.clock.now >= prefetched.held_since + MIN_WAIT_S, "recalled at once"
+        self._recalled[holder] = RecalledTask(prefetched.wanted, lease)
+        if prefetched.is_kill_wanted:
+            self._recalled[holder].kill_wanted_at = self.clock.now
+        self._give_back(prefetched)
 
     def _on_returned(self, task_id: Id) -> None:
-        """Of what was recalled we know already."""
+        """A recalled task is noted already; this is one that came back in another way."""
         entry = self.open[task_id]
         if entry.holder is not None:
-            assert not entry.is_second or entry.holder not in self.core.roster.workers, "it has it in hand"
+            assert not entry.is_prefetched or entry.holder not in self.core.roster.workers, "it has it in hand"
             self._give_back(entry)
 
     def _give_back(self, entry: Entry) -> None:
         entry.assignments -= 1
         entry.was_returned = True
         self._let_go(entry)
-        if entry.is_disowned:
+        if entry.is_withdrawn:
             del self.open[entry.wanted.id]
 
     def _on_answered(self, answer: Answer) -> None:
         entry = self.open.pop(answer.task_id)
-        assert not entry.is_disowned, "nobody waits for this answer"
+        assert not entry.is_withdrawn, "nobody waits for this answer"
         match answer.outcome:
             case Outcome.QUEUE_TIMEOUT:
                 assert entry.holder is None, "it runs"
@@ -407,7 +409,7 @@ class Books:
                 assert wanted.waited_at_least(self.clock.now) >= wanted.queue_timeout_s - ROUNDING_S, "it could wait"
             case Outcome.CRASHED:
                 assert entry.deaths == self.witness.max_attempts, "given up too early, or too late"
-                assert answer.task_id in self._quarantined, "given up without a trace"
+                assert answer.task_id in self._kept, "given up without a trace"
             case Outcome.RUN_TIMEOUT:
                 assert entry.lost_by == "run_timeout"
             case _:
@@ -422,27 +424,27 @@ class Books:
         process = self.witness.process_of[entry.holder] if entry and entry.holder else None
         if process is None:
             process = next(one for one in self.witness.process_of.values() if one.pid == pid)
-        secret = next((self._secrets.pop(one) for one in gone if one in self._secrets), None)
-        self._judge(reason, process, entry, secret, is_current=process.session in gone)
+        recalled = next((self._recalled.pop(one) for one in gone if one in self._recalled), None)
+        self._judge(reason, process, entry, recalled, is_current=process.session in gone)
         if entry is None or entry.holder is None:
             return
-        assert not entry.is_second, "it was not begun"
+        assert not entry.is_prefetched, "it was not begun"
         is_costly = reason in COSTLY or (reason == "unreachable" and entry.holder in self._cut_off)
         is_costly = is_costly and entry.holder not in self.never_reached
         entry.lost_by = reason
         entry.deaths += is_costly
         entry.is_alone |= is_costly
-        second = self._second_of(entry.holder)
-        if second is not None:
-            second.is_alone |= is_costly
-            if second.is_disowned:
-                self._give_back(second)
+        prefetched = self._prefetched_by(entry.holder)
+        if prefetched is not None:
+            prefetched.is_alone |= is_costly
+            if prefetched.is_withdrawn:
+                self._give_back(prefetched)
         self._on_ended_unanswered(entry.wanted.id)
 
     def _judge(
-        self, reason: str, process: Process, entry: Entry | None, secret: Secret | None, *, is_current: bool
+        self, reason: str, process: Process, entry: Entry | None, recalled: RecalledTask | None, *, is_current: bool
     ) -> None:
-        """Whether the broker had cause to end a session like that."""
+        """Checks that the broker had cause to end a session for this reason."""
         now = self.clock.now
         since = now - self.core.settings.liveness - NOTICE_S
         match reason:
@@ -451,7 +453,7 @@ class Books:
             case "silence":
                 assert not (is_current and process.is_well_since(since)), "it was not silent"
             case "run_timeout":
-                held = entry or secret
+                held = entry or recalled
                 assert held is not None, "it had nothing in hand"
                 wanted = held.wanted
                 assert now - held.held_since >= wanted.run_timeout_s - ROUNDING_S, "it had time left"
@@ -462,7 +464,7 @@ class Books:
                 )
                 assert is_slow or not (is_current and process.is_well_since(held.held_since)), "its result was there"
             case "cancelled":
-                self._judge_kill(entry, secret)
+                self._judge_kill(entry, recalled)
             case "replaced":
                 assert process.is_dead or process.session is None or not is_current, "it was there first"
             case "goodbye":
@@ -479,27 +481,27 @@ class Books:
             case _:
                 assert reason == "unreachable"
 
-    def _judge_kill(self, entry: Entry | None, secret: Secret | None) -> None:
+    def _judge_kill(self, entry: Entry | None, recalled: RecalledTask | None) -> None:
         if entry is not None:
             assert entry.is_kill_wanted, "nobody asked for its end"
         else:
-            assert secret is not None, "it had nothing in hand"
-            told_by = max(secret.held_since, secret.kill_wanted_at) + RETURN_S
+            assert recalled is not None, "it had nothing in hand"
+            told_by = max(recalled.held_since, recalled.kill_wanted_at) + RETURN_S
             assert self.clock.now >= told_by - ROUNDING_S, "nobody asked for its end, or it could still tell"
 
     def _names(self) -> set[str]:
         return {worker.name for worker in self.core.roster.workers.values()}
 
     def _on_ended_unanswered(self, task_id: Id) -> None:
-        """Nobody waits for it any more, so its end is the worker's."""
+        """A withdrawn task has no answer: it ends with its result or its worker."""
         entry = self.open.get(task_id)
-        if entry is not None and entry.is_disowned:
+        if entry is not None and entry.is_withdrawn:
             self._let_go(entry)
             del self.open[task_id]
 
     def _on_requeued(self, task_id: Id) -> None:
         entry = self.open.get(task_id)
-        if entry is None:  # its client was forgotten in the same breath
+        if entry is None:  # its client was forgotten in the same turn
             assert task_id in self._abandoned, "nobody has it"
             return
         assert entry.holder not in self.core.roster.workers, "two workers have it"
@@ -509,26 +511,26 @@ class Books:
         self._let_go(entry)
 
     def _let_go(self, entry: Entry) -> None:
-        """Out of its holder's hands, who goes on with its second."""
-        holder, was_second = entry.holder, entry.is_second
+        """The task leaves its holder's hands. The holder goes on with its prefetched task."""
+        holder, was_prefetched = entry.holder, entry.is_prefetched
         if holder is None:
             return
         entry.wanted.in_hand_s = entry.wanted.run_s(self.clock.now)
         entry.wanted.in_hand_since = entry.holder = None
         entry.wanted.let_go_at = self.clock.now
-        entry.is_second = False
-        if was_second or holder not in self.core.roster.workers:
+        entry.is_prefetched = False
+        if was_prefetched or holder not in self.core.roster.workers:
             return
-        if holder in self._secrets:
-            self._secrets[holder].held_since = self.clock.now
-        second = self._second_of(holder)
-        if second is not None:
-            second.is_second, second.held_since = False, self.clock.now
+        if holder in self._recalled:
+            self._recalled[holder].held_since = self.clock.now
+        prefetched = self._prefetched_by(holder)
+        if prefetched is not None:
+            prefetched.is_prefetched, prefetched.held_since = False, self.clock.now
 
     # --- after each turn ----------------------------------------------------------------------------------------------
 
     def check(self, *, has_read_results: bool) -> None:
-        """Holds our account against the broker's."""
+        """Compares this account with the state of the broker."""
         core = self.core
         assert core.audit() == []
         theirs = core.ledger._tasks
@@ -542,12 +544,14 @@ class Books:
         assert core.counters["dropped"] == self.unsent
         now = self.clock.now
         if has_read_results and now >= core._has_read_by and not core._is_draining:
-            since = now - MAX_PATIENCE_S - ROUNDING_S
-            assert not any(each.is_second and each.held_since < since for each in self.open.values()), "it waits behind"
+            since = now - MAX_WAIT_S - ROUNDING_S
+            assert not any(each.is_prefetched and each.held_since < since for each in self.open.values()), (
+                "it waits behind a slow task"
+            )
         may_rest = now < core._settles_at or core.next_check() <= now or core._is_draining
         assert may_rest or not (core.roster.idle_count and core.ledger.backlog.depth), "idle while a task waits"
 
     def close(self) -> None:
-        """The epoch is over; what ran ran until now."""
+        """The epoch is over: no task is in a worker's hands any more, as far as a broker knows."""
         for entry in self.open.values():
             self._let_go(entry)

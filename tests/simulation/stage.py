@@ -9,7 +9,7 @@ from tests.simulation.promises import Witness
 
 @dataclass(frozen=True)
 class Stage:
-    """Where programs live."""
+    """The clock, the network and the witness of all programs."""
 
     clock: Clock
     network: Network

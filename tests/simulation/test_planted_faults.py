@@ -1,6 +1,6 @@
-"""The simulation finds faults: each is planted in a scratch copy, where some schedule then breaks a promise.
+"""The simulation finds faults: each one is planted in a scratch copy, and then some schedule breaks a promise there.
 
-Four in every run; all of them, some minutes, with `scripts/test --long`.
+Four are planted in every run. `scripts/test --long` plants all of them, and takes some minutes.
 """
 
 import shutil
@@ -14,14 +14,14 @@ import pytest
 from tests.profiles import is_long
 from tests.running import ROOMS, ROOT
 
-FOUND_WITHIN_S = 120  # of a busy machine; alone it takes seconds
-SEED = "--hypothesis-seed=4"  # the same schedules in each run: whether they find it is no matter of luck
+FOUND_WITHIN_S = 120  # on a busy machine; on an idle one it takes seconds
+SEED = "--hypothesis-seed=4"  # the same schedules in each run, so that the outcome does not depend on luck
 ASSERTION_FAILED = 1  # pytest's exit code for tests that ran and failed
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One piece of a core, and what stands there instead."""
+    """One piece of a core, and the wrong text that replaces it."""
 
     path: str
     piece: str
@@ -35,9 +35,10 @@ FAULTS = {
         "if task is None:",
     ),
     "requeue-at-the-tail": Fault(
-        "broker/core.py",
-        '        self.counters["requeued"] += 1\n',
-        '        self.counters["requeued"] += 1\n        self.ledger._seq += 1\n        task.seq = self.ledger._seq\n',
+        "broker/assignments.py",
+        '        self.ledger.counters["requeued"] += 1\n',
+        '        self.ledger.counters["requeued"] += 1\n'
+        "        self.ledger._seq += 1\n        task.seq = self.ledger._seq\n",
     ),
     "nothing-submitted-again": Fault(
         "client/core.py",
@@ -57,18 +58,22 @@ FAULTS = {
     "busy-worker-given-work": Fault(
         "broker/core.py", "if not beat.busy or self.roster.is_full", "if self.roster.is_full"
     ),
-    "given-up-never": Fault("broker/core.py", "if len(task.deaths) >= self.settings.max_attempts:", "if False:"),
+    "given-up-never": Fault(
+        "broker/assignments.py", "if len(task.deaths) >= self._settings.max_attempts:", "if False:"
+    ),
     "backlog-of-a-vanished-client-kept": Fault(
-        "broker/ledger.py", '            self.withdraw(task, "abandoned", now)\n', "            pass\n"
+        "broker/ledger.py", '            self.end_queued(task, "abandoned", now)\n', "            pass\n"
     ),
-    "frozen-worker-never-killed": Fault("broker/core.py", "in self.frozen.overdue(now):", "in ():"),
-    "two-recycled-at-once": Fault("broker/core.py", "        if until is not None:\n", "        if False:\n"),
-    "second-charged": Fault(
-        "broker/core.py",
-        "            second.goes_alone |= by.costs_attempt\n",
-        "            second.deaths += (Death(worker.name, by.reason, signal, worker.assigned_at, now),)\n",
+    "frozen-worker-never-killed": Fault("broker/sessions.py", "in self.frozen.overdue(now):", "in ():"),
+    "two-recycled-at-once": Fault("broker/sessions.py", "        if until is not None:\n", "        if False:\n"),
+    "prefetched-task-charged": Fault(
+        "broker/assignments.py",
+        "            prefetched.goes_alone |= end.costs_attempt\n",
+        "            prefetched.deaths += (Death(worker.name, end.reason, signal, worker.assigned_at, now),)\n",
     ),
-    "second-left-behind-a-slow-task": Fault("broker/assignments.py", "in self.seconds.overdue(now) for", "in () for"),
+    "prefetched-task-left-behind-a-slow-one": Fault(
+        "broker/assignments.py", "in self.prefetch.overdue(now) for", "in () for"
+    ),
     "recall-never-settled": Fault("broker/core.py", "        self.roster.settle(worker)\n", "        pass\n"),
     "work-given-before-the-return": Fault(
         "broker/roster.py",

@@ -48,7 +48,7 @@ class Schedule:
 
 @st.composite
 def schedules(draw: st.DrawFn) -> Schedule:
-    """With few kinds of faults in each, so that they meet more often."""
+    """Each with few kinds of faults, so that two faults of these kinds meet more often."""
     setting = draw(
         st.builds(
             Setting,
@@ -63,12 +63,12 @@ def schedules(draw: st.DrawFn) -> Schedule:
     kinds = draw(st.lists(st.sampled_from(FAULTS), max_size=4, unique=True))
     verbs = [*WORK, *(verb for kind in kinds for verb in kind)]
     steps = st.tuples(st.sampled_from(verbs), st.integers(0, 15), st.integers(0, 15))
-    length = draw(st.integers(0, 40))  # a list with no least length of its own would rarely have ten steps
+    length = draw(st.integers(0, 40))  # without a drawn length, a list would rarely have ten steps
     return Schedule(setting, draw(st.lists(steps, min_size=length, max_size=length)))
 
 
 def play(schedule: Schedule) -> None:
-    """The whole schedule, then calm: every guarantee holds throughout."""
+    """Plays the whole schedule, then lets the pool recover. Every guarantee must hold all the time."""
     world = World(schedule.setting)
     for verb, which, how in schedule.steps:
         getattr(world, verb)(which, how)

@@ -1,4 +1,4 @@
-"""A worker process as the simulation runs it: the real cores of its two threads, and a script for a transform."""
+"""A worker process in the simulation: the real cores of its two threads, and a script instead of a transform."""
 
 from collections.abc import Callable, Iterable
 from math import inf
@@ -21,11 +21,11 @@ from tests.simulation.network import Link, Network, Port, Program
 from tests.simulation.promises import Process
 from tests.simulation.stage import Stage
 
-UNREADABLE = 0.2  # how often a reference leads nowhere
+UNREADABLE = 0.2  # the part of references that cannot be read
 
 
 class WorkerProgram(Process):
-    """One worker process: its main thread; `pulse` is the other."""
+    """The main thread of one worker process; `pulse` is the other thread."""
 
     def __init__(self, name: str, pid: int, stage: Stage, settings: Settings, *, is_local: bool) -> None:
         super().__init__(stage.clock)
@@ -92,7 +92,7 @@ class WorkerProgram(Process):
             self.clock.at(self._finishes_at, self._finish)
 
     def repeat_result(self, which: int) -> None:
-        """As a worker of another make might: an old result once more, into the session of today."""
+        """Sends an old result again, in the present session, as a faulty worker might."""
         if self.results and self._link is not None and not self.is_dead and self.frozen_since is None:
             self._network.send_to_broker(self._link, self.results[which % len(self.results)])
 
@@ -172,7 +172,7 @@ class WorkerProgram(Process):
         self.clock.at(alarm_at, lambda: self._on_alarm(task))
 
     def _on_alarm(self, task: Assign) -> None:
-        """The kernel's timer: it strikes when this process runs again."""
+        """The kernel's timer. It ends a frozen process only when that runs again."""
         if self.core.task is not task or self.is_dead:
             return
         if self.frozen_since is not None:
@@ -198,7 +198,7 @@ class WorkerProgram(Process):
 
 
 class PulseProgram(Program):
-    """The worker's heartbeat thread; a C call of the main thread that holds the interpreter's lock stalls it."""
+    """The worker's heartbeat thread. It stalls while a C call of the main thread holds the interpreter lock."""
 
     def __init__(self, worker: WorkerProgram, network: Network, settings: Settings, pid: int | None) -> None:
         super().__init__(worker.clock)

@@ -1,4 +1,4 @@
-"""A whole pool in fake time: one broker, three workers, two clients, whoever restarts them, and the faults."""
+"""A whole pool in fake time: one broker, three workers, two clients, their restarts, and the faults."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,13 +105,13 @@ class World:
             self.submit(which, self.random.randrange(3))
 
     def submit_quick(self, which: int, kind: int) -> None:
-        """Tasks so short that busy workers are given a second one, and among them another."""
+        """Tasks so short that workers prefetch them, and among them one of another kind."""
         odd = self.random.randrange(QUICK)
         for index in range(QUICK):
             self.submit(which, kind if index == odd else 0)
 
     def cancel(self, which: int, how: int) -> None:
-        """Any unresolved task; or, to be killed after all, one that was cancelled."""
+        """Cancels an unresolved task, or one that was cancelled before: the second time may be with `kill`."""
         wanted = [one for one in self.witness.wanted if one.caller.is_running and one.end in (None, "cancelled")]
         if wanted:
             one = wanted[which % len(wanted)]
@@ -119,7 +119,7 @@ class World:
             client.cancel(one, kill=how % 2 == 1)
 
     def cancel_in_hand(self, which: int, how: int) -> None:
-        """As `cancel`, one that some worker has, or had a moment ago: as its task, as its second, or recalled."""
+        """Like `cancel`, for a task that a worker has, or had a moment ago: as its task, prefetched, or recalled."""
         recent = self.clock.now - RECENT_S
         wanted = [one for one in self.witness.wanted if one.caller.is_running and one.end is None]
         in_hand = [one for one in wanted if one.in_hand_since is not None or one.let_go_at >= recent]
@@ -182,7 +182,7 @@ class World:
         self.clients[which % CLIENTS].resume()
 
     def cut_line(self, which: int, _: int) -> None:
-        """Of a client, a worker, or a worker's heartbeats, from another host: a local socket has no line to cut."""
+        """Cuts the line of a client, a worker, or a worker's heartbeats. A local socket cannot be cut."""
         if not self._setting.is_local:
             lines: list[tuple[Program, Program]] = [(client, client) for client in self.clients]
             lines += [(worker, dealer) for worker in self.workers for dealer in (worker, worker.pulse)]
@@ -193,7 +193,7 @@ class World:
             self._stage.network.cut(dealer)
 
     def end_client(self, which: int, how: int) -> None:
-        """Dead or gone; another takes its place."""
+        """The client dies or leaves, and another takes its place."""
         client = self.clients[which % CLIENTS]
         if how % 2 and client.is_running:
             client.leave()
@@ -202,7 +202,7 @@ class World:
         self.clients[which % CLIENTS] = self._new_client()
 
     def _freeze(self, program: Program, how: int) -> None:
-        """For a while, or until it is resumed."""
+        """Freezes it for a while, or until it is resumed."""
         program.freeze()
         for_s = FREEZES_S[how % len(FREEZES_S)]
         if for_s is not None:
@@ -219,7 +219,7 @@ class World:
             assert worker.core.audit() == []
 
     def heal_and_finish(self) -> None:
-        """Nothing goes wrong any more: all that is unresolved ends in time, and the pool is whole again."""
+        """From now on nothing goes wrong: all unresolved tasks must end in time, and the pool must be whole again."""
         kept_frozen = [
             worker for worker in self.workers if self._setting.leaves_frozen and self._is_broker_aware(worker)
         ]
@@ -234,7 +234,7 @@ class World:
         assert self._missing() == []
 
     def _is_broker_aware(self, worker: WorkerProgram) -> bool:
-        """Whether this broker, which stays, will kill it if it stays frozen."""
+        """Whether this broker will kill the worker if it stays frozen."""
         if self.broker is None or not self.broker.is_running or self.broker.drain_until < inf:
             return False
         core = self.broker.core
@@ -242,28 +242,28 @@ class World:
         return known.is_local if known is not None else worker.session in core.frozen.sessions
 
     def _missing(self) -> list[str]:
-        """What keeps the pool from being whole and at rest."""
+        """What is missing until the pool is whole and at rest."""
         if self.broker is None:
             return ["a broker"]
         core = self.broker.core
         known = {worker.pid for worker in core.roster.workers.values()}
         wholeness = {
-            "all workers, and they alone": known == {worker.pid for worker in self.workers if not worker.is_dead},
+            "all workers, and no others": known == {worker.pid for worker in self.workers if not worker.is_dead},
             "all workers idle": core.roster.idle_count == len(known) == WORKERS,
-            "all clients, and they alone": core.clients.keys() == {client.id for client in self.clients},
-            "all figures that were asked for": all(client.asked == client.told for client in self.clients),
-            "nothing that nobody waits for": not self.broker.books.open,
+            "all clients, and no others": core.clients.by_id.keys() == {client.id for client in self.clients},
+            "all stats that were asked for": all(client.asked == client.told for client in self.clients),
+            "no task that nobody waits for": not self.broker.books.open,
         }
         return [what for what, is_there in wholeness.items() if not is_there]
 
     def _run_while(self, condition: Callable[[], bool]) -> None:
-        """Until it holds no more, or for as long as api.md lets any exec() take."""
+        """Runs while the condition holds, but no longer than any exec() may take."""
         bound_s = max(QUEUE_TIMEOUTS_S) + MAX_ATTEMPTS * (max(RUN_TIMEOUTS_S) + 2 * LIVENESS_S)
         until = self.clock.now + bound_s
         while condition() and self.clock.now < until:
             self.clock.run_until(self.clock.now + 0.1)
 
-    # --- whoever restarts them ----------------------------------------------------------------------------------------
+    # --- restarts -----------------------------------------------------------------------------------------------------
 
     def start_broker(self) -> None:
         self.epochs += 1

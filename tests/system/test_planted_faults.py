@@ -1,7 +1,7 @@
-"""The crash lab finds faults on real processes: each is planted in a scratch copy, where a run then breaks a promise.
+"""The crash lab finds faults with real processes: each one is planted in a scratch copy, and a run breaks a promise.
 
-Those that the simulation finds too, as far as real processes can show them, and some of the shells around the cores,
-which it does not see. Three always; all of them, some minutes, with `scripts/test --long`.
+The faults are those of the simulation, as far as real processes show them, and some of the shells, which the simulation
+does not run. Three of them are planted in every run. `scripts/test --long` plants all of them, and takes some minutes.
 """
 
 import json
@@ -28,7 +28,7 @@ FOUND_WITHIN_S = 180
 
 @dataclass(frozen=True)
 class Hunt:
-    """A planted fault, the kinds of faults that a run has, and the promise that it finds broken."""
+    """A planted fault, the kinds of faults that the run injects, and the promise that it must find broken."""
 
     fault: Fault
     kinds: str
@@ -117,7 +117,7 @@ def test_planted_fault_breaks_a_promise_of_real_processes(name: str, copy: Path,
     hunt, figures = HUNTS[name], folder / "found.json"
     faulty = copy / hunt.fault.path
     source = faulty.read_text(encoding="utf-8")
-    assert source.count(hunt.fault.piece) == 1, "the code has changed; plant this fault anew"
+    assert source.count(hunt.fault.piece) == 1, "the code has changed; change this fault too"
     faulty.write_text(source.replace(hunt.fault.piece, hunt.fault.instead), encoding="utf-8")
     base = {key: value for key, value in os.environ.items() if not key.startswith("RACEPOOL_")}
 

@@ -1,4 +1,4 @@
-"""A second task in the hands of a busy worker: who is given one, when it is taken back, and what a loss costs it."""
+"""Prefetched tasks: which worker gets one, when it is recalled, and what a loss of the worker costs it."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from racepool.broker.actions import (
     SendToWorker,
 )
 from racepool.broker.core import RETURN_S, SETTLE_S, BrokerCore
-from racepool.broker.seconds import MAX_PATIENCE_S, MIN_PATIENCE_S, SHORT_S
+from racepool.broker.prefetch import MAX_WAIT_S, MIN_WAIT_S, SHORT_S
 from racepool.protocol.messages import Bye, Cancel, Expire, Hello, Outcome, Recall, Recycle, Returned, Waited, Who
 from tests.broker.building import (
     ALICE,
@@ -46,12 +46,12 @@ from tests.broker.building import (
 )
 
 MakeBroker = Callable[..., BrokerCore]
-PATIENCE_S = 0.003
+WAIT_S = 0.003
 RUN_TIMEOUT_MS = 500
 
 
-def with_short_tasks(broker: BrokerCore, count: int = 1, *, run_s: float = PATIENCE_S / 3, local: bool = True) -> float:
-    """So many workers, and one task of Alice's that took so long. The lease after it is 2; returns the instant."""
+def with_short_tasks(broker: BrokerCore, count: int = 1, *, run_s: float = WAIT_S / 3, local: bool = True) -> float:
+    """This many workers, and one task of Alice that took `run_s`. The next lease is 2; returns the present instant."""
     with_client(with_workers(broker, count, local=local), "t0")
     broker.on_worker(W1, result("t0", 1), now=run_s)
     broker.on_tick(run_s)
@@ -63,28 +63,28 @@ def give(broker: BrokerCore, now: float, *names: str) -> list[Action]:
 
 
 def fed(broker: BrokerCore) -> float:
-    """One worker that is busy with t1 (lease 2) and has t2 (lease 3) in hand, both since the instant returned."""
+    """One worker that is busy with t1 (lease 2) and has prefetched t2 (lease 3), both at the instant returned."""
     now = with_short_tasks(broker)
     assert assigned(give(broker, now, "t1", "t2")) == [(W1, "t1"), (W1, "t2")]
     return now
 
 
 def recalled(broker: BrokerCore) -> float:
-    """As `fed`, with t2 taken back at the instant returned."""
-    now = fed(broker) + PATIENCE_S
+    """Like `fed`, with t2 recalled at the instant returned."""
+    now = fed(broker) + WAIT_S
     assert SendToWorker(W1, Recall(3)) in broker.on_process_exit((), now)
     return now
 
 
-def second_of(broker: BrokerCore) -> str | None:
-    (second,) = [worker.second for worker in broker.roster.workers.values()]
-    return None if second is None else second.task.id.rstrip(b".").decode()
+def prefetched_by(broker: BrokerCore) -> str | None:
+    (prefetched,) = [worker.prefetched for worker in broker.roster.workers.values()]
+    return None if prefetched is None else prefetched.task.id.rstrip(b".").decode()
 
 
-# --- who is given one -------------------------------------------------------------------------------------------------
+# --- who prefetches ---------------------------------------------------------------------------------------------------
 
 
-def test_busy_worker_is_given_a_second_task_where_tasks_are_short(broker: BrokerCore) -> None:
+def test_busy_worker_is_given_a_task_in_advance_where_tasks_are_short(broker: BrokerCore) -> None:
     now = with_short_tasks(broker)
     give(broker, now, "t1")
 
@@ -101,19 +101,19 @@ def test_busy_worker_is_given_a_second_task_where_tasks_are_short(broker: Broker
     assert (broker.ledger.in_flight, broker.ledger.backlog.depth) == (2, 0)
 
 
-def test_nobody_is_given_a_second_before_the_first_result(broker: BrokerCore) -> None:
+def test_nothing_is_prefetched_before_the_first_result(broker: BrokerCore) -> None:
     with_client(with_workers(broker))
 
     assert assigned(give(broker, 0.0, "t1", "t2", "t3")) == [(W1, "t1")]
 
 
 @pytest.mark.parametrize(("run_s", "gets_one"), [(SHORT_S, True), (SHORT_S + 0.001, False)])
-def test_seconds_are_given_while_tasks_are_short(broker: BrokerCore, run_s: float, *, gets_one: bool) -> None:
+def test_tasks_are_prefetched_while_they_are_short(broker: BrokerCore, run_s: float, *, gets_one: bool) -> None:
     now = with_short_tasks(broker, run_s=run_s)
 
     give(broker, now, "t1", "t2")
 
-    assert (second_of(broker) == "t2") == gets_one
+    assert (prefetched_by(broker) == "t2") == gets_one
 
 
 def test_third_task_waits_in_the_backlog(broker: BrokerCore) -> None:
@@ -123,14 +123,14 @@ def test_third_task_waits_in_the_backlog(broker: BrokerCore) -> None:
     assert broker.ledger.backlog.depth == 1
 
 
-def test_fewer_tasks_than_workers_wait_for_whoever_is_idle_next(broker: BrokerCore) -> None:
+def test_fewer_tasks_than_workers_wait_for_the_next_idle_worker(broker: BrokerCore) -> None:
     now = with_short_tasks(broker, 2)
 
     assert assigned(give(broker, now, "t1", "t2", "t3")) == [(W2, "t1"), (W1, "t2")]
     assert assigned(give(broker, now, "t4")) == [(W2, "t3")]
 
 
-def test_second_goes_to_the_worker_that_has_been_at_work_for_longest(broker: BrokerCore) -> None:
+def test_prefetched_task_goes_to_the_worker_that_has_been_at_work_for_longest(broker: BrokerCore) -> None:
     now = with_short_tasks(broker, 2)
     give(broker, now, "t1", "t2")
     broker.on_worker(W2, result("t1", 2), now + 0.001)
@@ -140,44 +140,44 @@ def test_second_goes_to_the_worker_that_has_been_at_work_for_longest(broker: Bro
 
 
 @pytest.mark.parametrize("why", ["slow", "draining", "suspect", "silent"])
-def test_worker_that_would_not_begin_it_soon_gets_no_second(broker: BrokerCore, why: str) -> None:
+def test_worker_that_would_not_begin_it_soon_prefetches_nothing(broker: BrokerCore, why: str) -> None:
     now = with_short_tasks(broker)
     give(broker, now, "t1")
     (worker,) = broker.roster.workers.values()
     if why == "slow":
-        now += PATIENCE_S
+        now += WAIT_S
     elif why == "draining":
         broker.on_heartbeat(H1, beat(busy=True, draining=True), now)
     elif why == "suspect":
         worker.is_suspect = True
     else:
-        worker.last_seen = now - LIVENESS_S
+        worker.last_seen = now - LIVENESS_S / 2 - 0.001
 
     give(broker, now, "t2")
 
-    assert second_of(broker) is None
+    assert prefetched_by(broker) is None
 
 
-def test_worker_that_waits_to_be_recycled_gets_no_second(broker: BrokerCore) -> None:
+def test_worker_that_waits_to_be_recycled_prefetches_nothing(broker: BrokerCore) -> None:
     now = with_short_tasks(broker, 2)
-    broker.on_worker(W2, Bye(), now)  # while it is away nobody else may leave
+    broker.on_worker(W2, Bye(), now)  # while it is away, no other may be recycled
     give(broker, now, "t1", "t2")
 
     assert assigned(broker.on_worker(W1, result("t1", 2, recycle=True), now)) == []
     assert assigned(broker.on_worker(W1, result("t2", 3, recycle=True), now)) == []
     give(broker, now, "t3", "t4")
-    assert second_of(broker) is None
+    assert prefetched_by(broker) is None
 
 
-def test_worker_whose_task_lost_another_one_gets_no_second(broker: BrokerCore) -> None:
+def test_worker_whose_task_cost_another_worker_prefetches_nothing(broker: BrokerCore) -> None:
     now = with_short_tasks(broker)
     give(broker, now, "t1")
     die(broker, "worker-1", now=now)
-    broker.on_worker(W1_AGAIN, ready("worker-1", 201, "again"), 1.0, 201)  # takes t1 on
+    broker.on_worker(W1_AGAIN, ready("worker-1", 201, "again"), 1.0, 201)  # it gets t1
 
     give(broker, 1.0, "t2")
 
-    assert second_of(broker) is None
+    assert prefetched_by(broker) is None
 
 
 def test_worker_that_is_busy_with_an_older_epochs_task_gets_nothing(broker: BrokerCore) -> None:
@@ -188,21 +188,21 @@ def test_worker_that_is_busy_with_an_older_epochs_task_gets_nothing(broker: Brok
     assert assigned(give(broker, now, "t1", "t2")) == []
 
 
-def test_requeued_task_is_no_second_and_what_waits_behind_it_is_none_either(broker: BrokerCore) -> None:
+def test_requeued_task_is_not_prefetched_and_no_task_behind_it_is(broker: BrokerCore) -> None:
     now = with_short_tasks(broker, 2)
     give(broker, now, "t1", "t2", "t3", "t4")
 
     actions = broker.on_worker(W2, Bye(), now)  # t1 and t3 were in its hands
 
     assert told(actions) == ["worker_stopped", "task_requeued", "task_returned"]
-    assert (second_of(broker), broker.ledger.backlog.depth) == (None, 3)
+    assert (prefetched_by(broker), broker.ledger.backlog.depth) == (None, 3)
     assert assigned(broker.on_worker(W1, result("t2", 3), now)) == [(W1, "t1")]
 
 
 # --- what becomes of it -----------------------------------------------------------------------------------------------
 
 
-def test_second_is_the_task_when_the_first_is_done(broker: BrokerCore) -> None:
+def test_prefetched_task_is_the_task_when_the_first_is_done(broker: BrokerCore) -> None:
     now = fed(broker)
 
     actions = broker.on_worker(W1, result("t1", 2), now + 0.002)
@@ -217,7 +217,7 @@ def test_second_is_the_task_when_the_first_is_done(broker: BrokerCore) -> None:
     assert broker.roster.idle_count == 1
 
 
-def test_worker_that_goes_on_with_its_second_is_given_the_next(broker: BrokerCore) -> None:
+def test_worker_that_goes_on_with_its_prefetched_task_prefetches_the_next(broker: BrokerCore) -> None:
     now = fed(broker)
     give(broker, now, "t3", "t4")
 
@@ -227,7 +227,7 @@ def test_worker_that_goes_on_with_its_second_is_given_the_next(broker: BrokerCor
     assert report(actions, "task_assigned")["second"] is True
 
 
-def test_result_of_a_second_before_the_firsts_is_stale(broker: BrokerCore) -> None:
+def test_result_of_a_prefetched_task_before_that_of_the_first_is_stale(broker: BrokerCore) -> None:
     now = fed(broker)
     before = state_of(broker)
 
@@ -236,13 +236,13 @@ def test_result_of_a_second_before_the_firsts_is_stale(broker: BrokerCore) -> No
     assert broker.counters["stale_results"] == 1
 
 
-def test_second_that_waits_behind_a_slow_task_goes_back_to_its_place(broker: BrokerCore) -> None:
+def test_prefetched_task_that_waits_behind_a_slow_task_goes_back_to_its_place(broker: BrokerCore) -> None:
     now = fed(broker)
     give(broker, now, "t3")
-    assert broker.next_check() == now + PATIENCE_S
-    assert broker.on_process_exit((), now + PATIENCE_S - 0.0001) == []
+    assert broker.next_check() == now + WAIT_S
+    assert broker.on_process_exit((), now + WAIT_S - 0.0001) == []
 
-    actions = broker.on_process_exit((), now + PATIENCE_S)
+    actions = broker.on_process_exit((), now + WAIT_S)
 
     assert deeds(actions) == [SendToWorker(W1, Recall(3))]
     assert report(actions, "task_returned") == {
@@ -256,41 +256,41 @@ def test_second_that_waits_behind_a_slow_task_goes_back_to_its_place(broker: Bro
 
 def test_recalled_task_goes_at_once_to_an_idle_worker(broker: BrokerCore) -> None:
     now = with_short_tasks(broker, 2)
-    give(broker, now, "t1", "t2", "t3", "t4")  # t3 is second of worker-2
+    give(broker, now, "t1", "t2", "t3", "t4")  # worker-2 prefetches t3
     broker.on_worker(W1, result("t2", 3), now + 0.001)
     broker.on_worker(W1, result("t4", 5), now + 0.002)
 
-    actions = broker.on_process_exit((), now + PATIENCE_S)
+    actions = broker.on_process_exit((), now + WAIT_S)
 
     assert assigned(actions) == [(W1, "t3")]
 
 
-@pytest.mark.parametrize(("run_s", "patience_s"), [(0.0001, MIN_PATIENCE_S), (0.002, 0.006), (0.015, MAX_PATIENCE_S)])
-def test_patience_follows_the_average_within_bounds(broker: BrokerCore, run_s: float, patience_s: float) -> None:
+@pytest.mark.parametrize(("run_s", "wait_s"), [(0.0001, MIN_WAIT_S), (0.002, 0.006), (0.015, MAX_WAIT_S)])
+def test_wait_follows_the_average_within_bounds(broker: BrokerCore, run_s: float, wait_s: float) -> None:
     now = with_short_tasks(broker, run_s=run_s)
     give(broker, now, "t1", "t2")
 
-    assert broker.next_check() == pytest.approx(now + patience_s)
+    assert broker.next_check() == pytest.approx(now + wait_s)
 
 
-def test_task_is_a_second_once_at_most(broker: BrokerCore) -> None:
+def test_task_is_prefetched_once_at_most(broker: BrokerCore) -> None:
     now = recalled(broker)
     broker.on_worker(W1, result("t1", 2), now)
     broker.on_worker(W1, Returned(EPOCH, 3), now)  # t2 is its task now
     give(broker, now, "t3", "t4")
-    assert second_of(broker) == "t3"
+    assert prefetched_by(broker) == "t3"
 
     broker.on_process_exit((), now + 1.0)
 
     assert broker.ledger.backlog.oldest() is broker.ledger._tasks[an_id("t3")]
-    assert second_of(broker) is None
+    assert prefetched_by(broker) is None
 
 
-def test_check_is_not_asked_for_a_second_that_has_become_the_task(broker: BrokerCore) -> None:
+def test_no_check_is_due_for_a_prefetched_task_that_has_begun(broker: BrokerCore) -> None:
     now = fed(broker)
     broker.on_worker(W1, result("t1", 2), now)
 
-    assert broker.next_check() > now + PATIENCE_S
+    assert broker.next_check() > now + WAIT_S
 
 
 # --- what is recalled -------------------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ def test_worker_is_given_nothing_until_it_has_told_what_became_of_a_recalled_tas
     assert assigned(broker.on_worker(W1, Returned(EPOCH, 3), now)) == [(W1, "t2"), (W1, "t3")]
 
 
-def test_recalled_task_that_was_begun_after_all_ends_unheard(broker: BrokerCore) -> None:
+def test_recalled_task_that_was_begun_already_is_done_again(broker: BrokerCore) -> None:
     now = recalled(broker)
     broker.on_worker(W1, result("t1", 2), now)
 
@@ -363,10 +363,10 @@ def test_death_of_a_worker_that_may_run_a_recalled_task_costs_nothing_and_lets_a
     assert assigned(broker.on_tick(now + SETTLE_S)) == [(W2, "t3")]
 
 
-def test_worker_that_calls_itself_idle_while_it_is_to_return_a_task_has_lost_touch(broker: BrokerCore) -> None:
+def test_worker_that_calls_itself_idle_while_it_must_return_a_task_is_out_of_step(broker: BrokerCore) -> None:
     now = recalled(broker)
     broker.on_worker(W1, result("t1", 2), now)
-    broker.roster.workers[an_id("worker-1")].recalled.patience_s = 60.0  # type: ignore[union-attr]
+    broker.roster.workers[an_id("worker-1")].recalled.return_s = 60.0  # type: ignore[union-attr]
     for later in (0.5, 1.25, 2.0):
         assert told(broker.on_heartbeat(H1, beat(busy=False), now + later)) == []
 
@@ -376,9 +376,19 @@ def test_worker_that_calls_itself_idle_while_it_is_to_return_a_task_has_lost_tou
     assert SendToHeartbeat(H1, Who()) in actions
 
 
+@pytest.mark.parametrize("what", ["prefetched", "recalled"])
+def test_result_ends_the_time_in_which_heartbeats_called_the_worker_idle(broker: BrokerCore, what: str) -> None:
+    now = fed(broker) if what == "prefetched" else recalled(broker)
+    for later in (0.1, 0.9, 1.7):
+        broker.on_heartbeat(H1, beat(busy=False), now + later)
+    broker.on_worker(W1, result("t1", 2), now + 1.8)
+
+    assert told(broker.on_heartbeat(H1, beat(busy=False), now + 2.2)) == []
+
+
 def test_beat_after_a_silence_may_have_overtaken_the_return(broker: BrokerCore) -> None:
     now = recalled(broker)
-    broker.on_heartbeat(H1, beat(busy=False), now)  # it had overtaken the task
+    broker.on_heartbeat(H1, beat(busy=False), now)  # it overtook the task
     broker.on_worker(W1, result("t1", 2), now + 2.5)
 
     assert told(broker.on_heartbeat(H1, beat(busy=False), now + 2.5)) == []
@@ -388,16 +398,16 @@ def test_beat_after_a_silence_may_have_overtaken_the_return(broker: BrokerCore) 
 # --- losses -----------------------------------------------------------------------------------------------------------
 
 
-def test_death_costs_the_first_an_attempt_and_the_second_nothing(broker: BrokerCore) -> None:
+def test_death_costs_the_first_an_attempt_and_the_prefetched_task_nothing(broker: BrokerCore) -> None:
     now = fed(broker)
 
     actions = die(broker, "worker-1", now=now)
 
     assert told(actions) == ["worker_lost", "task_requeued", "task_returned"]
     assert report(actions, "task_requeued")["task_id"] == an_id("t1").hex()
-    first, second = (broker.ledger._tasks[an_id(name)] for name in ("t1", "t2"))
+    first, prefetched = (broker.ledger._tasks[an_id(name)] for name in ("t1", "t2"))
     assert (len(first.deaths), first.assignments) == (1, 1)
-    assert (len(second.deaths), second.assignments) == (0, 0)
+    assert (len(prefetched.deaths), prefetched.assignments) == (0, 0)
     assert broker.counters["requeued"] == 1
 
 
@@ -414,7 +424,7 @@ def test_after_a_death_both_go_alone(broker: BrokerCore) -> None:
 
 def test_poison_that_hides_behind_another_task_is_given_up_alone(make_broker: MakeBroker) -> None:
     broker = make_broker(max_attempts=2)
-    now = fed(broker)  # t2 kills: when t1 is done, but before its result is heard
+    now = fed(broker)  # t2 kills its worker when t1 is done, before the result of t1 is read
     answers: list[tuple[bytes, str, Outcome]] = []
     for number in range(1, 6):
         answers += answered(die(broker, *(worker.name for worker in broker.roster.workers.values()), now=now))
@@ -430,14 +440,14 @@ def test_poison_that_hides_behind_another_task_is_given_up_alone(make_broker: Ma
     assert answers == [(ALICE, "t1", Outcome.OK), (ALICE, "t2", Outcome.CRASHED)]
 
 
-def test_goodbye_gives_the_second_back_as_if_it_had_never_left(broker: BrokerCore) -> None:
+def test_goodbye_gives_the_prefetched_task_back_as_if_it_had_never_left(broker: BrokerCore) -> None:
     now = fed(broker)
 
     actions = broker.on_worker(W1, Bye(), now)
 
     assert told(actions) == ["worker_stopped", "task_requeued", "task_returned"]
-    second = broker.ledger._tasks[an_id("t2")]
-    assert (second.assignments, second.goes_alone) == (0, False)
+    prefetched = broker.ledger._tasks[an_id("t2")]
+    assert (prefetched.assignments, prefetched.goes_alone) == (0, False)
 
 
 def test_new_session_of_a_busy_process_gives_both_back(broker: BrokerCore) -> None:
@@ -456,18 +466,18 @@ def test_revoked_worker_gives_both_back_at_no_cost(broker: BrokerCore) -> None:
     assert [len(each.deaths) for each in broker.ledger._tasks.values()] == [0, 0]
 
 
-def test_second_that_cannot_be_sent_leaves_the_first_to_pay_for_the_loss(broker: BrokerCore) -> None:
+def test_loss_costs_the_first_an_attempt_if_a_prefetched_task_could_not_be_sent(broker: BrokerCore) -> None:
     now = fed(broker)
 
     actions = broker.on_worker_unreachable(W1, task("t2", lease=3), now)
 
     assert report(actions, "worker_lost")["reason"] == "unreachable"
-    first, second = (broker.ledger._tasks[an_id(name)] for name in ("t1", "t2"))
+    first, prefetched = (broker.ledger._tasks[an_id(name)] for name in ("t1", "t2"))
     assert (len(first.deaths), first.assignments) == (1, 1)
-    assert (len(second.deaths), second.assignments) == (0, 0)
+    assert (len(prefetched.deaths), prefetched.assignments) == (0, 0)
 
 
-def test_first_that_cannot_be_sent_costs_nothing_though_a_second_was_to_follow(broker: BrokerCore) -> None:
+def test_first_task_that_cannot_be_sent_costs_nothing_though_a_prefetched_one_was_to_follow(broker: BrokerCore) -> None:
     now = fed(broker)
 
     broker.on_worker_unreachable(W1, task("t1", lease=2), now)
@@ -475,7 +485,7 @@ def test_first_that_cannot_be_sent_costs_nothing_though_a_second_was_to_follow(b
     assert [(len(each.deaths), each.assignments) for each in broker.ledger._tasks.values()] == [(0, 0), (0, 0)]
 
 
-def test_recall_that_cannot_be_sent_leaves_the_first_to_pay_for_the_loss(broker: BrokerCore) -> None:
+def test_loss_costs_the_first_an_attempt_if_a_recall_could_not_be_sent(broker: BrokerCore) -> None:
     now = recalled(broker)
 
     broker.on_worker_unreachable(W1, Recall(3), now)
@@ -483,7 +493,7 @@ def test_recall_that_cannot_be_sent_leaves_the_first_to_pay_for_the_loss(broker:
     assert [len(each.deaths) for each in broker.ledger._tasks.values()] == [1, 0]
 
 
-def test_run_timeout_of_the_first_leaves_the_second_its_place(broker: BrokerCore) -> None:
+def test_run_timeout_of_the_first_leaves_the_prefetched_task_its_place(broker: BrokerCore) -> None:
     now = fed(broker)
     broker.on_client(ALICE, Hello(an_id("alice"), 2, 1, 0), now + 0.5)
 
@@ -498,7 +508,7 @@ def test_run_timeout_of_the_first_leaves_the_second_its_place(broker: BrokerCore
 
 
 @pytest.mark.parametrize("kill", [False, True])
-def test_cancelled_second_is_recalled_and_ends_as_if_it_were_queued(broker: BrokerCore, *, kill: bool) -> None:
+def test_cancelled_prefetched_task_is_recalled_and_ends_as_if_it_were_queued(broker: BrokerCore, *, kill: bool) -> None:
     now = fed(broker)
 
     assert broker.on_client(ALICE, Cancel(an_id("t2"), kill), now) == [SendToWorker(W1, Recall(3))]
@@ -509,14 +519,14 @@ def test_cancelled_second_is_recalled_and_ends_as_if_it_were_queued(broker: Brok
     assert told(broker.on_tick(now + RETURN_S)) == []
 
 
-def test_kill_of_the_first_hands_the_second_to_whoever_is_idle(broker: BrokerCore) -> None:
+def test_kill_of_the_first_gives_the_prefetched_task_to_an_idle_worker(broker: BrokerCore) -> None:
     now = fed(broker)
     broker.on_worker(W2, ready("worker-2"), now, local_pid=102)
 
     assert assigned(broker.on_client(ALICE, Cancel(an_id("t1"), kill=True), now)) == [(W2, "t2")]
 
 
-def test_worker_that_does_not_return_a_killed_second_in_time_is_killed(broker: BrokerCore) -> None:
+def test_worker_that_does_not_return_a_killed_prefetched_task_in_time_is_killed(broker: BrokerCore) -> None:
     now = fed(broker)
     broker.on_client(ALICE, Cancel(an_id("t2"), kill=True), now)
     broker.on_worker(W1, result("t1", 2), now + 0.1)
@@ -529,7 +539,7 @@ def test_worker_that_does_not_return_a_killed_second_in_time_is_killed(broker: B
     assert broker.counters["cancelled"] == 1
 
 
-def test_kill_reaches_a_worker_that_may_run_the_task_since_it_was_recalled_too_late(broker: BrokerCore) -> None:
+def test_kill_reaches_a_worker_that_may_run_the_recalled_task(broker: BrokerCore) -> None:
     now = recalled(broker)
     broker.on_worker(W1, result("t1", 2), now)
 
@@ -549,7 +559,7 @@ def test_kill_that_comes_shortly_before_the_run_timeout_changes_nothing(broker: 
     assert KillProcess(an_id("worker-1")) in actions
 
 
-def test_kill_of_the_first_gives_the_second_back(broker: BrokerCore) -> None:
+def test_kill_of_the_first_gives_the_prefetched_task_back(broker: BrokerCore) -> None:
     now = fed(broker)
 
     actions = broker.on_client(ALICE, Cancel(an_id("t1"), kill=True), now)
@@ -558,7 +568,7 @@ def test_kill_of_the_first_gives_the_second_back(broker: BrokerCore) -> None:
     assert deeds(actions) == [KillProcess(an_id("worker-1"))]
 
 
-def test_queue_timeout_of_a_second_stands_still(broker: BrokerCore) -> None:
+def test_prefetched_task_does_not_wait_for_its_queue_timeout(broker: BrokerCore) -> None:
     now = with_short_tasks(broker)
     give(broker, now, "t1", "t2")
 
@@ -567,7 +577,7 @@ def test_queue_timeout_of_a_second_stands_still(broker: BrokerCore) -> None:
     ]
 
 
-def test_second_of_a_client_that_left_is_disowned(broker: BrokerCore) -> None:
+def test_prefetched_task_of_a_client_that_left_is_abandoned(broker: BrokerCore) -> None:
     now = fed(broker)
 
     actions = broker.on_client(ALICE, Bye(), now)
@@ -579,18 +589,18 @@ def test_second_of_a_client_that_left_is_disowned(broker: BrokerCore) -> None:
 
 
 @pytest.mark.parametrize("how", ["recalled", "lost"])
-def test_disowned_second_that_comes_back_ends_there(broker: BrokerCore, how: str) -> None:
+def test_withdrawn_prefetched_task_that_comes_back_ends_there(broker: BrokerCore, how: str) -> None:
     now = fed(broker)
     broker.on_client(ALICE, Bye(), now)
 
-    actions = broker.on_process_exit(() if how == "recalled" else [an_id("worker-1")], now + PATIENCE_S)
+    actions = broker.on_process_exit(() if how == "recalled" else [an_id("worker-1")], now + WAIT_S)
 
     assert "task_returned" not in told(actions)
     assert broker.ledger.backlog.depth == 0
     assert broker.counters["abandoned"] == (1 if how == "recalled" else 2)
 
 
-def test_client_that_returns_takes_its_second_over_again(broker: BrokerCore) -> None:
+def test_client_that_returns_takes_its_prefetched_task_over_again(broker: BrokerCore) -> None:
     now = fed(broker)
     broker.on_client(ALICE, Bye(), now)
     broker.on_client(ALICE_AGAIN, hello(number=2), now)
@@ -603,7 +613,7 @@ def test_client_that_returns_takes_its_second_over_again(broker: BrokerCore) -> 
 # --- recycling, drain, pause ------------------------------------------------------------------------------------------
 
 
-def test_worker_that_asks_to_be_recycled_does_its_second_first(broker: BrokerCore) -> None:
+def test_worker_that_asks_to_be_recycled_does_its_prefetched_task_first(broker: BrokerCore) -> None:
     now = fed(broker)
 
     assert SendToWorker(W1, Recycle()) not in broker.on_worker(W1, result("t1", 2, recycle=True), now)
@@ -618,19 +628,19 @@ def test_worker_is_recycled_when_it_has_told_what_became_of_a_recalled_task(brok
     assert SendToWorker(W1, Recycle()) in broker.on_worker(W1, Returned(EPOCH, 3), now + 0.2)
 
 
-def test_draining_broker_gives_no_second_and_recalls_none(broker: BrokerCore) -> None:
+def test_draining_broker_prefetches_nothing_and_recalls_nothing(broker: BrokerCore) -> None:
     now = fed(broker)
     give(broker, now, "t3")
     broker.on_drain()
 
     assert broker.on_process_exit((), now + 0.1) == []
-    assert broker.next_check() > now + PATIENCE_S
+    assert broker.next_check() > now + WAIT_S
     assert assigned(broker.on_worker(W1, result("t1", 2), now + 0.1)) == []
     assert answered(broker.on_worker(W1, result("t2", 3), now + 0.1)) == [(ALICE, "t2", Outcome.OK)]
     assert broker.ledger.in_flight == 0
 
 
-def test_broker_that_stood_still_reads_the_results_before_it_recalls(broker: BrokerCore) -> None:
+def test_broker_that_stood_still_reads_results_before_it_recalls(broker: BrokerCore) -> None:
     now = fed(broker)
     broker.on_pause(now + 3.0)
 
@@ -644,7 +654,7 @@ def test_broker_that_stood_still_reads_the_results_before_it_recalls(broker: Bro
 
 
 def with_shared_tasks(broker: BrokerCore) -> float:
-    """As `fed`, with both tasks in Alice's shared memory."""
+    """Like `fed`, with both tasks in Alice's shared memory."""
     now = with_short_tasks(broker)
     broker.on_client(ALICE, hello(number=2), now, can_share=True)
     for name in ("t1", "t2"):
@@ -652,7 +662,7 @@ def with_shared_tasks(broker: BrokerCore) -> float:
     return now
 
 
-def test_task_that_could_not_be_read_goes_back_and_by_value_from_then_on(broker: BrokerCore) -> None:
+def test_task_that_could_not_be_read_goes_back_and_is_sent_by_value_from_then_on(broker: BrokerCore) -> None:
     now = with_shared_tasks(broker)
 
     actions = broker.on_worker(W1, result("t1", 2, Outcome.UNREADABLE, b""), now)
@@ -668,7 +678,7 @@ def test_task_that_could_not_be_read_goes_back_and_by_value_from_then_on(broker:
     assert (state_of(broker), broker.counters["bad_frames"]) == (before, 1)
 
 
-def test_second_that_nobody_can_read_ends_and_leaves_the_first_alone(broker: BrokerCore) -> None:
+def test_prefetched_task_that_cannot_be_read_ends_and_leaves_the_first_alone(broker: BrokerCore) -> None:
     now = with_shared_tasks(broker)
 
     actions = broker.on_unreadable(W1, 3, "gone", now)
@@ -678,12 +688,21 @@ def test_second_that_nobody_can_read_ends_and_leaves_the_first_alone(broker: Bro
     assert broker.roster.idle_count == 1
 
 
-def test_first_that_nobody_can_read_makes_room_for_its_second(broker: BrokerCore) -> None:
+def test_first_task_that_cannot_be_read_makes_room_for_the_prefetched_one(broker: BrokerCore) -> None:
     now = with_shared_tasks(broker)
 
     assert answered(broker.on_unreadable(W1, 2, "gone", now)) == [(ALICE, "t1", Outcome.RAISED)]
     assert broker.on_unreadable(W1, 2, "gone", now) == []
     assert answered(broker.on_worker(W1, result("t2", 3), now)) == [(ALICE, "t2", Outcome.OK)]
+
+
+def test_worker_whose_task_cannot_be_read_gets_the_next(broker: BrokerCore) -> None:
+    with_workers(broker)
+    broker.on_client(ALICE, hello(), 0.0, can_share=True)
+    for name in ("t1", "t2"):
+        broker.on_client(ALICE, submit(name, is_shared=True), 0.0)
+
+    assert assigned(broker.on_unreadable(W1, 1, "gone", 0.1)) == [(W1, "t2")]
 
 
 def test_welcome_of_a_worker_that_cannot_be_reached_costs_nothing(broker: BrokerCore) -> None:

@@ -1,7 +1,7 @@
-"""The tasks that were given up, each in a file of its own, for `racepool dead`. Knows no socket, opens no payload.
+"""Writes dead tasks to disk, each to a file of its own, for `racepool dead`. Knows no socket, opens no payload.
 
-The broker's loop only hands tasks over: a disk that is slow, full or gone costs their records, and nothing else.
-Without fsync: a half-written file has another name, and what a power cut leaves of a whole one its checksum tells.
+A thread writes, so that a disk that is slow, full or gone costs the records, and nothing else. It does not call fsync:
+an unfinished file has another name, and the checksum tells whether a power cut has damaged a finished one.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import NamedTuple
 
-from racepool.broker.actions import Quarantine
+from racepool.broker.actions import KeepDeadTask
 from racepool.protocol.logs import Log
 from racepool.protocol.quarantine import LostAttempt, Record, directory_in, file_of, is_record_name, pack_head
 
@@ -25,43 +25,43 @@ CLOSE_S = 2.0
 _UNFINISHED = re.compile(r"[0-9a-f]{32}\.unfinished")
 
 
-class _Handed(NamedTuple):
-    """A task on its way to the disk, and what turns its instants into seconds since 1970."""
+class _Waiting(NamedTuple):
+    """A dead task that waits to be written."""
 
-    task: Quarantine
-    wall_offset_s: float
+    task: KeepDeadTask
+    wall_offset_s: float  # turns its instants into seconds since 1970
 
 
-class QuarantineWriter:
-    """One thread that writes what it is handed, in order; it starts with the first task.
+class DeadTaskWriter:
+    """One thread that writes dead tasks, in order. It starts with the first task.
 
-    At most `MAX_TASKS` tasks and `QUEUE_BYTES` wait for it, or one task of any size; more are let go. In the directory
-    are at most `MAX_TASKS` records of `MAX_BYTES` together: the oldest make room, once the new one is written. Nobody
-    else writes there, since one broker holds the run directory's lock; others may remove what they like.
+    At most `MAX_TASKS` tasks with `QUEUE_BYTES` wait for it, or one task of any size; more are dropped, and logged. The
+    directory holds at most `MAX_TASKS` records with `MAX_BYTES` together: when a new one is written, the oldest make
+    room. No other program writes there, since one broker holds the lock of the run directory; any may remove files.
     """
 
     def __init__(self, run_dir: Path, log: Log) -> None:
         self._run_dir = run_dir
         self._log = log
-        self._waiting: deque[_Handed] = deque()
+        self._waiting: deque[_Waiting] = deque()  # a task leaves it when it is written
         self._waiting_bytes = 0
         self._is_closing = False
         self._changed = Condition()
         self._thread: Thread | None = None
 
-    def keep(self, task: Quarantine, wall_offset_s: float) -> None:
-        """Hands a task over; returns at once.
+    def keep(self, task: KeepDeadTask, wall_offset_s: float) -> None:
+        """Has the thread write this task; returns at once.
 
         Args:
-            task: what is to be kept.
-            wall_offset_s: what to add to the task's instants for seconds since 1970.
+            task: the dead task, with its payload.
+            wall_offset_s: added to an instant of the task, gives seconds since 1970.
         """
-        refusal = self._hand_over(_Handed(task, wall_offset_s))
+        refusal = self._add(_Waiting(task, wall_offset_s))
         if refusal:
             self._log.error("quarantine_failed", task_id=task.task_id.hex(), reason=refusal)
 
     def close(self, timeout_s: float) -> None:
-        """Waits until all is written, for so long at most; what is not by then is let go."""
+        """Waits for this long at most until all is written; drops and logs the rest."""
         if self._thread is None:
             return
         with self._changed:
@@ -74,21 +74,21 @@ class QuarantineWriter:
             reason = f"not written within {timeout_s:g} s of the broker's end"
             self._log.error("quarantine_failed", task_ids=left, reason=reason)
 
-    def _hand_over(self, handed: _Handed) -> str | None:
-        """Why it cannot be taken; None where it is."""
-        size = len(handed.task.payload)
+    def _add(self, waiting: _Waiting) -> str | None:
+        """Adds a task for the thread; returns why not, or None."""
+        size = len(waiting.task.payload)
         if size > MAX_BYTES:
             return _too_large(size)
         with self._changed:
             if len(self._waiting) >= MAX_TASKS or (self._waiting_bytes and self._waiting_bytes + size > QUEUE_BYTES):
                 return f"{len(self._waiting)} tasks with {self._waiting_bytes} bytes wait to be written already"
-            self._waiting.append(handed)
+            self._waiting.append(waiting)
             self._waiting_bytes += size
             self._changed.notify()
         return self._start() if self._thread is None else None
 
     def _start(self) -> str | None:
-        thread = Thread(target=self._run, name="racepool-quarantine", daemon=True)
+        thread = Thread(target=self._run, name="racepool-dead-tasks", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
@@ -106,18 +106,18 @@ class QuarantineWriter:
             self._keep_first()
 
     def _is_wanted(self) -> bool:
-        """Waits for a task; false where none will come any more."""
+        """Waits for a task; false if none will come any more."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closing)
             return bool(self._waiting)
 
     def _keep_first(self) -> None:
-        handed = self._waiting[0]
-        task_id, size = handed.task.task_id.hex(), len(handed.task.payload)
+        first = self._waiting[0]
+        task_id, size = first.task.task_id.hex(), len(first.task.payload)
         started_at = time.monotonic()
         try:
-            path = self._write(handed)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the next task may be kept
+            path = self._write(first)
+        except Exception as error:  # noqa: BLE001  # after any error, the next task can still be kept
             self._log.error("quarantine_failed", task_id=task_id, reason=str(error) or repr(error))
         else:
             duration_ms = round((time.monotonic() - started_at) * 1000, 3)
@@ -126,18 +126,18 @@ class QuarantineWriter:
             self._waiting.popleft()
             self._waiting_bytes -= size
 
-    def _write(self, handed: _Handed) -> Path:
-        head = pack_head(_record_of(handed))
-        size = len(head) + len(handed.task.payload)
+    def _write(self, waiting: _Waiting) -> Path:
+        head = pack_head(_record_of(waiting))
+        size = len(head) + len(waiting.task.payload)
         if size > MAX_BYTES:
             raise ValueError(_too_large(size))
-        path = file_of(self._run_dir, handed.task.task_id)
+        path = file_of(self._run_dir, waiting.task.task_id)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
         try:
             with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(head)
-                file.write(handed.task.payload)
+                file.write(waiting.task.payload)
             self._make_room(path, size)
             unfinished.rename(path)
         except BaseException:
@@ -146,7 +146,7 @@ class QuarantineWriter:
         return path
 
     def _make_room(self, path: Path, size: int) -> None:
-        """The oldest records go, but for that of the same task, which is about to be replaced."""
+        """Removes the oldest records. A record of the same task does not count: it is about to be replaced."""
         records = sorted(_records_beside(path))
         held_bytes = sum(bytes_ for _, bytes_, _ in records)
         while records and (len(records) >= MAX_TASKS or held_bytes + size > MAX_BYTES):
@@ -156,13 +156,13 @@ class QuarantineWriter:
             self._log.warning("quarantine_dropped", task_id=oldest.stem, reason=f"makes room for {path.stem}")
 
     def _remove_unfinished(self) -> None:
-        """What a broker that was killed has left."""
+        """Removes what a broker that was killed has left."""
         try:
             for path in directory_in(self._run_dir).iterdir():
                 if _UNFINISHED.fullmatch(path.name):
                     path.unlink(missing_ok=True)
         except OSError:
-            return  # the first write tells what is wrong there
+            return  # if something is wrong with the directory, the first write will tell
 
 
 def _too_large(size: int) -> str:
@@ -170,20 +170,20 @@ def _too_large(size: int) -> str:
 
 
 def _records_beside(path: Path) -> list[tuple[int, int, Path]]:
-    """All other records: when each was written, its size, and where it is."""
+    """All other records: when each was written, its size, and its path."""
     found = []
     for other in path.parent.iterdir():
         if is_record_name(other.name) and other != path:
             try:
                 status = other.lstat()
             except FileNotFoundError:
-                continue  # somebody removed it just now
+                continue  # it was removed just now
             found.append((status.st_mtime_ns, status.st_size, other))
     return found
 
 
-def _record_of(handed: _Handed) -> Record:
-    task, offset_s = handed
+def _record_of(waiting: _Waiting) -> Record:
+    task, offset_s = waiting
 
     def wall_ms(instant: float) -> int:
         return max(0, round((instant + offset_s) * 1000))

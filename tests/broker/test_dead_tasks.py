@@ -1,4 +1,4 @@
-"""The thread that keeps what was given up, on a real disk that is at times none."""
+"""The thread that writes dead tasks, on a real disk that is full, slow or gone in some tests."""
 
 import json
 import os
@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import structlog
 
-from racepool.broker import quarantine
-from racepool.broker.actions import Quarantine
-from racepool.broker.quarantine import QuarantineWriter
+from racepool.broker import dead_tasks
+from racepool.broker.actions import KeepDeadTask
+from racepool.broker.dead_tasks import DeadTaskWriter
 from racepool.broker.tasks import Death
 from racepool.protocol.logs import Log
 from racepool.protocol.messages import Id
@@ -35,7 +35,7 @@ DEATHS = (
 
 
 class Lines:
-    """The log's lines as they are written, to be waited for; `is_open` lets its writer go on."""
+    """The lines of the log. While `is_open` is not set, the thread that logs an info waits."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
@@ -65,16 +65,16 @@ def lines() -> Lines:
 
 
 @pytest.fixture
-def writer(run_dir: Path, lines: Lines) -> Iterator[QuarantineWriter]:
+def writer(run_dir: Path, lines: Lines) -> Iterator[DeadTaskWriter]:
     log: Log = structlog.wrap_logger(None, processors=[lines])
-    made = QuarantineWriter(run_dir, log)
+    made = DeadTaskWriter(run_dir, log)
     yield made
     lines.is_open.set()
     made.close(BOUND_S)
 
 
-def poison(number: int = 0, payload: bytes = b"poison") -> Quarantine:
-    return Quarantine(Id(number.to_bytes(16, "big")), 30_000, DEATHS, False, payload)
+def poison(number: int = 0, payload: bytes = b"poison") -> KeepDeadTask:
+    return KeepDeadTask(Id(number.to_bytes(16, "big")), 30_000, DEATHS, False, payload)
 
 
 def name_of(number: int) -> str:
@@ -85,14 +85,14 @@ def names_in(run_dir: Path) -> list[str]:
     return sorted(path.name for path in (run_dir / "dead").iterdir())
 
 
-def keep(writer: QuarantineWriter, *tasks: Quarantine) -> None:
-    """All of them, and the end of the broker."""
+def keep(writer: DeadTaskWriter, *tasks: KeepDeadTask) -> None:
+    """Keeps these tasks, then closes the writer, as the broker does at its end."""
     for task in tasks:
         writer.keep(task, WALL_OFFSET_S)
     writer.close(BOUND_S)
 
 
-def test_task_is_kept_with_its_attempts_by_the_clock_on_the_wall(writer: QuarantineWriter, run_dir: Path) -> None:
+def test_task_is_kept_with_its_attempts_in_wall_clock_time(writer: DeadTaskWriter, run_dir: Path) -> None:
     keep(writer, poison(1, b"any bytes"))
 
     content = (run_dir / "dead" / name_of(1)).read_bytes()
@@ -105,7 +105,7 @@ def test_task_is_kept_with_its_attempts_by_the_clock_on_the_wall(writer: Quarant
     assert content.endswith(b"any bytes")
 
 
-def test_nobody_else_may_read_it_whatever_the_umask(writer: QuarantineWriter, run_dir: Path) -> None:
+def test_no_other_user_may_read_it_with_any_umask(writer: DeadTaskWriter, run_dir: Path) -> None:
     before = os.umask(0)
     try:
         keep(writer, poison(1))
@@ -117,13 +117,13 @@ def test_nobody_else_may_read_it_whatever_the_umask(writer: QuarantineWriter, ru
     assert stat.S_IMODE((directory / name_of(1)).stat().st_mode) == 0o600
 
 
-def test_payload_that_libzmq_holds_is_kept_as_well(writer: QuarantineWriter, run_dir: Path) -> None:
-    keep(writer, Quarantine(poison(1).task_id, 30_000, DEATHS, False, memoryview(b"large")))
+def test_payload_in_a_buffer_of_libzmq_is_kept_too(writer: DeadTaskWriter, run_dir: Path) -> None:
+    keep(writer, KeepDeadTask(poison(1).task_id, 30_000, DEATHS, False, memoryview(b"large")))
 
     assert (run_dir / "dead" / name_of(1)).read_bytes().endswith(b"large")
 
 
-def test_pool_without_poison_has_neither_thread_nor_directory(writer: QuarantineWriter, run_dir: Path) -> None:
+def test_pool_without_dead_tasks_has_neither_thread_nor_directory(writer: DeadTaskWriter, run_dir: Path) -> None:
     before = threading.active_count()
     writer.close(BOUND_S)
 
@@ -132,20 +132,20 @@ def test_pool_without_poison_has_neither_thread_nor_directory(writer: Quarantine
 
 
 def test_task_that_is_given_up_again_replaces_its_record_and_nothing_else(
-    writer: QuarantineWriter, run_dir: Path, lines: Lines, wait_until: WaitUntil
+    writer: DeadTaskWriter, run_dir: Path, lines: Lines, wait_until: WaitUntil
 ) -> None:
-    for number in range(quarantine.MAX_TASKS):
+    for number in range(dead_tasks.MAX_TASKS):
         writer.keep(poison(number), WALL_OFFSET_S)
-    wait_until(lambda: len(lines.of("task_quarantined")) == quarantine.MAX_TASKS)
+    wait_until(lambda: len(lines.of("task_quarantined")) == dead_tasks.MAX_TASKS)
 
     keep(writer, poison(50, b"again"))
 
-    assert names_in(run_dir) == [name_of(number) for number in range(quarantine.MAX_TASKS)]
+    assert names_in(run_dir) == [name_of(number) for number in range(dead_tasks.MAX_TASKS)]
     assert (run_dir / "dead" / name_of(50)).read_bytes().endswith(b"again")
 
 
-def test_oldest_make_room_for_more_than_the_number_that_may_be_kept(
-    writer: QuarantineWriter, run_dir: Path, lines: Lines, wait_until: WaitUntil
+def test_oldest_records_make_room_when_there_are_too_many(
+    writer: DeadTaskWriter, run_dir: Path, lines: Lines, wait_until: WaitUntil
 ) -> None:
     for number in range(150):
         writer.keep(poison(number), WALL_OFFSET_S)
@@ -156,10 +156,10 @@ def test_oldest_make_room_for_more_than_the_number_that_may_be_kept(
     assert lines.of("quarantine_failed") == []
 
 
-def test_oldest_make_room_for_more_than_the_bytes_that_may_be_kept(
-    writer: QuarantineWriter, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+def test_oldest_records_make_room_when_they_have_too_many_bytes(
+    writer: DeadTaskWriter, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quarantine, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(dead_tasks, "MAX_BYTES", 10_000)
 
     keep(writer, *(poison(number, bytes(3_000)) for number in range(5)), poison(5, bytes(6_000)))
 
@@ -167,10 +167,10 @@ def test_oldest_make_room_for_more_than_the_bytes_that_may_be_kept(
     assert sum(path.stat().st_size for path in (run_dir / "dead").iterdir()) <= 10_000
 
 
-def test_one_that_is_larger_than_all_may_be_is_let_go_and_costs_no_other(
-    writer: QuarantineWriter, run_dir: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
+def test_task_larger_than_all_records_may_be_is_dropped_and_costs_no_other(
+    writer: DeadTaskWriter, run_dir: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quarantine, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(dead_tasks, "MAX_BYTES", 10_000)
 
     keep(writer, poison(1), poison(2, bytes(10_001)), poison(3, bytes(9_990)))
 
@@ -178,18 +178,18 @@ def test_one_that_is_larger_than_all_may_be_is_let_go_and_costs_no_other(
     assert [entry["task_id"] for entry in lines.of("quarantine_failed")] == [f"{2:032x}", f"{3:032x}"]
 
 
-def test_files_that_are_not_ours_stay_and_do_not_count(writer: QuarantineWriter, run_dir: Path) -> None:
+def test_files_that_are_not_ours_stay_and_do_not_count(writer: DeadTaskWriter, run_dir: Path) -> None:
     (run_dir / "dead").mkdir()
     foreign = [run_dir / "dead" / name for name in ("notes.txt", "notes.dead", "notes.unfinished")]
     for path in foreign:
         path.write_text("mine")
 
-    keep(writer, *(poison(number) for number in range(quarantine.MAX_TASKS)))
+    keep(writer, *(poison(number) for number in range(dead_tasks.MAX_TASKS)))
 
-    assert set(names_in(run_dir)) == {path.name for path in foreign} | {name_of(n) for n in range(quarantine.MAX_TASKS)}
+    assert set(names_in(run_dir)) == {path.name for path in foreign} | {name_of(n) for n in range(dead_tasks.MAX_TASKS)}
 
 
-def test_what_a_killed_broker_was_writing_is_removed(writer: QuarantineWriter, run_dir: Path) -> None:
+def test_what_a_killed_broker_was_writing_is_removed(writer: DeadTaskWriter, run_dir: Path) -> None:
     (run_dir / "dead").mkdir()
     for number in (1, 2):
         (run_dir / "dead" / name_of(number)).with_suffix(".unfinished").write_text("half a rec")
@@ -201,7 +201,7 @@ def test_what_a_killed_broker_was_writing_is_removed(writer: QuarantineWriter, r
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """No file of this process may grow beyond 4 KiB; that of the test's own report included, so not for long."""
+    """No file of this process may grow beyond 4 KiB. Keep it short: this includes the file of the test report."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, before[1]))
     try:
@@ -211,9 +211,9 @@ def full_disk() -> Iterator[None]:
 
 
 def test_full_disk_costs_the_record_and_neither_an_older_nor_a_later_one(
-    writer: QuarantineWriter, run_dir: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
+    writer: DeadTaskWriter, run_dir: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quarantine, "MAX_BYTES", 9_000)
+    monkeypatch.setattr(dead_tasks, "MAX_BYTES", 9_000)
 
     with full_disk():
         keep(writer, poison(1), poison(2, bytes(8_850)), poison(3))
@@ -225,7 +225,7 @@ def test_full_disk_costs_the_record_and_neither_an_older_nor_a_later_one(
 
 
 def test_directory_that_cannot_be_made_is_logged_for_each_task(
-    writer: QuarantineWriter, run_dir: Path, lines: Lines
+    writer: DeadTaskWriter, run_dir: Path, lines: Lines
 ) -> None:
     (run_dir / "dead").write_text("somebody's notes")
 
@@ -236,7 +236,7 @@ def test_directory_that_cannot_be_made_is_logged_for_each_task(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_directory_that_may_not_be_written_to_is_logged(writer: QuarantineWriter, run_dir: Path, lines: Lines) -> None:
+def test_directory_that_may_not_be_written_to_is_logged(writer: DeadTaskWriter, run_dir: Path, lines: Lines) -> None:
     (run_dir / "dead").mkdir(mode=0o500)
 
     keep(writer, poison(1))
@@ -244,8 +244,8 @@ def test_directory_that_may_not_be_written_to_is_logged(writer: QuarantineWriter
     assert "Permission denied" in lines.of("quarantine_failed")[0]["reason"]
 
 
-def test_directory_that_was_removed_is_made_anew(
-    writer: QuarantineWriter, run_dir: Path, lines: Lines, wait_until: WaitUntil
+def test_directory_that_was_removed_is_made_again(
+    writer: DeadTaskWriter, run_dir: Path, lines: Lines, wait_until: WaitUntil
 ) -> None:
     writer.keep(poison(1), WALL_OFFSET_S)
     wait_until(lambda: lines.of("task_quarantined"))
@@ -256,10 +256,10 @@ def test_directory_that_was_removed_is_made_anew(
     assert names_in(run_dir) == [name_of(2)]
 
 
-def test_disk_that_stands_still_holds_nobody_up_and_its_queue_is_bounded_in_tasks(
-    writer: QuarantineWriter, lines: Lines, wait_until: WaitUntil
+def test_disk_that_stands_still_blocks_nobody_and_the_tasks_that_wait_for_it_are_bounded(
+    writer: DeadTaskWriter, lines: Lines, wait_until: WaitUntil
 ) -> None:
-    lines.is_open.clear()  # the thread stands still after its first write
+    lines.is_open.clear()  # the thread waits in the log line of its first write
     writer.keep(poison(0), WALL_OFFSET_S)
     wait_until(lambda: lines.of("task_quarantined"))
 
@@ -271,15 +271,15 @@ def test_disk_that_stands_still_holds_nobody_up_and_its_queue_is_bounded_in_task
 
     assert took_s < 5.0
     *refused, unwritten = lines.of("quarantine_failed")
-    assert [entry["task_id"] for entry in refused] == [f"{n:032x}" for n in range(quarantine.MAX_TASKS, 200)]
-    assert unwritten["task_ids"] == [f"{n:032x}" for n in range(quarantine.MAX_TASKS)]
+    assert [entry["task_id"] for entry in refused] == [f"{n:032x}" for n in range(dead_tasks.MAX_TASKS, 200)]
+    assert unwritten["task_ids"] == [f"{n:032x}" for n in range(dead_tasks.MAX_TASKS)]
     assert "0.1 s" in unwritten["reason"]
 
 
-def test_queue_is_bounded_in_bytes_but_takes_one_task_of_any_size(
-    writer: QuarantineWriter, run_dir: Path, lines: Lines, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+def test_bytes_that_wait_are_bounded_but_one_task_of_any_size_may_wait(
+    writer: DeadTaskWriter, run_dir: Path, lines: Lines, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quarantine, "QUEUE_BYTES", 1_000)
+    monkeypatch.setattr(dead_tasks, "QUEUE_BYTES", 1_000)
     lines.is_open.clear()
     writer.keep(poison(0, bytes(2_000)), WALL_OFFSET_S)
     wait_until(lambda: lines.of("task_quarantined"))
@@ -293,23 +293,21 @@ def test_queue_is_bounded_in_bytes_but_takes_one_task_of_any_size(
     assert [entry["task_id"] for entry in lines.of("quarantine_failed")] == [f"{1:032x}"]
 
 
-def test_all_that_waits_is_written_at_the_brokers_end(writer: QuarantineWriter, run_dir: Path) -> None:
+def test_all_that_waits_is_written_at_the_brokers_end(writer: DeadTaskWriter, run_dir: Path) -> None:
     keep(writer, *(poison(number, bytes(100_000)) for number in range(60)))
 
     assert names_in(run_dir) == [name_of(number) for number in range(60)]
 
 
-def test_payload_is_let_go_as_soon_as_it_is_written(
-    writer: QuarantineWriter, lines: Lines, wait_until: WaitUntil
-) -> None:
+def test_payload_is_freed_as_soon_as_it_is_written(writer: DeadTaskWriter, lines: Lines, wait_until: WaitUntil) -> None:
     payload = bytearray(b"poison")
-    writer.keep(Quarantine(poison().task_id, 30_000, DEATHS, False, memoryview(payload)), WALL_OFFSET_S)
+    writer.keep(KeepDeadTask(poison().task_id, 30_000, DEATHS, False, memoryview(payload)), WALL_OFFSET_S)
     wait_until(lambda: lines.of("task_quarantined"))
 
     def is_free() -> bool:
         try:
             payload.append(0)
-        except BufferError:  # somebody has a view of it
+        except BufferError:  # a view of it exists
             return False
         return True
 
