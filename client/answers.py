@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from racepool.client.core import Pending
+from racepool.client.task import ClientTask
 from racepool.protocol.errors import (
     InvalidRaceError,
     PayloadTooLargeError,
@@ -22,7 +22,7 @@ from racepool.races.payloads import unpack_result
 from racepool.races.race import RaceData, RaceInput
 
 
-def result_of(answer: Answer, task: Pending) -> tuple[Any, PoolError | None]:
+def result_of(answer: Answer, task: ClientTask) -> tuple[Any, PoolError | None]:
     """The task's result, or its error."""
     try:
         if answer.outcome is Outcome.OK:
@@ -33,7 +33,7 @@ def result_of(answer: Answer, task: Pending) -> tuple[Any, PoolError | None]:
         return None, TransformError(label(task), type(error).__name__, what, "")
 
 
-def _error(answer: Answer, task: Pending, about: str) -> PoolError:
+def _error(answer: Answer, task: ClientTask, about: str) -> PoolError:
     match answer.outcome:
         case Outcome.INVALID_RACE:
             return InvalidRaceError(unpack_field_errors(answer.payload), about=about)
@@ -53,14 +53,14 @@ def _error(answer: Answer, task: Pending, about: str) -> PoolError:
 
 
 def stats_of(payload: bytes) -> tuple[PoolStats | None, PoolError | None]:
-    """The broker's figures, or why they cannot be read."""
+    """The broker's stats, or why they cannot be read."""
     try:
         return PoolStats.model_validate_json(payload), None
     except ValidationError as error:
-        return None, PoolError(f"the broker's figures cannot be read; install the same racepool for both: {error}")
+        return None, PoolError(f"the broker's stats cannot be read; install the same racepool for both: {error}")
 
 
-def label(task: Pending) -> str:
+def label(task: ClientTask) -> str:
     """How messages name a task: its id, as in the logs, and its race where that can be told."""
     return f"task {task.id.hex()}{race_of(task.parcel)}"
 

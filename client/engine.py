@@ -13,23 +13,20 @@ from typing import Any, assert_never
 
 import zmq
 
-from racepool.client.answers import label, result_of, stats_of
-from racepool.client.core import (
-    FIGURES,
+from racepool.client.actions import (
     Action,
-    ClientCore,
     Deliver,
     DeliverStats,
     Fail,
     FailStats,
-    Identity,
     OpenSession,
-    Pending,
     Send,
     SendTask,
-    Timing,
 )
+from racepool.client.answers import label, result_of, stats_of
+from racepool.client.core import STATS, ClientCore, Identity, Timing
 from racepool.client.future import PoolFuture
+from racepool.client.task import ClientTask
 from racepool.protocol.endpoints import is_tcp
 from racepool.protocol.errors import BacklogFullError, PoolBrokenError, PoolClosedError, PoolError
 from racepool.protocol.keys import Role, peer_keys
@@ -81,7 +78,7 @@ class Engine:
             remedy,
             least=2 * settings.workers,
         )
-        self._unresolved: dict[Id, tuple[Pending, PoolFuture[Any]]] = {}
+        self._unresolved: dict[Id, tuple[ClientTask, PoolFuture[Any]]] = {}
         self._asking: deque[PoolFuture[PoolStats]] = deque()
         self._inbox: deque[Callable[[float], list[Action]]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -90,7 +87,7 @@ class Engine:
         self._is_closing = False
         self._is_stopping = False
         self._has_ended = False
-        self._resolving: tuple[Pending, PoolFuture[Any]] | None = None
+        self._resolving: tuple[ClientTask, PoolFuture[Any]] | None = None
         self._socket: Socket | None = None
         self._context: Context = zmq.Context()
         self._poller = zmq.Poller()
@@ -119,7 +116,7 @@ class Engine:
         """Hands a packed race to the thread; under the id of a task that has ended, if it is that task again."""
         task_id = task_id or Id(os.urandom(16))
         now = time.monotonic()
-        task = Pending(task_id, parcel, max(1, round(run_timeout_s * 1000)), queue_timeout_s, now, now)
+        task = ClientTask(task_id, parcel, max(1, round(run_timeout_s * 1000)), queue_timeout_s, now, now)
         future: PoolFuture[Any] = PoolFuture(self._withdrawal(task_id), task_id=task_id.hex())
         if self._is_too_late():
             return future
@@ -291,17 +288,17 @@ class Engine:
 
     def _cancel(self, task_id: Id, *, kill: bool) -> list[Action]:
         self._resolve(task_id, None, None)
-        return self._core.on_cancel(task_id, kill=kill)
+        return self._core.on_withdraw(task_id, kill=kill)
 
     def _close_segment(self) -> None:
         segment, self._segment = self._segment, None
         if segment is not None:
             segment.close()
 
-    def _answer_stats(self, figures: PoolStats | None, error: PoolError | None) -> None:
+    def _answer_stats(self, stats: PoolStats | None, error: PoolError | None) -> None:
         for _ in range(len(self._asking)):  # who asks meanwhile wants newer ones
             with suppress(IndexError):  # another thread took it
-                self._asking.popleft().resolve(figures, error)
+                self._asking.popleft().resolve(stats, error)
 
     def _fail_all(self) -> None:
         """Nobody may wait for a thread that is no more."""
@@ -311,7 +308,7 @@ class Engine:
                 self._fail(future, self._end(label(task)))
         while self._asking:
             with suppress(IndexError):
-                self._fail(self._asking.popleft(), self._end(FIGURES))
+                self._fail(self._asking.popleft(), self._end(STATS))
 
     def _fail(self, future: PoolFuture[Any], error: PoolError) -> None:
         if self._is_stopping:  # who waits now is a daemon thread, whose error would be printed in the last moment

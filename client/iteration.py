@@ -11,7 +11,7 @@ from math import inf
 from typing import Any, TypeAlias, assert_never
 
 from racepool.client.future import PoolFuture, mailbox
-from racepool.client.stream import End, HandOver, Job, Stream, Take, Wait
+from racepool.client.stream import End, HandOver, Stream, StreamTask, Take, Wait
 from racepool.protocol.errors import PoolForkedError
 from racepool.races.race import RaceInput
 
@@ -99,8 +99,8 @@ def as_they_come(stream: Stream, results: Generator[HandOver, None, None]) -> It
     """Index and future of each race."""
     with closing(results):
         for done in results:
-            stream.release(done.job)
-            yield done.job.index, done.future
+            stream.release(done.task)
+            yield done.task.index, done.future
 
 
 async def as_they_come_async(
@@ -109,8 +109,8 @@ async def as_they_come_async(
     """As `as_they_come`, for an event loop."""
     async with aclosing(results):
         async for done in results:
-            stream.release(done.job)
-            yield done.job.index, done.future
+            stream.release(done.task)
+            yield done.task.index, done.future
 
 
 def in_order(stream: Stream, results: Generator[HandOver, None, None]) -> Iterator[Any]:
@@ -118,8 +118,8 @@ def in_order(stream: Stream, results: Generator[HandOver, None, None]) -> Iterat
     order = _Order()
     with closing(results):
         for done in results:
-            for job, future in order.put(done):
-                stream.release(job)
+            for task, future in order.put(done):
+                stream.release(task)
                 yield future.result()
 
 
@@ -128,8 +128,8 @@ async def in_order_async(stream: Stream, results: AsyncGenerator[HandOver, None]
     order = _Order()
     async with aclosing(results):
         async for done in results:
-            for job, future in order.put(done):
-                stream.release(job)
+            for task, future in order.put(done):
+                stream.release(task)
                 yield future.result()
 
 
@@ -140,13 +140,13 @@ class _Order:
         self._next = 0
         self._early: dict[int, HandOver] = {}
 
-    def put(self, done: HandOver) -> Iterator[tuple[Job, PoolFuture[Any]]]:
+    def put(self, done: HandOver) -> Iterator[tuple[StreamTask, PoolFuture[Any]]]:
         """All whose turn it is now."""
-        self._early[done.job.index] = done
+        self._early[done.task.index] = done
         while self._next in self._early:
             now_due = self._early.pop(self._next)
             self._next += 1
-            yield now_due.job, now_due.future
+            yield now_due.task, now_due.future
 
 
 def _refuse_to_wait_beyond(deadline: float, now: float) -> None:

@@ -11,8 +11,9 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Any, TypeAlias
 
-from racepool.client.core import UNIT_BYTES, WINDOW_UNITS
 from racepool.client.future import PoolFuture, failed
+from racepool.client.task import UNIT_BYTES
+from racepool.client.window import WINDOW_UNITS
 from racepool.protocol.errors import BacklogFullError, PoolError, TaskTimeoutError
 from racepool.protocol.parcel import Parcel
 from racepool.races.race import RaceInput
@@ -22,7 +23,7 @@ MAX_RETRY_S = 0.5
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class StreamTask:
     """One race of the stream, the `index`th. `parcel` is let go when it is answered."""
 
     index: int
@@ -35,7 +36,7 @@ class Job:
         """Its share of the memory that the stream may take."""
         return 1 if self.parcel is None else 1 + self.parcel.size_bytes // UNIT_BYTES
 
-    def __lt__(self, other: "Job") -> bool:
+    def __lt__(self, other: "StreamTask") -> bool:
         return self.index < other.index
 
 
@@ -48,7 +49,7 @@ class Take:
 class HandOver:
     """The next race that is finished."""
 
-    job: Job
+    task: StreamTask
     future: PoolFuture[Any]
 
 
@@ -102,9 +103,9 @@ class Stream:
         self._has_input = True
         self._kept = 0
         self._kept_units = 0
-        self._submitted: dict[int, Job] = {}
-        self._refused: list[Job] = []
-        self._finished: deque[Job] = deque()
+        self._submitted: dict[int, StreamTask] = {}
+        self._refused: list[StreamTask] = []
+        self._finished: deque[StreamTask] = deque()
         self._answered_at = -inf
         self._retry_at = -inf
         self._retry_s = RETRY_S
@@ -116,10 +117,10 @@ class Stream:
             PoolClosedError, PoolBrokenError: nothing can be submitted any more.
         """
         while self._finished:
-            job = self._finished.popleft()
-            future = self._settled(job, now)
+            task = self._finished.popleft()
+            future = self._settled(task, now)
             if future is not None:
-                return HandOver(job, future)
+                return HandOver(task, future)
         while self._refused and now >= self._retry_at and len(self._submitted) < self.limit:
             self._put_out(heappop(self._refused), now)
         if self._finished:
@@ -132,77 +133,77 @@ class Stream:
 
     def take(self, race: RaceInput, now: float) -> None:
         """The next race of the input."""
-        job = Job(self._taken, None)
+        task = StreamTask(self._taken, None)
         self._taken += 1
         self._kept += 1
         try:
-            job.parcel = self._pack(race)
+            task.parcel = self._pack(race)
         except PoolError as error:
-            job.future = failed(error)
-            self._finished.append(job)
+            task.future = failed(error)
+            self._finished.append(task)
         else:
-            self._put_out(job, now)
-        self._kept_units += job.units
+            self._put_out(task, now)
+        self._kept_units += task.units
 
     def end_input(self) -> None:
         """There are no more races."""
         self._has_input = False
 
-    def release(self, job: Job) -> None:
+    def release(self, task: StreamTask) -> None:
         """The consumer has this result, and so its place is free."""
         self._kept -= 1
-        self._kept_units -= job.units
+        self._kept_units -= task.units
 
     def cancel(self) -> None:
         """Takes back whatever is not finished."""
-        for job in list(self._submitted.values()):
-            if job.future is not None:
-                job.future.cancel()
+        for task in list(self._submitted.values()):
+            if task.future is not None:
+                task.future.cancel()
 
     @property
     def _has_room(self) -> bool:
         is_small = self._kept < self._least or self._kept_units < WINDOW_UNITS
         return not self._refused and self._kept < self.limit and is_small
 
-    def _put_out(self, job: Job, now: float) -> None:
-        assert job.parcel is not None, "it is not answered"  # noqa: S101
+    def _put_out(self, task: StreamTask, now: float) -> None:
+        assert task.parcel is not None, "it is not answered"  # noqa: S101
         try:
-            job.future, job.submitted_at = self._submit(job.parcel), now
+            task.future, task.submitted_at = self._submit(task.parcel), now
         except BacklogFullError:
-            self._refuse(job, now)
+            self._refuse(task, now)
             return
-        self._submitted[job.index] = job
-        job.future.add_done_callback(lambda _: self._on_done(job))
+        self._submitted[task.index] = task
+        task.future.add_done_callback(lambda _: self._on_done(task))
 
-    def _on_done(self, job: Job) -> None:
+    def _on_done(self, task: StreamTask) -> None:
         """In the I/O thread."""
-        self._finished.append(job)
+        self._finished.append(task)
         self.wake()
 
-    def _settled(self, job: Job, now: float) -> PoolFuture[Any] | None:
+    def _settled(self, task: StreamTask, now: float) -> PoolFuture[Any] | None:
         """Its future, if that is its end; else it is to be submitted again."""
-        assert job.future is not None, "it was put out"  # noqa: S101
-        self._submitted.pop(job.index, None)
-        if self._is_refusal(job, job.future):
-            self._refuse(job, now)
+        assert task.future is not None, "it was put out"  # noqa: S101
+        self._submitted.pop(task.index, None)
+        if self._is_refusal(task, task.future):
+            self._refuse(task, now)
             return None
-        self._kept_units -= job.units
-        job.parcel = None
-        self._kept_units += job.units
-        if now - job.submitted_at <= self._patience_s:
+        self._kept_units -= task.units
+        task.parcel = None
+        self._kept_units += task.units
+        if now - task.submitted_at <= self._patience_s:
             self.limit = min(self.limit + 1, WINDOW_UNITS)
-        if job.submitted_at > -inf and not _has_waited_in_vain(job.future):
+        if task.submitted_at > -inf and not _has_waited_in_vain(task.future):
             self._answered_at, self._retry_s = now, RETRY_S
-        return job.future
+        return task.future
 
-    def _is_refusal(self, job: Job, future: Future[Any]) -> bool:
+    def _is_refusal(self, task: StreamTask, future: Future[Any]) -> bool:
         """No room in the backlog; or its waiting time ran out behind others of this very stream, which went on."""
         if _has_waited_in_vain(future):
-            return self._answered_at > job.submitted_at
+            return self._answered_at > task.submitted_at
         return not future.cancelled() and isinstance(future.exception(), BacklogFullError)
 
-    def _refuse(self, job: Job, now: float) -> None:
-        heappush(self._refused, job)
+    def _refuse(self, task: StreamTask, now: float) -> None:
+        heappush(self._refused, task)
         if now >= self._retry_at:  # once for all that were refused together
             self.limit = max(1, self.limit // 2)
             self._retry_at = now + self._retry_s

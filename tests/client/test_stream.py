@@ -4,9 +4,10 @@ from math import inf
 
 import pytest
 
-from racepool.client.core import UNIT_BYTES, WINDOW_UNITS
 from racepool.client.future import PoolFuture
 from racepool.client.stream import MAX_RETRY_S, RETRY_S, End, HandOver, Stream, Take, Wait
+from racepool.client.task import UNIT_BYTES
+from racepool.client.window import WINDOW_UNITS
 from racepool.protocol.errors import BacklogFullError, InvalidRaceError, PoolClosedError, TaskTimeoutError
 from racepool.protocol.parcel import Parcel
 from racepool.races.race import RaceInput
@@ -45,8 +46,8 @@ class Pool:
         """The indices of all that is finished; the consumer releases each at once."""
         indices = []
         while isinstance(step := self.stream.next_step(now), HandOver):
-            self.stream.release(step.job)
-            indices.append(step.job.index)
+            self.stream.release(step.task)
+            indices.append(step.task.index)
         return indices
 
 
@@ -68,7 +69,7 @@ def test_result_is_handed_over_before_another_race_is_taken(pool: Pool) -> None:
     step = pool.stream.next_step(0.1)
 
     assert isinstance(step, HandOver)
-    assert (step.job.index, step.future.result()) == (1, "second")
+    assert (step.task.index, step.future.result()) == (1, "second")
     assert pool.stream.next_step(0.1) == Take()
 
 

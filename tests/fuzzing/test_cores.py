@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from racepool.broker.actions import SendByValue, SendToClient, SendToWorker
 from racepool.broker.core import BrokerCore
-from racepool.client.core import ClientCore, Deliver, Fail, Pending, SendTask, Timing
+from racepool.client.actions import Deliver, Fail, SendTask
+from racepool.client.core import ClientCore, Timing
 from racepool.client.core import Identity as ClientIdentity
+from racepool.client.task import ClientTask
 from racepool.protocol.messages import (
     FROM_CLIENT,
     FROM_HEARTBEAT,
@@ -148,10 +150,10 @@ def test_client_ends_each_task_once_whatever_it_hears(  # noqa: C901  # one case
                 task_id = Id(made.to_bytes(16, "big"))  # the first ones are those of IDS
                 made += 1
                 open_tasks.add(task_id)
-                actions = core.on_submit(Pending(task_id, Parcel(b"", b"x" * 20_000), 1_000, 5.0, now, now), now)
+                actions = core.on_submit(ClientTask(task_id, Parcel(b"", b"x" * 20_000), 1_000, 5.0, now, now), now)
             case "cancel", task_id, kill:
                 open_tasks.discard(task_id)
-                actions = core.on_cancel(task_id, kill=kill)
+                actions = core.on_withdraw(task_id, kill=kill)
             case "foreign", version:
                 actions = core.on_foreign_version(version)
             case ("stats",):
@@ -163,7 +165,7 @@ def test_client_ends_each_task_once_whatever_it_hears(  # noqa: C901  # one case
                 open_tasks.remove(action.task.id)  # a KeyError would tell of a second end
             elif isinstance(action, SendTask):
                 assert action.task.id in open_tasks
-        assert core.pending.keys() == open_tasks
+        assert core.window.tasks.keys() == open_tasks
         assert core.audit() == []
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import zmq
 
-from racepool.client.core import WINDOW_UNITS
+from racepool.client.window import WINDOW_UNITS
 from racepool.protocol.messages import TO_CLIENT, Hello, Id, Submit, Welcome, decode, encode
 from racepool.protocol.sockets import Context, dealer
 from racepool.protocol.stats import PoolStats
