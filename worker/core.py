@@ -89,7 +89,7 @@ class Session:
     Replaced whole: another thread reads it.
     """
 
-    incarnation: Id
+    id: Id  # on the wire it is the incarnation
     epoch: Epoch | None = None
     beat_s: float = inf
 
@@ -130,7 +130,7 @@ class WorkerCore:
         match message:
             case Welcome(epoch, payload_limit):
                 self.payload_limit = payload_limit
-                self.session = Session(self.session.incarnation, epoch, message.beat_s)
+                self.session = Session(self.session.id, epoch, message.beat_s)
                 self._welcome_by = inf
                 return [Report("broker_found")]
             case Assign():
@@ -139,7 +139,7 @@ class WorkerCore:
             case Recall(lease):
                 return self._give_back(lease)
             case Who():
-                return self.on_session_lost(self.session.incarnation, now)
+                return self.on_session_lost(self.session.id, now)
             case Recycle():
                 return self.on_terminate()
             case Bye():
@@ -155,9 +155,9 @@ class WorkerCore:
         self._hand.popleft()
         return [Execute(self.task)]
 
-    def on_session_lost(self, incarnation: Id, now: float) -> list[Action]:
+    def on_session_lost(self, session_id: Id, now: float) -> list[Action]:
         """The broker does not know this incarnation, or is another than it was."""
-        if incarnation != self.session.incarnation or self.is_leaving:
+        if session_id != self.session.id or self.is_leaving:
             return []
         self._hand.clear()
         if self.task is not None:
@@ -228,7 +228,7 @@ class WorkerCore:
         self._sessions += 1
         me = self.identity
         return [
-            OpenSession(Ready(self.session.incarnation, self._sessions, me.name, me.pid, me.version, me.started_at_ms))
+            OpenSession(Ready(self.session.id, self._sessions, me.name, me.pid, me.version, me.started_at_ms))
         ]
 
     def _leave(self) -> list[Action]:

@@ -40,7 +40,7 @@ class HeartbeatCore:
         """Beats if it is time; `session` is what the worker has at this moment."""
         actions: list[Action] = []
         is_due = now >= self._beat_at
-        if now >= self._heard_at + self._liveness_s or (is_due and session.incarnation != self._session.incarnation):
+        if now >= self._heard_at + self._liveness_s or (is_due and session.id != self._session.id):
             self._heard_at, is_due = now, True
             actions.append(OpenSocket())
         if is_due:
@@ -53,7 +53,7 @@ class HeartbeatCore:
         """The incarnation that the broker does not know, or that belongs to an older epoch; None if all is well."""
         self._heard_at = now
         is_known = isinstance(reply, Pong) and reply.epoch == self._session.epoch
-        return None if is_known else self._session.incarnation
+        return None if is_known else self._session.id
 
     def next_check(self) -> float:
         """When `on_tick` has something to do."""

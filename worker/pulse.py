@@ -96,7 +96,7 @@ class Pulse:
     def _beat(self, session: Session) -> None:
         me = self._core.identity
         beat = Heartbeat(
-            session.incarnation,
+            session.id,
             me.name,
             me.pid,
             me.version,

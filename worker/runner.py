@@ -97,8 +97,8 @@ class Runner:
 
     def _look_up(self) -> None:
         """Whether the session was lost, or somebody asked for the end."""
-        if self._pulse.lost == self._core.session.incarnation:
-            self._perform(self._core.on_session_lost(self._core.session.incarnation, time.monotonic()))
+        if self._pulse.lost == self._core.session.id:
+            self._perform(self._core.on_session_lost(self._core.session.id, time.monotonic()))
         if self._termination.is_asked and not self._core.is_leaving:
             self._perform(self._core.on_terminate())
 

@@ -197,7 +197,7 @@ def test_worker_does_one_task_at_a_time_whatever_it_hears(events: list[tuple[Any
                 assert {each.task_id for each in results if isinstance(each, Result)} <= {in_hand.task_id}
                 in_hand = None
             case "lost":
-                actions = core.on_session_lost(core.session.incarnation, now)
+                actions = core.on_session_lost(core.session.id, now)
             case "terminate" if not core.is_leaving:
                 actions = core.on_terminate()
             case str():
