@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary, ref
 from racepool.protocol.errors import PoolForkedError
 
 T = TypeVar("T")
-_LOGGER = logging.getLogger("concurrent.futures")  # where a future's callbacks are told of
+_LOGGER = logging.getLogger("concurrent.futures")  # the standard library logs failed callbacks here
 
 
 class PoolFuture(Future[T]):
@@ -69,7 +69,7 @@ class PoolFuture(Future[T]):
         super().add_done_callback(fn)
 
     def remove_done_callback(self, fn: Callable[[Future[T]], object]) -> int:
-        """Takes a callback back; returns how many times it was there. As of asyncio's futures."""
+        """Removes a callback; returns how often it was there. Like the method of asyncio's futures."""
         with self._condition:
             before = self._done_callbacks
             kept = [each for each in before if (each.fn if isinstance(each, _InLoop) else each) != fn]
@@ -77,7 +77,7 @@ class PoolFuture(Future[T]):
         return len(before) - len(kept)
 
     def _invoke_callbacks(self) -> None:
-        """Calls all of them, whatever one raises: the I/O thread serves others, and somebody may await the next one."""
+        """Calls all of them, even if one raises: an error must end neither the I/O thread nor this loop."""
         interrupt = None
         for callback in self._done_callbacks:
             try:
@@ -88,7 +88,7 @@ class PoolFuture(Future[T]):
                 else:
                     interrupt = error
         if interrupt is not None:
-            raise interrupt  # Ctrl-C, for one, is the main thread's business
+            raise interrupt  # Ctrl-C, for example, belongs to the main thread
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self.done():
@@ -105,16 +105,16 @@ class PoolFuture(Future[T]):
         return self.result()
 
     def resolve(self, result: T | None, error: BaseException | None) -> None:
-        """Sets the outcome, unless it was cancelled. For the pool's I/O thread."""
+        """Sets the result or the error, unless the future is cancelled. For the pool's I/O thread."""
         if self.set_running_or_notify_cancel():
-            self._withdraw = None  # holds the engine, which holds descriptors
+            self._withdraw = None  # not needed any more
             if error is None:
                 self.set_result(result)  # type: ignore[arg-type]  # without an error the result is one
             else:
                 self.set_exception(error)
 
     def disown(self, about: str) -> None:
-        """In a forked child: fails, without a word to the parent's event loops. Its locks may be held by no one.
+        """Fails the future in a forked child, without a call into the parent's event loops.
 
         Args:
             about: how the error names the task.
@@ -122,12 +122,15 @@ class PoolFuture(Future[T]):
         self.fail_silently(PoolForkedError(f"{about} belongs to the parent process; call exec() again here"))
 
     def fail_at_exit(self, error: BaseException) -> None:
-        """Fails for whoever else runs at the interpreter's end; daemon threads are left in silence."""
+        """Fails the future at the interpreter's exit. A daemon thread gets no error from `result`: it waits."""
         self._is_at_exit = True
         self.fail_silently(error)
 
     def fail_silently(self, error: BaseException) -> None:
-        """Fails for who asks from now on. Who waits already waits on, and nobody is called."""
+        """Fails the future for those that ask from now on. It wakes nobody and calls no callback.
+
+        The lock is replaced: a thread that does not exist in this process may hold it.
+        """
         self._condition = threading.Condition()
         self._done_callbacks.clear()
         self._waiters.clear()
@@ -144,21 +147,21 @@ def failed(error: Exception) -> PoolFuture[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _InLoop:
-    """A callback that has to run in its event loop."""
+    """A callback that must run in its event loop."""
 
     loop: asyncio.AbstractEventLoop
     fn: Callable[[Future[Any]], object]
 
     def __call__(self, future: Future[Any]) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+        with suppress(RuntimeError):  # the loop is closed: nobody waits in it
             self.loop.call_soon_threadsafe(self.fn, future)
 
 
 class _Mailbox:
-    """Wakes the waiters of one event loop, many at a time: one call into the loop serves all that came since."""
+    """Wakes the waiters of one event loop. One call into the loop serves all waiters that came since the last one."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = ref(loop)  # a strong one would keep the loop, its own key, alive for ever
+        self._loop = ref(loop)  # weak: a strong reference would keep the loop, its own key, alive
         self._waiters: list[asyncio.Future[None]] = []
         self._is_called = False
         self._lock = threading.Lock()
@@ -173,7 +176,7 @@ class _Mailbox:
         if loop is not None:
             try:
                 loop.call_soon_threadsafe(self._deliver)
-            except RuntimeError:  # the loop is closed: nobody waits there any more, and to keep a waiter keeps the loop
+            except RuntimeError:  # the loop is closed: nobody waits in it, and a waiter would keep it alive
                 self._take()
 
     def _take(self) -> list[asyncio.Future[None]]:
@@ -193,7 +196,7 @@ _mailboxes_lock = threading.Lock()
 
 
 def mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
-    """The one of this loop."""
+    """The mailbox of this loop."""
     with _mailboxes_lock:
         found = _mailboxes.get(loop)
         if found is None:
@@ -202,7 +205,7 @@ def mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
 
 
 def _after_fork() -> None:
-    """In the child: these locks may be held by no one, and no loop of the parent's runs here."""
+    """In the child no loop of the parent runs, and a thread that does not exist here may hold these locks."""
     global _mailboxes, _mailboxes_lock
     _mailboxes, _mailboxes_lock = WeakKeyDictionary(), threading.Lock()
 

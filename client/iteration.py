@@ -1,4 +1,4 @@
-"""The iterations over many races, `map` and `as_completed`, for threads and for event loops. stream.py decides."""
+"""The iterations `map` and `as_completed`, for threads and for event loops. stream.py decides what they do."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ Races: TypeAlias = Iterable[RaceInput] | AsyncIterable[RaceInput]
 
 
 def completed(stream: Stream, races: Iterable[RaceInput], deadline: float = inf) -> Generator[HandOver, None, None]:
-    """The results as they finish; TimeoutError after the deadline. What is not finished at its end is cancelled."""
+    """Yields races as they finish. TimeoutError at the deadline. At its end it cancels all unfinished races."""
     source, pid = iter(races), os.getpid()
     finished = threading.Event()
     stream.wake = finished.set
@@ -37,7 +37,7 @@ def completed(stream: Stream, races: Iterable[RaceInput], deadline: float = inf)
                     except StopIteration:
                         stream.end_input()
                     else:
-                        stream.take(race, time.monotonic())  # the input may have taken its time
+                        stream.take(race, time.monotonic())  # not `now`: the input may have been slow
                 case Wait(until):
                     _refuse_to_wait_beyond(deadline, now)
                     ends_at = min(until, deadline)
@@ -51,7 +51,7 @@ def completed(stream: Stream, races: Iterable[RaceInput], deadline: float = inf)
 
 
 async def completed_async(stream: Stream, races: Races, deadline: float = inf) -> AsyncGenerator[HandOver, None]:
-    """As `completed`, for an event loop; `races` may be asynchronous, and results come while it is waited for."""
+    """As `completed`, for an event loop. `races` may be asynchronous; results are yielded while it is slow."""
     loop = asyncio.get_running_loop()
     source = aiter(races) if isinstance(races, AsyncIterable) else _in_turns(races)
     taking: asyncio.Future[RaceInput] | None = None
@@ -96,7 +96,7 @@ async def _in_turns(races: Iterable[RaceInput]) -> AsyncIterator[RaceInput]:
 
 
 def as_they_come(stream: Stream, results: Generator[HandOver, None, None]) -> Iterator[tuple[int, PoolFuture[Any]]]:
-    """Index and future of each race."""
+    """Yields the index and the future of each race."""
     with closing(results):
         for done in results:
             stream.release(done.task)
@@ -114,7 +114,7 @@ async def as_they_come_async(
 
 
 def in_order(stream: Stream, results: Generator[HandOver, None, None]) -> Iterator[Any]:
-    """The results themselves, in the order of the input; the first error ends it."""
+    """Yields the results in the order of the input; the first error ends it."""
     order = _Order()
     with closing(results):
         for done in results:
@@ -134,14 +134,14 @@ async def in_order_async(stream: Stream, results: AsyncGenerator[HandOver, None]
 
 
 class _Order:
-    """Puts what finishes in any order into the order of the input."""
+    """Brings races that finish in any order into the order of the input."""
 
     def __init__(self) -> None:
         self._next = 0
         self._early: dict[int, HandOver] = {}
 
     def put(self, done: HandOver) -> Iterator[tuple[StreamTask, PoolFuture[Any]]]:
-        """All whose turn it is now."""
+        """Yields all races whose turn it is now."""
         self._early[done.task.index] = done
         while self._next in self._early:
             now_due = self._early.pop(self._next)

@@ -316,7 +316,7 @@ class ZmqPool:
             submit,
             start=2 * settings.workers,
             least=2 * settings.workers,
-            patience_s=settings.queue_timeout / 4,
+            prompt_s=settings.queue_timeout / 4,
         )
 
     # --- waiting for workers ------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from racepool.protocol.errors import BacklogFullError, InvalidRaceError, PoolClo
 from racepool.protocol.parcel import Parcel
 from racepool.races.race import RaceInput
 
-START, PATIENCE_S = 4, 15.0
+START, PROMPT_S = 4, 15.0
 FULL = BacklogFullError("the broker's backlog is full", 9, 9)
 WAITED = TaskTimeoutError("task 1", state="queued", timeout_s=60)
 
@@ -23,7 +23,7 @@ class Pool:
     def __init__(self) -> None:
         self.futures: list[PoolFuture[str]] = []
         self.refusal: Exception | None = None
-        self.stream = Stream(self.pack, self.submit, start=START, patience_s=PATIENCE_S)
+        self.stream = Stream(self.pack, self.submit, start=START, prompt_s=PROMPT_S)
 
     def pack(self, race: RaceInput) -> Parcel:
         if race == b"bad":
@@ -98,7 +98,7 @@ def test_places_do_not_grow_with_answers_that_took_long(pool: Pool) -> None:
     pool.take(1)
     pool.futures[0].resolve("slow", None)
 
-    assert pool.handed_over(PATIENCE_S + 0.1) == [0]
+    assert pool.handed_over(PROMPT_S + 0.1) == [0]
     assert pool.stream.limit == START
 
 
@@ -115,7 +115,7 @@ def test_large_races_take_no_more_memory_than_the_window(pool: Pool) -> None:
 
 def test_large_races_keep_all_workers_busy() -> None:
     pool = Pool()
-    pool.stream = Stream(pool.pack, pool.submit, start=6, least=5, patience_s=PATIENCE_S)
+    pool.stream = Stream(pool.pack, pool.submit, start=6, least=5, prompt_s=PROMPT_S)
 
     pool.take(5, race=bytes(WINDOW_UNITS * UNIT_BYTES))
 
