@@ -18,12 +18,20 @@ _LOGGER = logging.getLogger("concurrent.futures")  # the standard library logs f
 
 
 class PoolFuture(Future[T]):
-    """The result of a task to come.
+    """The future result of one task.
 
-    A `concurrent.futures.Future`, so `result(timeout)`, `concurrent.futures.wait` and `asyncio.wrap_future` work; and
-    it can be awaited in any event loop, any number of times, also by `asyncio.wait`. Cancelling an asyncio task that
-    awaits it cancels it too; `asyncio.shield` keeps it. `running()` is False until the answer is there. A done-callback
-    runs in the pool's I/O thread: it must be short, and wait for nothing of this pool; what it raises is logged.
+    It is a `concurrent.futures.Future`: `result(timeout)`, `concurrent.futures.wait` and `asyncio.wrap_future` work. It
+    can also be awaited, in any event loop and any number of times, and given to `asyncio.wait`. When an asyncio task
+    that awaits it is cancelled, it is cancelled too; `asyncio.shield` prevents that. `running()` is False until the
+    answer is there. A done-callback runs in the pool's I/O thread: it must be short, and must not wait for this pool.
+    An error in a callback is logged.
+
+    Attributes:
+        task_id: the task's name in logs, stats and errors; None if there is no task.
+
+    Example:
+        >>> future = pool.exec(body)  # doctest: +SKIP
+        >>> result = future.result(timeout=10)  # doctest: +SKIP
     """
 
     _done_callbacks: list[Callable[[Future[Any]], object]]
@@ -32,8 +40,8 @@ class PoolFuture(Future[T]):
         """Made by the pool.
 
         Args:
-            withdraw: `withdraw(kill)` tells the pool that nobody wants the result any more.
-            task_id: the task's name in logs, stats and errors.
+            withdraw: `withdraw(kill)` tells the pool that the future was cancelled.
+            task_id: the task's name.
         """
         super().__init__()
         self.task_id = task_id
@@ -41,13 +49,17 @@ class PoolFuture(Future[T]):
         self._is_at_exit = False
 
     def cancel(self, *, kill: bool = False) -> bool:
-        """Takes the task back if it is queued, and discards its result if it is running.
+        """Withdraws the task if it is queued, and discards its result if it is running.
 
         Args:
-            kill: also end the worker process that runs it; supervisord starts another.
+            kill: also kill the worker that runs the task; supervisord starts another one.
 
         Returns:
-            True, unless the task is answered already.
+            True; False if the task is answered already.
+
+        Example:
+            >>> future.cancel(kill=True)  # doctest: +SKIP
+            True
         """
         was_cancelled = self.cancelled()
         if not super().cancel():
@@ -57,13 +69,25 @@ class PoolFuture(Future[T]):
         return True
 
     def result(self, timeout: float | None = None) -> T:
-        """As of any future; only a daemon thread that asks in the interpreter's last moment waits for its end."""
+        """Waits for the result, as every future does.
+
+        Args:
+            timeout: how long to wait, in seconds. None = no limit.
+
+        Returns:
+            The TransformedRace, or what another RACEPOOL_TRANSFORM returns.
+
+        Raises:
+            TimeoutError: no answer came within `timeout`. The task goes on.
+            CancelledError: the future was cancelled.
+            PoolError: the task failed.
+        """
         if self._is_at_exit and threading.current_thread().daemon:
-            threading.Event().wait()  # an error would be printed, of a thread that nobody waits for
+            threading.Event().wait()  # until the exit: a daemon thread would only print the error while it dies
         return super().result(timeout)
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
-        """As of any future; only `asyncio.wait`, which takes us for one of its loop's, is called back in that loop."""
+        """As every future does. Only a callback of `asyncio.wait` is called in its event loop, where it must run."""
         if getattr(fn, "__module__", None) == "asyncio.tasks":
             fn = _InLoop(asyncio.get_running_loop(), fn)
         super().add_done_callback(fn)
