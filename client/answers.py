@@ -1,11 +1,11 @@
-"""What an answer means to its caller: a result, or one clear error that names the task and its race."""
+"""Makes a result, or one clear error that names the task and its race, out of an answer."""
 
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from racepool.client.core import Pending
+from racepool.client.task import ClientTask
 from racepool.protocol.errors import (
     InvalidRaceError,
     PayloadTooLargeError,
@@ -22,18 +22,18 @@ from racepool.races.payloads import unpack_result
 from racepool.races.race import RaceData, RaceInput
 
 
-def result_of(answer: Answer, task: Pending) -> tuple[Any, PoolError | None]:
+def result_of(answer: Answer, task: ClientTask) -> tuple[Any, PoolError | None]:
     """The task's result, or its error."""
     try:
         if answer.outcome is Outcome.OK:
             return unpack_result(answer.payload), None
         return None, _error(answer, task, label(task))
-    except Exception as error:  # noqa: BLE001  # what a worker packed concerns one task, never the I/O thread
+    except Exception as error:  # noqa: BLE001  # a bad answer fails one task, never the I/O thread
         what = f"its answer cannot be read: {error}; install the same racepool for workers and clients"
         return None, TransformError(label(task), type(error).__name__, what, "")
 
 
-def _error(answer: Answer, task: Pending, about: str) -> PoolError:
+def _error(answer: Answer, task: ClientTask, about: str) -> PoolError:
     match answer.outcome:
         case Outcome.INVALID_RACE:
             return InvalidRaceError(unpack_field_errors(answer.payload), about=about)
@@ -49,40 +49,40 @@ def _error(answer: Answer, task: Pending, about: str) -> PoolError:
         case Outcome.QUEUE_TIMEOUT:
             return TaskTimeoutError(about, state="queued", timeout_s=task.queue_timeout_s, reason="no worker was free")
         case Outcome.OK | Outcome.UNREADABLE:
-            raise AssertionError("no error of a task, or none that a broker sends")
+            raise AssertionError("OK is no error, and a broker never sends UNREADABLE")
 
 
 def stats_of(payload: bytes) -> tuple[PoolStats | None, PoolError | None]:
-    """The broker's figures, or why they cannot be read."""
+    """The broker's stats, or why they cannot be read."""
     try:
         return PoolStats.model_validate_json(payload), None
     except ValidationError as error:
-        return None, PoolError(f"the broker's figures cannot be read; install the same racepool for both: {error}")
+        return None, PoolError(f"the broker's stats cannot be read; install the same racepool for both: {error}")
 
 
-def label(task: Pending) -> str:
-    """How messages name a task: its id, as in the logs, and its race where that can be told."""
+def label(task: ClientTask) -> str:
+    """The name of a task in messages: its id, as in the logs, and its race if that can be read."""
     return f"task {task.id.hex()}{race_of(task.parcel)}"
 
 
 def race_of(given: "Parcel | RaceInput") -> str:
-    """How messages name a race, in brackets, where it can be told."""
+    """The name of a race in messages, in brackets; empty if it cannot be read."""
     told = race_id(given)
     return f" (race {told})" if told else ""
 
 
 def race_id(given: "Parcel | RaceInput") -> str | None:
-    """The race's id, as far as it can be told, and is short."""
+    """The race's id, at most 64 characters of it; None if it cannot be read."""
     return _field(given, "event_id", "id")
 
 
 def race_name(given: "Parcel | RaceInput") -> str | None:
-    """As `race_id`, for its name."""
+    """The race's name, like `race_id`."""
     return _field(given, "description", "name")
 
 
 def _field(given: "Parcel | RaceInput", in_response: str, in_race: str) -> str | None:
-    """Looks into what failed, no further than need be; what worked is never opened here."""
+    """Reads one field of a race that failed. A race that succeeded is never opened here."""
     try:
         race = _opened(given)
         value = race["data"]["race"][in_response] if "data" in race else race[in_race]
@@ -91,7 +91,7 @@ def _field(given: "Parcel | RaceInput", in_response: str, in_race: str) -> str |
     return value[:64].encode(errors="backslashreplace").decode() if isinstance(value, str) else None
 
 
-def _opened(given: "Parcel | RaceInput") -> Any:  # noqa: ANN401  # whatever the caller gave
+def _opened(given: "Parcel | RaceInput") -> Any:  # noqa: ANN401  # the caller may give anything
     match given:
         case Parcel():
             return given.peek()

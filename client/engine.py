@@ -13,23 +13,20 @@ from typing import Any, assert_never
 
 import zmq
 
-from racepool.client.answers import label, result_of, stats_of
-from racepool.client.core import (
-    FIGURES,
+from racepool.client.actions import (
     Action,
-    ClientCore,
     Deliver,
     DeliverStats,
     Fail,
     FailStats,
-    Identity,
     OpenSession,
-    Pending,
     Send,
     SendTask,
-    Timing,
 )
+from racepool.client.answers import label, result_of, stats_of
+from racepool.client.core import STATS, ClientCore, Identity, Timing
 from racepool.client.future import PoolFuture
+from racepool.client.task import ClientTask
 from racepool.protocol.endpoints import is_tcp
 from racepool.protocol.errors import BacklogFullError, PoolBrokenError, PoolClosedError, PoolError
 from racepool.protocol.frames import TO_CLIENT, BadFrameError, ForeignVersionError, decode, encode
@@ -43,18 +40,18 @@ from racepool.protocol.stats import PoolStats
 
 MESSAGES_PER_TURN = 64
 MAX_SLEEP_S = 1.0
-FAREWELL_LINGER_MS = 100
-EXIT_S = 2.0
+FAREWELL_LINGER_MS = 100  # how long the last messages may take to go out
+EXIT_S = 2.0  # how long the interpreter's exit waits for all I/O threads
 
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
-"""Those of pools that nobody holds any more, too: their futures live on."""
+"""All engines, also those whose pool nobody holds any more: their futures live on."""
 
 
 class Engine:
     """One client of the broker: a thread that owns the socket, and the futures of all unresolved tasks.
 
-    Everything but the thread itself only appends to `_inbox` and wakes it. The thread ends when it was told to close
-    and nothing is unresolved, or when told to stop; if it dies, all futures fail with PoolBrokenError.
+    Other threads only append to `_inbox` and wake the thread. After `close`, the thread ends when nothing is
+    unresolved; after `stop`, at once. If it dies of an error, all futures fail with PoolBrokenError.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -73,16 +70,16 @@ class Engine:
             remedy,
             least=2 * settings.workers,
         )
-        self._unresolved: dict[Id, tuple[Pending, PoolFuture[Any]]] = {}
+        self._unresolved: dict[Id, tuple[ClientTask, PoolFuture[Any]]] = {}
         self._asking: deque[PoolFuture[PoolStats]] = deque()
         self._inbox: deque[Callable[[float], list[Action]]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        weakref.finalize(self, os.close, self._wake).atexit = False  # not sooner: anybody may still write to it
+        weakref.finalize(self, os.close, self._wake).atexit = False  # not at the thread's end: others may still write
         self._is_awake = False
         self._is_closing = False
         self._is_stopping = False
         self._has_ended = False
-        self._resolving: tuple[Pending, PoolFuture[Any]] | None = None
+        self._resolving: tuple[ClientTask, PoolFuture[Any]] | None = None
         self._socket: Socket | None = None
         self._context: Context = zmq.Context()
         self._poller = zmq.Poller()
@@ -99,7 +96,7 @@ class Engine:
         return len(self._unresolved)
 
     def require_room(self) -> None:
-        """Raises BacklogFullError when this client holds as many tasks as it may."""
+        """Raises BacklogFullError if this client already holds as many tasks as it may."""
         limit = self.settings.max_in_flight
         if self.unresolved >= limit:
             of = "unresolved tasks (RACEPOOL_MAX_IN_FLIGHT)"
@@ -108,21 +105,21 @@ class Engine:
     def submit(
         self, parcel: Parcel, queue_timeout_s: float, run_timeout_s: float, task_id: Id | None = None
     ) -> PoolFuture[Any]:
-        """Hands a packed race to the thread; under the id of a task that has ended, if it is that task again."""
+        """Gives a packed race to the thread. With `task_id`, an ended task is submitted again under its old id."""
         task_id = task_id or Id(os.urandom(16))
         now = time.monotonic()
-        task = Pending(task_id, parcel, max(1, round(run_timeout_s * 1000)), queue_timeout_s, now, now)
-        future: PoolFuture[Any] = PoolFuture(self._withdrawal(task_id), task_id=task_id.hex())
+        task = ClientTask(task_id, parcel, max(1, round(run_timeout_s * 1000)), queue_timeout_s, now, now)
+        future: PoolFuture[Any] = PoolFuture(self._withdrawer(task_id), task_id=task_id.hex())
         if self._is_too_late():
             return future
         self._unresolved[task_id] = (task, future)
         self._post(lambda now: self._core.on_submit(task, now))
-        if self._has_ended:  # between the caller's look and this line
+        if self._has_ended:  # since the caller checked
             self._fail_all()
         return future
 
     def ask_stats(self) -> PoolFuture[PoolStats]:
-        """The broker's figures, to come."""
+        """Asks the broker for its stats."""
         future: PoolFuture[PoolStats] = PoolFuture()
         if self._is_too_late():
             return future
@@ -133,17 +130,17 @@ class Engine:
         return future
 
     def cancel_all(self) -> None:
-        """Cancels every unresolved future, the latest first: what is held is not submitted for a moment."""
+        """Cancels every unresolved future, the last one first: no held task is submitted only to be withdrawn."""
         for _, future in reversed(list(self._unresolved.values())):
             future.cancel()
 
     def close(self) -> None:
-        """Ends the thread when nothing is unresolved any more."""
+        """Ends the thread when nothing is unresolved any more. Returns at once."""
         self._is_closing = True
         self._post(lambda _now: [])
 
     def stop(self) -> None:
-        """Ends the thread at the interpreter's end; what is unresolved fails with PoolClosedError, in silence."""
+        """Ends the thread at the interpreter's exit. Unresolved futures fail, but no callback is called."""
         self._is_stopping = True
         self._post(lambda _now: [])
 
@@ -153,24 +150,24 @@ class Engine:
             self._thread.join(timeout_s)
 
     def disown(self) -> None:
-        """In a forked child: the thread, socket and answers are the parent's."""
+        """In a forked child: fails all futures, because the thread, the socket and the answers are the parent's."""
         for task, future in [*self._unresolved.values(), *filter(None, [self._resolving])]:
             future.disown(label(task))
         self._unresolved = {}
         self._close_segment()
 
     def _is_too_late(self) -> bool:
-        """The interpreter ends, and this thread with it: an error would only be printed in the last moment."""
+        """Whether a daemon thread asks at the interpreter's exit: it would only print an error while it dies."""
         return self._is_stopping and threading.current_thread().daemon
 
-    def _withdrawal(self, task_id: Id) -> Callable[[bool], None]:
-        """Does not hold this engine, whose descriptor would else live as long as a cancelled future."""
+    def _withdrawer(self, task_id: Id) -> Callable[[bool], None]:
+        """What a cancelled future calls. It holds the engine weakly: the future must not keep its eventfd open."""
         engine = weakref.ref(self)
 
         def withdraw(kill: bool) -> None:  # noqa: FBT001  # PoolFuture's contract
             alive = engine()
             if alive is not None:
-                alive._post(lambda _now: alive._cancel(task_id, kill=kill))  # noqa: SLF001
+                alive._post(lambda _now: alive._withdraw(task_id, kill=kill))  # noqa: SLF001
 
         return withdraw
 
@@ -187,7 +184,7 @@ class Engine:
             self._perform(self._core.start(time.monotonic()))
             self._serve()
             self._perform(self._core.farewell())
-        except BaseException as error:  # noqa: BLE001  # whatever ends this thread, nobody may wait for it for ever
+        except BaseException as error:  # noqa: BLE001  # every error: otherwise callers would wait for ever
             self.cause_of_death = error
         finally:
             self._has_ended = True
@@ -216,7 +213,7 @@ class Engine:
         return self._is_stopping or (self._is_closing and not self._unresolved and not self._inbox)
 
     def _receive(self) -> bool:
-        """Takes what is there, within a quota so that submissions get their turn; true if nothing is left."""
+        """Receives up to MESSAGES_PER_TURN messages, so that submissions get their turn. True if none is left."""
         for _ in range(MESSAGES_PER_TURN):
             frames = receive(self._socket) if self._socket is not None else None
             if frames is None:
@@ -226,7 +223,7 @@ class Engine:
             except ForeignVersionError as error:
                 self._perform(self._core.on_foreign_version(error.version))
             except BadFrameError:
-                continue  # no broker of ours sends such a thing
+                continue  # no racepool broker sends this
             else:
                 self._perform(self._core.on_message(message, time.monotonic()))
         return False
@@ -275,38 +272,38 @@ class Engine:
         if self._segment is not None:
             self._segment.free(task_id)
         entry = self._unresolved.get(task_id)
-        self._resolving = entry  # for a fork in between
+        self._resolving = entry  # `disown` must find it if a fork happens here
         self._unresolved.pop(task_id, None)
         if entry is not None:
             entry[1].resolve(result, error)
         self._resolving = None
 
-    def _cancel(self, task_id: Id, *, kill: bool) -> list[Action]:
+    def _withdraw(self, task_id: Id, *, kill: bool) -> list[Action]:
         self._resolve(task_id, None, None)
-        return self._core.on_cancel(task_id, kill=kill)
+        return self._core.on_withdraw(task_id, kill=kill)
 
     def _close_segment(self) -> None:
         segment, self._segment = self._segment, None
         if segment is not None:
             segment.close()
 
-    def _answer_stats(self, figures: PoolStats | None, error: PoolError | None) -> None:
-        for _ in range(len(self._asking)):  # who asks meanwhile wants newer ones
-            with suppress(IndexError):  # another thread took it
-                self._asking.popleft().resolve(figures, error)
+    def _answer_stats(self, stats: PoolStats | None, error: PoolError | None) -> None:
+        for _ in range(len(self._asking)):  # not those that ask from now on: they want newer stats
+            with suppress(IndexError):  # another thread has taken it
+                self._asking.popleft().resolve(stats, error)
 
     def _fail_all(self) -> None:
-        """Nobody may wait for a thread that is no more."""
+        """Fails everything that is unresolved: the thread has ended. Several threads may call this at once."""
         while self._unresolved:
             with suppress(KeyError):
                 _, (task, future) = self._unresolved.popitem()
                 self._fail(future, self._end(label(task)))
         while self._asking:
             with suppress(IndexError):
-                self._fail(self._asking.popleft(), self._end(FIGURES))
+                self._fail(self._asking.popleft(), self._end(STATS))
 
     def _fail(self, future: PoolFuture[Any], error: PoolError) -> None:
-        if self._is_stopping:  # who waits now is a daemon thread, whose error would be printed in the last moment
+        if self._is_stopping:  # only daemon threads still wait, and they would print the error while they die
             future.fail_at_exit(error)
         else:
             future.resolve(None, error)
@@ -318,11 +315,11 @@ class Engine:
 
 
 def started(settings: Settings) -> Engine:
-    """An engine.
+    """Starts an engine.
 
     Raises:
-        SettingsError: its keys cannot be used.
-        PoolBrokenError: there are no threads or file descriptors left for it.
+        SettingsError: the keys cannot be used.
+        PoolBrokenError: no thread or file descriptor is left.
     """
     try:
         return Engine(settings)
@@ -348,7 +345,7 @@ def _disown_all() -> None:
 def _stop_all() -> None:
     deadline = time.monotonic() + EXIT_S
     alive = list(_engines)
-    with suppress(KeyboardInterrupt):  # the second Ctrl-C: the program ends already, of the first
+    with suppress(KeyboardInterrupt):  # a second Ctrl-C: the program already ends because of the first
         for engine in alive:
             engine.stop()
         for engine in alive:

@@ -14,16 +14,24 @@ from weakref import WeakKeyDictionary, ref
 from racepool.protocol.errors import PoolForkedError
 
 T = TypeVar("T")
-_LOGGER = logging.getLogger("concurrent.futures")  # where a future's callbacks are told of
+_LOGGER = logging.getLogger("concurrent.futures")  # the standard library logs failed callbacks here
 
 
 class PoolFuture(Future[T]):
-    """The result of a task to come.
+    """The future result of one task.
 
-    A `concurrent.futures.Future`, so `result(timeout)`, `concurrent.futures.wait` and `asyncio.wrap_future` work; and
-    it can be awaited in any event loop, any number of times, also by `asyncio.wait`. Cancelling an asyncio task that
-    awaits it cancels it too; `asyncio.shield` keeps it. `running()` is False until the answer is there. A done-callback
-    runs in the pool's I/O thread: it must be short, and wait for nothing of this pool; what it raises is logged.
+    It is a `concurrent.futures.Future`: `result(timeout)`, `concurrent.futures.wait` and `asyncio.wrap_future` work. It
+    can also be awaited, in any event loop and any number of times, and given to `asyncio.wait`. When an asyncio task
+    that awaits it is cancelled, it is cancelled too; `asyncio.shield` prevents that. `running()` is False until the
+    answer is there. A done-callback runs in the pool's I/O thread: it must be short, and must not wait for this pool.
+    An error in a callback is logged.
+
+    Attributes:
+        task_id: the task's name in logs, stats and errors; None if there is no task.
+
+    Example:
+        >>> future = pool.exec(body)  # doctest: +SKIP
+        >>> result = future.result(timeout=10)  # doctest: +SKIP
     """
 
     _done_callbacks: list[Callable[[Future[Any]], object]]
@@ -32,8 +40,8 @@ class PoolFuture(Future[T]):
         """Made by the pool.
 
         Args:
-            withdraw: `withdraw(kill)` tells the pool that nobody wants the result any more.
-            task_id: the task's name in logs, stats and errors.
+            withdraw: `withdraw(kill)` tells the pool that the future was cancelled.
+            task_id: the task's name.
         """
         super().__init__()
         self.task_id = task_id
@@ -41,13 +49,17 @@ class PoolFuture(Future[T]):
         self._is_at_exit = False
 
     def cancel(self, *, kill: bool = False) -> bool:
-        """Takes the task back if it is queued, and discards its result if it is running.
+        """Withdraws the task if it is queued, and discards its result if it is running.
 
         Args:
-            kill: also end the worker process that runs it; supervisord starts another.
+            kill: also kill the worker that runs the task; supervisord starts another one.
 
         Returns:
-            True, unless the task is answered already.
+            True; False if the task is answered already.
+
+        Example:
+            >>> future.cancel(kill=True)  # doctest: +SKIP
+            True
         """
         was_cancelled = self.cancelled()
         if not super().cancel():
@@ -57,19 +69,31 @@ class PoolFuture(Future[T]):
         return True
 
     def result(self, timeout: float | None = None) -> T:
-        """As of any future; only a daemon thread that asks in the interpreter's last moment waits for its end."""
+        """Waits for the result, as every future does.
+
+        Args:
+            timeout: how long to wait, in seconds. None = no limit.
+
+        Returns:
+            The TransformedRace, or what another RACEPOOL_TRANSFORM returns.
+
+        Raises:
+            TimeoutError: no answer came within `timeout`. The task goes on.
+            CancelledError: the future was cancelled.
+            PoolError: the task failed.
+        """
         if self._is_at_exit and threading.current_thread().daemon:
-            threading.Event().wait()  # an error would be printed, of a thread that nobody waits for
+            threading.Event().wait()  # until the exit: a daemon thread would only print the error while it dies
         return super().result(timeout)
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
-        """As of any future; only `asyncio.wait`, which takes us for one of its loop's, is called back in that loop."""
+        """As every future does. Only a callback of `asyncio.wait` is called in its event loop, where it must run."""
         if getattr(fn, "__module__", None) == "asyncio.tasks":
             fn = _InLoop(asyncio.get_running_loop(), fn)
         super().add_done_callback(fn)
 
     def remove_done_callback(self, fn: Callable[[Future[T]], object]) -> int:
-        """Takes a callback back; returns how many times it was there. As of asyncio's futures."""
+        """Removes a callback; returns how often it was there. Like the method of asyncio's futures."""
         with self._condition:
             before = self._done_callbacks
             kept = [each for each in before if (each.fn if isinstance(each, _InLoop) else each) != fn]
@@ -77,7 +101,7 @@ class PoolFuture(Future[T]):
         return len(before) - len(kept)
 
     def _invoke_callbacks(self) -> None:
-        """Calls all of them, whatever one raises: the I/O thread serves others, and somebody may await the next one."""
+        """Calls all of them, even if one raises: an error must end neither the I/O thread nor this loop."""
         interrupt = None
         for callback in self._done_callbacks:
             try:
@@ -88,7 +112,7 @@ class PoolFuture(Future[T]):
                 else:
                     interrupt = error
         if interrupt is not None:
-            raise interrupt  # Ctrl-C, for one, is the main thread's business
+            raise interrupt  # Ctrl-C, for example, belongs to the main thread
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self.done():
@@ -105,16 +129,16 @@ class PoolFuture(Future[T]):
         return self.result()
 
     def resolve(self, result: T | None, error: BaseException | None) -> None:
-        """Sets the outcome, unless it was cancelled. For the pool's I/O thread."""
+        """Sets the result or the error, unless the future is cancelled. For the pool's I/O thread."""
         if self.set_running_or_notify_cancel():
-            self._withdraw = None  # holds the engine, which holds descriptors
+            self._withdraw = None  # not needed any more
             if error is None:
                 self.set_result(result)  # type: ignore[arg-type]  # without an error the result is one
             else:
                 self.set_exception(error)
 
     def disown(self, about: str) -> None:
-        """In a forked child: fails, without a word to the parent's event loops. Its locks may be held by no one.
+        """Fails the future in a forked child, without a call into the parent's event loops.
 
         Args:
             about: how the error names the task.
@@ -122,12 +146,15 @@ class PoolFuture(Future[T]):
         self.fail_silently(PoolForkedError(f"{about} belongs to the parent process; call exec() again here"))
 
     def fail_at_exit(self, error: BaseException) -> None:
-        """Fails for whoever else runs at the interpreter's end; daemon threads are left in silence."""
+        """Fails the future at the interpreter's exit. A daemon thread gets no error from `result`: it waits."""
         self._is_at_exit = True
         self.fail_silently(error)
 
     def fail_silently(self, error: BaseException) -> None:
-        """Fails for who asks from now on. Who waits already waits on, and nobody is called."""
+        """Fails the future for those that ask from now on. It wakes nobody and calls no callback.
+
+        The lock is replaced: a thread that does not exist in this process may hold it.
+        """
         self._condition = threading.Condition()
         self._done_callbacks.clear()
         self._waiters.clear()
@@ -144,21 +171,21 @@ def failed(error: Exception) -> PoolFuture[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _InLoop:
-    """A callback that has to run in its event loop."""
+    """A callback that must run in its event loop."""
 
     loop: asyncio.AbstractEventLoop
     fn: Callable[[Future[Any]], object]
 
     def __call__(self, future: Future[Any]) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+        with suppress(RuntimeError):  # the loop is closed: nobody waits in it
             self.loop.call_soon_threadsafe(self.fn, future)
 
 
 class _Mailbox:
-    """Wakes the waiters of one event loop, many at a time: one call into the loop serves all that came since."""
+    """Wakes the waiters of one event loop. One call into the loop serves all waiters that came since the last one."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = ref(loop)  # a strong one would keep the loop, its own key, alive for ever
+        self._loop = ref(loop)  # weak: a strong reference would keep the loop, its own key, alive
         self._waiters: list[asyncio.Future[None]] = []
         self._is_called = False
         self._lock = threading.Lock()
@@ -173,7 +200,7 @@ class _Mailbox:
         if loop is not None:
             try:
                 loop.call_soon_threadsafe(self._deliver)
-            except RuntimeError:  # the loop is closed: nobody waits there any more, and to keep a waiter keeps the loop
+            except RuntimeError:  # the loop is closed: nobody waits in it, and a waiter would keep it alive
                 self._take()
 
     def _take(self) -> list[asyncio.Future[None]]:
@@ -193,7 +220,7 @@ _mailboxes_lock = threading.Lock()
 
 
 def mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
-    """The one of this loop."""
+    """The mailbox of this loop."""
     with _mailboxes_lock:
         found = _mailboxes.get(loop)
         if found is None:
@@ -202,7 +229,7 @@ def mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
 
 
 def _after_fork() -> None:
-    """In the child: these locks may be held by no one, and no loop of the parent's runs here."""
+    """In the child no loop of the parent runs, and a thread that does not exist here may hold these locks."""
     global _mailboxes, _mailboxes_lock
     _mailboxes, _mailboxes_lock = WeakKeyDictionary(), threading.Lock()
 

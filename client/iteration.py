@@ -1,4 +1,4 @@
-"""The iterations over many races, `map` and `as_completed`, for threads and for event loops. stream.py decides."""
+"""The iterations `map` and `as_completed`, for threads and for event loops. stream.py decides what they do."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from math import inf
 from typing import Any, TypeAlias, assert_never
 
 from racepool.client.future import PoolFuture, mailbox
-from racepool.client.stream import End, HandOver, Job, Stream, Take, Wait
+from racepool.client.stream import End, HandOver, Stream, StreamTask, Take, Wait
 from racepool.protocol.errors import PoolForkedError
 from racepool.races.race import RaceInput
 
@@ -19,7 +19,7 @@ Races: TypeAlias = Iterable[RaceInput] | AsyncIterable[RaceInput]
 
 
 def completed(stream: Stream, races: Iterable[RaceInput], deadline: float = inf) -> Generator[HandOver, None, None]:
-    """The results as they finish; TimeoutError after the deadline. What is not finished at its end is cancelled."""
+    """Yields races as they finish. TimeoutError at the deadline. At its end it cancels all unfinished races."""
     source, pid = iter(races), os.getpid()
     finished = threading.Event()
     stream.wake = finished.set
@@ -37,7 +37,7 @@ def completed(stream: Stream, races: Iterable[RaceInput], deadline: float = inf)
                     except StopIteration:
                         stream.end_input()
                     else:
-                        stream.take(race, time.monotonic())  # the input may have taken its time
+                        stream.take(race, time.monotonic())  # not `now`: the input may have been slow
                 case Wait(until):
                     _refuse_to_wait_beyond(deadline, now)
                     ends_at = min(until, deadline)
@@ -51,7 +51,7 @@ def completed(stream: Stream, races: Iterable[RaceInput], deadline: float = inf)
 
 
 async def completed_async(stream: Stream, races: Races, deadline: float = inf) -> AsyncGenerator[HandOver, None]:
-    """As `completed`, for an event loop; `races` may be asynchronous, and results come while it is waited for."""
+    """As `completed`, for an event loop. `races` may be asynchronous; results are yielded while it is slow."""
     loop = asyncio.get_running_loop()
     source = aiter(races) if isinstance(races, AsyncIterable) else _in_turns(races)
     taking: asyncio.Future[RaceInput] | None = None
@@ -96,11 +96,11 @@ async def _in_turns(races: Iterable[RaceInput]) -> AsyncIterator[RaceInput]:
 
 
 def as_they_come(stream: Stream, results: Generator[HandOver, None, None]) -> Iterator[tuple[int, PoolFuture[Any]]]:
-    """Index and future of each race."""
+    """Yields the index and the future of each race."""
     with closing(results):
         for done in results:
-            stream.release(done.job)
-            yield done.job.index, done.future
+            stream.release(done.task)
+            yield done.task.index, done.future
 
 
 async def as_they_come_async(
@@ -109,17 +109,17 @@ async def as_they_come_async(
     """As `as_they_come`, for an event loop."""
     async with aclosing(results):
         async for done in results:
-            stream.release(done.job)
-            yield done.job.index, done.future
+            stream.release(done.task)
+            yield done.task.index, done.future
 
 
 def in_order(stream: Stream, results: Generator[HandOver, None, None]) -> Iterator[Any]:
-    """The results themselves, in the order of the input; the first error ends it."""
+    """Yields the results in the order of the input; the first error ends it."""
     order = _Order()
     with closing(results):
         for done in results:
-            for job, future in order.put(done):
-                stream.release(job)
+            for task, future in order.put(done):
+                stream.release(task)
                 yield future.result()
 
 
@@ -128,25 +128,25 @@ async def in_order_async(stream: Stream, results: AsyncGenerator[HandOver, None]
     order = _Order()
     async with aclosing(results):
         async for done in results:
-            for job, future in order.put(done):
-                stream.release(job)
+            for task, future in order.put(done):
+                stream.release(task)
                 yield future.result()
 
 
 class _Order:
-    """Puts what finishes in any order into the order of the input."""
+    """Brings races that finish in any order into the order of the input."""
 
     def __init__(self) -> None:
         self._next = 0
         self._early: dict[int, HandOver] = {}
 
-    def put(self, done: HandOver) -> Iterator[tuple[Job, PoolFuture[Any]]]:
-        """All whose turn it is now."""
-        self._early[done.job.index] = done
+    def put(self, done: HandOver) -> Iterator[tuple[StreamTask, PoolFuture[Any]]]:
+        """Yields all races whose turn it is now."""
+        self._early[done.task.index] = done
         while self._next in self._early:
             now_due = self._early.pop(self._next)
             self._next += 1
-            yield now_due.job, now_due.future
+            yield now_due.task, now_due.future
 
 
 def _refuse_to_wait_beyond(deadline: float, now: float) -> None:

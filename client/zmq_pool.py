@@ -1,4 +1,4 @@
-"""The pool as a service sees it: `ZmqPool`, and `pool`, the one instance of an application."""
+"""What a service imports: `ZmqPool`, and `pool`, the instance for the whole application."""
 
 import asyncio
 import os
@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from racepool.client.answers import race_of
 from racepool.client.engine import Engine, broken, started
 from racepool.client.future import PoolFuture, failed
 from racepool.client.iteration import (
@@ -26,19 +25,13 @@ from racepool.client.iteration import (
     in_order,
     in_order_async,
 )
+from racepool.client.requests import checked_timeout, packed
 from racepool.client.stream import Stream
-from racepool.protocol.errors import (
-    BrokerUnavailableError,
-    InvalidRaceError,
-    PayloadTooLargeError,
-    PoolClosedError,
-    SettingsError,
-)
+from racepool.protocol.errors import BrokerUnavailableError, PoolClosedError, SettingsError
 from racepool.protocol.parcel import Parcel
-from racepool.protocol.settings import MAX_SECONDS, Settings
+from racepool.protocol.settings import Settings
 from racepool.protocol.stats import PoolStats
-from racepool.races.payloads import pack_request
-from racepool.races.previous_amounts import Previous, PreviousAmounts
+from racepool.races.previous_amounts import Previous
 from racepool.races.race import RaceInput
 from racepool.races.transformed_race import TransformedRace
 
@@ -48,19 +41,21 @@ _pools: "weakref.WeakSet[ZmqPool]" = weakref.WeakSet()
 
 
 class ZmqPool:
-    """A client of the racepool broker. Thread-safe, usable from any event loop and from none, and after a fork.
+    """A client of the racepool broker.
 
-    It connects at the first call, with one I/O thread of its own. Used as a temporary, `ZmqPool().exec(race)`, it lives
-    until its future resolves. `with ZmqPool() as p:` and `async with` shut it down at the end.
+    It works in threads, in any event loop, and in a forked child. The constructor does nothing else than keep its
+    arguments; the first call connects, and starts one I/O thread. `with ZmqPool() as p:` and `async with` shut the pool
+    down at the end. A pool that nobody holds, as in `ZmqPool().exec(race)`, lives until its futures resolve.
 
     Args:
-        endpoint: the broker's address for clients, None = RACEPOOL_ENDPOINT.
-        connect_timeout_s: how long to try to reach a first broker, in seconds, None = RACEPOOL_CONNECT_TIMEOUT.
-        max_in_flight: unresolved tasks that this pool holds at most, None = RACEPOOL_MAX_IN_FLIGHT.
-        curve: the key directory for a tcp endpoint, None = RACEPOOL_KEYS; over ipc none is needed.
+        endpoint: the broker's address for clients, `ipc://PATH` or `tcp://HOST:PORT`. None = RACEPOOL_ENDPOINT.
+        connect_timeout_s: how long to wait for a first broker, in seconds. None = RACEPOOL_CONNECT_TIMEOUT.
+        max_in_flight: how many unresolved tasks this pool may hold. None = RACEPOOL_MAX_IN_FLIGHT.
+        curve: the key directory for a tcp endpoint; ipc needs none. None = RACEPOOL_KEYS.
 
     Example:
-        >>> result = await ZmqPool().exec(body)  # doctest: +SKIP
+        >>> async with ZmqPool() as pool:  # doctest: +SKIP
+        ...     result = await pool.exec(body)
     """
 
     def __init__(
@@ -87,7 +82,7 @@ class ZmqPool:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """A pool with these very settings, whatever the environment says."""
+        """A pool with these settings; the environment is not read."""
         made = cls()
         made._settings = lambda: settings
         return made
@@ -108,72 +103,88 @@ class ZmqPool:
         queue_timeout_s: float | None = None,
         run_timeout_s: float | None = None,
     ) -> PoolFuture[TransformedRace]:
-        """Has a worker transform one poll of a race. Returns at once.
+        """Submits one poll of a race to a worker. Returns at once.
 
         Args:
-            race: the HTTP body as `bytes` or `str` exactly as fetched (then nothing is parsed in this process), a
-                mapping, or `RaceData`.
-            polled_at: when the race was polled, timezone-aware; None = now.
-            previous: the last poll's TransformedRace of the same race, or its records, for the increments.
-            queue_timeout_s: total time of waiting over all attempts, in seconds; None = RACEPOOL_QUEUE_TIMEOUT.
-            run_timeout_s: time of one attempt in the worker, in seconds; None = RACEPOOL_RUN_TIMEOUT.
+            race: the HTTP body as `bytes` or `str` exactly as fetched (nothing is parsed in this process), or a
+                mapping, or a `RaceData`.
+            polled_at: when the race was polled, with a time zone. None = now.
+            previous: the TransformedRace of the same race's last poll, or its records; makes the increments.
+            queue_timeout_s: how long the task may wait, over all attempts, in seconds. None = RACEPOOL_QUEUE_TIMEOUT.
+            run_timeout_s: how long one attempt may run, in seconds. None = RACEPOOL_RUN_TIMEOUT.
 
         Returns:
-            A future of the TransformedRace, or of what another RACEPOOL_TRANSFORM returns. It fails with a PoolError.
+            The future of the TransformedRace, or of what another RACEPOOL_TRANSFORM returns. It fails with a PoolError;
+            with a SettingsError if a setting breaks its rule.
 
         Raises:
             InvalidRaceError: the race cannot be packed, or `polled_at` or `previous` breaks its rule.
-            PayloadTooLargeError: it is larger than RACEPOOL_PAYLOAD_LIMIT.
+            PayloadTooLargeError: the packed race is larger than RACEPOOL_PAYLOAD_LIMIT.
             BacklogFullError: this pool already holds `max_in_flight` unresolved tasks.
             PoolClosedError: the pool was shut down.
             PoolBrokenError: the pool's I/O thread died, or cannot start.
-            ValueError: a timeout is not a positive number.
+            ValueError: a timeout is not a positive number, or too large.
+
+        Example:
+            >>> result = pool.exec(body, previous=last).result(timeout=10)  # doctest: +SKIP
         """
         try:
             engine = self._connected()
         except SettingsError as error:
             return failed(error)
         settings = engine.settings
-        queue_timeout_s = _checked("queue_timeout_s", queue_timeout_s, settings.queue_timeout)
-        run_timeout_s = _checked("run_timeout_s", run_timeout_s, settings.run_timeout)
+        queue_timeout_s = checked_timeout("queue_timeout_s", queue_timeout_s, settings.queue_timeout)
+        run_timeout_s = checked_timeout("run_timeout_s", run_timeout_s, settings.run_timeout)
         engine.require_room()
-        parcel = _packed(race, polled_at or datetime.now(UTC), previous, settings)
+        parcel = packed(race, polled_at or datetime.now(UTC), previous, settings.payload_limit)
         return engine.submit(parcel, queue_timeout_s, run_timeout_s)
 
     def map(self, races: Iterable[RaceInput], *, timeout: float | None = None) -> Iterator[TransformedRace]:
-        """The results in the order of the input, as `Executor.map`; but lazily, in bounded memory.
+        """Transforms many races, as `Executor.map` does, but lazily and in bounded memory.
 
-        Races are taken from the input as results are consumed, so it may be endless; nothing is submitted before the
-        first `next()`. Where the backlog is full it waits, and submits again. A race's queue timeout does not count
-        while others of this map are being answered. What is unresolved when the iteration ends is cancelled.
+        It takes races from the input while the caller consumes results, so the input may be endless. The first `next()`
+        submits the first race. When the backlog is full, it waits and submits again. A race does not run into its queue
+        timeout while other races of this call are answered. When the iteration ends, unresolved races are cancelled.
 
         Args:
-            races: each as for `exec`; polled when it is taken.
-            timeout: of the whole iteration, in seconds from this call; None = no limit.
+            races: each as for `exec`. A race is polled when it is taken.
+            timeout: of the whole iteration, in seconds from this call. None = no limit.
+
+        Returns:
+            An iterator of the results, in the order of the input.
 
         Raises:
-            TimeoutError: while iterating, when the next result is not there in time.
-            PoolError: while iterating, in place of the result of a race that failed; that ends the iteration.
-            PoolClosedError, PoolBrokenError, SettingsError: as for `exec`.
+            PoolClosedError: at this call or later: the pool was shut down.
+            PoolBrokenError: at this call or later: the pool's I/O thread died, or cannot start.
+            SettingsError: at this call: a setting breaks its rule.
+            TimeoutError: while iterating: the next result did not come in time.
+            PoolError: while iterating: the next race failed. This ends the iteration.
+
+        Example:
+            >>> for result in pool.map(bodies):  # doctest: +SKIP
+            ...     print(result.race_name)
         """
         stream = self._stream()
         return in_order(stream, completed(stream, races, _deadline(timeout)))
 
     def map_async(self, races: Races, *, timeout: float | None = None) -> AsyncIterator[TransformedRace]:
-        """As `map`, for `async for` in an event loop; `races` may be an asynchronous iterable, too."""
+        """As `map`, for `async for` in an event loop. `races` may also be an asynchronous iterable."""
         stream = self._stream()
         return in_order_async(stream, completed_async(stream, races, _deadline(timeout)))
 
     def as_completed(self, races: Iterable[RaceInput]) -> Iterator[tuple[int, PoolFuture[TransformedRace]]]:
-        """Each race's index in the input, and its future, as they finish. Lazy, bounded and patient as `map`.
+        """Transforms many races, and yields each one when it finishes. Lazy and in bounded memory, as `map`.
 
-        No race ends the iteration: one that cannot even be packed comes as a future that failed.
+        A race that fails does not end the iteration, even if it cannot be packed: its future has the error.
 
         Args:
-            races: each as for `exec`; polled when it is taken.
+            races: each as for `exec`. A race is polled when it is taken.
+
+        Returns:
+            An iterator of (index, future): the race's place in the input, from 0, and its finished future.
 
         Raises:
-            PoolClosedError, PoolBrokenError, SettingsError: as for `exec`.
+            PoolClosedError, PoolBrokenError, SettingsError: as for `map`.
 
         Example:
             >>> for index, future in pool.as_completed(bodies):  # doctest: +SKIP
@@ -183,16 +194,22 @@ class ZmqPool:
         return as_they_come(stream, completed(stream, races))
 
     def as_completed_async(self, races: Races) -> AsyncIterator[tuple[int, PoolFuture[TransformedRace]]]:
-        """As `as_completed`, for `async for` in an event loop; `races` may be an asynchronous iterable, too."""
+        """As `as_completed`, for `async for` in an event loop. `races` may also be an asynchronous iterable."""
         stream = self._stream()
         return as_they_come_async(stream, completed_async(stream, races))
 
     def stats(self) -> PoolStats:
-        """The broker's figures of this moment.
+        """Asks the broker for its stats. Blocks until they come.
 
         Raises:
             BrokerUnavailableError: no broker answered within the connect timeout.
-            SettingsError, PoolClosedError, PoolBrokenError: as for `exec`.
+            ProtocolMismatchError: the broker speaks another protocol version.
+            PoolError: the stats cannot be read.
+            PoolClosedError, PoolBrokenError, SettingsError: as for `map`.
+
+        Example:
+            >>> pool.stats().idle_workers  # doctest: +SKIP
+            3
         """
         return self._connected().ask_stats().result()
 
@@ -201,14 +218,18 @@ class ZmqPool:
         return await self._connected().ask_stats()
 
     def wait_for_workers(self, n: int | None = None, timeout_s: float | None = None) -> None:
-        """Returns when workers are ready; an `exec` right after it finds one. For application start-up.
+        """Blocks until workers are ready. For the start of an application: an `exec` after it finds a worker.
 
         Args:
-            n: how many workers; None = as many as the broker expects (RACEPOOL_WORKERS).
-            timeout_s: how long to wait, in seconds; None = the connect timeout.
+            n: how many workers. None = as many as the broker expects (RACEPOOL_WORKERS).
+            timeout_s: how long to wait, in seconds. None = the connect timeout.
 
         Raises:
-            BrokerUnavailableError: there was no broker, or too few workers, when the time was up.
+            BrokerUnavailableError: no broker answered in time, or too few workers were ready.
+            ProtocolMismatchError, PoolError, PoolClosedError, PoolBrokenError, SettingsError: as for `stats`.
+
+        Example:
+            >>> pool.wait_for_workers(timeout_s=10)  # doctest: +SKIP
         """
         deadline = self._deadline(timeout_s)
         stats = None
@@ -229,11 +250,11 @@ class ZmqPool:
             await asyncio.sleep(POLL_S)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # as Executor
-        """Takes no more tasks, and ends the I/O thread when all are resolved. May be called again.
+        """Ends the pool: it takes no more tasks, and its I/O thread ends when all futures are resolved.
 
         Args:
-            wait: return only when all futures are resolved and the thread has ended.
-            cancel_futures: cancel all that are unresolved.
+            wait: block until all futures are resolved and the thread has ended.
+            cancel_futures: cancel all unresolved futures.
         """
         with self._lock:
             self._is_shut_down = True
@@ -253,12 +274,12 @@ class ZmqPool:
         def close() -> None:
             try:
                 self.shutdown(wait, cancel_futures=cancel_futures)
-            except BaseException as error:  # noqa: BLE001  # whatever it is, its caller waits for it
+            except BaseException as error:  # noqa: BLE001  # every error goes to the caller, who waits
                 closed.resolve(None, error)
             else:
                 closed.resolve(None, None)
 
-        # not in the loop's executor: the end of a loop waits for that, also after a Ctrl-C
+        # no thread of the loop's executor: the end of a loop waits for those, also after Ctrl-C
         threading.Thread(target=close, name="racepool-close", daemon=True).start()
         await closed
 
@@ -300,7 +321,7 @@ class ZmqPool:
             return self._engine
 
     def _after_fork(self) -> None:
-        """In the child: the parent's thread and socket are not ours, and its lock may be held by no one."""
+        """In the child: the thread and the socket are the parent's, and a thread that is not here may hold the lock."""
         self._lock = threading.Lock()
         self._engine = None
 
@@ -313,11 +334,11 @@ class ZmqPool:
             return engine.submit(parcel, settings.queue_timeout, settings.run_timeout)
 
         return Stream(
-            lambda race: _packed(race, datetime.now(UTC), None, settings),
+            lambda race: packed(race, datetime.now(UTC), None, settings.payload_limit),
             submit,
             start=2 * settings.workers,
             least=2 * settings.workers,
-            patience_s=settings.queue_timeout / 4,
+            prompt_s=settings.queue_timeout / 4,
         )
 
     # --- waiting for workers ------------------------------------------------------------------------------------------
@@ -342,18 +363,7 @@ class ZmqPool:
 
 
 pool = ZmqPool()
-"""The application-wide instance. It connects at its first use, anew after a fork."""
-
-
-def _packed(race: RaceInput, polled_at: datetime, previous: Previous, settings: Settings) -> Parcel:
-    try:
-        amounts = None if previous is None else PreviousAmounts.of(previous)
-        parcel = pack_request(race, polled_at, amounts)
-    except InvalidRaceError as error:
-        raise InvalidRaceError(error.errors, about=f"the race{race_of(race)}") from None
-    if parcel.size_bytes > settings.payload_limit:
-        raise PayloadTooLargeError(f"the packed race{race_of(parcel)}", parcel.size_bytes, settings.payload_limit)
-    return parcel
+"""The instance for the whole application. It connects at its first use; after a fork the child connects again."""
 
 
 def _deadline(timeout_s: float | None) -> float:
@@ -361,21 +371,13 @@ def _deadline(timeout_s: float | None) -> float:
 
 
 def _missing(stats: PoolStats | None, n: int | None, remedy: str) -> str | None:
-    """What is still missing, in words; None when the workers are ready."""
+    """What is missing, in words; None when the workers are ready."""
     if stats is None:
         return f"no broker answered in time; {remedy}"
     wanted = stats.expected_workers if n is None else n
     if stats.total_workers >= wanted:
         return None
     return f"only {stats.total_workers} of {wanted} workers are ready; look at the workers' logs"
-
-
-def _checked(name: str, timeout_s: float | None, default_s: float) -> float:
-    if timeout_s is None:
-        return default_s
-    if not 0 < timeout_s <= MAX_SECONDS:  # false for nan, too
-        raise ValueError(f"{name} must be a number of seconds, above 0 and at most {MAX_SECONDS}, not {timeout_s!r}")
-    return timeout_s
 
 
 def _after_fork() -> None:

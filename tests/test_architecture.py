@@ -89,7 +89,7 @@ CORES = {
     *(f"broker/{name}.py" for name in ("ledger", "backlog", "roster", "tasks", "workers", "actions", "resource_watch")),
     *(f"broker/{name}.py" for name in ("assignments", "clients", "frozen", "prefetch", "session_end", "sessions")),
     "worker/heartbeat.py",
-    "client/stream.py",
+    *(f"client/{name}.py" for name in ("actions", "stream", "task", "window", "withdrawals")),
     "commands/replay/schedule.py",
     *(name_of(path) for path in sorted((ROOT / "commands" / "doctor" / "checks").glob("*.py"))),
     "commands/exporter/history.py",

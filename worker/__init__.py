@@ -1,1 +1,1 @@
-"""The program that does the tasks: the transform, and the process around it."""
+"""The worker: a program that runs one task at a time."""

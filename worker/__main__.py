@@ -13,13 +13,13 @@ from racepool.worker.execution import load_transform
 from racepool.worker.runner import Runner
 from racepool.worker.settings import WorkerSettings
 
-THROTTLE_S = 1.0  # a supervisor without back-off restarts at once; a worker that cannot start must not spin
+THROTTLE_S = 1.0  # some supervisors restart without a pause; a worker that cannot start must not use all CPU
 
 
 def main(life: type[Runner] = Runner) -> int:
     """Runs one worker until it is told to stop; returns its exit code."""
     if is_supervised():
-        die_with_supervisor()  # before it makes the run directory anew, which a killed pool's owner has just removed
+        die_with_supervisor()  # before it makes the run directory: the owner of a killed pool may just have removed it
     try:
         settings = from_command_line(WorkerSettings, "racepool worker")
         settings.private_dir()

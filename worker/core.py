@@ -1,11 +1,11 @@
 """The worker's decisions: its session with the broker and the tasks in hand. Knows no socket, clock or transform.
 
-A session is one incarnation on one fresh socket, opened by READY and confirmed by WELCOME, which names the broker's
-epoch. It ends when the broker no longer knows it (WHO) or has become another (a new epoch). A busy worker finishes
-first: its result would be stale, and is dropped.
+A session has an id of its own and one fresh socket. READY opens it; WELCOME confirms it and names the broker's epoch.
+It ends when the broker does not know it (WHO) or has another epoch. A busy worker finishes its task first, but drops
+the result, because the broker would refuse it as stale.
 
-A task that comes while another runs waits in the hand. All that the broker has said is heard before it is begun: it may
-have been recalled.
+A task that comes while another one runs waits in the hand. The worker receives all messages before it begins that task:
+the broker may have recalled it.
 """
 
 from collections import deque
@@ -33,7 +33,7 @@ from racepool.protocol.messages import (
 )
 
 MAX_TASKS = 2
-"""In hand and running, of a broker that keeps to the protocol."""
+"""Running and in hand together. A broker that keeps to the protocol never gives more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +52,19 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Run the transform on this task; its end comes back as `on_finished`."""
+    """Run the transform on this task, then call `on_finished`."""
 
     task: Assign
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """Leave, when all that was sent has gone out."""
+    """End the process when all messages have gone out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an operator must know: one log line."""
+    """Log this event, for the operator."""
 
     event: str
 
@@ -84,21 +84,18 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One incarnation, the epoch that welcomed it (None until then), and how often that broker wants to hear of it.
+    """A session. Never changed, only replaced: the heartbeat thread reads it without a lock."""
 
-    Replaced whole: another thread reads it.
-    """
-
-    incarnation: Id
-    epoch: Epoch | None = None
-    beat_s: float = inf
+    id: Id  # the wire calls it incarnation
+    epoch: Epoch | None = None  # of the broker that welcomed it; None before that
+    beat_s: float = inf  # the longest interval between heartbeats that this broker accepts
 
 
 class WorkerCore:
-    """One worker's session, its task, and what waits in its hand.
+    """One worker's session, its task, and the tasks in its hand.
 
-    Invariants: `task` is set from its Execute to its `on_finished`; a result is sent at most once, and only into the
-    session that brought its task. The hand is that session's, too.
+    Invariants: `task` is set from Execute to `on_finished`. A result is sent at most once, and only in the session that
+    brought the task. All tasks in hand come from the present session.
     """
 
     def __init__(self, identity: Identity, new_id: Callable[[], Id], *, liveness_s: float, max_tasks: int) -> None:
@@ -112,25 +109,28 @@ class WorkerCore:
         self._liveness_s = liveness_s
         self._max_tasks = max_tasks
         self._welcome_by = inf
-        self._is_session_lost = False
+        self._is_session_lost = False  # known while the task still runs
         self._sessions = 0
         self.is_leaving = False
 
     @property
     def is_busy(self) -> bool:
-        """Whether it runs or holds a task. Another thread may ask, hence the hand first: it empties into `task`."""
+        """Whether it runs or holds a task. Another thread may ask.
+
+        The hand is read first. `begin` sets `task` before it empties the hand, so that thread always sees one of both.
+        """
         return bool(self._hand) or self.task is not None
 
     def start(self, now: float) -> list[Action]:
-        """The first session."""
+        """Opens the first session."""
         return self._open(now)
 
     def on_message(self, message: ToWorker, now: float) -> list[Action]:
-        """What the broker sent into this session."""
+        """The broker sent this in the present session."""
         match message:
             case Welcome(epoch, payload_limit):
                 self.payload_limit = payload_limit
-                self.session = Session(self.session.incarnation, epoch, message.beat_s)
+                self.session = Session(self.session.id, epoch, message.beat_s)
                 self._welcome_by = inf
                 return [Report("broker_found")]
             case Assign():
@@ -139,25 +139,25 @@ class WorkerCore:
             case Recall(lease):
                 return self._give_back(lease)
             case Who():
-                return self.on_session_lost(self.session.incarnation, now)
+                return self.on_session_lost(self.session.id, now)
             case Recycle():
                 return self.on_terminate()
             case Bye():
-                return []  # the next broker's epoch will tell
+                return []  # the epoch of the next broker ends this session
             case _:
                 assert_never(message)
 
     def begin(self) -> list[Action]:
-        """The next task in hand. To be called when all that the broker has said was heard."""
+        """Begins the next task in hand. To be called when all messages were received."""
         if self.task is not None or not self._hand:
             return []
-        self.task = self._hand[0]  # before it leaves the hand: another thread may ask `is_busy`
+        self.task = self._hand[0]  # before it leaves the hand: see `is_busy`
         self._hand.popleft()
         return [Execute(self.task)]
 
-    def on_session_lost(self, incarnation: Id, now: float) -> list[Action]:
-        """The broker does not know this incarnation, or is another than it was."""
-        if incarnation != self.session.incarnation or self.is_leaving:
+    def on_session_lost(self, session_id: Id, now: float) -> list[Action]:
+        """The broker does not know this session, or it has another epoch."""
+        if session_id != self.session.id or self.is_leaving:
             return []
         self._hand.clear()
         if self.task is not None:
@@ -168,7 +168,10 @@ class WorkerCore:
     def on_finished(
         self, outcome: Outcome, payload: bytes, now: float, *, wants_recycling: bool = False
     ) -> list[Action]:
-        """The transform ended, one way or the other. Who `wants_recycling` works on until the broker can spare it."""
+        """The transform has ended.
+
+        A worker that `wants_recycling` says so in its result, and works on until the broker lets it go.
+        """
         task, self.task = self.task, None
         if task is None:
             return []
@@ -184,7 +187,7 @@ class WorkerCore:
         return actions
 
     def on_terminate(self) -> list[Action]:
-        """Asked to end: at once when nothing runs, else after the reply. The goodbye gives back what is in hand."""
+        """Ends the worker: at once if nothing runs, else after the result. The broker requeues the hand at BYE."""
         self._hand.clear()
         if self.task is None:
             return self._leave()
@@ -192,15 +195,15 @@ class WorkerCore:
         return [Report("worker_draining")]
 
     def on_tick(self, now: float) -> list[Action]:
-        """A READY that nobody answered may have gone to a broker that is no more."""
+        """Repeats a READY that nobody answered: its broker may have ended."""
         return self._open(now) if now >= self._welcome_by else []
 
     def next_check(self) -> float:
-        """When `on_tick` has something to do."""
+        """The instant at which `on_tick` has something to do."""
         return self._welcome_by
 
     def audit(self) -> list[str]:
-        """The invariants that do not hold; empty but for a bug. For tests."""
+        """The invariants that do not hold; empty unless there is a bug. For tests."""
         tasks = [*self._hand, *([self.task] if self.task is not None else [])]
         broken = [] if not tasks or self.session.epoch is not None else ["a task in a session that nobody welcomed"]
         if len(tasks) > MAX_TASKS or (self._hand and (self._is_session_lost or self.is_leaving)):
@@ -208,13 +211,13 @@ class WorkerCore:
         return broken
 
     def _take(self, task: Assign) -> None:
-        """Tasks of another epoch, or more of them than a broker gives, are left alone."""
+        """Ignores a task of another epoch, and a task more than a broker may give."""
         is_free = len(self._hand) + (self.task is not None) < MAX_TASKS
         if is_free and task.epoch == self.session.epoch and not self._is_session_lost and not self.is_leaving:
             self._hand.append(task)
 
     def _give_back(self, lease: int) -> list[Action]:
-        """If it is not too late for that: of a task that was begun the result will tell."""
+        """Returns a task that is still in hand. For a task that was begun, the result is the answer."""
         for task in self._hand:
             if task.lease == lease:
                 self._hand.remove(task)
@@ -227,9 +230,7 @@ class WorkerCore:
         self._welcome_by = now + self._liveness_s
         self._sessions += 1
         me = self.identity
-        return [
-            OpenSession(Ready(self.session.incarnation, self._sessions, me.name, me.pid, me.version, me.started_at_ms))
-        ]
+        return [OpenSession(Ready(self.session.id, self._sessions, me.name, me.pid, me.version, me.started_at_ms))]
 
     def _leave(self) -> list[Action]:
         self.is_leaving = True

@@ -13,7 +13,7 @@ from racepool.races.payloads import pack_result, unpack_request
 from racepool.races.race import RaceData
 
 Transform: TypeAlias = Callable[..., Any]
-"""Called as `racepool.races.transform.transform_race`: `transform(race, polled_at=..., previous=...)`."""
+"""Called like `transform_race`: `transform(race, polled_at=..., previous=...)`."""
 
 MAX_NAME_CHARS = 200
 MAX_MESSAGE_CHARS = 4_096
@@ -21,18 +21,21 @@ MAX_TRACEBACK_CHARS = 16_384
 
 
 class Execution:
-    """Runs a transform on payloads; `race_id` is that of the last race, for the log."""
+    """Runs a transform on payloads. `race_id` is the id of the last race, for the log; None if it had none."""
 
     def __init__(self, transform: Transform) -> None:
         self._transform = transform
         self.race_id: str | None = None
 
     def run(self, payload: Payload | Parcel, limit_bytes: int) -> tuple[Outcome, bytes]:
-        """The outcome and its payload. Never raises, whatever the payload or the transform does short of dying.
+        """Runs one task. Never raises, whatever the payload holds and whatever the transform raises.
 
         Args:
             payload: a request, whole or in its two parts.
-            limit_bytes: what the payload of the outcome may have at most.
+            limit_bytes: the largest payload that may be returned.
+
+        Returns:
+            The outcome, and its payload: the result, or what the client needs to make the error.
         """
         self.race_id = None
         try:
@@ -45,7 +48,7 @@ class Execution:
             return _invalid(error, limit_bytes)
         except BadPayloadError as error:
             return Outcome.INVALID_RACE, _field_errors([FieldError("", f"the payload {error}")], limit_bytes)
-        except BaseException as error:  # noqa: BLE001  # whatever a transform raises goes to its caller
+        except BaseException as error:  # noqa: BLE001  # every error of a transform goes to its caller
             return Outcome.RAISED, _raised(error, limit_bytes)
         if len(packed) > limit_bytes:
             return Outcome.TOO_LARGE, pack_size(len(packed))
@@ -69,7 +72,7 @@ def load_transform(path: str) -> Transform:
         ) from error
     except AttributeError as error:
         raise SettingsError(f"RACEPOOL_TRANSFORM={path}: {error}") from error
-    except (Exception, SystemExit) as error:  # a module runs at its import
+    except (Exception, SystemExit) as error:  # an import runs the module's code, which may raise anything
         raise SettingsError(f"RACEPOOL_TRANSFORM={path}: cannot be imported: {error!r}") from error
     if not callable(function):
         raise SettingsError(f"RACEPOOL_TRANSFORM={path}: is not callable")
@@ -78,15 +81,15 @@ def load_transform(path: str) -> Transform:
 
 
 def _invalid(error: InvalidRaceError, limit_bytes: int) -> tuple[Outcome, bytes]:
-    """A transform's own kind of it may hold anything, or nothing."""
+    """A transform may raise a subclass of InvalidRaceError whose `errors` are anything."""
     try:
         return Outcome.INVALID_RACE, _field_errors(error.errors, limit_bytes)
-    except Exception:  # noqa: BLE001  # whatever its `errors` are
+    except Exception:  # noqa: BLE001  # `errors` may be anything
         return Outcome.RAISED, _raised(error, limit_bytes)
 
 
 def _field_errors(errors: list[FieldError], limit_bytes: int) -> bytes:
-    """As many of them as fit."""
+    """As many errors as fit, shortened."""
     while len(packed := pack_field_errors(errors)) > limit_bytes:
         longest = limit_bytes // 16
         errors = [FieldError(path[:longest], message[:longest]) for path, message in errors[: len(errors) // 2 or 1]]
@@ -102,5 +105,5 @@ def _raised(error: BaseException, limit_bytes: int) -> bytes:
     except BaseException as second:  # noqa: BLE001  # an exception whose own text raises
         text, message = f"(its traceback cannot be shown: {type(second).__name__})", "(its text cannot be shown)"
     message = message[: min(MAX_MESSAGE_CHARS, limit_bytes // 16)]
-    text = text[-min(MAX_TRACEBACK_CHARS, limit_bytes // 8) :]  # its end tells most; a character has up to 4 bytes
+    text = text[-min(MAX_TRACEBACK_CHARS, limit_bytes // 8) :]  # the end says most; a character has up to 4 bytes
     return pack_raised(name[:MAX_NAME_CHARS], message, text)

@@ -1,4 +1,4 @@
-"""The heartbeats' decisions: when to beat, when to take a fresh socket, when the session is lost. Knows no thread."""
+"""The heartbeats' decisions: when to beat, when to open a fresh socket, when the session is lost. Knows no thread."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -23,10 +23,10 @@ Action: TypeAlias = OpenSocket | Beat
 
 
 class HeartbeatCore:
-    """The heartbeats of one worker, whatever session it is in.
+    """The heartbeats of one worker, over all its sessions.
 
-    It beats at its interval, or sooner for a broker of little patience. Each socket serves one session, and is replaced
-    when it has heard nothing for the liveness: a broker on another host may have gone without a word.
+    It beats at its interval, or more often if the broker's liveness is short. Each session has a socket of its own. A
+    socket on which nothing came for the liveness is replaced: a broker on another host may vanish without a sign.
     """
 
     def __init__(self, session: Session, now: float, *, interval_s: float, liveness_s: float) -> None:
@@ -37,10 +37,10 @@ class HeartbeatCore:
         self._beat_at = now
 
     def on_tick(self, session: Session, now: float) -> list[Action]:
-        """Beats if it is time; `session` is what the worker has at this moment."""
+        """Beats if it is time. `session` is the worker's present session."""
         actions: list[Action] = []
         is_due = now >= self._beat_at
-        if now >= self._heard_at + self._liveness_s or (is_due and session.incarnation != self._session.incarnation):
+        if now >= self._heard_at + self._liveness_s or (is_due and session.id != self._session.id):
             self._heard_at, is_due = now, True
             actions.append(OpenSocket())
         if is_due:
@@ -50,11 +50,11 @@ class HeartbeatCore:
         return actions
 
     def on_reply(self, reply: ToHeartbeat, now: float) -> Id | None:
-        """The incarnation that the broker does not know, or that belongs to an older epoch; None if all is well."""
+        """The id of the session, if the broker does not know it or has another epoch; None if all is well."""
         self._heard_at = now
         is_known = isinstance(reply, Pong) and reply.epoch == self._session.epoch
-        return None if is_known else self._session.incarnation
+        return None if is_known else self._session.id
 
     def next_check(self) -> float:
-        """When `on_tick` has something to do."""
+        """The instant at which `on_tick` has something to do."""
         return min(self._beat_at, self._heard_at + self._liveness_s)

@@ -1,4 +1,4 @@
-"""The worker's heartbeats: a small thread with a socket of its own, so that a busy main thread stays in sight."""
+"""The worker's heartbeats: a thread with its own socket, so that a worker that computes is not taken for frozen."""
 
 import os
 import threading
@@ -24,7 +24,7 @@ HEARTBEAT_DEAD = 70
 
 @dataclass(frozen=True)
 class MainThread:
-    """What the heartbeat thread asks of the main one, which may be computing: none of it may wait for that."""
+    """What the heartbeat thread calls on the main thread. It must not block: the main thread may compute."""
 
     wake: Callable[[], None]
     on_beat: Callable[[], None] = lambda: None
@@ -32,10 +32,10 @@ class MainThread:
 
 
 class Pulse:
-    """Beats every heartbeat interval while the core has a session, and tells when the broker does not know it.
+    """Beats every heartbeat interval while the core has a session, and notices when the broker does not know it.
 
-    It only reads the core, and calls `on_beat` about as often as it beats. What it finds out it leaves in `lost` and
-    wakes the main thread.
+    It only reads the core. When a session is lost it writes its id into `lost` and wakes the main thread. It calls
+    `on_beat` about as often as it beats.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class Pulse:
             while not self._turn():
                 pass
             self._close_socket()
-        except BaseException:  # noqa: BLE001  # without heartbeats the broker would take this worker for frozen
+        except BaseException:  # noqa: BLE001  # without heartbeats the broker takes this worker for frozen
             traceback.print_exc()
             os._exit(HEARTBEAT_DEAD)
 
     def _turn(self) -> bool:
-        """Beats if it is time and hears what there is; true when told to stop."""
+        """Beats if it is time, and receives all answers. True when it must stop."""
         for action in self._heartbeat.on_tick(self._core.session, time.monotonic()):
             match action:
                 case OpenSocket():
@@ -97,7 +97,7 @@ class Pulse:
     def _beat(self, session: Session) -> None:
         me = self._core.identity
         beat = Heartbeat(
-            session.incarnation,
+            session.id,
             me.name,
             me.pid,
             me.version,
@@ -113,7 +113,7 @@ class Pulse:
         try:
             reply = decode(frames, TO_HEARTBEAT)
         except BadFrameError:
-            return  # a broker of another version: the READY's answer tells the same to the main thread
+            return  # a broker of another version; the main thread gets the same answer to its READY, and logs it
         lost = self._heartbeat.on_reply(reply, time.monotonic())
         if lost is not None:
             self.lost = lost

@@ -1,4 +1,4 @@
-"""The worker's life: the data socket, the clock and the transform around the core that decides."""
+"""The worker's main thread: the data socket, the clock and the transform around the core that decides."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ MAX_SLEEP_S = 1.0
 
 
 class Runner:
-    """One life of a worker, from its first READY to its goodbye. `run` returns after SIGTERM, SIGINT or recycling."""
+    """One worker, from its first READY to its BYE. `run` returns after SIGTERM, SIGINT or recycling."""
 
     def __init__(
         self, settings: WorkerSettings, transform: Transform, log: Log, outlet: Outlet, keys: PeerKeys | None = None
@@ -49,7 +49,7 @@ class Runner:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         main = MainThread(
             lambda: os.eventfd_write(self._wake, 1),
-            outlet.flush_if_due,  # a task that takes long must not hold the lines of the last one back
+            outlet.flush_if_due,  # a long task must not hold back the log lines of the task before
             lambda: self._termination.is_asked,
         )
         self._pulse = Pulse(self._context, settings, self._core, main, keys)
@@ -59,7 +59,7 @@ class Runner:
         self._has_left = False
 
     def run(self) -> None:
-        """Works until told to stop, or until it is time to be recycled."""
+        """Works until a signal or the broker ends it."""
         settings = self._settings
         self._log.info("worker_started", pid=os.getpid(), backend=settings.backend, transform=settings.transform)
         self._perform(self._core.start(time.monotonic()))
@@ -80,13 +80,13 @@ class Runner:
             os.eventfd_read(self._wake)
         if self._termination.fileno() in ready:
             self._termination.drain()
-        self._look_up()
+        self._check_session()
         if self._socket in ready:
             self._work()
         self._perform(self._core.on_tick(time.monotonic()))
 
     def _work(self) -> None:
-        """Does all that there is to do, and hears what the broker says before each task."""
+        """Does all tasks that are there. Receives all messages before each one: it may have been recalled."""
         while not self._has_left:
             self._receive()
             begun = self._core.begin()
@@ -96,15 +96,15 @@ class Runner:
             self._outlet.flush_if_due()
             self._segments.let_go()
 
-    def _look_up(self) -> None:
-        """Whether the session was lost, or somebody asked for the end."""
-        if self._pulse.lost == self._core.session.incarnation:
-            self._perform(self._core.on_session_lost(self._core.session.incarnation, time.monotonic()))
+    def _check_session(self) -> None:
+        """Acts on what the heartbeat thread and the signals have reported: a lost session, a request to end."""
+        if self._pulse.lost == self._core.session.id:
+            self._perform(self._core.on_session_lost(self._core.session.id, time.monotonic()))
         if self._termination.is_asked and not self._core.is_leaving:
             self._perform(self._core.on_terminate())
 
     def _receive(self) -> None:
-        """Hears all that has come."""
+        """Receives all messages that are there."""
         while self._socket is not None and not self._has_left and (frames := receive(self._socket)) is not None:
             try:
                 message = decode(frames, TO_WORKER)
@@ -135,14 +135,14 @@ class Runner:
     def _execute(self, task: Assign) -> None:
         """Runs the transform under a kernel timer: no thread could end a C call that holds the GIL.
 
-        The log is told last: somebody waits for the reply.
+        The log line comes last, because the client waits for the result.
         """
         started_at = time.monotonic()
-        run_timeout_s = min(task.run_timeout_ms / 1000, MAX_SECONDS)  # a foreign client's may be beyond any timer
+        run_timeout_s = min(task.run_timeout_ms / 1000, MAX_SECONDS)  # a client may send any number
         signal.setitimer(signal.ITIMER_REAL, run_timeout_s + self._settings.liveness)
         outcome, payload = self._outcome_of(task, min(self._core.payload_limit, self._settings.payload_limit))
         signal.setitimer(signal.ITIMER_REAL, 0)
-        self._look_up()  # before the reply: it may be stale, or the last
+        self._check_session()  # before the result: it may be stale, or the last one
         now = time.monotonic()
         limit = self._settings.worker_memory_limit
         wants_recycling = bool(limit) and resident_bytes() > limit

@@ -1,4 +1,4 @@
-"""The worker's own settings, beside those of all programs."""
+"""The settings of a worker, in addition to those of all programs."""
 
 import os
 from pathlib import Path
@@ -36,9 +36,9 @@ class WorkerSettings(Settings):
 
 
 class SaboteurSettings(BaseSettings):
-    """What the crash lab tells its saboteur: `RACEPOOL_CHAOS_` and the name. No other program reads it."""
+    """The settings of the crash lab's saboteur: `RACEPOOL_CHAOS_` and the name. No other program reads them."""
 
     model_config = SettingsConfigDict(env_prefix=f"{PREFIX}CHAOS_", frozen=True)
 
-    transform: str = Field(DEFAULT_TRANSFORM, description="what to run when the harm is done")
-    harms: Path = Field(Path(os.devnull), description="the file in which each harm is noted before it is done")
+    transform: str = Field(DEFAULT_TRANSFORM, description="the transform to run after the harm")
+    harms: Path = Field(Path(os.devnull), description="the file in which each harm is noted before it happens")

@@ -3,8 +3,8 @@
 >>> from racepool import pool
 >>> result = await pool.exec(body)  # doctest: +SKIP
 
-The names in `__all__` are the public ones; everything else may change at any time. Each is imported when it is first
-used, so that the small programs of this package, which run beside every pool, load none of them.
+The names in `__all__` are public; everything else may change at any time. A name is imported at its first use: the
+small programs of this package, which run beside every pool, need none of them.
 """
 
 from importlib import import_module
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         WorkerCrashedError,
     )
     from racepool.protocol.stats import PoolStats
+    from racepool.races.previous_amounts import PreviousAmounts
     from racepool.races.race import RaceData
     from racepool.races.transform import transform_race
     from racepool.races.transformed_race import MoneyFlowRecord, TransformedRace
@@ -50,6 +51,7 @@ __all__ = [
     "PoolForkedError",
     "PoolFuture",
     "PoolStats",
+    "PreviousAmounts",
     "ProtocolMismatchError",
     "RaceData",
     "SettingsError",
@@ -67,6 +69,7 @@ _MODULES = {
     "MoneyFlowRecord": "racepool.races.transformed_race",
     "PoolFuture": "racepool.client.future",
     "PoolStats": "racepool.protocol.stats",
+    "PreviousAmounts": "racepool.races.previous_amounts",
     "RaceData": "racepool.races.race",
     "TransformedRace": "racepool.races.transformed_race",
     "ZmqPool": "racepool.client.zmq_pool",
@@ -74,7 +77,7 @@ _MODULES = {
     "pool": "racepool.client.zmq_pool",
     "transform_race": "racepool.races.transform",
 }
-"""Where a public name is defined; all others are errors."""
+"""The modules that define the public names. A public name that is not here is an error."""
 
 
 def __getattr__(name: str) -> object:

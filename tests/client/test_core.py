@@ -7,22 +7,19 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from racepool.client.core import (
-    UNIT_BYTES,
-    WINDOW_UNITS,
+from racepool.client.actions import (
     Action,
-    ClientCore,
     Deliver,
     DeliverStats,
     Fail,
     FailStats,
-    Identity,
     OpenSession,
-    Pending,
     Send,
     SendTask,
-    Timing,
 )
+from racepool.client.core import ClientCore, Identity, Timing
+from racepool.client.task import UNIT_BYTES, ClientTask
+from racepool.client.window import WINDOW_UNITS
 from racepool.protocol.errors import (
     BacklogFullError,
     BrokerUnavailableError,
@@ -60,16 +57,16 @@ LARGE = WINDOW_UNITS * UNIT_BYTES
 LIMIT = LARGE
 
 
-def task(number: int, *, at: float = 0.0, size: int = 10, queue_timeout_s: float = 60.0) -> Pending:
-    return Pending(Id(number.to_bytes(2, "big") * 8), Parcel(b"", bytes(size)), 30_000, queue_timeout_s, at, at)
+def task(number: int, *, at: float = 0.0, size: int = 10, queue_timeout_s: float = 60.0) -> ClientTask:
+    return ClientTask(Id(number.to_bytes(2, "big") * 8), Parcel(b"", bytes(size)), 30_000, queue_timeout_s, at, at)
 
 
-def submit(pending: Pending, *, waited_ms: int = 0, again: bool = False, can_share: bool = False) -> SendTask:
-    return SendTask(pending, waited_ms, again, can_share)
+def submit(sent_task: ClientTask, *, waited_ms: int = 0, again: bool = False, can_share: bool = False) -> SendTask:
+    return SendTask(sent_task, waited_ms, again, can_share)
 
 
-def answer(pending: Pending, outcome: Outcome = Outcome.OK) -> Answer:
-    return Answer(pending.id, outcome, 1, b"payload")
+def answer(sent_task: ClientTask, outcome: Outcome = Outcome.OK) -> Answer:
+    return Answer(sent_task.id, outcome, 1, b"payload")
 
 
 def hello(held: int = 0, number: int = 2) -> OpenSession:
@@ -113,7 +110,7 @@ def test_task_goes_out_at_once_in_a_session(up: ClientCore) -> None:
     one = task(1)
 
     assert up.on_submit(one, 0.0) == [submit(one)]
-    assert up.outstanding == 1
+    assert up.window.units == 1
 
 
 def test_tasks_before_the_welcome_go_out_after_it_in_order(core: ClientCore) -> None:
@@ -137,7 +134,7 @@ def test_window_counts_bytes_in_units_and_an_answer_lets_the_next_out(up: Client
         submit(last, waited_ms=100),
         submit(held, waited_ms=100),
     ]
-    assert up.outstanding == last.units + held.units
+    assert up.window.units == last.units + held.units
 
 
 def test_tasks_that_are_held_follow_when_the_whole_window_is_refused(up: ClientCore) -> None:
@@ -153,7 +150,7 @@ def test_tasks_that_are_held_follow_when_the_whole_window_is_refused(up: ClientC
 
 def test_window_holds_small_tasks_by_number(up: ClientCore) -> None:
     tasks = [
-        Pending(Id(number.to_bytes(16)), Parcel(b"", b""), 1, 60.0, 0.0, 0.0) for number in range(WINDOW_UNITS + 2)
+        ClientTask(Id(number.to_bytes(16)), Parcel(b"", b""), 1, 60.0, 0.0, 0.0) for number in range(WINDOW_UNITS + 2)
     ]
 
     sent = [action for one in tasks for action in up.on_submit(one, 0.0)]
@@ -188,7 +185,7 @@ def test_no_small_task_overtakes_a_large_one_that_waits(up: ClientCore) -> None:
 
     assert up.on_submit(large, 0.0) == []
     assert up.on_submit(small, 0.0) == []
-    assert list(up.pending)[-3:] == [first.id, large.id, small.id]
+    assert list(up.window.tasks)[-3:] == [first.id, large.id, small.id]
 
 
 def test_task_beyond_the_brokers_limit_fails_when_its_turn_comes(core: ClientCore) -> None:
@@ -289,7 +286,7 @@ def test_unreached_broker_fails_tasks_after_the_connect_timeout(core: ClientCore
     assert isinstance(error, BrokerUnavailableError)
     for words in ("task t (race r)", "ipc:///x/frontend.ipc", "30 s", "racepool up"):
         assert words in str(error)
-    assert len(core.pending) == 1
+    assert len(core.window.tasks) == 1
 
 
 def test_broker_that_was_reached_once_is_waited_for_within_the_queue_timeout(up: ClientCore) -> None:
@@ -407,7 +404,7 @@ def test_rejected_task_fails_and_lets_the_next_out(up: ClientCore) -> None:
     assert isinstance(error, BacklogFullError)
     assert (error.depth, error.limit) == (9, 8)
     assert re.search(r"task t \(race r\).*9 of 8 tasks \(RACEPOOL_BACKLOG_LIMIT\)", str(error))
-    assert up.outstanding == 0
+    assert up.window.units == 0
     assert up.on_message(Reject(one.id, 9, 8, in_bytes=False), 0.2) == []
 
 
@@ -418,7 +415,7 @@ def test_second_answer_is_ignored(up: ClientCore, late: Outcome) -> None:
     assert up.on_message(answer(one), 0.1) == [Deliver(one, answer(one))]
 
     assert up.on_message(answer(one, late), 0.2) == []
-    assert up.outstanding == 0
+    assert up.window.units == 0
 
 
 def test_answer_before_the_resubmission_saves_it(up: ClientCore) -> None:
@@ -431,7 +428,7 @@ def test_answer_before_the_resubmission_saves_it(up: ClientCore) -> None:
 
     assert up.on_message(answer(second), 0.3) == [Deliver(second, answer(second))]
     assert up.on_message(answer(first), 0.3) == [Deliver(first, answer(first))]
-    assert up.outstanding == 0
+    assert up.window.units == 0
 
 
 def test_cancelled_task_is_taken_back_and_its_place_given_away(up: ClientCore) -> None:
@@ -439,10 +436,10 @@ def test_cancelled_task_is_taken_back_and_its_place_given_away(up: ClientCore) -
     up.on_submit(first, 0.0)
     up.on_submit(second, 0.0)
 
-    assert up.on_cancel(first.id, kill=False) == [Send(Cancel(first.id, kill=False))]
+    assert up.on_withdraw(first.id, kill=False) == [Send(Cancel(first.id, kill=False))]
     assert up.next_check() < 0.1
     assert up.on_tick(0.1) == [submit(second, waited_ms=100)]
-    assert up.on_cancel(first.id, kill=True) == [Send(Cancel(first.id, kill=True))]
+    assert up.on_withdraw(first.id, kill=True) == [Send(Cancel(first.id, kill=True))]
     assert up.on_message(answer(first), 0.3) == []
 
 
@@ -451,7 +448,7 @@ def test_tasks_that_are_cancelled_together_make_room_for_none_of_them(up: Client
     for each in tasks:
         up.on_submit(each, 0.0)
 
-    said = [action for each in tasks for action in up.on_cancel(each.id, kill=False)]
+    said = [action for each in tasks for action in up.on_withdraw(each.id, kill=False)]
 
     assert said == [Send(Cancel(tasks[0].id, kill=False))]
     assert up.on_tick(0.1) == []
@@ -480,7 +477,7 @@ def test_tasks_that_leave_between_two_looks_change_nothing_for_the_others(up: Cl
     due = up.next_check()
 
     for each in tasks[:-1]:
-        up.on_cancel(each.id, kill=False)
+        up.on_withdraw(each.id, kill=False)
     up.on_tick(1.0)
 
     assert up.next_check() == due
@@ -492,7 +489,7 @@ def test_cancelled_held_task_never_reaches_the_broker(up: ClientCore) -> None:
     for one in (first, second, third):
         up.on_submit(one, 0.0)
 
-    assert up.on_cancel(second.id, kill=False) == []
+    assert up.on_withdraw(second.id, kill=False) == []
     assert up.on_message(answer(first), 0.2) == [Deliver(first, answer(first)), submit(third, waited_ms=200)]
 
 
@@ -501,7 +498,7 @@ def test_task_cancelled_without_a_broker_is_not_submitted(core: ClientCore) -> N
     core.on_submit(one, 0.0)
     core.on_submit(two, 0.0)
 
-    assert core.on_cancel(one.id, kill=True) == []
+    assert core.on_withdraw(one.id, kill=True) == []
     assert core.on_message(welcome(), 0.2) == [submit(two, waited_ms=200), PING]
 
 
@@ -511,8 +508,8 @@ def test_cancellation_between_two_sessions_is_told_in_the_next_one(up: ClientCor
     up.on_submit(two, 0.0)
     up.on_message(Who(), 0.1)
 
-    assert up.on_cancel(one.id, kill=False) == []
-    assert up.on_cancel(one.id, kill=True) == []
+    assert up.on_withdraw(one.id, kill=False) == []
+    assert up.on_withdraw(one.id, kill=True) == []
     assert up.on_message(welcome(), 0.4) == [
         Send(Cancel(one.id, kill=True)),
         submit(two, waited_ms=400, again=True),
@@ -524,10 +521,10 @@ def test_cancellation_is_told_again_in_the_next_session_unless_it_was_heard(up: 
     heard, unheard = task(1), task(2)
     up.on_submit(heard, 0.0)
     up.on_submit(unheard, 0.0)
-    up.on_cancel(heard.id, kill=False)
+    up.on_withdraw(heard.id, kill=False)
     up.on_message(Pong(EPOCH), 0.1)  # to the ping of the welcome, which was said before
     up.on_tick(0.25)
-    up.on_cancel(unheard.id, kill=True)
+    up.on_withdraw(unheard.id, kill=True)
     up.on_message(Pong(EPOCH), 0.3)  # to the ping after the first cancellation
 
     up.on_message(Who(), 0.4)
@@ -539,7 +536,7 @@ def test_cancellation_between_two_epochs_needs_no_word(up: ClientCore) -> None:
     one = task(1)
     up.on_submit(one, 0.0)
     up.on_message(Bye(), 0.1)
-    up.on_cancel(one.id, kill=True)
+    up.on_withdraw(one.id, kill=True)
 
     assert up.on_message(welcome(LATER_EPOCH), 0.3) == [PING]
     up.on_message(Who(), 0.4)
@@ -558,7 +555,7 @@ def test_foreign_version_fails_all_that_waits(core: ClientCore) -> None:
     assert isinstance(stats, FailStats)
     assert isinstance(stats.error, ProtocolMismatchError)
     assert (stats.error.ours, stats.error.theirs) == (PROTOCOL_VERSION, 9)
-    assert core.pending == {}
+    assert core.window.tasks == {}
     assert core.on_foreign_version(9) == []
 
 
@@ -568,7 +565,7 @@ def test_stats_are_asked_for_once_and_again_in_a_new_session(up: ClientCore) -> 
     assert up.on_message(Who(), 0.2) == [hello()]
     assert up.on_message(welcome(), 0.3) == [Send(AskStats()), PING]
 
-    assert up.on_message(Stats(b"figures"), 0.4) == [DeliverStats(b"figures")]
+    assert up.on_message(Stats(b"stats"), 0.4) == [DeliverStats(b"stats")]
     assert up.on_ask_stats(0.5) == [Send(AskStats())]
 
 
@@ -612,7 +609,7 @@ class AnyHistory(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.core = ClientCore(Identity(ME, 7), "ipc:///x", Timing(0.25, 2.0, 5.0))
-        self.submitted: list[Pending] = []
+        self.submitted: list[ClientTask] = []
         self.ended: set[Id] = set()
         self.cancelled: set[Id] = set()
         self.in_session: list[Id] = []
@@ -625,23 +622,23 @@ class AnyHistory(RuleBasedStateMachine):
             match action:
                 case OpenSession():
                     self.in_session, self.is_welcome = [], False
-                case SendTask(Pending(id=task_id)):
+                case SendTask(ClientTask(id=task_id)):
                     assert self.is_welcome, "submitted without a session"
                     assert task_id not in self.in_session, "submitted twice in one session"
                     assert task_id not in self.ended | self.cancelled, "submitted though it is over"
                     self.in_session.append(task_id)
                 case Send():
                     assert self.is_welcome, "sent without a session"
-                case Deliver(pending) | Fail(pending):
-                    assert pending.id not in self.ended | self.cancelled, "resolved twice"
-                    self.ended.add(pending.id)
+                case Deliver(sent_task) | Fail(sent_task):
+                    assert sent_task.id not in self.ended | self.cancelled, "resolved twice"
+                    self.ended.add(sent_task.id)
                 case _:
                     pass
 
     @rule(size=st.sampled_from([0, 10, UNIT_BYTES, LARGE // 2, LARGE * 2]), timeout_s=st.sampled_from([0.5, 3.0, 60.0]))
     def submit(self, size: int, timeout_s: float) -> None:
         number = len(self.submitted)
-        one = Pending(Id(number.to_bytes(16)), Parcel(b"", bytes(size)), 100, timeout_s, self.now, self.now)
+        one = ClientTask(Id(number.to_bytes(16)), Parcel(b"", bytes(size)), 100, timeout_s, self.now, self.now)
         self.submitted.append(one)
         self.observe(self.core.on_submit(one, self.now))
 
@@ -677,7 +674,7 @@ class AnyHistory(RuleBasedStateMachine):
         one = data.draw(st.sampled_from(self.submitted))
         if one.id not in self.ended:
             self.cancelled.add(one.id)
-            self.observe(self.core.on_cancel(one.id, kill=kill))
+            self.observe(self.core.on_withdraw(one.id, kill=kill))
 
     @rule()
     def ask_stats(self) -> None:
@@ -696,18 +693,18 @@ class AnyHistory(RuleBasedStateMachine):
     @invariant()
     def all_is_accounted_for(self) -> None:
         unresolved = [one.id for one in self.submitted if one.id not in self.ended | self.cancelled]
-        assert list(self.core.pending) == unresolved
-        sent = [one for one in self.core.pending.values() if one.is_sent]
-        assert self.core.outstanding == sum(one.units for one in sent)
-        assert self.core.outstanding <= WINDOW_UNITS or len(sent) == 1
-        assert self.core._sent == len(sent)
-        assert [task_id for task_id in self.in_session if task_id in self.core.pending] == [one.id for one in sent]
-        held = [task_id for task_id in self.core._held if task_id in self.core.pending]
+        assert list(self.core.window.tasks) == unresolved
+        sent = [one for one in self.core.window.tasks.values() if one.is_sent]
+        assert self.core.window.units == sum(one.units for one in sent)
+        assert self.core.window.units <= WINDOW_UNITS or len(sent) == 1
+        assert self.core.window.sent == len(sent)
+        assert [task_id for task_id in self.in_session if task_id in self.core.window.tasks] == [one.id for one in sent]
+        held = [task_id for task_id in self.core.window.held if task_id in self.core.window.tasks]
         assert sorted([*held, *(one.id for one in sent)]) == sorted(unresolved)
 
     @invariant()
     def every_unresolved_task_is_looked_at_in_time(self) -> None:
-        for one in self.core.pending.values():
+        for one in self.core.window.tasks.values():
             assert self.core._check_at <= max(one.check_at, self.core._rests_until)
             assert one.check_at < inf
 
@@ -717,7 +714,7 @@ class AnyHistory(RuleBasedStateMachine):
         for _ in range(40):
             self.now += 5.0
             self.observe(self.core.on_tick(self.now))
-        assert self.core.pending == {}
+        assert self.core.window.tasks == {}
 
 
 TestAnyHistory = AnyHistory.TestCase

@@ -436,7 +436,7 @@ class Hasty(Stream):
 
     def __init__(self) -> None:
         self.future: PoolFuture[Any] = PoolFuture()
-        super().__init__(lambda _: Parcel(b"", b""), lambda _: self.future, start=1, patience_s=1.0)
+        super().__init__(lambda _: Parcel(b"", b""), lambda _: self.future, start=1, prompt_s=1.0)
 
     def next_step(self, now: float, *, may_take: bool = True) -> Step:
         step = super().next_step(now, may_take=may_take)
@@ -476,7 +476,7 @@ def test_time_that_the_input_takes_is_not_the_answers(is_async: bool) -> None:  
         return [one.result() async for _, one in as_they_come_async(stream, completed_async(stream, feed()))]
 
     is_due = threading.Event()
-    stream = Stream(lambda _: Parcel(b"", b""), submit, start=1, patience_s=0.2)
+    stream = Stream(lambda _: Parcel(b"", b""), submit, start=1, prompt_s=0.2)
 
     if is_async:
         results = asyncio.run(collect())

@@ -4,14 +4,15 @@ from math import inf
 
 import pytest
 
-from racepool.client.core import UNIT_BYTES, WINDOW_UNITS
 from racepool.client.future import PoolFuture
 from racepool.client.stream import MAX_RETRY_S, RETRY_S, End, HandOver, Stream, Take, Wait
+from racepool.client.task import UNIT_BYTES
+from racepool.client.window import WINDOW_UNITS
 from racepool.protocol.errors import BacklogFullError, InvalidRaceError, PoolClosedError, TaskTimeoutError
 from racepool.protocol.parcel import Parcel
 from racepool.races.race import RaceInput
 
-START, PATIENCE_S = 4, 15.0
+START, PROMPT_S = 4, 15.0
 FULL = BacklogFullError("the broker's backlog is full", 9, 9)
 WAITED = TaskTimeoutError("task 1", state="queued", timeout_s=60)
 
@@ -22,7 +23,7 @@ class Pool:
     def __init__(self) -> None:
         self.futures: list[PoolFuture[str]] = []
         self.refusal: Exception | None = None
-        self.stream = Stream(self.pack, self.submit, start=START, patience_s=PATIENCE_S)
+        self.stream = Stream(self.pack, self.submit, start=START, prompt_s=PROMPT_S)
 
     def pack(self, race: RaceInput) -> Parcel:
         if race == b"bad":
@@ -45,8 +46,8 @@ class Pool:
         """The indices of all that is finished; the consumer releases each at once."""
         indices = []
         while isinstance(step := self.stream.next_step(now), HandOver):
-            self.stream.release(step.job)
-            indices.append(step.job.index)
+            self.stream.release(step.task)
+            indices.append(step.task.index)
         return indices
 
 
@@ -68,7 +69,7 @@ def test_result_is_handed_over_before_another_race_is_taken(pool: Pool) -> None:
     step = pool.stream.next_step(0.1)
 
     assert isinstance(step, HandOver)
-    assert (step.job.index, step.future.result()) == (1, "second")
+    assert (step.task.index, step.future.result()) == (1, "second")
     assert pool.stream.next_step(0.1) == Take()
 
 
@@ -97,7 +98,7 @@ def test_places_do_not_grow_with_answers_that_took_long(pool: Pool) -> None:
     pool.take(1)
     pool.futures[0].resolve("slow", None)
 
-    assert pool.handed_over(PATIENCE_S + 0.1) == [0]
+    assert pool.handed_over(PROMPT_S + 0.1) == [0]
     assert pool.stream.limit == START
 
 
@@ -114,7 +115,7 @@ def test_large_races_take_no_more_memory_than_the_window(pool: Pool) -> None:
 
 def test_large_races_keep_all_workers_busy() -> None:
     pool = Pool()
-    pool.stream = Stream(pool.pack, pool.submit, start=6, least=5, patience_s=PATIENCE_S)
+    pool.stream = Stream(pool.pack, pool.submit, start=6, least=5, prompt_s=PROMPT_S)
 
     pool.take(5, race=bytes(WINDOW_UNITS * UNIT_BYTES))
 

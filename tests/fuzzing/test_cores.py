@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from racepool.broker.actions import SendByValue, SendToClient, SendToWorker
 from racepool.broker.core import BrokerCore
-from racepool.client.core import ClientCore, Deliver, Fail, Pending, SendTask, Timing
+from racepool.client.actions import Deliver, Fail, SendTask
+from racepool.client.core import ClientCore, Timing
 from racepool.client.core import Identity as ClientIdentity
+from racepool.client.task import ClientTask
 from racepool.protocol.frames import FROM_CLIENT, FROM_HEARTBEAT, FROM_WORKER, TO_CLIENT, TO_WORKER, Inlet
 from racepool.protocol.messages import MAX_INT, Answer, Assign, Epoch, Id, Name, Outcome, Payload, Result, Submit
 from racepool.protocol.parcel import Parcel
@@ -132,10 +134,10 @@ def test_client_ends_each_task_once_whatever_it_hears(  # noqa: C901  # one case
                 task_id = Id(made.to_bytes(16, "big"))  # the first ones are those of IDS
                 made += 1
                 open_tasks.add(task_id)
-                actions = core.on_submit(Pending(task_id, Parcel(b"", b"x" * 20_000), 1_000, 5.0, now, now), now)
+                actions = core.on_submit(ClientTask(task_id, Parcel(b"", b"x" * 20_000), 1_000, 5.0, now, now), now)
             case "cancel", task_id, kill:
                 open_tasks.discard(task_id)
-                actions = core.on_cancel(task_id, kill=kill)
+                actions = core.on_withdraw(task_id, kill=kill)
             case "foreign", version:
                 actions = core.on_foreign_version(version)
             case ("stats",):
@@ -147,7 +149,7 @@ def test_client_ends_each_task_once_whatever_it_hears(  # noqa: C901  # one case
                 open_tasks.remove(action.task.id)  # a KeyError would tell of a second end
             elif isinstance(action, SendTask):
                 assert action.task.id in open_tasks
-        assert core.pending.keys() == open_tasks
+        assert core.window.tasks.keys() == open_tasks
         assert core.audit() == []
 
 
@@ -179,7 +181,7 @@ def test_worker_does_one_task_at_a_time_whatever_it_hears(events: list[tuple[Any
                 assert {each.task_id for each in results if isinstance(each, Result)} <= {in_hand.task_id}
                 in_hand = None
             case "lost":
-                actions = core.on_session_lost(core.session.incarnation, now)
+                actions = core.on_session_lost(core.session.id, now)
             case "terminate" if not core.is_leaving:
                 actions = core.on_terminate()
             case str():

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import assert_never
 
+from racepool.client import actions as client_actions
 from racepool.client import core as client_core
+from racepool.client.task import ClientTask
 from racepool.protocol.messages import (
     Id,
     Submit,
@@ -51,16 +53,16 @@ class ClientProgram(Caller):
 
     def submit(self, wanted: Wanted, size_bytes: int) -> None:
         now = self.clock.now
-        pending = client_core.Pending(
+        task = ClientTask(
             wanted.id, Load(wanted.number, size_bytes), round(wanted.run_timeout_s * 1000), wanted.queue_timeout_s,  # type: ignore[arg-type]  # has all that the core looks at
             now, now,
         )  # fmt: skip
-        self._do(lambda: self.core.on_submit(pending, now))
+        self._do(lambda: self.core.on_submit(task, now))
 
     def cancel(self, wanted: Wanted, *, kill: bool) -> None:
         if wanted.end is None:
             self._witness.on_end(wanted, "cancelled")
-        self._do(lambda: self.core.on_cancel(wanted.id, kill=kill))
+        self._do(lambda: self.core.on_withdraw(wanted.id, kill=kill))
 
     def ask_stats(self) -> None:
         self.asked += 1
@@ -99,32 +101,32 @@ class ClientProgram(Caller):
             self.core.on_pause(self.clock.now)
         self._perform(self.core.on_tick(self.clock.now))
 
-    def _do(self, event: Callable[[], list[client_core.Action]]) -> None:
+    def _do(self, event: Callable[[], list[client_actions.Action]]) -> None:
         self._perform(event())
         self.wake(max(self.next_check(), self.clock.now))
 
-    def _perform(self, actions: Iterable[client_core.Action]) -> None:  # noqa: C901  # one case per action
+    def _perform(self, actions: Iterable[client_actions.Action]) -> None:  # noqa: C901  # one case per action
         for action in actions:
             match action:
-                case client_core.Send(message):
+                case client_actions.Send(message):
                     if self._link is not None:
                         self._network.send_to_broker(self._link, message)
-                case client_core.SendTask(task, waited_ms, again, can_share):
+                case client_actions.SendTask(task, waited_ms, again, can_share):
                     if self._link is not None:
                         is_shared = can_share and task.parcel.size_bytes > SHARE_FROM_BYTES
                         words = Submit(task.id, task.run_timeout_ms, waited_ms, again, is_shared, task.parcel.payload())
                         self._network.send_to_broker(self._link, words)
-                case client_core.OpenSession(hello):
+                case client_actions.OpenSession(hello):
                     if self._link is not None:
                         self._network.close(self._link)
                     self.sessions += 1
                     self._link = self._network.connect(Port.FRONTEND, self, None)
                     self._network.send_to_broker(self._link, hello)
-                case client_core.Deliver(task, answer):
+                case client_actions.Deliver(task, answer):
                     self._witness.on_answer(task.id, answer)
-                case client_core.Fail(task, error):
+                case client_actions.Fail(task, error):
                     self._witness.on_failure(task.id, error("the task"))
-                case client_core.DeliverStats() | client_core.FailStats():
+                case client_actions.DeliverStats() | client_actions.FailStats():
                     self.told = self.asked
                 case _:
                     assert_never(action)

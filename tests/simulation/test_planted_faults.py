@@ -41,14 +41,14 @@ FAULTS = {
         "        self.ledger._seq += 1\n        task.seq = self.ledger._seq\n",
     ),
     "nothing-submitted-again": Fault(
-        "client/core.py",
-        "        self._held = deque(self.pending)\n",
-        "        self._held = deque(task.id for task in self.pending.values() if not task.is_sent)\n",
+        "client/window.py",
+        "        self.held = deque(self.tasks)\n",
+        "        self.held = deque(task.id for task in self.tasks.values() if not task.is_sent)\n",
     ),
     "second-answer-delivered": Fault(
         "client/core.py",
-        "            case Answer(task_id):\n                task = self._take(task_id)\n",
-        "            case Answer(task_id):\n                task = self.pending.get(task_id)\n",
+        "            case Answer(task_id):\n                task = self.window.take(task_id)\n",
+        "            case Answer(task_id):\n                task = self.window.tasks.get(task_id)\n",
     ),
     "pause-counted-as-silence": Fault(
         "broker/core.py",

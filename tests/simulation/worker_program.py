@@ -122,8 +122,8 @@ class WorkerProgram(Process):
         return None if self._link is None or self.is_dead else next(self._link.received(self.clock.now), None)
 
     def _look_up(self) -> None:
-        if self.pulse.lost == self.core.session.incarnation:
-            self._perform(self.core.on_session_lost(self.core.session.incarnation, self.clock.now))
+        if self.pulse.lost == self.core.session.id:
+            self._perform(self.core.on_session_lost(self.core.session.id, self.clock.now))
         if self.wants_to_end and not self.core.is_leaving and not self.is_dead:
             self._perform(self.core.on_terminate())
 
@@ -238,7 +238,7 @@ class PulseProgram(Program):
                 case heartbeat.Beat(session):
                     me = core.identity
                     beat = Heartbeat(
-                        session.incarnation,
+                        session.id,
                         me.name,
                         me.pid,
                         me.version,

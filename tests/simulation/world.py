@@ -8,7 +8,8 @@ from math import inf
 from random import Random
 
 from racepool.broker.core import BrokerCore
-from racepool.client.core import UNIT_BYTES, Timing
+from racepool.client.core import Timing
+from racepool.client.task import UNIT_BYTES
 from racepool.protocol.messages import Epoch, Id
 from racepool.protocol.settings import Settings
 from tests.simulation.broker_program import BrokerProgram

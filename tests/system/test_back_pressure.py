@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from racepool import BacklogFullError, PoolFuture, PoolStats, ZmqPool
-from racepool.client.core import WINDOW_UNITS
+from racepool.client.window import WINDOW_UNITS
 from tests.running import Blocked, Race, Running, StartClient, StartPool, WaitUntil
 
 pytestmark = pytest.mark.system

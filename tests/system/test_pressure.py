@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import zmq
 
-from racepool.client.core import WINDOW_UNITS
+from racepool.client.window import WINDOW_UNITS
 from racepool.protocol.frames import TO_CLIENT, decode, encode
 from racepool.protocol.messages import Hello, Id, Submit, Welcome
 from racepool.protocol.sockets import Context, dealer

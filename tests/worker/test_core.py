@@ -26,12 +26,12 @@ LATER_EPOCH = Epoch(b"epoch--2")
 LIVENESS_S = 2.0
 
 
-def incarnation(number: int) -> Id:
+def session_id(number: int) -> Id:
     return Id(bytes([number]) * 16)
 
 
 def opened(number: int) -> OpenSession:
-    return OpenSession(Ready(incarnation(number), number, ME.name, ME.pid, ME.version, ME.started_at_ms))
+    return OpenSession(Ready(session_id(number), number, ME.name, ME.pid, ME.version, ME.started_at_ms))
 
 
 def task(number: int = 1, *, epoch: Epoch = EPOCH, lease: int = 5) -> Assign:
@@ -45,7 +45,7 @@ def result(of: Assign, outcome: Outcome = Outcome.OK, *, recycle: bool = False) 
 def make_core(max_tasks: int = 0) -> WorkerCore:
     """Started at 0 with incarnation 1, not welcome yet."""
     numbers = count()  # 0 is the name before the start
-    core = WorkerCore(ME, lambda: incarnation(next(numbers)), liveness_s=LIVENESS_S, max_tasks=max_tasks)
+    core = WorkerCore(ME, lambda: session_id(next(numbers)), liveness_s=LIVENESS_S, max_tasks=max_tasks)
     core.start(0.0)
     return core
 
@@ -77,7 +77,7 @@ def loaded(busy: WorkerCore) -> WorkerCore:
 
 
 def test_first_action_is_a_session() -> None:
-    core = WorkerCore(ME, lambda: incarnation(1), liveness_s=LIVENESS_S, max_tasks=0)
+    core = WorkerCore(ME, lambda: session_id(1), liveness_s=LIVENESS_S, max_tasks=0)
 
     assert core.start(0.0) == [opened(1)]
     assert core.session.epoch is None
@@ -94,7 +94,7 @@ def test_unanswered_ready_is_repeated_as_a_new_incarnation(core: WorkerCore) -> 
 def test_welcome_confirms_the_session(core: WorkerCore) -> None:
     assert core.on_message(Welcome(EPOCH, 1000, 2000), 0.1) == [Report("broker_found")]
 
-    assert (core.session.incarnation, core.session.epoch) == (incarnation(1), EPOCH)
+    assert (core.session.id, core.session.epoch) == (session_id(1), EPOCH)
     assert core.next_check() == inf
     assert core.on_tick(1000.0) == []
 
@@ -166,7 +166,7 @@ def test_recall_of_what_is_not_in_hand_is_not_answered(loaded: WorkerCore, lease
 
 
 def test_hand_is_dropped_with_the_session(loaded: WorkerCore) -> None:
-    loaded.on_session_lost(incarnation(1), 2.0)
+    loaded.on_session_lost(session_id(1), 2.0)
     loaded.on_message(task(3, lease=7), 2.1)
 
     assert loaded.on_finished(Outcome.OK, b"result", 3.0) == [Report("session_lost"), opened(2)]
@@ -203,7 +203,7 @@ def test_finish_without_a_task_sends_nothing(idle: WorkerCore) -> None:
 
 @pytest.mark.parametrize("by_heartbeat", [False, True])
 def test_idle_worker_opens_a_new_session_when_its_own_is_lost(idle: WorkerCore, *, by_heartbeat: bool) -> None:
-    actions = idle.on_session_lost(incarnation(1), 5.0) if by_heartbeat else idle.on_message(Who(), 5.0)
+    actions = idle.on_session_lost(session_id(1), 5.0) if by_heartbeat else idle.on_message(Who(), 5.0)
 
     assert actions == [Report("session_lost"), opened(2)]
     assert idle.session.epoch is None
@@ -213,13 +213,13 @@ def test_idle_worker_opens_a_new_session_when_its_own_is_lost(idle: WorkerCore, 
 def test_loss_of_an_earlier_session_changes_nothing(idle: WorkerCore) -> None:
     idle.on_message(Who(), 5.0)
 
-    assert idle.on_session_lost(incarnation(1), 5.1) == []
-    assert idle.session.incarnation == incarnation(2)
+    assert idle.on_session_lost(session_id(1), 5.1) == []
+    assert idle.session.id == session_id(2)
 
 
 def test_busy_worker_finishes_first_and_drops_its_stale_result(busy: WorkerCore) -> None:
-    assert busy.on_session_lost(incarnation(1), 2.0) == []
-    assert busy.session.incarnation == incarnation(1), "heartbeats go on under the old name"
+    assert busy.on_session_lost(session_id(1), 2.0) == []
+    assert busy.session.id == session_id(1), "heartbeats go on under the old name"
 
     assert busy.on_finished(Outcome.OK, b"result", 3.0) == [Report("session_lost"), opened(2)]
     assert busy.task is None
@@ -256,7 +256,7 @@ def test_worker_asked_twice_leaves_once_it_is_done(busy: WorkerCore) -> None:
 
 
 def test_leaving_worker_without_a_session_drops_its_result(busy: WorkerCore) -> None:
-    busy.on_session_lost(incarnation(1), 2.0)
+    busy.on_session_lost(session_id(1), 2.0)
     busy.on_terminate()
 
     assert busy.on_finished(Outcome.OK, b"result", 3.0) == [Send(Bye()), Exit()]
@@ -265,7 +265,7 @@ def test_leaving_worker_without_a_session_drops_its_result(busy: WorkerCore) -> 
 def test_leaving_worker_opens_no_session(idle: WorkerCore) -> None:
     idle.on_terminate()
 
-    assert idle.on_session_lost(incarnation(1), 2.0) == []
+    assert idle.on_session_lost(session_id(1), 2.0) == []
 
 
 def test_worker_asks_to_be_recycled_after_its_tasks_and_works_on() -> None:

@@ -27,7 +27,7 @@ def test_worker_beats_at_its_interval(heartbeat: HeartbeatCore) -> None:
 
 
 def test_worker_beats_sooner_for_a_broker_of_little_patience() -> None:
-    hurried = Session(WELCOMED.incarnation, EPOCH, beat_s=0.1)
+    hurried = Session(WELCOMED.id, EPOCH, beat_s=0.1)
     core = HeartbeatCore(hurried, 0.0, interval_s=INTERVAL_S, liveness_s=LIVENESS_S)
     core.on_tick(hurried, 0.0)
 
@@ -56,7 +56,7 @@ def test_next_session_beats_through_a_socket_of_its_own(heartbeat: HeartbeatCore
 
 @pytest.mark.parametrize("reply", [Who(), Pong(LATER_EPOCH)], ids=["unknown", "another-epoch"])
 def test_session_that_the_broker_does_not_know_is_lost(heartbeat: HeartbeatCore, reply: ToHeartbeat) -> None:
-    assert heartbeat.on_reply(reply, 0.1) == WELCOMED.incarnation
+    assert heartbeat.on_reply(reply, 0.1) == WELCOMED.id
 
 
 def test_reply_to_the_last_session_says_nothing_of_the_next(heartbeat: HeartbeatCore) -> None:

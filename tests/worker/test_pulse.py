@@ -38,7 +38,7 @@ class Beating:
 
     def join_session(self, broker: FakeBroker) -> None:
         """As if the broker had welcomed the READY."""
-        broker._known.add(self.core.session.incarnation)
+        broker._known.add(self.core.session.id)
         self.core.on_message(Welcome(broker.epoch, 1000, 2000), 0.0)
 
     def work(self, broker: FakeBroker) -> None:
@@ -73,7 +73,7 @@ def test_beat_tells_who_and_how(broker: FakeBroker, beating: Beating, wait_until
     wait_until(lambda: broker.heard)
     beat = broker.of(Heartbeat)[0]
 
-    assert (beat.incarnation, beat.name, beat.pid) == (beating.core.session.incarnation, ME.name, ME.pid)
+    assert (beat.incarnation, beat.name, beat.pid) == (beating.core.session.id, ME.name, ME.pid)
     assert (beat.version, beat.started_at_ms, beat.busy) == (ME.version, ME.started_at_ms, False)
     assert 1 << 20 < beat.rss_bytes < 1 << 32
 
@@ -103,7 +103,7 @@ def test_unknown_session_wakes_the_main_thread(broker: FakeBroker, beating: Beat
     broker.forget()
 
     assert beating.woken.wait(5)
-    assert beating.pulse.lost == beating.core.session.incarnation
+    assert beating.pulse.lost == beating.core.session.id
 
 
 def test_another_epoch_wakes_the_main_thread_even_of_a_busy_worker(
@@ -117,7 +117,7 @@ def test_another_epoch_wakes_the_main_thread_even_of_a_busy_worker(
     broker.epoch = Epoch(b"another!")
 
     assert beating.woken.wait(5)
-    assert beating.pulse.lost == beating.core.session.incarnation
+    assert beating.pulse.lost == beating.core.session.id
 
 
 def test_new_session_beats_under_its_own_name_through_its_own_socket(
@@ -128,10 +128,10 @@ def test_new_session_beats_under_its_own_name_through_its_own_socket(
     assert len(set(peers(broker))) == 1
     first = beating.core.session
 
-    beating.core.on_session_lost(first.incarnation, 0.0)
+    beating.core.on_session_lost(first.id, 0.0)
     beating.join_session(broker)
 
-    wait_until(lambda: broker.of(Heartbeat)[-1].incarnation == beating.core.session.incarnation)
+    wait_until(lambda: broker.of(Heartbeat)[-1].incarnation == beating.core.session.id)
     assert len(set(peers(broker))) == 2
     assert beating.pulse.lost is None
 
@@ -173,5 +173,5 @@ def test_session_is_replaced_whole(beating: Beating) -> None:
 
     beating.core.on_message(Welcome(Epoch(b"12345678"), 1, 2000), 0.0)
 
-    assert before == Session(before.incarnation, None)
+    assert before == Session(before.id, None)
     assert beating.core.session is not before
