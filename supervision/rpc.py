@@ -9,7 +9,7 @@ from urllib.parse import quote
 from xml.parsers.expat import ExpatError
 from xmlrpc.client import Error, ServerProxy, Transport
 
-from racepool.supervision.watchdog_core import Process
+from racepool.supervision.watchdog_core import SupervisedProcess
 
 RPC_TIMEOUT_S = 1.0
 SERVER_URL = "SUPERVISOR_SERVER_URL"
@@ -31,7 +31,7 @@ class Supervisor:
         login = f"{user}:{password}@" if user else ""
         self._proxy = ServerProxy(f"http://{login}{self._transport.host}/RPC2", self._transport)
 
-    def table(self) -> list[Process] | None:
+    def table(self) -> list[SupervisedProcess] | None:
         """All its processes; None if it did not answer, or is shutting down."""
         rows = self.rows()
         return None if rows is None else [_process(row) for row in rows]
@@ -46,7 +46,7 @@ class Supervisor:
         pid: int | None = self._ask("getPID")
         return pid
 
-    def process(self, name: str) -> Process | None:
+    def process(self, name: str) -> SupervisedProcess | None:
         """The process of this name, `group:name`; None as for `table`, or if there is none."""
         row = self._ask("getProcessInfo", name)
         return None if row is None else _process(row)
@@ -87,5 +87,5 @@ class _UnixConnection(HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _process(row: Mapping[str, Any]) -> Process:
-    return Process(f"{row['group']}:{row['name']}", row["group"], row["pid"], row["state"])
+def _process(row: Mapping[str, Any]) -> SupervisedProcess:
+    return SupervisedProcess(f"{row['group']}:{row['name']}", row["group"], row["pid"], row["state"])

@@ -13,13 +13,13 @@ from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler, Si
 import pytest
 
 from racepool.supervision.rpc import RPC_TIMEOUT_S, Supervisor
-from racepool.supervision.watchdog_core import Process
+from racepool.supervision.watchdog_core import SupervisedProcess
 
 ROWS = [
     {"name": "worker-0", "group": "worker", "pid": 7, "state": 20, "statename": "RUNNING", "description": "pid 7"},
     {"name": "broker", "group": "broker", "pid": 0, "state": 100, "statename": "EXITED", "description": "ended"},
 ]
-TABLE = [Process("worker:worker-0", "worker", 7, 20), Process("broker:broker", "broker", 0, 100)]
+TABLE = [SupervisedProcess("worker:worker-0", "worker", 7, 20), SupervisedProcess("broker:broker", "broker", 0, 100)]
 
 
 class Handler(SimpleXMLRPCRequestHandler):
