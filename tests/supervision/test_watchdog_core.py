@@ -27,6 +27,7 @@ from racepool.supervision.watchdog_core import (
 )
 
 MAX_SLEEP_S = 1.0
+MAX_TURNS = 1_000  # in a minute there are about 120
 BROKER = SupervisedProcess("broker:broker", "broker", 10, ProcessStates.RUNNING)
 WORKER = SupervisedProcess("worker:worker-0", "worker", 20, ProcessStates.RUNNING)
 OTHER = SupervisedProcess("web:web", "web", 30, ProcessStates.RUNNING)
@@ -90,9 +91,11 @@ class World:
 
     def run(self, seconds: float, until: Callable[[], object] = lambda: False) -> None:
         """Lets that much time go by, as the shell does."""
-        end = self.now + seconds
+        end, turns = self.now + seconds, 0
         self.tick()
         while self.now < end and not until():
+            turns += 1
+            assert turns < MAX_TURNS, "it wakes up again and again, and time stands still"
             self.now = min(end, max(self.now, min(self.core.next_check(), self.now + MAX_SLEEP_S)))
             self.tick()
 
@@ -415,6 +418,61 @@ def test_own_pause_counts_for_nobodys_silence(world: World) -> None:
     world.run(60)
 
     assert world.kills() == []
+
+
+@pytest.mark.parametrize("pause_s", [PROBE_PATIENCE_S / 2 + 0.1, PROBE_PATIENCE_S + 0.5])
+def test_own_pauses_that_are_short_count_for_nobodys_silence(world: World, pause_s: float) -> None:
+    for _ in range(10):
+        world.freeze_broker()
+        world.run(PROBE_INTERVAL_S + 0.5)  # a probe is on its way
+        world.now += pause_s  # all were stopped at once, and this process is the first to go on
+        world.tick()
+        world.thaw_broker()
+
+    assert world.kills() == []
+
+
+def pause(world: World) -> None:
+    world.now += 60.0
+    world.tick()
+
+
+def refuse(world: World) -> None:
+    world.core.on_refusal(world.now)
+
+
+def restart_broker(world: World) -> None:
+    world.end(BROKER)
+    world.change(BROKER, pid=11, state=ProcessStates.RUNNING)
+    world.letters[11] = "T"
+    world.core.on_event(world.now)
+    world.run(0.2)
+
+
+@pytest.mark.parametrize("happen", [pause, refuse, restart_broker])
+def test_probes_that_failed_before_do_not_count_after_an_own_pause_a_refusal_or_a_restart(
+    world: World, happen: Callable[[World], None]
+) -> None:
+    world.freeze_broker()
+    world.run(PROBE_INTERVAL_S + PROBE_PATIENCE_S + 0.5)  # one probe failed, one short of a kill
+    assert (world.core._failures, world.kills()) == (STOPPED_PROBES - 1, [])
+
+    happen(world)
+    since = world.now
+    world.run(60, world.kills)
+
+    assert world.now - since >= STOPPED_FREEZE_S - 0.5
+    assert len(world.kills()) == 1
+
+
+def test_next_probe_after_a_refusal_waits_for_an_interval(world: World) -> None:
+    world.run(0.5)
+    since = world.now
+
+    world.core.on_refusal(world.now)
+    world.run(PROBE_INTERVAL_S)
+
+    assert world.times(ProbeBroker, since) == [PROBE_INTERVAL_S]
 
 
 def test_broker_that_has_ended_is_asked_nothing_though_supervisord_does_not_answer(world: World) -> None:
