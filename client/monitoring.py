@@ -1,22 +1,21 @@
-"""The stats socket from the outside: what `racepool stats`, `wait` and `ping` ask."""
+"""Asks a pool's stats socket and reads the answer: for `racepool stats`, `wait`, `ping`, and all that watch a pool."""
 
 import time
 from contextlib import suppress
 
-import zmq
-
+from racepool.client.readiness import Readiness
+from racepool.client.stats_socket import StatsSocket
 from racepool.protocol.errors import BrokerUnavailableError, PoolError
 from racepool.protocol.keys import Role, peer_keys
 from racepool.protocol.settings import Settings
-from racepool.protocol.sockets import Context, connect, say
 from racepool.protocol.stats import PoolStats
 
 POLL_S = 0.1
-LOOK_S = 1.0  # a question that a broker has taken along to its end is asked again
+LOOK_S = 1.0  # then the question is asked again: a broker that ended may have taken it along
 
 
 def fetch_stats(settings: Settings, timeout_s: float) -> PoolStats:
-    """Asks the broker for its figures.
+    """Asks the broker for its stats.
 
     Args:
         settings: of the pool: its stats socket, and the keys for it.
@@ -28,33 +27,37 @@ def fetch_stats(settings: Settings, timeout_s: float) -> PoolStats:
         PoolError: the answer is no PoolStats of this version.
     """
     settings.guard(settings.stats_endpoint)
-    return figures_in(fetch_answer(settings, timeout_s), settings.stats_endpoint)
+    return stats_in(fetch_answer(settings, timeout_s), settings.stats_endpoint)
 
 
 def fetch_answer(settings: Settings, timeout_s: float) -> bytes:
-    """The broker's figures as they come, for whoever may be of another version; makes no run directory.
+    """The broker's answer as it came: the broker may be of another version. Makes no run directory.
 
     Raises:
         BrokerUnavailableError: no answer in time.
         SettingsError: the keys cannot be used.
     """
+    with stats_socket(settings) as stats:
+        stats.ask()
+        stats.socket.poll(round(timeout_s * 1000))
+        answer = stats.answer()
+    if answer is None:
+        raise _unanswered(settings, timeout_s)
+    return answer
+
+
+def stats_socket(settings: Settings) -> StatsSocket:
+    """A connection to the pool's stats socket.
+
+    Raises:
+        SettingsError: the keys cannot be used.
+    """
     endpoint = settings.stats_endpoint
-    keys = peer_keys(settings, Role.CLIENT, endpoint)
-    context: Context = zmq.Context()
-    try:
-        with context.socket(zmq.REQ) as socket:
-            socket.set(zmq.LINGER, 0)
-            connect(socket, endpoint, keys)
-            say(socket, [b"stats"])
-            if not socket.poll(round(timeout_s * 1000)):
-                raise _unanswered(settings, timeout_s)
-            return socket.recv()
-    finally:
-        context.term()
+    return StatsSocket(endpoint, peer_keys(settings, Role.CLIENT, endpoint))
 
 
-def figures_in(answer: bytes, endpoint: str) -> PoolStats:
-    """What was answered there.
+def stats_in(answer: bytes, endpoint: str) -> PoolStats:
+    """The stats in an answer that came from this endpoint.
 
     Raises:
         PoolError: it is no PoolStats of this version.
@@ -66,7 +69,7 @@ def figures_in(answer: bytes, endpoint: str) -> PoolStats:
 
 
 def wait_for_workers(settings: Settings, workers: int | None, timeout_s: float) -> PoolStats:
-    """Returns the figures as soon as that many workers are ready (None = as many as the broker expects).
+    """Waits until this many workers are ready (None = as many as the broker expects), and returns the stats.
 
     Raises:
         BrokerUnavailableError: no broker answered in all that time.
@@ -74,19 +77,18 @@ def wait_for_workers(settings: Settings, workers: int | None, timeout_s: float) 
         TimeoutError: too few workers were ready in time.
     """
     deadline = time.monotonic() + timeout_s
-    stats: PoolStats | None = None
+    readiness = Readiness(workers)
     while True:
         with suppress(BrokerUnavailableError):
             stats = fetch_stats(settings, min(LOOK_S, max(deadline - time.monotonic(), POLL_S)))
-            wanted = stats.expected_workers if workers is None else workers
-            if stats.total_workers >= wanted:
+            if readiness.is_reached(stats):
                 return stats
         if time.monotonic() >= deadline:
             break
         time.sleep(POLL_S)
-    if stats is None:
+    if readiness.shortage is None:
         raise _unanswered(settings, timeout_s)
-    raise TimeoutError(f"only {stats.total_workers} of {wanted} workers were ready within {timeout_s:g} s")
+    raise TimeoutError(f"{readiness.shortage} were ready within {timeout_s:g} s")
 
 
 def _unanswered(settings: Settings, timeout_s: float) -> BrokerUnavailableError:

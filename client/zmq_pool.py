@@ -25,6 +25,7 @@ from racepool.client.iteration import (
     in_order,
     in_order_async,
 )
+from racepool.client.readiness import Readiness
 from racepool.client.requests import checked_timeout, packed
 from racepool.client.stream import Stream
 from racepool.protocol.errors import BrokerUnavailableError, PoolClosedError, SettingsError
@@ -231,22 +232,18 @@ class ZmqPool:
         Example:
             >>> pool.wait_for_workers(timeout_s=10)  # doctest: +SKIP
         """
-        deadline = self._deadline(timeout_s)
-        stats = None
-        remedy = self._remedy()
-        while (missing := _missing(stats := self._stats_by(deadline) or stats, n, remedy)) is not None:
+        deadline, remedy, readiness = self._deadline(timeout_s), self._remedy(), Readiness(n)
+        while not readiness.is_reached(self._stats_by(deadline)):
             if time.monotonic() >= deadline:
-                raise BrokerUnavailableError(missing)
+                raise _too_few(readiness, remedy)
             time.sleep(POLL_S)
 
     async def wait_for_workers_async(self, n: int | None = None, timeout_s: float | None = None) -> None:
         """As `wait_for_workers`, for an event loop."""
-        deadline = self._deadline(timeout_s)
-        stats = None
-        remedy = self._remedy()
-        while (missing := _missing(stats := await self._stats_by_async(deadline) or stats, n, remedy)) is not None:
+        deadline, remedy, readiness = self._deadline(timeout_s), self._remedy(), Readiness(n)
+        while not readiness.is_reached(await self._stats_by_async(deadline)):
             if time.monotonic() >= deadline:
-                raise BrokerUnavailableError(missing)
+                raise _too_few(readiness, remedy)
             await asyncio.sleep(POLL_S)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # as Executor
@@ -370,14 +367,10 @@ def _deadline(timeout_s: float | None) -> float:
     return inf if timeout_s is None else time.monotonic() + timeout_s
 
 
-def _missing(stats: PoolStats | None, n: int | None, remedy: str) -> str | None:
-    """What is missing, in words; None when the workers are ready."""
-    if stats is None:
-        return f"no broker answered in time; {remedy}"
-    wanted = stats.expected_workers if n is None else n
-    if stats.total_workers >= wanted:
-        return None
-    return f"only {stats.total_workers} of {wanted} workers are ready; look at the workers' logs"
+def _too_few(readiness: Readiness, remedy: str) -> BrokerUnavailableError:
+    if readiness.shortage is None:
+        return BrokerUnavailableError(f"no broker answered in time; {remedy}")
+    return BrokerUnavailableError(f"{readiness.shortage} are ready; look at the workers' logs")
 
 
 def _after_fork() -> None:

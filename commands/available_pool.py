@@ -1,4 +1,4 @@
-"""The pool of a command that works on files: the running broker's, else one of its own."""
+"""The pool for a command that works on files: the running broker's, or else a local pool."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +16,11 @@ ASK_S = 1.0
 
 @contextmanager
 def available_pool(settings: Settings) -> Iterator[ZmqPool]:
-    """The running broker's pool, else one of our own for as long as it takes.
+    """A client of the running broker; without a broker, a local pool that ends with the block.
 
     Raises:
-        BrokerUnavailableError: there is none, and none can be started; with the last lines of its logs.
+        BrokerUnavailableError: no broker runs, and a local pool cannot start; the text has the last lines of its logs.
+        SettingsError: as for `fetch_stats`.
     """
     try:
         fetch_stats(settings, ASK_S)

@@ -1,4 +1,4 @@
-"""`racepool config`: every setting, its value and where it came from."""
+"""`racepool config`: every setting, its value, and where that came from."""
 
 import json
 

@@ -1,15 +1,15 @@
-"""Where the command `racepool` begins: before the imports that take half a second."""
+"""Where the command `racepool` starts, before the imports that take most of its start-up."""
 
 import signal
 
 
 def main() -> None:
-    """Runs the command. A Ctrl-C while its modules are imported ends it without a traceback."""
-    is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else we are to ignore it
-    if is_heard:
+    """Runs the command. Ctrl-C during the imports ends it without a traceback."""
+    takes_interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # False: its parent ignores them
+    if takes_interrupts:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from racepool.commands import group  # noqa: PLC0415  # what takes the time
+    from racepool.commands import group  # noqa: PLC0415  # after the signal was set
 
-    if is_heard:
+    if takes_interrupts:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     group.main()

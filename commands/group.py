@@ -1,4 +1,4 @@
-"""The command `racepool`: its verbs by name, each in a module of its own that is imported when it is asked for."""
+"""The command `racepool`: the list of its verbs. A verb's module is imported when the verb is used."""
 
 from importlib import import_module
 from typing import Any
@@ -27,18 +27,22 @@ VERBS = {
     "wait": "wait",
     "worker": "programs",
 }
-"""The module of each verb, which is an attribute of it by its name. A new verb goes here."""
+"""The module of each verb, in racepool.commands; it defines a click command with the verb's name."""
 
 
 class VerbGroup(click.Group):
-    """Imports a verb when it is asked for; turns the pool's errors into one line and the documented exit code."""
+    """Imports a verb's module when the verb is used; turns a PoolError into one line and the documented exit code."""
 
     def list_commands(self, context: click.Context) -> list[str]:  # noqa: ARG002  # as click has it
         """The names of all verbs."""
         return sorted(VERBS)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:  # noqa: ARG002  # as click has it
-        """The verb of this name, None if there is none."""
+        """The verb with this name; None if there is none.
+
+        Raises:
+            ImportError: the verb's module cannot be imported. No verb's module is to fail without an extra.
+        """
         if name not in VERBS:
             return None
         verb: click.Command = getattr(import_module(f"racepool.commands.{VERBS[name]}"), name)

@@ -15,16 +15,16 @@ from racepool.protocol.errors import SettingsError
 from racepool.protocol.keys import ALLOWED, BROKER, PUBLIC, SECRET, Role, checked_key, key_directory, public_key
 from racepool.protocol.settings import Settings, made_private
 
-LOCAL = "local"
-OWN = (Role.CLIENT, Role.WORKER)
-PAIRS = (BROKER, *OWN)
+LOCAL = "local"  # what the keys of the broker's own host are called
+PEERS = (Role.CLIENT, Role.WORKER)
+PAIRS = (BROKER, *PEERS)
 NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,63}")
 UNKNOWN = "FILE|KEY is neither a key file nor a key of 40 characters"
 SOON = "a running broker knows it within two seconds"
 
 
 def _directory() -> Path:
-    """The key directory, made if need be; whatever is written from now on is for this user alone."""
+    """The key directory, which is made if it is not there. From here on, new files are for this user alone."""
     os.umask(0o077)
     settings = Settings.load()
     if settings.keys is not None:
@@ -36,7 +36,7 @@ def _directory() -> Path:
 @click.argument(
     "pairs", nargs=-1, metavar="[broker] [client] [worker]", type=click.Choice([str(name) for name in PAIRS])
 )
-@click.option("--force", is_flag=True, help="Replace pairs that are there; whoever used them needs the new ones.")
+@click.option("--force", is_flag=True, help="Replace pairs that are there; all who use them need the new ones.")
 def keygen(pairs: Sequence[str], *, force: bool) -> None:
     """Make key pairs in RACEPOOL_KEYS: on the broker's host all three, elsewhere the client's or worker's own."""
     directory = _directory()
@@ -45,19 +45,19 @@ def keygen(pairs: Sequence[str], *, force: bool) -> None:
     if there and not force:
         raise click.ClickException(
             f"{directory} has a pair of {' and '.join(dict.fromkeys(there))} already; --force replaces it, "
-            "and shuts out whoever relies on it"
+            "and shuts out all who rely on it"
         )
     for name in wanted:
         _make_pair(directory, name)
         click.echo(f"{directory}/{name}{PUBLIC} is for others, {name}{SECRET} stays here")
     if BROKER in wanted:
-        _tell_of_broker(directory, [role for role in OWN if role in wanted])
+        _tell_of_broker(directory, [role for role in PEERS if role in wanted])
     else:
         _tell_of_peer(directory, wanted)
 
 
 def _make_pair(directory: Path, name: str) -> None:
-    """Whole or not at all; the secret comes first, so that no public half is ever without it."""
+    """Makes a pair, or nothing. The secret half is moved into place first: no public half is ever without it."""
     with tempfile.TemporaryDirectory(dir=directory) as draft:
         create_certificates(draft, name)
         for end in (SECRET, PUBLIC):
@@ -149,7 +149,7 @@ def _given(key: str) -> bytes:
     try:
         return checked_key(key.encode())
     except ValueError:
-        raise click.UsageError(UNKNOWN) from None  # without it: it may be a secret that was mistaken for a key
+        raise click.UsageError(UNKNOWN) from None  # does not repeat the argument, which may be a secret
 
 
 def _allowed(directory: Path) -> Iterator[tuple[Path, bytes | None]]:
@@ -161,7 +161,7 @@ def _allowed(directory: Path) -> Iterator[tuple[Path, bytes | None]]:
 
 
 def _write(directory: Path, role: Role, name: str, key: bytes) -> None:
-    """In the format of zmq.auth, which itself writes pairs only."""
+    """Writes a public key alone, in the format of zmq.auth, which itself writes only pairs."""
     folder = directory / ALLOWED / role
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = folder / f"{name}.draft"

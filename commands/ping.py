@@ -1,4 +1,4 @@
-"""`racepool ping`: a sign of life of the broker."""
+"""`racepool ping`: whether the broker answers, and how fast."""
 
 import time
 

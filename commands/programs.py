@@ -1,4 +1,4 @@
-"""`racepool broker` and `racepool worker`: the programs themselves, for a supervisor of your own."""
+"""`racepool broker` and `racepool worker`: replace this process by the program, for another supervisor than ours."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""`racepool stats`: worker states, queue depth and counters."""
+"""`racepool stats`: the broker's stats, once or every second."""
 
 import time
 from contextlib import nullcontext
@@ -16,24 +16,24 @@ WATCH_S = 1.0
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-@click.option("--watch", is_flag=True, help="Show them anew every second, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show them again every second, until Ctrl-C.")
 def stats(*, as_json: bool, watch: bool) -> None:
     """Show worker states, queue depth and counters, from the stats socket."""
     settings = Settings.load()
     screen = screen_of_stdout()
-    figures = fetch_stats(settings, ASK_S)
+    current = fetch_stats(settings, ASK_S)
     live = (
         Live(console=screen, auto_refresh=False, screen=True) if watch and screen.is_terminal and not as_json else None
     )
     with live or nullcontext():
         while True:
             if as_json:
-                click.echo(figures.model_dump_json(indent=None if watch else 2))
+                click.echo(current.model_dump_json(indent=None if watch else 2))
             elif live is not None:
-                live.update(stats_table(figures), refresh=True)
+                live.update(stats_table(current), refresh=True)
             else:
-                screen.print(stats_table(figures, plain=not screen.is_terminal))
+                screen.print(stats_table(current, plain=not screen.is_terminal))
             if not watch:
                 return
             time.sleep(WATCH_S)
-            figures = fetch_stats(settings, ASK_S)
+            current = fetch_stats(settings, ASK_S)

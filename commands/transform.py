@@ -23,7 +23,7 @@ from racepool.protocol.exits import Exit
 from racepool.protocol.settings import Settings
 from racepool.races.transformed_race import TransformedRace
 
-OUTSTANDING_FILES = 64  # what is read ahead; more gains nothing, and a day of polls would not fit into memory
+OUTSTANDING_FILES = 64  # files read ahead; more gains nothing, and a day of polls does not fit into memory
 
 
 class _Instant(click.ParamType[datetime]):
@@ -69,7 +69,7 @@ def transform(  # noqa: PLR0913  # options are arguments
     """
     if out is not None:
         _refuse_equal_names(files)
-        with _told(out):
+        with _write_errors(out):
             out.mkdir(parents=True, exist_ok=True)
     album = None if plot is None else Album(plot)
     failures = 0
@@ -98,7 +98,7 @@ def transform(  # noqa: PLR0913  # options are arguments
 def _results(
     pool: ZmqPool, files: Iterable[str], polled_at: datetime | None
 ) -> Iterator[tuple[str, TransformedRace | Exception]]:
-    """Each file's result or error, in the order of the files."""
+    """The result or error of each file, in the order of the files."""
     outstanding: deque[tuple[str, PoolFuture[TransformedRace] | Exception]] = deque()
     for name in files:
         outstanding.append((name, _submitted(pool, name, polled_at)))
@@ -126,10 +126,10 @@ def _settled(name: str, outcome: PoolFuture[TransformedRace] | Exception) -> tup
 
 
 def _generated_time(body: bytes, name: str) -> datetime:
-    """When the tote made this response; now, with a warning, where it does not say."""
+    """When the tote made this response; if the response does not say, now, with a warning."""
     try:
         instant = head_of(body).generated_at
-    except InvalidRaceError:  # the worker tells
+    except InvalidRaceError:  # the worker reports that
         instant = None
     if instant is None:
         _tell(f"{name}: has no header.generated_time; taking now (or give --polled-at)")
@@ -147,12 +147,12 @@ def _tell(line: str) -> None:
 
 def _write(result: object, out: Path, name: str, shape: str) -> None:
     path = out / f"{_stem(name)}{'.ndjson' if shape == 'ndjson' else '.json'}"
-    with _told(path):
+    with _write_errors(path):
         path.write_text(result_json(result, shape) + "\n", encoding="utf-8")
 
 
 @contextmanager
-def _told(target: Path) -> Iterator[None]:
+def _write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -171,7 +171,7 @@ def _refuse_equal_names(files: Iterable[str]) -> None:
 
 @contextmanager
 def _progress(total: int, screen: Console) -> Iterator[Any]:
-    """A bar on a terminal, below what is printed there; nothing off it."""
+    """A bar below the results, for several files on a terminal. Gives what advances it."""
     columns = (TextColumn("races"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = screen if screen.is_terminal else Console(stderr=True)
     bar = Progress(*columns, console=console, transient=True, disable=total == 1 or not console.is_terminal)

@@ -30,9 +30,9 @@ def up(
         require_extra()
     given = {"workers": workers, "dir": directory and directory.absolute()}
     settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
-    broker_keys(settings)  # what the programs would say in their logs only, again and again
+    broker_keys(settings)  # raises here what the programs would only log, at each restart
     peer_keys(settings, Role.WORKER, settings.backend, settings.heartbeat_endpoint)
-    peer_keys(settings, Role.CLIENT, settings.stats_endpoint)  # the watchdog's
+    peer_keys(settings, Role.CLIENT, settings.stats_endpoint)  # for the watchdog
     holder = _lock_holder(settings.private_dir() / "broker.lock")
     if holder is not None:
         click.echo(f"racepool: another broker (pid {holder}) runs in {settings.dir}; stop it, or set --dir", err=True)
@@ -42,7 +42,7 @@ def up(
     hint = "racepool: Ctrl-C stops them; `racepool stats --watch` in another terminal shows them at work"
     click.echo(hint, err=to_stdout)
     _open_standard_descriptors()
-    os.umask(0o077)  # logs and sockets are for this user alone
+    os.umask(0o077)  # so that logs and sockets are for this user alone
     configuration = write_configuration(settings, to_stdout=to_stdout, exporter=with_exporter)
     command = supervisord_command(configuration)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # a Ctrl-C waits until supervisord can take it
@@ -50,16 +50,16 @@ def up(
 
 
 def _open_standard_descriptors() -> None:
-    """Of a shell that closed them (`>&-`), lest supervisord's files take their numbers."""
+    """Opens standard descriptors that the shell closed (`>&-`): no file of supervisord may take their numbers."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number is the one that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number, this one
 
 
 def _refuse_output_that_cannot_be_opened() -> None:
-    """The logs of its programs are opened by supervisord by their path, which a socket has not."""
+    """Refuses a standard output that is a socket: supervisord opens logs by their path, and a socket has none."""
     try:
         os.close(os.open(STDOUT, os.O_WRONLY | os.O_NOCTTY))
     except OSError as error:
@@ -70,7 +70,7 @@ def _refuse_output_that_cannot_be_opened() -> None:
 
 
 def _lock_holder(path: Path) -> str | None:
-    """Who holds the broker's lock, None if nobody does."""
+    """The pid of the process that holds the broker's lock; None if nobody holds it."""
     try:
         with path.open("r+", encoding="utf-8") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""`racepool wait`: returns when the workers are ready."""
+"""`racepool wait`: returns when enough workers are ready."""
 
 import click
 
@@ -21,8 +21,8 @@ from racepool.protocol.settings import MAX_SECONDS, Settings
 def wait(context: click.Context, workers: int | None, timeout_s: float) -> None:
     """Return as soon as the workers are ready: for start-up scripts."""
     try:
-        figures = wait_for_workers(Settings.load(), workers, timeout_s)
+        stats = wait_for_workers(Settings.load(), workers, timeout_s)
     except TimeoutError as error:
         click.echo(f"racepool: {error}; look at the workers' logs", err=True)
         context.exit(Exit.FAILURE)
-    click.echo(f"{figures.total_workers} workers are ready")
+    click.echo(f"{stats.total_workers} workers are ready")

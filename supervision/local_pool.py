@@ -1,4 +1,4 @@
-"""A pool for one machine: supervisord, broker and workers of its own, in a private directory."""
+"""A pool of one's own on this machine: supervisord, broker and workers in a private directory, until the block ends."""
 
 import asyncio
 import os
@@ -18,41 +18,41 @@ from racepool.protocol.errors import BrokerUnavailableError
 from racepool.protocol.settings import Settings
 from racepool.supervision.configuration import child_environment, supervisord_command, write_configuration
 
-REMOVAL_S = 1.0
-LOOK_S = 0.5  # how often it is looked whether supervisord is there at all
-STOP_S = 5.0  # all futures are resolved or cancelled by then: nobody waits for what still runs
-LOG_TAIL_LINES = 5
+REMOVAL_S = 1.0  # how long the directory's removal is tried
+LOOK_S = 0.5  # how often the start looks whether supervisord still runs
+STOP_S = 5.0  # how long supervisord may take to end; nobody waits for a result then, as all futures are resolved
+LOG_TAIL_LINES = 5  # of each log, in the error
 
 T = TypeVar("T")
 
 
 class LocalPool:
-    """A context manager, also asynchronous, whose value is a ZmqPool that is ready for work.
+    """A context manager for `with` and `async with`; its value is a ZmqPool whose workers are all ready. Used once.
 
-    The processes end with the block; and with this process, however that ends.
+    The processes end with the block. They also end when this process ends, even by SIGKILL.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._process: subprocess.Popen[bytes] | None = None
+        self._supervisord: subprocess.Popen[bytes] | None = None
         self._pool = ZmqPool.of(settings)
-        self._is_given_up = False
-        self._owner_pid = 0
+        self._is_cancelled = False  # set in the event loop's thread, read in the thread that enters or leaves the block
+        self._owner_pid = 0  # the process that entered the block
 
     def __enter__(self) -> ZmqPool:
         self._owner_pid = os.getpid()
         try:
             configuration = write_configuration(self._settings, owner_pid=self._owner_pid)
-            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and file
+            self._supervisord = subprocess.Popen(  # noqa: S603  # our own interpreter and file
                 supervisord_command(configuration),
                 env=child_environment(self._settings),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 umask=0o077,
-                start_new_session=True,  # Ctrl-C is for the caller, who ends us
+                start_new_session=True,  # the terminal's Ctrl-C goes to the caller alone; the caller ends supervisord
             )
-            self._await_workers(self._process)
+            self._wait_for_workers(self._supervisord)
         except BrokerUnavailableError as error:
             try:
                 tail = self._log_tail()
@@ -64,7 +64,7 @@ class LocalPool:
             raise
         return self._pool
 
-    def _await_workers(self, supervisord: subprocess.Popen[bytes]) -> None:
+    def _wait_for_workers(self, supervisord: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + self._settings.connect_timeout
         while True:
             left_s = max(0.0, deadline - time.monotonic())
@@ -90,41 +90,41 @@ class LocalPool:
         await self._in_thread(partial(self.__exit__, kind, error, traceback))
 
     async def _in_thread(self, step: Callable[[], T]) -> T:
-        """Cancelled, it gives up what the step waits for, and ends when nothing of ours is left."""
+        """Runs a step outside the event loop. A cancellation ends the step and then the pool, before it is raised."""
         running = asyncio.ensure_future(asyncio.to_thread(step))
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            self._is_given_up = True
+            self._is_cancelled = True
             self._pool.shutdown(wait=False, cancel_futures=True)
             with suppress(Exception):
                 await running
-            await asyncio.to_thread(self._stop)
+            await asyncio.to_thread(self._stop)  # the step may have succeeded just before
             raise
 
     def _stop(self, *, cancel_futures: bool = True) -> None:
-        if os.getpid() != self._owner_pid:  # a forked child leaves the block, too: all of it is its parent's
-            if self._process is not None:
-                self._process.poll()  # notes that it is no child of ours
+        if os.getpid() != self._owner_pid:  # a forked child leaves the block, too; the pool is its parent's
+            if self._supervisord is not None:
+                self._supervisord.poll()  # so that Popen notes that supervisord is no child of this process
             return
         try:
             self._pool.shutdown(cancel_futures=cancel_futures)
-            if self._process is not None and not (cancel_futures or self._is_given_up):
-                self._process.terminate()
+            if self._supervisord is not None and not (cancel_futures or self._is_cancelled):
+                self._supervisord.terminate()
                 with suppress(subprocess.TimeoutExpired):
-                    self._process.wait(STOP_S)
+                    self._supervisord.wait(STOP_S)
         finally:
             _insist(self._clean_up)
 
     def _clean_up(self) -> None:
-        """Leaves no process and no file. May be called again."""
-        if self._process is not None:
-            self._process.kill()  # its children die with it
-            self._process.wait()
+        """Kills the processes and removes the directory. May be called again."""
+        if self._supervisord is not None:
+            self._supervisord.kill()  # broker and workers die with it
+            self._supervisord.wait()
         deadline = time.monotonic() + REMOVAL_S
         shutil.rmtree(self._settings.dir, ignore_errors=True)
         while self._settings.dir.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)  # one of them still wrote
+            time.sleep(0.01)  # a process that was dying still wrote
             shutil.rmtree(self._settings.dir, ignore_errors=True)
 
     def _log_tail(self) -> str:
@@ -134,7 +134,7 @@ class LocalPool:
 
 
 def _insist(step: Callable[[], None]) -> None:
-    """Does it to its end, however often Ctrl-C is pressed; then that has its way."""
+    """Runs a step to its end, however often Ctrl-C is pressed, and raises KeyboardInterrupt after that."""
     interrupt: KeyboardInterrupt | None = None
     while True:
         try:
@@ -148,22 +148,34 @@ def _insist(step: Callable[[], None]) -> None:
 
 
 def local_pool(workers: int = 3, **settings: object) -> LocalPool:
-    """A private broker and workers under a private supervisord, for one machine.
+    """A private broker and private workers under a private supervisord, on this machine; for scripts and tests.
+
+    Nothing starts before the block is entered. Entering waits until all workers are ready, at most the connect timeout
+    (`connect_timeout`, in seconds). Leaving waits for the unresolved futures; if the block raised, they are cancelled.
+    Then all processes and their directory, a new one in TMPDIR, are gone. If this process is killed, the processes end
+    as well, but the directory stays.
 
     Args:
         workers: how many worker processes.
-        settings: any other setting by its name in lower case, such as `max_attempts=5`.
+        settings: any other setting by its name in lower case, such as `max_attempts=5`. A setting that is not given has
+            the value of its RACEPOOL_... variable, else its default. `dir`
+            and the sockets cannot be given (TypeError).
 
     Returns:
-        A context manager (`with` or `async with`) whose value is a ZmqPool with all its workers ready.
+        A context manager for `with` and `async with`, to be used once. Its value is a ZmqPool. With `async with`, a
+        cancellation of the task also ends the pool before it is raised.
 
     Raises:
-        SettingsError: a setting breaks its rule.
-        BrokerUnavailableError: on entry, when the workers were not ready in time; with the last lines of their logs.
+        SettingsError: a setting breaks its rule, or there is no such setting; or, on entry, the directory cannot be
+            made.
+        BrokerUnavailableError: on entry: the workers were not ready in time, or supervisord ended; the text has the
+            last lines of their logs.
 
     Example:
-        >>> with local_pool(workers=3) as p:  # doctest: +SKIP
-        ...     result = p.exec(body).result()
+        >>> with local_pool(workers=3, run_timeout=5.0) as pool:  # doctest: +SKIP
+        ...     result = pool.exec(body).result()
+        >>> async with local_pool() as pool:  # doctest: +SKIP
+        ...     result = await pool.exec(body)
     """
     directory = temporary_folder() / f"racepool-{os.getpid()}-{uuid4().hex[:8]}"
     return LocalPool(Settings.load(**settings, dir=directory, workers=workers, **sockets_in(directory)))

@@ -1,4 +1,4 @@
-"""Ends the supervisord above it when the process that it was started for has ended, however that ended."""
+"""Runs under the supervisord of a local pool, and ends it when the process that started the pool has ended."""
 
 import os
 import select
@@ -10,7 +10,7 @@ from racepool.protocol.processes import die_with_supervisor
 
 
 def main() -> None:
-    """Waits for the end of the process whose pid is the first argument."""
+    """Waits until the process whose pid is the first argument ends, then sends SIGTERM to supervisord."""
     die_with_supervisor()
     with suppress(ProcessLookupError):
         owner = os.pidfd_open(int(sys.argv[1]))

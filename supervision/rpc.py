@@ -1,4 +1,4 @@
-"""supervisord's own table of its processes, over its control socket. Waits a second at most: it may be frozen."""
+"""Asks supervisord for its table of processes, over its control socket. Waits a second at most: it may be frozen."""
 
 import os
 import socket
@@ -9,20 +9,20 @@ from urllib.parse import quote
 from xml.parsers.expat import ExpatError
 from xmlrpc.client import Error, ServerProxy, Transport
 
-from racepool.supervision.watchdog_core import Process
+from racepool.supervision.watchdog_core import SupervisedProcess
 
 RPC_TIMEOUT_S = 1.0
 SERVER_URL = "SUPERVISOR_SERVER_URL"
 
 
 class Supervisor:
-    """The supervisord above a process, at the address that it gives its children.
+    """The supervisord that started a process.
 
     Args:
-        environment: that process's; by default this one's.
+        environment: of that process, where supervisord put its address; by default of this process.
 
     Raises:
-        KeyError: it has no control socket, or did not start that process.
+        KeyError: supervisord did not start that process, or has no control socket.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
@@ -31,13 +31,13 @@ class Supervisor:
         login = f"{user}:{password}@" if user else ""
         self._proxy = ServerProxy(f"http://{login}{self._transport.host}/RPC2", self._transport)
 
-    def table(self) -> list[Process] | None:
-        """All its processes; None if it did not answer, or is shutting down."""
+    def table(self) -> list[SupervisedProcess] | None:
+        """All its processes; None if supervisord did not answer in time, or is shutting down."""
         rows = self.rows()
         return None if rows is None else [_process(row) for row in rows]
 
     def rows(self) -> list[Mapping[str, Any]] | None:
-        """As `table`, with all that supervisord tells of each: see its documentation of getProcessInfo."""
+        """As `table`, with all fields of each process: see getProcessInfo in supervisord's documentation."""
         rows: list[Mapping[str, Any]] | None = self._ask("getAllProcessInfo")
         return rows
 
@@ -46,8 +46,8 @@ class Supervisor:
         pid: int | None = self._ask("getPID")
         return pid
 
-    def process(self, name: str) -> Process | None:
-        """The process of this name, `group:name`; None as for `table`, or if there is none."""
+    def process(self, name: str) -> SupervisedProcess | None:
+        """The process with this name, `group:name`; None as for `table`, or if there is no such process."""
         row = self._ask("getProcessInfo", name)
         return None if row is None else _process(row)
 
@@ -57,11 +57,11 @@ class Supervisor:
         except (OSError, Error, HTTPException, ExpatError):
             return None
         finally:
-            self._transport.close()  # a connection of its own each time: that wakes supervisord twice
+            self._transport.close()  # each call opens a connection, because that wakes supervisord once more
 
 
 class _Transport(Transport):
-    """Transport with a timeout, also to a socket in the file system."""
+    """A transport with a timeout, to an address on tcp or to a unix socket."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -87,5 +87,5 @@ class _UnixConnection(HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _process(row: Mapping[str, Any]) -> Process:
-    return Process(f"{row['group']}:{row['name']}", row["group"], row["pid"], row["state"])
+def _process(row: Mapping[str, Any]) -> SupervisedProcess:
+    return SupervisedProcess(f"{row['group']}:{row['name']}", row["group"], row["pid"], row["state"])

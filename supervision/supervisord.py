@@ -1,4 +1,4 @@
-"""supervisord as `racepool up` runs it: prompt, and what it cannot say, on a full disk say, does not end it."""
+"""supervisord as `racepool up` and local pools run it: it reacts at once, and a full disk does not end it."""
 
 import io
 import os
@@ -19,96 +19,100 @@ from racepool.protocol.processes import die_with_parent
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
 
 
-class Lossy(io.TextIOBase):
-    """A text stream at a descriptor; what that does not take is lost.
+class LossyStream(io.TextIOBase):
+    """A text stream that writes to a descriptor and ignores errors.
 
-    supervisord reports a log line that it cannot write on its standard error, and dies where that fails as well.
+    supervisord reports on its standard error that it cannot write a log line, and dies if that fails as well.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def write(self, text: str) -> int:
-        """Tries to write all of it."""
+        """Writes the text, or loses it."""
         with suppress(OSError):
             os.write(self._descriptor, text.encode(errors="backslashreplace"))
         return len(text)
 
     def fileno(self) -> int:
-        """Where it writes to."""
+        """The descriptor."""
         return self._descriptor
 
     def isatty(self) -> bool:
-        """Whether that is a terminal."""
+        """Whether the descriptor is a terminal."""
         return os.isatty(self._descriptor)
 
 
-class Bell:
-    """Wakes supervisord's loop, which else looks once a second whether it is to start or end anything."""
+class LoopWaker:
+    """Wakes supervisord's loop, which otherwise looks only once a second whether to start or stop a process.
+
+    It stands in asyncore's map of sockets, so the loop waits for it, too. The loop calls the other methods.
+    """
 
     def __init__(self) -> None:
-        self._ear, self._clapper = socketpair()
-        for end in (self._ear, self._clapper):
+        self._read_end, self._write_end = socketpair()
+        for end in (self._read_end, self._write_end):
             end.setblocking(False)
-        asyncore.socket_map[self._ear.fileno()] = self  # which supervisord's loop reads along with its sockets
+        asyncore.socket_map[self._read_end.fileno()] = self
 
-    def ring(self) -> None:
-        """Has the loop look at once. Also for signal handlers."""
-        with suppress(BlockingIOError):  # it rings already
-            self._clapper.send(b"!")
+    def wake(self) -> None:
+        """Makes the loop look at once. A signal handler may call this."""
+        with suppress(BlockingIOError):  # the buffer is full, so the loop wakes anyway
+            self._write_end.send(b"!")
 
     def readable(self) -> bool:
-        """It is listened to at all times."""
+        """The loop always waits for it."""
         return True
 
     def writable(self) -> bool:
-        """It has nothing to say."""
+        """It never writes."""
         return False
 
     def handle_read_event(self) -> None:
-        """It has rung, and the loop is awake: that is all."""
-        self._ear.recv(4_096)
+        """Empties the buffer. Nothing else is to do: the loop is awake."""
+        self._read_end.recv(4_096)
 
     def handle_error(self) -> None:
-        """Without it supervisord is slow, and nothing worse."""
+        """Ignores an error: without it supervisord only reacts later."""
 
     def close(self) -> None:
-        """To be called at the end of the loop: a reload begins another one."""
-        del asyncore.socket_map[self._ear.fileno()]
-        self._ear.close()
-        self._clapper.close()
+        """To be called at the end of the loop; a reload of supervisord begins another loop."""
+        del asyncore.socket_map[self._read_end.fileno()]
+        self._read_end.close()
+        self._write_end.close()
 
 
-class Prompt(supervisord.Supervisor):  # type: ignore[misc]  # supervisor has no types
+class PromptSupervisor(supervisord.Supervisor):  # type: ignore[misc]  # supervisor has no types
     """supervisord that starts its programs, and ends, without waiting for the next second.
 
-    What ended by itself is the watchdog's to hurry: here a program that ends at once would spin.
+    It does not restart an ended program sooner, or a program that ends at once would be restarted without pause. The
+    watchdog hurries restarts.
     """
 
     def runforever(self) -> None:
-        """Its loop."""
+        """Runs supervisord's loop."""
         self.options.fork = fork
         events.subscribe(events.ProcessStateStartingEvent, _make_log_folders)
-        bell = Bell()
+        waker = LoopWaker()
 
         def receive(number: int, frame: FrameType | None) -> None:
             self.options.signal_receiver.receive(number, frame)
             if number != signal.SIGCHLD or self.options.mood < SupervisorStates.RUNNING:
-                bell.ring()
+                waker.wake()
 
         for number in SIGNALS:
             signal.signal(number, receive)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # `racepool up` had one wait for this
-        bell.ring()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # `racepool up` blocks SIGINT until here
+        waker.wake()
         try:
             super().runforever()
         finally:
             self.options.setsignals()
-            bell.close()
+            waker.close()
 
 
 def _make_log_folders(event: events.ProcessStateStartingEvent) -> None:
-    """Where somebody cleaned the run directory, no program could be started anew without its log."""
+    """Makes the folders of a program's logs, without which it cannot start: the run directory may have been emptied."""
     for log in (event.process.config.stdout_logfile, event.process.config.stderr_logfile):
         if log:
             with suppress(OSError):
@@ -116,11 +120,12 @@ def _make_log_folders(event: events.ProcessStateStartingEvent) -> None:
 
 
 def fork() -> int:
-    """A fork whose child can be signalled, alone and as a group, and ends with its parent, from its first moment on.
+    """A fork whose child takes signals, alone and as a group, and ends with its parent, from its first moment on.
 
-    Until it is the program, it would else take a signal as supervisord does, and go on; and supervisord would find no
-    such group, take the program for ended, and wait for it until it is time to kill it. An orphan would wait for ever
-    wherever orphans have another parent than process 1.
+    After a plain fork, the child has supervisord's signal handlers until it becomes the program, so a signal does not
+    end it. Its process group does not exist yet: supervisord cannot signal the group, takes the program for ended, and
+    waits until it is time to kill it. And if supervisord dies meanwhile, the program notices only where the parent of
+    orphans is process 1; elsewhere it would run for ever.
     """
     mask, parent = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS), os.getpid()
     try:
@@ -130,10 +135,10 @@ def fork() -> int:
                 for number in SIGNALS:
                     signal.signal(number, signal.SIG_DFL)
                 die_with_parent(parent)
-            except BaseException:  # noqa: BLE001  # the parent is gone, or whatever: no second supervisord may go on here
+            except BaseException:  # noqa: BLE001  # after any error the child ends, or it would go on as a second supervisord
                 os._exit(1)
         else:
-            with suppress(OSError):  # it has been quicker, as a program already; or it has ended
+            with suppress(OSError):  # the child is the program already and has made the group; or it has ended
                 os.setpgid(pid, pid)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -142,12 +147,14 @@ def fork() -> int:
 
 def main() -> None:
     """Runs supervisord with the arguments of this process."""
-    supervisord.Supervisor = Prompt
-    sys.stdout = sys.stderr = Lossy(sys.stderr.fileno())  # standard output may be the programs' log, and that alone
+    supervisord.Supervisor = PromptSupervisor
+    sys.stdout = sys.stderr = LossyStream(sys.stderr.fileno())  # standard output may be the programs' log
     try:
         supervisord.main()
     except SystemExit as error:
-        sys.exit(Exit.FAILURE if error.code == Exit.USAGE else error.code)  # its file is ours: no mistake of the user's
+        sys.exit(
+            Exit.FAILURE if error.code == Exit.USAGE else error.code
+        )  # 2 means wrong usage, but the user did not write this file
 
 
 if __name__ == "__main__":

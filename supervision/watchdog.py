@@ -1,9 +1,9 @@
-"""What supervisord does not see or does not hurry to do, as an event listener of it.
+"""The watchdog: an event listener of supervisord that does what supervisord does not see, or does too late.
 
 The program is `python -P -m racepool.supervision.watchdog`.
 
-It kills a broker that is frozen for good, and a frozen worker that no broker knows; and it wakes supervisord when a
-process ends, so that it is started anew at once. Whatever becomes of it, nothing else suffers.
+It kills a broker that stays frozen, and a frozen worker that the broker does not know. It wakes supervisord when a
+process ends, so that supervisord restarts the process at once. A pool also works without its watchdog.
 """
 
 import os
@@ -21,23 +21,33 @@ import orjson
 import zmq
 from supervisor.states import ProcessStates
 
+from racepool.client.stats_socket import StatsSocket
 from racepool.protocol.endpoints import is_tcp, stats_endpoint
 from racepool.protocol.exits import Exit
 from racepool.protocol.processes import die_with_supervisor, process_state, raise_file_limit
-from racepool.protocol.sockets import Context, PeerKeys, Socket, dealer, receive, say
+from racepool.protocol.sockets import PeerKeys, Socket
 from racepool.supervision.rpc import SERVER_URL, Supervisor
-from racepool.supervision.watchdog_core import Action, Kill, Probe, Survey, Unwatch, Watch, WatchdogCore
+from racepool.supervision.watchdog_core import (
+    Action,
+    KillProcess,
+    ProbeBroker,
+    ReadTable,
+    UnwatchProcess,
+    WatchdogCore,
+    WatchProcess,
+)
 
 MAX_SLEEP_S = 1.0
-THROTTLE_S = 1.0  # supervisord restarts at once; a watchdog that cannot start must not spin
+THROTTLE_S = 1.0  # a watchdog that cannot start waits: supervisord restarts it at once, again and again
 READY = b"READY\n"
 DONE = b"RESULT 2\nOK"
 
 
-class Events:
-    """supervisord's events on standard input, one at a time. Which they are nobody asks: each means, look at the table.
+class EventListener:
+    """Takes supervisord's events from standard input, one at a time, and answers each on standard output.
 
-    Standard output belongs to their protocol.
+    The type of an event is ignored: after each one the watchdog reads supervisord's table. Nothing else may be written
+    to standard output.
     """
 
     def __init__(self) -> None:
@@ -50,10 +60,10 @@ class Events:
         return sys.stdin.fileno()
 
     def take(self) -> bool:
-        """Reads what is there; whether a whole event has come, which is thereby done.
+        """Reads what has come. When an event is complete, answers it and returns True.
 
         Raises:
-            EOFError: supervisord is gone.
+            EOFError: supervisord has ended.
         """
         chunk = os.read(self.fileno(), 65_536)
         if not chunk:
@@ -62,7 +72,7 @@ class Events:
         header, newline, payload = self._read.partition(b"\n")
         if not newline or len(payload) < int(header.rpartition(b"len:")[2]):
             return False
-        self._read = b""  # the next one comes only after our answer
+        self._read = b""  # no other event follows it yet: supervisord sends the next one after our answer
         self._answer(DONE + READY)
         return True
 
@@ -72,25 +82,27 @@ class Events:
 
 
 class Watchdog:
-    """One life of the watchdog. `run` returns when supervisord has gone; it ends it by SIGTERM, or dies before."""
+    """Reads supervisord's events, the ends of processes and the broker's answers, and performs what the core decides.
+
+    `run` returns when supervisord has ended.
+    """
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._core = WatchdogCore(process_state)
-        self._events = Events()
-        self._context: Context = zmq.Context()
-        self._socket: Socket | None = None
-        self._refusals: Socket | None = None
-        self._complaint = ""
-        self._broker_pid = 0  # to which the socket was opened
-        self._ends = select.epoll()  # of pidfds: a pidfd names one process for good
-        self._pidfds: dict[int, int] = {}
+        self._events = EventListener()
+        self._stats: StatsSocket | None = None
+        self._refusals: Socket | None = None  # of self._stats, over tcp
+        self._broker_pid = 0  # self._stats was opened for this broker process
+        self._complaint = ""  # the last one, so that it is written once
+        self._pidfds: dict[int, int] = {}  # by pid; a pidfd never names another process
+        self._ends = select.epoll()  # holds all pidfds, and is readable when one of the processes has ended
         self._poller = zmq.Poller()
         self._poller.register(self._events, zmq.POLLIN)
         self._poller.register(self._ends, zmq.POLLIN)
 
     def run(self) -> None:
-        """Watches for as long as there is a supervisord."""
+        """Runs until supervisord ends."""
         with suppress(EOFError):
             while True:
                 self._turn()
@@ -104,70 +116,70 @@ class Watchdog:
                 self._perform(self._core.on_end(pid, time.monotonic()))
         if self._events.fileno() in ready and self._events.take():
             self._perform(self._core.on_event(time.monotonic()))
-        if self._socket in ready:
-            self._hear()
+        if self._stats is not None and self._stats.socket in ready:
+            self._hear(self._stats)
         if self._refusals in ready:
-            self._close_socket()  # libzmq does not try again with a key that was refused
+            self._disconnect()  # libzmq does not try again with a key that was refused
             self._core.on_refusal(time.monotonic())
         self._perform(self._core.on_tick(time.monotonic()))
 
-    def _hear(self) -> None:
-        while self._socket is not None and (frames := receive(self._socket)) is not None:
-            broker_pid, worker_pids = _pids(frames[-1])
+    def _hear(self, stats: StatsSocket) -> None:
+        while (answer := stats.answer()) is not None:
+            broker_pid, worker_pids = _pids(answer)
             self._perform(self._core.on_answer(broker_pid, worker_pids, time.monotonic()))
 
     def _perform(self, actions: Iterable[Action]) -> None:
         todo = deque(actions)
         while todo:
             match todo.popleft():
-                case Survey():
+                case ReadTable():
                     table = self._supervisor.table()
                     if table is not None:
                         todo.extend(self._core.on_table(table, time.monotonic()))
-                case Probe(pid):
+                case ProbeBroker(pid):
                     self._probe(pid)
-                case Watch(pid):
+                case WatchProcess(pid):
                     self._watch(pid)
-                case Unwatch(pid):
+                case UnwatchProcess(pid):
                     self._unwatch(pid)
-                case Kill() as kill:
+                case KillProcess() as kill:
                     self._kill(kill)
                 case action:
                     assert_never(action)
 
     def _probe(self, broker_pid: int) -> None:
-        """Asks through one socket for each broker process: an answer that comes late is a sign of life as well."""
-        if self._socket is None or broker_pid != self._broker_pid:
-            self._close_socket()
-            endpoint = stats_endpoint()
-            try:
-                keys = _keys(endpoint)
-            except ValueError as error:  # a SettingsError: without keys it still knows who is stopped
-                self._complain(str(error))
-                return
-            self._open_socket(endpoint, keys)
+        """Asks through one socket while it is the same broker process: also a late answer is a sign of life."""
+        if self._stats is None or broker_pid != self._broker_pid:
+            self._disconnect()
+            self._connect()
             self._broker_pid = broker_pid
-        if self._socket is not None:
-            say(self._socket, [b"stats"])
+        if self._stats is not None:
+            self._stats.ask()
 
-    def _open_socket(self, endpoint: str, keys: PeerKeys | None) -> None:
-        opened = self._socket = dealer(self._context, endpoint, keys)
-        self._poller.register(opened, zmq.POLLIN)
+    def _connect(self) -> None:
+        endpoint = stats_endpoint()
+        try:
+            keys = _keys(endpoint)
+        except (
+            ValueError
+        ) as error:  # a SettingsError; the watchdog can still kill a broker that the kernel calls stopped
+            self._complain(str(error))
+            return
+        self._stats = StatsSocket(endpoint, keys)
+        self._poller.register(self._stats.socket, zmq.POLLIN)
         if keys is not None:
-            self._refusals = opened.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+            self._refusals = self._stats.refusals()
             self._poller.register(self._refusals, zmq.POLLIN)
 
-    def _close_socket(self) -> None:
-        if self._socket is None:
+    def _disconnect(self) -> None:
+        if self._stats is None:
             return
         if self._refusals is not None:
             self._poller.unregister(self._refusals)
-            self._socket.disable_monitor()
-            self._refusals.close(linger=0)
             self._refusals = None
-        self._poller.unregister(self._socket)
-        self._socket.close(linger=0)
-        self._socket = None
+        self._poller.unregister(self._stats.socket)
+        self._stats.close()
+        self._stats = None
 
     def _complain(self, reason: str) -> None:
         if reason != self._complaint:
@@ -176,7 +188,7 @@ class Watchdog:
             sys.stderr.flush()
 
     def _watch(self, pid: int) -> None:
-        with suppress(OSError):  # it is gone, which the next table tells; or we are out of descriptors
+        with suppress(OSError):  # it has ended, and the next table shows that; or no descriptor is left
             self._pidfds[pid] = os.pidfd_open(pid)
             self._ends.register(self._pidfds[pid], select.EPOLLIN)
 
@@ -186,8 +198,11 @@ class Watchdog:
             self._ends.unregister(pidfd)
             os.close(pidfd)
 
-    def _kill(self, kill: Kill) -> None:
-        """With the pidfd open already, supervisord says whose pid it is: so nobody else can be hit."""
+    def _kill(self, kill: KillProcess) -> None:
+        """Sends SIGKILL if supervisord still calls the process running.
+
+        The pidfd was opened before supervisord is asked, so the signal cannot reach another process with this pid.
+        """
         pidfd = self._pidfds.get(kill.pid)
         process = self._supervisor.process(kill.name)
         if pidfd is None or process is None or (process.pid, process.state) != (kill.pid, ProcessStates.RUNNING):
@@ -197,17 +212,17 @@ class Watchdog:
             _log_kill(kill)
 
 
-def _pids(figures: bytes) -> tuple[int | None, list[int]]:
-    """The broker's pid and its workers'."""
+def _pids(answer: bytes) -> tuple[int | None, list[int]]:
+    """The pids of the broker and its workers; None where the answer is no stats."""
     try:
-        told = orjson.loads(figures)
-        return told["broker"]["pid"], [worker["pid"] for worker in told["workers"]]
+        stats = orjson.loads(answer)
+        return stats["broker"]["pid"], [worker["pid"] for worker in stats["workers"]]
     except (ValueError, TypeError, LookupError):
         return None, []
 
 
 def _keys(endpoint: str) -> PeerKeys | None:
-    """As for the log: only a pool that is monitored over tcp pays for what keys need."""
+    """The client's keys, None over ipc. Imported late: only a pool with a stats socket on tcp loads the settings."""
     if not is_tcp(endpoint):
         return None
     from racepool.protocol.keys import Role, peer_keys  # noqa: PLC0415
@@ -216,8 +231,8 @@ def _keys(endpoint: str) -> PeerKeys | None:
     return peer_keys(Settings.load(), Role.CLIENT, endpoint)
 
 
-def _log_kill(kill: Kill) -> None:
-    """What a log line needs is most of a Python program, and hardly ever used here: it is loaded when it is."""
+def _log_kill(kill: KillProcess) -> None:
+    """Imported late: settings and log would make up most of this program's memory, and a kill is rare."""
     from racepool.protocol.logs import open_log  # noqa: PLC0415
     from racepool.protocol.settings import Settings  # noqa: PLC0415
 

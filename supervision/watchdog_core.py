@@ -1,7 +1,7 @@
 """The watchdog's decisions: which process to kill, and when to wake supervisord. Knows no socket, clock or process.
 
-Two things are beyond supervisord. It calls a process running that is frozen; and it looks for ended ones once a second,
-and starts them anew a second later, unless something wakes it. Asking for its table of processes is what wakes it.
+supervisord has two limits. It calls a frozen process running. And it looks for ended processes once a second, and
+restarts them a second later, unless something wakes it. A request for its table of processes wakes it.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,140 +11,141 @@ from typing import TypeAlias
 
 from supervisor.states import ProcessStates
 
-BROKER = "broker"  # groups of supervisord.conf: of whatever else runs under the same supervisord, nothing is killed
+BROKER = "broker"  # groups of supervisord.conf; no other process under the same supervisord is killed
 WORKER = "worker"
 PROBE_INTERVAL_S = 1.0
 PROBE_PATIENCE_S = 3.0
-STOPPED_PROBES = 2  # a broker that stands still for five seconds lives on, and one that takes as long to start
-SILENT_PROBES = 3  # one that is not stopped may be starved by a busy machine, which its death would not help
-UNKNOWN_WORKER_S = 15.0  # the broker itself kills a frozen worker that it knows, and does so sooner
-RESTART_INTERVAL_S = 1.0  # a process that ends at once must not spin: for it, supervisord's own pace will do
+STOPPED_PROBES = 2  # so a broker may stand still, or take to start, for five seconds
+SILENT_PROBES = 3  # a broker that is not stopped may only wait for a busy CPU; a kill would not help then
+UNKNOWN_WORKER_S = 15.0  # longer than the broker takes: it kills a frozen worker that it knows
+RESTART_INTERVAL_S = 1.0  # a process that ended sooner after its start is restarted at supervisord's own pace
 FIRST_POKE_S = 0.01
-POKES = 8  # each waits twice as long as the one before; then supervisord has looked by itself
-SURVEY_DELAY_S = 0.1  # of a burst of events, one is answered
+POKES = 8  # each after twice the pause of the one before; by the last, supervisord has looked by itself
+TABLE_DELAY_S = 0.1  # one reading of the table answers a burst of events
 
 _FINAL_STATES = (ProcessStates.STOPPED, ProcessStates.FATAL, ProcessStates.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class SupervisedProcess:
     """A row of supervisord's table."""
 
     name: str  # with its group, `worker:worker-0`
     group: str
-    pid: int  # 0: there is none
+    pid: int  # 0: no process runs
     state: int  # supervisor.states.ProcessStates
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class ReadTable:
     """Ask supervisord for its table, which also wakes it; the table comes back as `on_table`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """Ask the broker of this pid for its figures, on a connection of its own; they come back as `on_answer`."""
+class ProbeBroker:
+    """Ask the broker for its stats, on a connection of this broker process; they come back as `on_answer`."""
 
     pid: int
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """Tell when this process ends, as `on_end`."""
+class WatchProcess:
+    """Call `on_end` when this process ends."""
 
     pid: int
 
 
 @dataclass(frozen=True, slots=True)
-class Unwatch:
-    """This process is no longer supervisord's."""
+class UnwatchProcess:
+    """Stop watching this process: it has ended, or the table does not have it any more."""
 
     pid: int
 
 
 @dataclass(frozen=True, slots=True)
-class Kill:
-    """End this process, if supervisord still says that it runs under this pid, and log the event."""
+class KillProcess:
+    """Kill this process if supervisord still calls it running under this pid, and log the event."""
 
     event: str
     name: str
     pid: int
-    silent_s: float
+    silent_s: float  # since its last sign of life
 
 
-Action: TypeAlias = Survey | Probe | Watch | Unwatch | Kill
+Action: TypeAlias = ReadTable | ProbeBroker | WatchProcess | UnwatchProcess | KillProcess
 
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """A process that is there, by its pid."""
+    """A process that runs; kept by its pid."""
 
     name: str
-    seen_at: float
+    seen_at: float  # when the table first had it
 
 
 @dataclass(slots=True)
 class _Ended:
-    """A process that is to be back soon, by its name."""
+    """A process that ended and that supervisord is to restart; kept by its name."""
 
     pid: int
-    poke_at: float
+    poke_at: float  # when supervisord is woken next
     pause_s: float = FIRST_POKE_S
     pokes: int = 0
 
 
 class WatchdogCore:
-    """One supervisord's processes, and the broker's voice.
+    """What one supervisord's processes and the broker's answers demand.
 
-    Invariants: a process is killed only if supervisord's last table calls it running; the broker only if its own pid
-    has answered before, or if the kernel says that it is stopped (whoever asks at the wrong address must do no harm).
+    Invariants: a process is killed only if supervisord's last table calls it running. The broker is killed only if this
+    broker process has answered before, or if the kernel calls it stopped: with a wrong stats endpoint the watchdog must
+    do no harm.
 
     Args:
-        state_of: the kernel's letter for the state of a process.
+        state_of: the kernel's letter for the state of the process with this pid.
     """
 
     def __init__(self, state_of: Callable[[int], str]) -> None:
         self._state_of = state_of
-        self._table: dict[str, Process] = {}
-        self._watched: dict[int, _Watched] = {}
-        self._ended: dict[str, _Ended] = {}
-        self._survey_at = -inf
+        self._table: dict[str, SupervisedProcess] = {}  # by name
+        self._watched: dict[int, _Watched] = {}  # by pid
+        self._ended: dict[str, _Ended] = {}  # by name
+        self._table_due_at = -inf  # when the table is read next
         self._ticked_at = inf
-        self._broker: Process | None = None  # while it runs
-        self._heard_at: float | None = None  # the last answer of this very broker
-        self._probe_at = inf
-        self._asked_at: float | None = None
-        self._failures = 0
-        self._stopped_since: dict[int, float] = {}  # workers that the broker does not know
+        self._broker: SupervisedProcess | None = None  # only while it runs
+        self._heard_at: float | None = None  # the last answer of this broker process
+        self._probe_at = inf  # when the broker is asked next, if no probe is out
+        self._asked_at: float | None = None  # of the probe that is out
+        self._failures = 0  # probes in a row without an answer in time
+        self._stopped_since: dict[int, float] = {}  # by pid: stopped workers that the broker does not know
 
     def on_event(self, now: float) -> list[Action]:
-        """An event of supervisord, whatever it is: its table may have changed."""
-        self._survey_at = min(self._survey_at, now + SURVEY_DELAY_S)
+        """Takes an event of supervisord of any type: its table may have changed."""
+        self._table_due_at = min(self._table_due_at, now + TABLE_DELAY_S)
         return []
 
-    def on_table(self, table: Iterable[Process], now: float) -> list[Action]:
-        """All processes of supervisord."""
+    def on_table(self, table: Iterable[SupervisedProcess], now: float) -> list[Action]:
+        """Takes all rows of supervisord's table."""
         self._table = {process.name: process for process in table}
         names = {process.pid: process.name for process in self._table.values() if process.pid}
         gone = sorted(self._watched.keys() - names)
         new = sorted(names.keys() - self._watched.keys() - {ended.pid for ended in self._ended.values()})
-        for pid in gone:  # its end shows in the table first
+        for pid in gone:  # the table may show an end before the pidfd does
             self._note_end(pid, now)
         for pid in new:
             self._watched[pid] = _Watched(names[pid], now)
         self._ended = {name: ended for name, ended in self._ended.items() if self._is_awaited(name, ended)}
         self._turn_to(next((each for each in self._table.values() if _runs(each, BROKER)), None), now)
-        return [*map(Unwatch, gone), *map(Watch, new)]
+        return [*map(UnwatchProcess, gone), *map(WatchProcess, new)]
 
     def on_end(self, pid: int, now: float) -> list[Action]:
-        """A watched process ended."""
+        """Takes the end of a watched process."""
         self._note_end(pid, now)
         if self._broker is not None and self._broker.pid == pid:
             self._turn_to(None, now)
-        return [Unwatch(pid)]
+        return [UnwatchProcess(pid)]
 
     def on_answer(self, broker_pid: int | None, worker_pids: Iterable[int], now: float) -> list[Action]:
-        """The broker's figures; the pid is None where they could not be read, which is a sign of life all the same."""
+        """Takes an answer of the broker. An answer that is no stats has no pid, and is a sign of life as well."""
         self._asked_at = None
         self._failures = 0
         self._probe_at = now + PROBE_INTERVAL_S
@@ -154,19 +155,19 @@ class WatchdogCore:
         return [] if broker_pid is None else self._judge_unknown_workers(set(worker_pids), now)
 
     def on_refusal(self, now: float) -> None:
-        """Our key was refused: from now on silence proves nothing, until somebody answers again."""
+        """Takes that our key was refused: silence proves nothing then, until a broker answers again."""
         self._heard_at = None
-        self._listen_anew(now + PROBE_INTERVAL_S)
+        self._restart_probing(now + PROBE_INTERVAL_S)
 
     def on_tick(self, now: float) -> list[Action]:
-        """What is due. To be called after all answers that are there were heard, and at least once a second."""
-        if now - self._ticked_at > PROBE_PATIENCE_S / 2:  # this process itself stood still: nobody's silence counts
-            self._listen_anew(now)
+        """Does what is due. Call it at least once a second, and only after all answers that have come were taken."""
+        if now - self._ticked_at > PROBE_PATIENCE_S / 2:  # the watchdog itself stood still: the silence may be its own
+            self._restart_probing(now)
         self._ticked_at = now
         actions: list[Action] = []
-        if self._poke(now) or self._survey_at <= now:
-            self._survey_at = inf
-            actions.append(Survey())
+        if self._poke(now) or self._table_due_at <= now:
+            self._table_due_at = inf
+            actions.append(ReadTable())
         if self._broker is not None:
             actions += self._judge_broker(self._broker, now)
         return actions
@@ -175,7 +176,7 @@ class WatchdogCore:
         """When `on_tick` has something to do."""
         answer_by = inf if self._asked_at is None else self._asked_at + PROBE_PATIENCE_S
         probe_at = inf if self._broker is None or self._asked_at is not None else self._probe_at
-        return min([self._survey_at, answer_by, probe_at, *(ended.poke_at for ended in self._ended.values())])
+        return min([self._table_due_at, answer_by, probe_at, *(ended.poke_at for ended in self._ended.values())])
 
     def _note_end(self, pid: int, now: float) -> None:
         watched = self._watched.pop(pid, None)
@@ -187,7 +188,7 @@ class WatchdogCore:
         return process is not None and process.pid in (0, ended.pid) and process.state not in _FINAL_STATES
 
     def _poke(self, now: float) -> bool:
-        """Whether somebody is to be back and may need a push."""
+        """Counts the pokes that are due; whether there are any."""
         due = [name for name, ended in self._ended.items() if ended.poke_at <= now]
         for name in due:
             ended = self._ended[name]
@@ -198,18 +199,18 @@ class WatchdogCore:
                 del self._ended[name]
         return bool(due)
 
-    def _turn_to(self, broker: Process | None, now: float) -> None:
+    def _turn_to(self, broker: SupervisedProcess | None, now: float) -> None:
         if broker != self._broker:
             self._broker = broker
             self._heard_at = None
-            self._listen_anew(now)
+            self._restart_probing(now)
 
-    def _listen_anew(self, probe_at: float) -> None:
+    def _restart_probing(self, probe_at: float) -> None:
         self._probe_at = probe_at
         self._asked_at = None
         self._failures = 0
 
-    def _judge_broker(self, broker: Process, now: float) -> list[Action]:
+    def _judge_broker(self, broker: SupervisedProcess, now: float) -> list[Action]:
         if self._asked_at is None:
             if now < self._probe_at:
                 return []
@@ -219,16 +220,16 @@ class WatchdogCore:
             self._failures += 1
         self._asked_at = now
         if not self._is_frozen(broker.pid):
-            return [Probe(broker.pid)]
+            return [ProbeBroker(broker.pid)]
         self._failures = 0
         heard_at = self._watched[broker.pid].seen_at if self._heard_at is None else self._heard_at
-        return [Kill("broker_killed", broker.name, broker.pid, now - heard_at), Probe(broker.pid)]
+        return [KillProcess("broker_killed", broker.name, broker.pid, now - heard_at), ProbeBroker(broker.pid)]
 
     def _is_frozen(self, pid: int) -> bool:
         match self._state_of(pid):
             case "T":
                 return self._failures >= STOPPED_PROBES
-            case "t":  # somebody looks at it with a debugger
+            case "t":  # a debugger has stopped it
                 return False
             case _:
                 return self._failures >= SILENT_PROBES and self._heard_at is not None
@@ -238,11 +239,11 @@ class WatchdogCore:
         stopped = [each for each in unknown if self._state_of(each.pid) == "T"]
         self._stopped_since = {each.pid: self._stopped_since.get(each.pid, now) for each in stopped}
         return [
-            Kill("worker_killed", each.name, each.pid, now - self._stopped_since[each.pid])
+            KillProcess("worker_killed", each.name, each.pid, now - self._stopped_since[each.pid])
             for each in stopped
             if now - self._stopped_since[each.pid] > UNKNOWN_WORKER_S
         ]
 
 
-def _runs(process: Process, group: str) -> bool:
+def _runs(process: SupervisedProcess, group: str) -> bool:
     return process.group == group and process.state == ProcessStates.RUNNING

@@ -1,1 +1,1 @@
-"""`racepool dead`: the tasks that were given up."""
+"""`racepool dead`: the tasks that the broker gave up and keeps."""

@@ -1,4 +1,4 @@
-"""`racepool dead`: the tasks that were given up; a look at them, and another try."""
+"""`racepool dead`: shows dead tasks, tries them again, removes them."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -134,7 +134,11 @@ def remove(names: tuple[str, ...], *, is_all: bool) -> None:
 
 
 def _found() -> DeadTasks:
-    """What is in the run directory, if that is ours alone."""
+    """The dead tasks in the run directory.
+
+    Raises:
+        SettingsError: the run directory is another user's, or others may enter it.
+    """
     settings = Settings.load()
     if settings.dir.exists():
         settings.private_dir()
@@ -147,7 +151,7 @@ def _tell_unread(found: DeadTasks) -> None:
 
 
 def _chosen(names: Iterable[str], everything: list[T] | None, named: Callable[[str], T]) -> list[T]:
-    """What was named, each once; or everything, where that is given."""
+    """The named ones, each once; or `everything`, if it is given."""
     chosen = list(dict.fromkeys(named(name) for name in names))
     if bool(chosen) is (everything is not None):
         raise click.UsageError("name one task or more, or give --all")
@@ -155,7 +159,7 @@ def _chosen(names: Iterable[str], everything: list[T] | None, named: Callable[[s
 
 
 def _request_in(payload: bytes) -> Request | None:
-    """The request, None where the payload is none."""
+    """The request; None if the payload is no request."""
     try:
         return unpack_request(payload)
     except ValueError:
@@ -191,7 +195,7 @@ def _client() -> Iterator[Engine]:
     """A client of the running broker.
 
     Raises:
-        BrokerUnavailableError: none answers at once; nobody is to wait for one.
+        BrokerUnavailableError: no broker answered within a second. The connect timeout would be a long wait.
     """
     settings = Settings.load()
     fetch_stats(settings, ASK_S)
@@ -200,26 +204,24 @@ def _client() -> Iterator[Engine]:
     try:
         yield client
     finally:
-        client.cancel_all()  # what an interrupt has left
+        client.cancel_all()  # the task that was interrupted
         client.close()
         client.join()
 
 
 def _retry(task: DeadTask, client: Engine, run_timeout_s: float | None) -> None:
-    """Submits the task under its own id, so that its record is renewed if it is given up again; prints its result."""
+    """Submits the task under its own id, and prints the result. If the broker gives it up again, the record is new."""
     settings = client.settings
     timeout_s = run_timeout_s or min(task.record.run_timeout_ms / 1000, MAX_SECONDS)
-    patience_s = settings.queue_timeout + settings.max_attempts * (timeout_s + 2 * settings.liveness)
+    longest_s = settings.queue_timeout + settings.max_attempts * (timeout_s + 2 * settings.liveness)
     with task.claimed():
         parcel = Parcel.of(task.payload())
         future = client.submit(parcel, settings.queue_timeout, timeout_s, task.record.task_id)
         try:
-            result = future.result(patience_s)
+            result = future.result(longest_s)
         except PoolError:
             raise
-        except TimeoutError:  # the broker has it from another client
+        except TimeoutError:  # the broker has this task from another client
             future.cancel()
-            raise PoolError(
-                f"task {task.task_id}: no answer within {patience_s:g} s; look for it in the logs"
-            ) from None
+            raise PoolError(f"task {task.task_id}: no answer within {longest_s:g} s; look for it in the logs") from None
         show_result(result, "table", screen_of_stdout())

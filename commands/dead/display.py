@@ -1,4 +1,4 @@
-"""What a person, or a program, sees of tasks that were given up. Knows no file."""
+"""Dead tasks as tables and as JSON. Knows no file."""
 
 import signal
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ UNKNOWN = "\N{EN DASH}"
 
 
 def dead_table(tasks: Iterable[DeadTask], names: Iterable[str], *, plain: bool) -> RenderableType:
-    """A task a line, under these names; `plain` without lines."""
+    """A table with a row for each task, and these names; `plain` = no lines around cells."""
     columns = (
         Column("Task", style="bold"), Column("Race", least=12, wraps=True), numbers("Size", 2),
         Column("Given up", short=_without_year), Column("Lost workers", least=16, wraps=True, optional=1),
@@ -37,7 +37,7 @@ def dead_table(tasks: Iterable[DeadTask], names: Iterable[str], *, plain: bool) 
 
 
 def dead_details(task: DeadTask, request: Request | None, *, plain: bool) -> RenderableType:
-    """All that is known of one task; `request` is its payload, None where it is none."""
+    """All that is known of one task; `request` is what its payload holds, None if that is no request."""
     record = task.record
     facts = NarrowTable((Column(style="dim"), Column(least=20, wraps=True)), "tight")
     rows = {
@@ -73,7 +73,7 @@ def _attempts(task: DeadTask, *, plain: bool) -> NarrowTable:
 
 
 def facts_of(task: DeadTask) -> dict[str, Any]:
-    """One task as JSON has it: instants in UTC, durations in seconds, sizes in bytes."""
+    """One task for JSON: instants in UTC, durations in seconds, sizes in bytes."""
     record = task.record
     return {
         "task_id": task.task_id,
@@ -97,7 +97,7 @@ def facts_of(task: DeadTask) -> dict[str, Any]:
 
 
 def request_facts(request: Request | None) -> dict[str, Any]:
-    """What a payload adds to that; nulls where it is no request."""
+    """What the payload adds to `facts_of`; nulls if it is no request."""
     body = request.race if request else None
     return {
         "polled_at": request.polled_at.isoformat() if request else None,
@@ -107,7 +107,7 @@ def request_facts(request: Request | None) -> dict[str, Any]:
 
 
 def _losses(task: DeadTask) -> str:
-    """The workers by the reason of their loss, in the order of the attempts."""
+    """The lost workers, grouped by reason, in the order of the attempts."""
     workers: dict[str, list[str]] = {}
     for attempt in task.record.attempts:
         workers.setdefault(attempt.reason, []).append(attempt.worker)
@@ -145,7 +145,7 @@ def _local(instant_ms: int) -> datetime:
 def _zoned(instant: datetime) -> datetime:
     try:
         return instant.astimezone()
-    except OverflowError:  # at the ends of the calendar
+    except OverflowError:  # at the first or last day of the calendar
         return instant
 
 

@@ -1,4 +1,4 @@
-"""The tasks that the broker gave up, as their files are at this moment. Knows no broker, shows nothing."""
+"""The dead tasks in a run directory, read from their files. Knows no broker, prints nothing."""
 
 import fcntl
 import os
@@ -13,13 +13,15 @@ from racepool.protocol.errors import PoolError
 from racepool.protocol.parcel import Parcel
 from racepool.protocol.quarantine import HEAD_BYTES, BadRecordError, Record, directory_in, is_record_name, unpack_head
 
-OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe or a link is no record of ours
-UNFINISHED = ".unfinished"  # what the broker is about to write
+OPEN_FLAGS = (
+    os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+)  # does not follow a link, and does not block on a pipe
+UNFINISHED = ".unfinished"  # the suffix of a file that the broker is writing
 
 
 @dataclass(frozen=True, slots=True)
 class DeadTask:
-    """One record. The race's id and name are told where the beginning of the payload has them."""
+    """One record. The race's id and name are None if they are not in the beginning of the payload."""
 
     path: Path
     record: Record
@@ -28,14 +30,14 @@ class DeadTask:
 
     @property
     def task_id(self) -> str:
-        """The task's id, as messages and logs have it."""
+        """The task's id as in messages and logs."""
         return self.record.task_id.hex()
 
     def payload(self) -> bytes:
         """What was submitted.
 
         Raises:
-            PoolError: it is not there any more, or not what was submitted.
+            PoolError: the file is gone, or it is damaged.
         """
         try:
             content = _read(self.path)
@@ -51,16 +53,16 @@ class DeadTask:
         """Removes the record.
 
         Raises:
-            PoolError: it may not be removed.
+            PoolError: this user may not remove it.
         """
         _remove(self.path)
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Keeps others from submitting it as well: the broker takes a task from one client only.
+        """Locks the record while it is submitted: the broker takes a task from one client only.
 
         Raises:
-            PoolError: another process is at it, or it is not there any more.
+            PoolError: another process has locked it, or it is gone.
         """
         try:
             file = os.open(self.path, OPEN_FLAGS)
@@ -78,18 +80,23 @@ class DeadTask:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A file among the records that is none, and why."""
+    """A file among the records that is no record, and why."""
 
     path: Path
     reason: str
 
     def remove(self) -> None:
-        """As of a DeadTask."""
+        """As `DeadTask.remove`."""
         _remove(self.path)
 
 
 class DeadTasks:
-    """All that was found in a run directory: the tasks, the latest first, and files that cannot be read."""
+    """The files of a run directory's dead tasks.
+
+    Attributes:
+        tasks: those that can be read, the latest first.
+        unread: all other files.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         self._directory = directory_in(run_dir)
@@ -99,10 +106,10 @@ class DeadTasks:
         self.unread = [each for each in found if isinstance(each, Unread)]
 
     def named(self, name: str) -> DeadTask:
-        """The one task whose id begins like that.
+        """The only task whose id begins with `name`.
 
         Raises:
-            PoolError: there is none, there are several, or it cannot be read.
+            PoolError: there is no such task, there are several, or it cannot be read.
         """
         found = self.record_named(name)
         if isinstance(found, Unread):
@@ -110,7 +117,7 @@ class DeadTasks:
         return found
 
     def record_named(self, name: str) -> DeadTask | Unread:
-        """As `named`, for one that may be damaged, too."""
+        """As `named`, but a record that cannot be read is found as well."""
         found = [each for each in self.records if each.path.stem.startswith(name.lower())]
         if not name or not found:
             raise PoolError(
@@ -123,11 +130,11 @@ class DeadTasks:
 
     @property
     def records(self) -> list[DeadTask | Unread]:
-        """All tasks, and what is called like one but is damaged."""
+        """All tasks, and the damaged files that have the name of a record."""
         return [*self.tasks, *(each for each in self.unread if is_record_name(each.path.name))]
 
     def short_id(self, task: DeadTask) -> str:
-        """As much of the task's id as it takes to tell it from all others, and eight digits at the least."""
+        """The shortest beginning of the task's id that no other task has, but at least eight digits."""
         others = [other.task_id for other in self.tasks if other is not task]
         lengths = range(8, len(task.task_id))
         is_unique = (n for n in lengths if not any(other.startswith(task.task_id[:n]) for other in others))
@@ -143,7 +150,7 @@ class DeadTasks:
 
 
 def record_count(run_dir: Path) -> int | None:
-    """How many records there are, none of them opened; None where nobody may look."""
+    """How many records there are, without opening them; None if this user may not look."""
     try:
         return sum(is_record_name(path.name) for path in directory_in(run_dir).iterdir())
     except FileNotFoundError:
@@ -158,7 +165,7 @@ def _found(path: Path) -> DeadTask | Unread:
         record, offset = unpack_head(start)
         size = offset + record.payload_bytes
         if path.name != f"{record.task_id.hex()}.dead" or path.stat().st_size != size:
-            raise BadRecordError("is damaged: its name or its size is another task's")  # noqa: TRY301  # told below
+            raise BadRecordError("is damaged: its name or its size is another task's")  # noqa: TRY301  # caught below
     except (OSError, BadRecordError) as error:
         return Unread(path, _reason(error))
     parcel = Parcel.of(start[offset:])

@@ -1,1 +1,1 @@
-"""Pictures of the money on each runner, for every verb that has `--plot`."""
+"""Pictures of the money on each runner, for the verbs that have `--plot`."""

@@ -1,4 +1,4 @@
-"""Where pictures of races go: one file, or a folder with one of each race. Says what it lacks before the work."""
+"""Where pictures of races go: one file, or a folder with a picture of each race. Checks first whether it can draw."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ class Album:
     """The target of `--plot`.
 
     Args:
-        target: a picture's file, with a suffix of SUFFIXES; else a folder, which is made when there is a picture.
+        target: a file with a suffix of SUFFIXES for one picture; else a folder, which is made with the first picture.
 
     Raises:
         PoolError: matplotlib is not installed, or the target is another kind of file.
@@ -34,10 +34,10 @@ class Album:
             raise PoolError(f"--plot {target}: name a file ending in {', '.join(SUFFIXES)}, or a folder")
 
     def require_one(self, race_count: int, remedy: str = "") -> None:
-        """Makes sure that a single picture shows a single race.
+        """Checks that one file is not meant to show several races.
 
         Raises:
-            PoolError: there are more; the text says what to do, `remedy` at its end.
+            PoolError: it is; the text says what to do, and ends with `remedy`.
         """
         if not self.is_folder and race_count > 1:
             raise PoolError(
@@ -49,7 +49,7 @@ class Album:
         self._collected.setdefault(race.race_id, []).extend(rows_of(race))
 
     def draw(self) -> list[str]:
-        """Draws what was added; as `draw_races`.
+        """Draws what was added, as `draw_races` does.
 
         Raises:
             PoolError: there are several races for one file, or a picture cannot be written.
@@ -61,11 +61,11 @@ class Album:
         """Draws each race.
 
         Args:
-            races: the rows of each; those of one race are held at a time.
+            races: the rows of each; they are taken one race at a time, to save memory.
             advance: called after each race.
 
         Returns:
-            Why races have no picture, a text each.
+            A text for each race without a picture: why.
 
         Raises:
             PoolError: a picture cannot be written.
@@ -82,7 +82,7 @@ class Album:
         return missing
 
     def _path_of(self, curves: Curves) -> Path:
-        """In a folder: a name that a person can read, and that no other race has."""
+        """The file of a picture. In a folder, it is named after the race, and its id makes the name unique."""
         if not self.is_folder:
             return self.target
         try:

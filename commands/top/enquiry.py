@@ -1,60 +1,61 @@
-"""The broker's figures for a loop that also has a keyboard to read: asked for, never waited for."""
+"""The broker's stats for a loop that also reads a keyboard: it asks, and never waits."""
 
-import zmq
-
-from racepool.client.monitoring import figures_in
-from racepool.protocol.keys import Role, peer_keys
+from racepool.client.monitoring import stats_in, stats_socket
+from racepool.client.stats_socket import StatsSocket
 from racepool.protocol.settings import Settings
-from racepool.protocol.sockets import Context, Socket, dealer, receive, say
+from racepool.protocol.sockets import Socket
 from racepool.protocol.stats import PoolStats
 
 
 class Enquiry:
-    """One question at a time is out. What nobody answered is asked anew from another socket.
+    """One question at a time. A question without an answer is asked again, on another connection.
 
-    An answer that comes after that is lost with its socket: so no answer is ever older than the last question.
+    An answer that comes after that is lost with its connection: so no answer is older than the last question.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Opens the first socket.
+        """Opens the first connection.
 
         Raises:
             SettingsError: the run directory or the keys cannot be used.
         """
         self._settings = settings
-        self._context: Context = zmq.Context()
+        self._stats = self._connected()
         self.is_out = False
-        self.socket = self._connected()
+
+    @property
+    def socket(self) -> Socket:
+        """For a poller, until the next question; it becomes readable when there is an answer."""
+        return self._stats.socket
 
     def ask(self) -> None:
-        """Asks, or asks anew.
+        """Asks, or asks again.
 
         Raises:
-            SettingsError: as above; somebody has changed them since.
+            SettingsError: the run directory or the keys were changed, and cannot be used any more.
         """
         if self.is_out:
-            self.socket.close(linger=0)
-            self.socket = self._connected()
-        say(self.socket, [b"stats"])
+            self._stats.close()
+            self._stats = self._connected()
+        self._stats.ask()
         self.is_out = True
 
     def answer(self) -> PoolStats | None:
-        """What has come, None if nothing has.
+        """The answer; None if none has come.
 
         Raises:
             PoolError: it is no PoolStats of this version.
         """
-        frames = receive(self.socket)
-        if frames is None:
+        answer = self._stats.answer()
+        if answer is None:
             return None
         self.is_out = False
-        return figures_in(frames[-1], self._settings.stats_endpoint)
+        return stats_in(answer, self._settings.stats_endpoint)
 
     def close(self) -> None:
-        """Ends it."""
-        self._context.destroy(linger=0)
+        """Closes the connection."""
+        self._stats.close()
 
-    def _connected(self) -> Socket:
-        endpoint = self._settings.stats_endpoint
-        self._settings.guard(endpoint)
-        return dealer(self._context, endpoint, peer_keys(self._settings, Role.CLIENT, endpoint))
+    def _connected(self) -> StatsSocket:
+        self._settings.guard(self._settings.stats_endpoint)
+        return stats_socket(self._settings)

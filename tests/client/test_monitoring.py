@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import zmq
 
-from racepool.client import monitoring
 from racepool.client.monitoring import fetch_stats, wait_for_workers
+from racepool.protocol import sockets
 from racepool.protocol.errors import BrokerUnavailableError
 from racepool.protocol.settings import Settings
 from tests.commands.stats import pool, worker
@@ -29,9 +29,9 @@ def answering(endpoint: str) -> Iterator[Answering]:
     def answer(answers: list[bytes | None]) -> None:
         with suppress(zmq.Again):  # fewer were asked
             for words in answers:
-                peer, delimiter, _ = bound.recv_multipart()
+                peer, _ = bound.recv_multipart()
                 if words is not None:
-                    bound.send_multipart([peer, delimiter, words])
+                    bound.send_multipart([peer, words])
 
     def start(answers: list[bytes | None]) -> Settings:
         threads.append(threading.Thread(target=answer, args=(answers,)))
@@ -47,7 +47,7 @@ def answering(endpoint: str) -> Iterator[Answering]:
 def test_question_that_cannot_be_asked_waits_no_longer_than_one_without_an_answer(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(monitoring, "connect", lambda *_: None)  # as libzmq leaves a socket whose key was refused
+    monkeypatch.setattr(sockets, "connect", lambda *_: None)  # as libzmq leaves a socket whose key was refused
     started_at = time.monotonic()
 
     with pytest.raises(BrokerUnavailableError, match="no broker answered at ipc"):

@@ -1,6 +1,7 @@
 import os
 import shlex
 import shutil
+import socket
 import stat
 import sys
 import tempfile
@@ -12,8 +13,16 @@ import pytest
 from supervisor.options import ServerOptions
 
 from racepool.protocol.endpoints import sockets_in
+from racepool.protocol.errors import SettingsError
 from racepool.protocol.settings import Settings, variable
-from racepool.supervision.configuration import child_environment, supervisord_command, write_configuration
+from racepool.supervision.configuration import (
+    child_environment,
+    excess_bytes,
+    supervisord_command,
+    write_configuration,
+)
+
+MOST_DIGITS = "4194304"  # the most that pid_max can be
 
 
 @pytest.fixture(params=["plain", "with space", "per%cent", "both %(name)s %d", "semi;colon"])
@@ -113,6 +122,41 @@ def test_only_root_names_a_user(directory: Path, monkeypatch: pytest.MonkeyPatch
     assert ("user = root" in text) == (user is not None)
 
 
+@pytest.mark.parametrize(("run_timeout_s", "stop_s"), [(30.0, 35), (7.2, 13), (0.5, 6)])
+def test_stop_waits_for_a_task_as_long_as_it_may_run_and_for_its_result(
+    directory: Path, run_timeout_s: float, stop_s: int
+) -> None:
+    told = processes(parsed(write_configuration(settings(directory, run_timeout=run_timeout_s))))
+
+    assert told["worker-0"].stopwaitsecs == stop_s
+
+
+def test_with_to_stdout_all_log_to_standard_output_or_error_and_to_no_file(directory: Path) -> None:
+    options = parsed(write_configuration(settings(directory, workers=1), to_stdout=True, exporter=True))
+
+    told = processes(options)
+    watchdog = told.pop("watchdog")
+    assert set(told) == {"broker", "worker-0", "exporter"}
+    for program in told.values():
+        assert (program.stdout_logfile, program.stdout_logfile_maxbytes) == ("/dev/stdout", 0)
+        assert program.redirect_stderr
+    assert (watchdog.stderr_logfile, watchdog.stderr_logfile_maxbytes) == ("/dev/stderr", 0)
+    assert (options.logfile, options.logfile_maxbytes) == ("/dev/null", 0)
+
+
+def test_longest_run_directory_has_room_for_supervisords_socket() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as parent:
+        spare = -excess_bytes(Path(parent, "x"))
+        longest, longer = Path(parent, "x" * (1 + spare)), Path(parent, "x" * (2 + spare))
+
+        assert (excess_bytes(longest), excess_bytes(longer)) == (0, 1)
+        longest.mkdir()
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(f"{longest}/supervisor.sock.{MOST_DIGITS}")
+        with pytest.raises(SettingsError, match="1 bytes too long for supervisord's socket"):
+            write_configuration(settings(longer))
+
+
 def test_interpreter_with_a_space_and_a_percent_sign(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/opt/my 100% python/bin/python")
 
@@ -127,6 +171,7 @@ def test_run_directory_is_ours_alone(directory: Path) -> None:
 
     for made in (directory, directory / "log"):
         assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    assert stat.S_IMODE((directory / "supervisord.conf").stat().st_mode) == 0o600
 
 
 def test_written_again_it_is_the_same(directory: Path) -> None:

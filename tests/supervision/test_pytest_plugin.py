@@ -1,4 +1,4 @@
-"""The pytest plugin in runs of its own, as whoever builds on racepool meets it."""
+"""The pytest plugin in pytest runs of its own, as a project that uses racepool meets it."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from tests.running import ROOT, TESTS
 
-NOT_FOR_NOTHING = {"client", "protocol", "zmq", "pydantic", "structlog", "supervisor"}
+NOT_FOR_NOTHING = {"racepool.client", "racepool.protocol", "zmq", "pydantic", "structlog", "supervisor"}
 UNUSED = """
 import sys
 

@@ -13,18 +13,23 @@ from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler, Si
 import pytest
 
 from racepool.supervision.rpc import RPC_TIMEOUT_S, Supervisor
-from racepool.supervision.watchdog_core import Process
+from racepool.supervision.watchdog_core import SupervisedProcess
 
 ROWS = [
     {"name": "worker-0", "group": "worker", "pid": 7, "state": 20, "statename": "RUNNING", "description": "pid 7"},
     {"name": "broker", "group": "broker", "pid": 0, "state": 100, "statename": "EXITED", "description": "ended"},
 ]
-TABLE = [Process("worker:worker-0", "worker", 7, 20), Process("broker:broker", "broker", 0, 100)]
+TABLE = [SupervisedProcess("worker:worker-0", "worker", 7, 20), SupervisedProcess("broker:broker", "broker", 0, 100)]
 
 
 class Handler(SimpleXMLRPCRequestHandler):
     rpc_paths = ("/RPC2",)
     disable_nagle_algorithm = False  # there is none on unix sockets
+    protocol_version = "HTTP/1.1"  # as supervisord: it leaves the connection open
+
+    def setup(self) -> None:
+        connections.append(self.client_address)
+        super().setup()
 
     def do_POST(self) -> None:  # noqa: N802  # as http.server has it
         logins.append(self.headers.get("Authorization", ""))
@@ -40,6 +45,7 @@ class UnixServer(UnixStreamServer, SimpleXMLRPCDispatcher):
 
 
 logins: list[str] = []
+connections: list[object] = []
 
 
 def get_process_info(name: str) -> dict[str, Any]:
@@ -62,6 +68,7 @@ def supervisor(request: pytest.FixtureRequest, run_dir: Path, monkeypatch: pytes
     monkeypatch.setenv("SUPERVISOR_USERNAME", "per%cent")
     monkeypatch.setenv("SUPERVISOR_PASSWORD", "co:lon@home")
     logins.clear()
+    connections.clear()
     yield Supervisor()
     server.shutdown()
     thread.join()
@@ -70,7 +77,13 @@ def supervisor(request: pytest.FixtureRequest, run_dir: Path, monkeypatch: pytes
 
 def test_table_has_every_process(supervisor: Supervisor) -> None:
     assert supervisor.table() == TABLE
-    assert supervisor.table() == TABLE, "again, on a new connection"
+
+
+def test_each_question_has_a_connection_of_its_own(supervisor: Supervisor) -> None:
+    assert [supervisor.table(), supervisor.table(), supervisor.process("worker:worker-9")] == [TABLE, TABLE, None]
+    assert supervisor.table() == TABLE, "also after an error"
+
+    assert len(connections) == 4
 
 
 def test_one_process_by_its_name(supervisor: Supervisor) -> None:
@@ -101,6 +114,35 @@ def test_frozen_supervisord_has_no_table_and_takes_no_time(run_dir: Path, monkey
             started_at = time.monotonic()
             assert supervisor.table() is None
             assert time.monotonic() - started_at < RPC_TIMEOUT_S + 5.0
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"no http\r\n\r\n",
+        b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 7\r\n\r\n<no xml",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 99\r\n\r\n<methodResponse>",
+    ],
+)
+def test_broken_reply_is_no_table(run_dir: Path, monkeypatch: pytest.MonkeyPatch, reply: bytes) -> None:
+    monkeypatch.setenv("SUPERVISOR_SERVER_URL", f"unix://{run_dir}/broken")
+    with socket.socket(socket.AF_UNIX) as broken:
+        broken.bind(f"{run_dir}/broken")
+        broken.listen(1)
+
+        def answer() -> None:
+            peer, _ = broken.accept()
+            with peer:
+                peer.recv(65_536)
+                peer.sendall(reply)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+
+        assert Supervisor().table() is None
+        thread.join(10)
 
 
 def test_who_was_not_started_by_supervisord_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,19 +17,20 @@ from racepool.supervision.watchdog_core import (
     STOPPED_PROBES,
     UNKNOWN_WORKER_S,
     Action,
-    Kill,
-    Probe,
-    Process,
-    Survey,
-    Unwatch,
-    Watch,
+    KillProcess,
+    ProbeBroker,
+    ReadTable,
+    SupervisedProcess,
+    UnwatchProcess,
     WatchdogCore,
+    WatchProcess,
 )
 
 MAX_SLEEP_S = 1.0
-BROKER = Process("broker:broker", "broker", 10, ProcessStates.RUNNING)
-WORKER = Process("worker:worker-0", "worker", 20, ProcessStates.RUNNING)
-OTHER = Process("web:web", "web", 30, ProcessStates.RUNNING)
+MAX_TURNS = 1_000  # in a minute there are about 120
+BROKER = SupervisedProcess("broker:broker", "broker", 10, ProcessStates.RUNNING)
+WORKER = SupervisedProcess("worker:worker-0", "worker", 20, ProcessStates.RUNNING)
+OTHER = SupervisedProcess("web:web", "web", 30, ProcessStates.RUNNING)
 GONE = {"pid": 0, "state": ProcessStates.EXITED}
 STOPPED_FREEZE_S = STOPPED_PROBES * PROBE_PATIENCE_S
 SILENT_FREEZE_S = SILENT_PROBES * PROBE_PATIENCE_S
@@ -39,7 +40,9 @@ SILENT_FREEZE_S = SILENT_PROBES * PROBE_PATIENCE_S
 class World:
     """What the core sees: time, supervisord's table, the kernel's letters, and a broker that answers or does not."""
 
-    table: dict[str, Process] = field(default_factory=lambda: {each.name: each for each in (BROKER, WORKER, OTHER)})
+    table: dict[str, SupervisedProcess] = field(
+        default_factory=lambda: {each.name: each for each in (BROKER, WORKER, OTHER)}
+    )
     letters: dict[int, str] = field(default_factory=dict)
     now: float = 100.0
     is_supervisord_awake: bool = True
@@ -51,7 +54,7 @@ class World:
     def __post_init__(self) -> None:
         self.core = WatchdogCore(lambda pid: self.letters.get(pid, "S"))
 
-    def change(self, process: Process, **fields: Any) -> None:  # noqa: ANN401  # as dataclasses.replace has it
+    def change(self, process: SupervisedProcess, **fields: Any) -> None:  # noqa: ANN401  # as dataclasses.replace has it
         self.table[process.name] = replace(self.table[process.name], **fields)
 
     def freeze_broker(self, letter: str = "T") -> None:
@@ -70,14 +73,14 @@ class World:
         for action in actions:
             self.done.append((self.now, action))
             match action:
-                case Survey() if self.is_supervisord_awake:
+                case ReadTable() if self.is_supervisord_awake:
                     self.perform(self.core.on_table(self.table.values(), self.now))
-                case Probe() if self.is_broker_awake:
+                case ProbeBroker() if self.is_broker_awake:
                     self.answer()
                 case _:
                     pass
 
-    def end(self, process: Process) -> None:
+    def end(self, process: SupervisedProcess) -> None:
         pid = self.table[process.name].pid
         self.change(process, **GONE)
         self.perform(self.core.on_end(pid, self.now))
@@ -88,17 +91,19 @@ class World:
 
     def run(self, seconds: float, until: Callable[[], object] = lambda: False) -> None:
         """Lets that much time go by, as the shell does."""
-        end = self.now + seconds
+        end, turns = self.now + seconds, 0
         self.tick()
         while self.now < end and not until():
+            turns += 1
+            assert turns < MAX_TURNS, "it wakes up again and again, and time stands still"
             self.now = min(end, max(self.now, min(self.core.next_check(), self.now + MAX_SLEEP_S)))
             self.tick()
 
     def times(self, kind: type[Action], since: float = 0.0) -> list[float]:
         return [round(at - since, 6) for at, action in self.done if isinstance(action, kind) and at >= since]
 
-    def kills(self) -> list[Kill]:
-        return [action for _, action in self.done if isinstance(action, Kill)]
+    def kills(self) -> list[KillProcess]:
+        return [action for _, action in self.done if isinstance(action, KillProcess)]
 
 
 @pytest.fixture
@@ -118,8 +123,12 @@ def test_every_process_of_the_table_is_watched() -> None:
 
     world.run(10)
 
-    assert [action for _, action in world.done if isinstance(action, Watch)] == [Watch(10), Watch(20), Watch(30)]
-    assert len(world.times(Survey)) == 1, "nothing happened since the first"
+    assert [action for _, action in world.done if isinstance(action, WatchProcess)] == [
+        WatchProcess(10),
+        WatchProcess(20),
+        WatchProcess(30),
+    ]
+    assert len(world.times(ReadTable)) == 1, "nothing happened since the first"
 
 
 def test_supervisord_is_asked_at_once_when_a_process_ends_and_until_it_is_back(world: World) -> None:
@@ -130,9 +139,9 @@ def test_supervisord_is_asked_at_once_when_a_process_ends_and_until_it_is_back(w
     world.change(WORKER, pid=21, state=ProcessStates.STARTING)
     world.run(10)
 
-    assert world.times(Survey, ended_at) == [0, FIRST_POKE_S, 3 * FIRST_POKE_S]
-    assert (ended_at + 3 * FIRST_POKE_S, Watch(21)) in world.done
-    assert (ended_at, Unwatch(20)) in world.done
+    assert world.times(ReadTable, ended_at) == [0, FIRST_POKE_S, 3 * FIRST_POKE_S]
+    assert (ended_at + 3 * FIRST_POKE_S, WatchProcess(21)) in world.done
+    assert (ended_at, UnwatchProcess(20)) in world.done
 
 
 def test_a_second_death_is_pushed_like_the_first(world: World) -> None:
@@ -144,7 +153,7 @@ def test_a_second_death_is_pushed_like_the_first(world: World) -> None:
 
     world.end(WORKER)
 
-    assert world.times(Survey, ended_at) == [0]
+    assert world.times(ReadTable, ended_at) == [0]
 
 
 def test_supervisord_is_not_asked_for_ever(world: World) -> None:
@@ -153,7 +162,7 @@ def test_supervisord_is_not_asked_for_ever(world: World) -> None:
     world.end(WORKER)
     world.run(60)
 
-    asked = world.times(Survey, ended_at)
+    asked = world.times(ReadTable, ended_at)
     assert len(asked) == POKES
     assert asked[-1] == pytest.approx(FIRST_POKE_S * (2 ** (POKES - 1) - 1))
     assert asked[-1] > 1.0, "by then it has looked by itself"
@@ -167,7 +176,7 @@ def test_process_that_is_not_to_run_is_not_awaited(world: World, state: int) -> 
     world.change(WORKER, state=state)
     world.run(60)
 
-    assert world.times(Survey, ended_at) == [0, FIRST_POKE_S]
+    assert world.times(ReadTable, ended_at) == [0, FIRST_POKE_S]
 
 
 def test_process_that_was_removed_is_not_awaited(world: World) -> None:
@@ -177,7 +186,7 @@ def test_process_that_was_removed_is_not_awaited(world: World) -> None:
     del world.table[WORKER.name]
     world.run(60)
 
-    assert world.times(Survey, ended_at) == [0, FIRST_POKE_S]
+    assert world.times(ReadTable, ended_at) == [0, FIRST_POKE_S]
 
 
 def test_process_that_ends_right_after_its_start_is_started_at_supervisords_pace(world: World) -> None:
@@ -190,7 +199,7 @@ def test_process_that_ends_right_after_its_start_is_started_at_supervisords_pace
     world.end(WORKER)
     world.run(5)
 
-    assert world.times(Survey, seen_at)[1] == RESTART_INTERVAL_S
+    assert world.times(ReadTable, seen_at)[1] == RESTART_INTERVAL_S
 
 
 def test_end_that_the_table_tells_first_is_pushed_as_well(world: World) -> None:
@@ -198,9 +207,9 @@ def test_end_that_the_table_tells_first_is_pushed_as_well(world: World) -> None:
     world.core.on_event(world.now)
     world.run(0.5)
 
-    told_at = world.times(Survey)[1]
-    assert world.times(Survey, told_at)[:3] == [0, 0, FIRST_POKE_S]
-    assert world.core.on_end(WORKER.pid, world.now) == [Unwatch(WORKER.pid)], "the pidfd tells it later"
+    told_at = world.times(ReadTable)[1]
+    assert world.times(ReadTable, told_at)[:3] == [0, 0, FIRST_POKE_S]
+    assert world.core.on_end(WORKER.pid, world.now) == [UnwatchProcess(WORKER.pid)], "the pidfd tells it later"
     assert world.core.next_check() > world.now
 
 
@@ -210,19 +219,19 @@ def test_process_that_has_ended_is_not_watched_again_while_the_table_still_has_i
 
     world.run(0.05)
 
-    assert len(world.times(Survey, ended_at)) >= 2
-    assert world.times(Watch, ended_at) == []
+    assert len(world.times(ReadTable, ended_at)) >= 2
+    assert world.times(WatchProcess, ended_at) == []
 
 
 def test_a_burst_of_events_asks_once(world: World) -> None:
     for _ in range(50):
         world.core.on_event(world.now)
         world.run(0.001)
-    asked_before = len(world.times(Survey))
+    asked_before = len(world.times(ReadTable))
 
     world.run(5)
 
-    assert len(world.times(Survey)) == asked_before + 1
+    assert len(world.times(ReadTable)) == asked_before + 1
 
 
 # --- the broker -------------------------------------------------------------------------------------------------------
@@ -233,7 +242,7 @@ def test_healthy_broker_is_asked_every_interval(world: World) -> None:
 
     world.run(10)
 
-    assert len(world.times(Probe, since)) == pytest.approx(10 / PROBE_INTERVAL_S, abs=1)
+    assert len(world.times(ProbeBroker, since)) == pytest.approx(10 / PROBE_INTERVAL_S, abs=1)
     assert world.kills() == []
 
 
@@ -254,7 +263,7 @@ def test_broker_that_was_frozen_for_seconds_is_left_alone(world: World, seconds:
 @pytest.mark.parametrize("phase_s", [0.0, 0.3, 0.99])
 def test_broker_that_stays_frozen_is_killed_within_seven_seconds(world: World, phase_s: float) -> None:
     world.run(phase_s)
-    heard_at = world.times(Probe)[-1]
+    heard_at = world.times(ProbeBroker)[-1]
     frozen_at = world.now
 
     world.freeze_broker()
@@ -291,7 +300,9 @@ def test_broker_that_was_not_killed_after_all_is_judged_anew(world: World) -> No
 
     world.run(60)
 
-    gaps = [later - earlier for earlier, later in zip(world.times(Kill), world.times(Kill)[1:], strict=False)]
+    gaps = [
+        later - earlier for earlier, later in zip(world.times(KillProcess), world.times(KillProcess)[1:], strict=False)
+    ]
     assert gaps
     assert gaps == [pytest.approx(STOPPED_FREEZE_S)] * len(gaps)
 
@@ -374,7 +385,7 @@ def test_broker_that_supervisord_does_not_call_running_is_left_alone(world: Worl
     world.run(60)
 
     assert world.kills() == []
-    assert world.times(Probe, world.now - 50) == []
+    assert world.times(ProbeBroker, world.now - 50) == []
 
 
 def test_next_broker_starts_with_a_clean_slate(world: World) -> None:
@@ -386,7 +397,7 @@ def test_next_broker_starts_with_a_clean_slate(world: World) -> None:
     world.change(BROKER, pid=11, state=ProcessStates.RUNNING)
     world.run(STOPPED_FREEZE_S - 0.5)
     assert world.kills() == [kill]
-    assert world.done[-1][1] == Probe(11)
+    assert world.done[-1][1] == ProbeBroker(11)
     world.letters.clear()
     world.run(60)
     assert world.kills() == [kill], "this one has never answered"
@@ -409,6 +420,61 @@ def test_own_pause_counts_for_nobodys_silence(world: World) -> None:
     assert world.kills() == []
 
 
+@pytest.mark.parametrize("pause_s", [PROBE_PATIENCE_S / 2 + 0.1, PROBE_PATIENCE_S + 0.5])
+def test_own_pauses_that_are_short_count_for_nobodys_silence(world: World, pause_s: float) -> None:
+    for _ in range(10):
+        world.freeze_broker()
+        world.run(PROBE_INTERVAL_S + 0.5)  # a probe is on its way
+        world.now += pause_s  # all were stopped at once, and this process is the first to go on
+        world.tick()
+        world.thaw_broker()
+
+    assert world.kills() == []
+
+
+def pause(world: World) -> None:
+    world.now += 60.0
+    world.tick()
+
+
+def refuse(world: World) -> None:
+    world.core.on_refusal(world.now)
+
+
+def restart_broker(world: World) -> None:
+    world.end(BROKER)
+    world.change(BROKER, pid=11, state=ProcessStates.RUNNING)
+    world.letters[11] = "T"
+    world.core.on_event(world.now)
+    world.run(0.2)
+
+
+@pytest.mark.parametrize("happen", [pause, refuse, restart_broker])
+def test_probes_that_failed_before_do_not_count_after_an_own_pause_a_refusal_or_a_restart(
+    world: World, happen: Callable[[World], None]
+) -> None:
+    world.freeze_broker()
+    world.run(PROBE_INTERVAL_S + PROBE_PATIENCE_S + 0.5)  # one probe failed, one short of a kill
+    assert (world.core._failures, world.kills()) == (STOPPED_PROBES - 1, [])
+
+    happen(world)
+    since = world.now
+    world.run(60, world.kills)
+
+    assert world.now - since >= STOPPED_FREEZE_S - 0.5
+    assert len(world.kills()) == 1
+
+
+def test_next_probe_after_a_refusal_waits_for_an_interval(world: World) -> None:
+    world.run(0.5)
+    since = world.now
+
+    world.core.on_refusal(world.now)
+    world.run(PROBE_INTERVAL_S)
+
+    assert world.times(ProbeBroker, since) == [PROBE_INTERVAL_S]
+
+
 def test_broker_that_has_ended_is_asked_nothing_though_supervisord_does_not_answer(world: World) -> None:
     ended_at = world.now + 0.001
     world.now = ended_at
@@ -417,8 +483,8 @@ def test_broker_that_has_ended_is_asked_nothing_though_supervisord_does_not_answ
     world.end(BROKER)
     world.run(60)
 
-    assert len(world.times(Survey, ended_at)) == POKES
-    assert world.times(Probe, ended_at) == []
+    assert len(world.times(ReadTable, ended_at)) == POKES
+    assert world.times(ProbeBroker, ended_at) == []
 
 
 # --- workers that no broker knows -------------------------------------------------------------------------------------

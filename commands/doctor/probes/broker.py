@@ -4,7 +4,7 @@ import json
 import time
 from typing import Any
 
-from racepool.client.monitoring import fetch_answer, figures_in
+from racepool.client.monitoring import fetch_answer, stats_in
 from racepool.commands.doctor.facts import Answer
 from racepool.protocol.errors import PoolError
 from racepool.protocol.settings import Settings
@@ -23,7 +23,7 @@ def answer(settings: Settings) -> Answer:
     broker = _broker_in(said)
     version, protocol_version = broker.get("version"), broker.get("protocol_version")
     try:
-        figures = figures_in(said, settings.stats_endpoint)
+        figures = stats_in(said, settings.stats_endpoint)
     except PoolError:
         figures = None
     return Answer(

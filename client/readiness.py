@@ -1,0 +1,26 @@
+"""When enough workers are ready: the one rule for all that wait for workers. Asks nobody, and never waits."""
+
+from racepool.protocol.stats import PoolStats
+
+
+class Readiness:
+    """Takes the answers of a broker, one after the other, and says whether enough workers are ready.
+
+    Args:
+        wanted: how many workers; None = as many as the broker expects.
+
+    Attributes:
+        shortage: "only 2 of 3 workers", by the last answer; None while no broker has answered.
+    """
+
+    def __init__(self, wanted: int | None) -> None:
+        self._wanted = wanted
+        self.shortage: str | None = None
+
+    def is_reached(self, stats: PoolStats | None) -> bool:
+        """Takes the next answer; None stands for a question that was not answered, and changes nothing."""
+        if stats is None:
+            return False
+        wanted = stats.expected_workers if self._wanted is None else self._wanted
+        self.shortage = f"only {stats.total_workers} of {wanted} workers"
+        return stats.total_workers >= wanted
