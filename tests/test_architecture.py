@@ -91,7 +91,7 @@ CORES = {
     "client/stream.py",
     "commands/replay/schedule.py",
     *(name_of(path) for path in sorted((ROOT / "commands" / "doctor" / "checks").glob("*.py"))),
-    "commands/exporter/history.py",
+    "commands/exporter/chart_history.py",
     "commands/exporter/metrics.py",
 }
 

@@ -109,7 +109,7 @@ def chaos(  # noqa: PLR0913  # options are arguments
     screen = _screen()
     screen.print(report.report(findings, plain=not screen.is_terminal), soft_wrap=not screen.is_terminal)
     if json_file is not None:
-        json_file.write_text(json.dumps(report.figures(findings), indent=2) + "\n", encoding="utf-8")
+        json_file.write_text(json.dumps(report.as_json(findings), indent=2) + "\n", encoding="utf-8")
     if picture is not None:
         plot.plot(findings, picture)
     if keep and findings.holds:
@@ -136,10 +136,10 @@ def _progress() -> Iterator[Callable[[str], None]]:
         with Console(stderr=True).status("") as status:
             yield status.update
         return
-    yield _Plain()
+    yield _PlainLines()
 
 
-class _Plain:
+class _PlainLines:
     """Counts are said seldom, news at once."""
 
     def __init__(self) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from racepool.commands.chaos.injection import Hit, Injection
+from racepool.commands.chaos.lab_processes import LabProcess, died_at, processes_of, signalled
 from racepool.commands.chaos.load import Orders
 from racepool.commands.chaos.plan import STEADY_CLIENTS, Plan, steady
-from racepool.commands.chaos.processes import Process, died_at, processes_of, signalled
 from racepool.protocol.settings import Settings
 
 TARGET_S: Final = 3.0
@@ -57,11 +57,11 @@ def inject(ground: Ground, injection: Injection) -> None:
     _WAYS[injection.name](ground, injection)
 
 
-def _of(ground: Ground, *programs: str) -> list[Process]:
+def _of(ground: Ground, *programs: str) -> list[LabProcess]:
     return [process for process in processes_of(ground.settings.dir) if process.program in programs]
 
 
-def _found(ground: Ground, program: str, name: str = "") -> Process | None:
+def _found(ground: Ground, program: str, name: str = "") -> LabProcess | None:
     """The process of that name, else any such process that is not frozen; waits for one for a while."""
     deadline = time.monotonic() + TARGET_S
     while not ground.stop.is_set() and time.monotonic() < deadline:
@@ -73,7 +73,7 @@ def _found(ground: Ground, program: str, name: str = "") -> Process | None:
     return None
 
 
-def _hit(injection: Injection, process: Process | None, number: signal.Signals) -> Hit | None:
+def _hit(injection: Injection, process: LabProcess | None, number: signal.Signals) -> Hit | None:
     """Signals it and notes that."""
     at = time.monotonic()
     if process is None or not signalled(process.pid, number):

@@ -18,8 +18,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from racepool import PoolFuture, ZmqPool
+from racepool.commands.chaos.lab_races import POLLED_AT, RACES, body, harmful, lab_race
 from racepool.commands.chaos.plan import Fault, Plan, Submission
-from racepool.commands.chaos.races import POLLED_AT, RACES, body, harmful, lab_race
 from racepool.commands.chaos.records import Record, Resolved, Submitted, outcome_of, to_line
 from racepool.protocol.errors import PoolError
 
@@ -66,7 +66,7 @@ class Orders:
         return self.records / f"{self.name}.ndjson"
 
 
-class Load:
+class LoadClient:
     """One client at work. Results are looked at in a thread of their own, to take no time of the pool's."""
 
     def __init__(self, orders: Orders, pool: ZmqPool) -> None:
@@ -145,7 +145,7 @@ def main() -> None:
     """Does what the first argument orders."""
     threading.Thread(target=_end_with_the_lab, daemon=True).start()
     with ZmqPool() as pool:
-        Load(Orders.from_text(sys.argv[1]), pool).run()
+        LoadClient(Orders.from_text(sys.argv[1]), pool).run()
 
 
 if __name__ == "__main__":

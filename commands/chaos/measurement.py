@@ -1,11 +1,11 @@
-"""How long it took until a fault was noticed, and until it was got over: injections held against the journal."""
+"""How long it took until a fault was noticed, and until it was got over: injections held against the logs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from racepool.commands.chaos.injection import Hit, Injection
-from racepool.commands.chaos.journal import ENDED_BY_WATCHDOG, EXITED, SPAWNED, Entry, Journal
+from racepool.commands.chaos.program_logs import ENDED_BY_WATCHDOG, EXITED, SPAWNED, LogEntry, ProgramLogs
 
 SLACK_S: Final = 0.02  # instants of two processes, one of them rounded to milliseconds
 PATIENCE_S: Final = 5.0
@@ -41,33 +41,33 @@ class Noticed:
 
 
 Span = tuple[float, float]
-ABSENT_BROKER: Final = ("broker-", "pool-freeze", "supervisord-kill", "sockets-removed")
+BROKERLESS_KINDS: Final = ("broker-", "pool-freeze", "supervisord-kill", "sockets-removed")
 """How the kinds begin that leave no broker to notice anything."""
 
 
-def measure(injections: Sequence[Injection], journal: Journal) -> list[Noticed]:
+def measure(injections: Sequence[Injection], logs: ProgramLogs) -> list[Noticed]:
     """What came of each hit, in the order of the injections."""
-    return [noticed for injection in injections for noticed in _Look(injections, journal).at(injection)]
+    return [noticed for injection in injections for noticed in _Look(injections, logs).at(injection)]
 
 
-def outages(injections: Iterable[Injection], journal: Journal, *names: str) -> list[Span]:
+def outages(injections: Iterable[Injection], logs: ProgramLogs, *names: str) -> list[Span]:
     """When the broker (or whom the kinds of these names hit) could neither notice nor do anything."""
     found = []
     for injection in injections:
         if any(injection.name.startswith(name) for name in names) and not injection.missed:
-            started = next((each.at for each in journal.of("broker_started") if each.at > injection.at), injection.at)
+            started = next((each.at for each in logs.of("broker_started") if each.at > injection.at), injection.at)
             is_passing = injection.name in ("broker-freeze", "pool-freeze", "supervisord-freeze")
             found.append((injection.at, (injection.until or injection.at) if is_passing else started))
     return found
 
 
-def blind_spans(injections: Iterable[Injection], journal: Journal) -> list[Span]:
+def blind_spans(injections: Iterable[Injection], logs: ProgramLogs) -> list[Span]:
     """When no broker noticed anything: by a fault, or since a busy machine had it stand still.
 
     After a pause it gives everybody the liveness anew. How long it was is not logged: at least this long.
     """
-    pauses = [(entry.at - PAUSE_S, entry.at) for entry in journal.of("broker_paused")]
-    return outages(injections, journal, *ABSENT_BROKER) + pauses
+    pauses = [(entry.at - PAUSE_S, entry.at) for entry in logs.of("broker_paused")]
+    return outages(injections, logs, *BROKERLESS_KINDS) + pauses
 
 
 def detection_bound_s(noticed: Noticed, liveness_s: float) -> float | None:
@@ -90,10 +90,10 @@ def detection_bound_s(noticed: Noticed, liveness_s: float) -> float | None:
 
 
 class _Look:
-    def __init__(self, injections: Sequence[Injection], journal: Journal) -> None:
-        self._journal = journal
-        self._blind = blind_spans(injections, journal)
-        self._idle = self._blind + outages(injections, journal, "supervisord-freeze")
+    def __init__(self, injections: Sequence[Injection], logs: ProgramLogs) -> None:
+        self._logs = logs
+        self._blind = blind_spans(injections, logs)
+        self._idle = self._blind + outages(injections, logs, "supervisord-freeze")
 
     def at(self, injection: Injection) -> Iterator[Noticed]:
         """One or more of each injection: a figure less is told as such."""
@@ -149,9 +149,9 @@ class _Look:
         kind = injection.fault.kind
         by = hit.until + LET_GO_S if hit.until else hit.at + injection.fault.lasts_s + kind.rest_s
         events = ("worker_lost",) if kind.costs_worker else ("worker_lost", "worker_silent")
-        known = (each for each in self._journal.of("worker_ready") if each.pid == hit.pid and each.at <= hit.at)
+        known = (each for each in self._logs.of("worker_ready") if each.pid == hit.pid and each.at <= hit.at)
         lost = next(
-            (each for each in self._journal.of(*events) if each.pid == hit.pid and hit.at - SLACK_S <= each.at <= by),
+            (each for each in self._logs.of(*events) if each.pid == hit.pid and hit.at - SLACK_S <= each.at <= by),
             None,
         )
         if lost is None or next(known, None) is None:  # the broker knew nothing of one that had just been started
@@ -168,16 +168,16 @@ class _Look:
 
     def _unknown_worker(self, injection: Injection, hit: Hit) -> Noticed:
         """One that no broker misses: only the watchdog may, if it stays frozen."""
-        ended = next((each for each in self._journal.of(ENDED_BY_WATCHDOG) if each.pid == hit.pid), None)
+        ended = next((each for each in self._logs.of(ENDED_BY_WATCHDOG) if each.pid == hit.pid), None)
         if ended is None:
             return Noticed(injection.name, NOT_NOTICED, None, None)
         detection_s, is_clouded = _elapsed(hit.at, ended.at, self._blind)
         recovery_s, is_late = self._recovery(hit.at, ended)
         return Noticed(injection.name, LISTENER, detection_s, recovery_s, is_clouded or is_late)
 
-    def _recovery(self, since: float, lost: Entry) -> tuple[float | None, bool]:
+    def _recovery(self, since: float, lost: LogEntry) -> tuple[float | None, bool]:
         """Until a worker of its name is ready again: the same process, when it was let go, or another."""
-        for ready in self._journal.of("worker_ready"):
+        for ready in self._logs.of("worker_ready"):
             if ready.worker == lost.worker and ready.at >= max(since, lost.at) - SLACK_S:
                 return _elapsed(since, ready.at, self._idle)
         return None, False
@@ -188,11 +188,11 @@ class _Look:
         ready = started and self._first("worker_ready", started.at)
         return ready.at - since if ready else None
 
-    def _first(self, event: str, since: float, until: float = float("inf"), worker: str = "") -> Entry | None:
+    def _first(self, event: str, since: float, until: float = float("inf"), worker: str = "") -> LogEntry | None:
         return next(
             (
                 each
-                for each in self._journal.of(event)
+                for each in self._logs.of(event)
                 if since - SLACK_S <= each.at <= until and (not worker or each.worker == worker)
             ),
             None,

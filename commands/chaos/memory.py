@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from racepool.commands.chaos.processes import Process
+from racepool.commands.chaos.lab_processes import LabProcess
 
 SAMPLES_KEPT: Final = 60_000
 JUDGED_FROM_S: Final = 60.0
@@ -41,7 +41,7 @@ class Growth:
         return self.late_kb <= self.early_kb * TOLERANCE + TOLERANCE_KB
 
 
-class Memory:
+class MemorySamples:
     """Samples, thinned out by half whenever there are too many."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Memory:
         self._stride = 1
         self._looks = 0
 
-    def on_look(self, at_s: float, processes: Iterable[Process]) -> None:
+    def on_look(self, at_s: float, processes: Iterable[LabProcess]) -> None:
         """All processes of one moment."""
         self._looks += 1
         if self._looks % self._stride:

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any, Final, Self
 
 from racepool.commands.chaos.kinds import KINDS, Kind
-from racepool.commands.chaos.races import HEAVY, LIGHT
+from racepool.commands.chaos.lab_races import HEAVY, LIGHT
 
 LEAD_S: Final = 1.5
 CALM_S: Final = 1.0

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from racepool.client.future import PoolFuture
 from racepool.client.zmq_pool import ZmqPool
-from racepool.commands.chaos.journal import Journal
+from racepool.commands.chaos.lab_races import POLLED_AT, RACES, body, lab_race
 from racepool.commands.chaos.plan import Plan
-from racepool.commands.chaos.races import POLLED_AT, RACES, body, lab_race
+from racepool.commands.chaos.program_logs import ProgramLogs
 from racepool.commands.chaos.records import OK, outcome_of
 from racepool.commands.chaos.witness import Truth
 from racepool.protocol.settings import Settings
@@ -24,7 +24,7 @@ class UnfitTransformError(Exception):
 
 
 def find_truth(
-    settings: Settings, plan: Plan, transform: str, journal: Journal, look: Callable[[], None]
+    settings: Settings, plan: Plan, transform: str, logs: ProgramLogs, look: Callable[[], None]
 ) -> list[Truth]:
     """How each race ends.
 
@@ -32,7 +32,7 @@ def find_truth(
         settings: of a pool where nothing else happens; each round is a client's of its own.
         plan: of the lab.
         transform: how an error names it.
-        journal: of that pool; says who worked on what.
+        logs: of that pool; says who worked on what.
         look: brings it up to date.
 
     Raises:
@@ -52,7 +52,7 @@ def find_truth(
                     f"({found[index].outcome} {found[index].digest[:12]}, then {truth.outcome} {truth.digest[:12]}); "
                     "a task whose worker died runs again, so each run must give the same result"
                 )
-        for index, workers_of_it in _workers(futures, journal, look).items():
+        for index, workers_of_it in _workers(futures, logs, look).items():
             seen_by[index] |= workers_of_it
         runs += 1
     if all(truth.outcome != OK for truth in found.values()):
@@ -71,9 +71,9 @@ def _settled(future: PoolFuture[Any], transform: str) -> Truth:
     return Truth(outcome, digest)
 
 
-def _workers(futures: dict[int, PoolFuture[Any]], journal: Journal, look: Callable[[], None]) -> dict[int, set[str]]:
+def _workers(futures: dict[int, PoolFuture[Any]], logs: ProgramLogs, look: Callable[[], None]) -> dict[int, set[str]]:
     """Who worked on each; nobody where the log does not say so in time."""
-    known = journal.workers_of if journal.workers_of is not None else {}
+    known = logs.workers_of if logs.workers_of is not None else {}
     deadline = time.monotonic() + LOGGED_S
     while any(future.task_id not in known for future in futures.values()) and time.monotonic() < deadline:
         time.sleep(POLL_S)

@@ -20,7 +20,7 @@ from racepool.commands.chaos.verdict import Invariant, expected_errors, late, un
 DETAILS_SHOWN: Final = 5
 
 
-def figures(findings: Findings) -> dict[str, Any]:
+def as_json(findings: Findings) -> dict[str, Any]:
     """All of it, as JSON can hold it."""
     plan, evidence = findings.plan, findings.evidence
     return {
@@ -32,7 +32,7 @@ def figures(findings: Findings) -> dict[str, Any]:
         "settings": evidence.settings.model_dump(
             mode="json", include={"liveness", "max_attempts", "queue_timeout", "run_timeout", "workers"}
         ),
-        "faults": [_kind_figures(findings, name) for name in _kinds(findings)],
+        "faults": [_of_kind(findings, name) for name in _kinds(findings)],
         "injections": [_injection(findings, each) for each in evidence.injections],
         "load": _load(findings),
         "memory": [
@@ -61,7 +61,7 @@ def _kinds(findings: Findings) -> list[str]:
     return [name for name in KINDS if name in there]
 
 
-def _kind_figures(findings: Findings, name: str) -> dict[str, Any]:
+def _of_kind(findings: Findings, name: str) -> dict[str, Any]:
     injections = [each for each in findings.evidence.injections if each.name == name]
     noticed = [each for each in findings.evidence.noticed if each.kind == name]
     longest = _longest_under(findings, name)
@@ -129,7 +129,7 @@ def _load(findings: Findings) -> dict[str, Any]:
 
 def report(findings: Findings, *, plain: bool) -> RenderableType:
     """The whole report; `plain` without lines."""
-    numbers = figures(findings)
+    numbers = as_json(findings)
     return Group(
         _head(findings), Text(), _fault_table(numbers["faults"], plain=plain), _load_line(numbers["load"]), Text(),
         *(_promise(invariant) for invariant in findings.invariants), Text(), _foot(findings),

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from racepool.client.monitoring import fetch_stats
+from racepool.commands.chaos.lab_processes import end_all, processes_of
 from racepool.commands.chaos.load import Orders
 from racepool.commands.chaos.plan import Plan
-from racepool.commands.chaos.processes import end_all, processes_of
 from racepool.protocol.errors import PoolError
 from racepool.protocol.settings import Settings, variable
 from racepool.supervision.configuration import child_environment, supervisord_command, write_configuration

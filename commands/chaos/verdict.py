@@ -1,4 +1,4 @@
-"""Which promises held: what the witness saw, the journal and the injections, held against each other. Pure."""
+"""Which promises held: what the witness saw, the logs and the injections, held against each other. Pure."""
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from racepool.commands.chaos.injection import Injection
-from racepool.commands.chaos.journal import Entry, Journal
 from racepool.commands.chaos.kinds import CRASHED, EXPIRED, OVERRAN
 from racepool.commands.chaos.measurement import (
     NOISE_S,
@@ -18,6 +17,7 @@ from racepool.commands.chaos.measurement import (
     detection_bound_s,
 )
 from racepool.commands.chaos.memory import Growth
+from racepool.commands.chaos.program_logs import LogEntry, ProgramLogs
 from racepool.commands.chaos.records import Resolved, Submitted
 from racepool.commands.chaos.witness import Life, Witness, named
 from racepool.protocol.settings import Settings
@@ -58,7 +58,7 @@ class Evidence:
 
     settings: Settings
     witness: Witness
-    journal: Journal
+    logs: ProgramLogs
     injections: Sequence[Injection]
     noticed: Sequence[Noticed]
     growth: Sequence[Growth]
@@ -82,7 +82,7 @@ class Evidence:
 
 def verdict(evidence: Evidence) -> list[Invariant]:
     """Every promise, in the order in which they matter."""
-    witness, journal, ending = evidence.witness, evidence.journal, evidence.ending
+    witness, logs, ending = evidence.witness, evidence.logs, evidence.ending
     execs = witness.counts["execs"]
     unexplained, wrong = _failures(evidence)
     found = [
@@ -96,7 +96,7 @@ def verdict(evidence: Evidence) -> list[Invariant]:
         Invariant("a pause of the broker was nobody's silence", *_pauses(evidence)),
         Invariant("each loss was noticed in time", *_detections(evidence)),
         Invariant("the counters added up", f"{witness.samples} samples", tuple(witness.books)),
-        Invariant("no program failed of itself", f"{len(journal.entries)} entries", tuple(_failed_programs(evidence))),
+        Invariant("no program failed of itself", f"{len(logs.entries)} entries", tuple(_failed_programs(evidence))),
         Invariant("the frozen were replaced, and nobody outlived supervisord", *_troubles(evidence)),
     ]
     if ending is not None:
@@ -139,8 +139,8 @@ class _Deaths:
         self._max_attempts = evidence.settings.max_attempts
         self._hits = evidence.hits()
         self._frozen = evidence.hits(frozen_only=True)
-        self._of_task: defaultdict[str, list[Entry]] = defaultdict(list)
-        for entry in evidence.journal.of("worker_lost"):
+        self._of_task: defaultdict[str, list[LogEntry]] = defaultdict(list)
+        for entry in evidence.logs.of("worker_lost"):
             self._of_task[str(entry.fields.get("task_id"))].append(entry)
 
     def explain(self, submitted: Submitted, resolved: Resolved) -> bool:
@@ -174,7 +174,7 @@ def _longest(evidence: Evidence) -> str:
 
 def late(evidence: Evidence) -> list[Life]:
     """Those that took longer than is promised, and than their client stood still or dawdled besides."""
-    restarts = sorted(each.at for each in evidence.journal.of("broker_started"))
+    restarts = sorted(each.at for each in evidence.logs.of("broker_started"))
     found = []
     for life in evidence.witness.longest:
         submitted = life.submitted
@@ -210,7 +210,7 @@ def _order(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
     broken: list[str] = []
     checked = 0
     expired = {(each.client, each.n) for _, each in evidence.witness.failed if each.outcome == EXPIRED}
-    for has_gaps, moves in zip(evidence.journal.has_gaps, evidence.journal.moves, strict=True):
+    for has_gaps, moves in zip(evidence.logs.has_gaps, evidence.logs.moves, strict=True):
         first: dict[str, int] = {}
         back: defaultdict[str, set[int]] = defaultdict(set)
         seen: set[str] = set()
@@ -234,7 +234,7 @@ def _order(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
 def _vanished(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
     """Tasks of a client that was killed are not begun any more when its silence has been noticed."""
     patience_s = evidence.settings.liveness + VANISHED_S
-    absent = blind_spans(evidence.injections, evidence.journal)
+    absent = blind_spans(evidence.injections, evidence.logs)
     gone = {
         each.client: each.at
         for each in evidence.injections
@@ -244,7 +244,7 @@ def _vanished(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
     }
     begun = Counter(
         client
-        for moves in evidence.journal.moves
+        for moves in evidence.logs.moves
         for move in moves
         if (client := evidence.witness.exec_of.get(move.task_id, ("", 0))[0]) in gone
         and not move.is_back
@@ -263,7 +263,7 @@ def _vanished(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
 def _losses(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
     """No fault loses a message between a broker and a worker that both live on, so nothing explains `out_of_step`."""
     hits = evidence.hits()
-    losses = list(evidence.journal.of("worker_lost"))
+    losses = list(evidence.logs.of("worker_lost"))
     broken = [
         f"{entry.worker} (pid {entry.pid}) was lost by {entry.fields.get('reason')}, which no fault explains"
         for entry in losses
@@ -274,10 +274,10 @@ def _losses(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
 
 def _pauses(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
     """A broker that stood still gives everybody the liveness anew."""
-    pauses = [entry.at for entry in evidence.journal.of("broker_paused")]
+    pauses = [entry.at for entry in evidence.logs.of("broker_paused")]
     broken = [
         f"{entry.worker} (pid {entry.pid}) was called silent {entry.at - at:.2f} s after the broker's own pause"
-        for entry in evidence.journal.of("worker_lost", "worker_silent")
+        for entry in evidence.logs.of("worker_lost", "worker_silent")
         if entry.event == "worker_silent" or entry.fields.get("reason") == "silence"
         for at in pauses
         if 0 <= entry.at - at < evidence.settings.liveness - SLACK_S
@@ -299,8 +299,8 @@ def _detections(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
 
 def _failed_programs(evidence: Evidence) -> Iterator[str]:
     removals = [injection.at for injection in evidence.injections if injection.name == "sockets-removed"]
-    yield from evidence.journal.alarms
-    for entry in evidence.journal.of("broker_failed", "broker_refused"):
+    yield from evidence.logs.alarms
+    for entry in evidence.logs.of("broker_failed", "broker_refused"):
         if not any(0 <= entry.at - at <= BROKER_ENDS_ITSELF_S for at in removals):
             yield f"{entry.event}: {entry.fields.get('reason') or entry.fields.get('exception', '')}"
 
@@ -317,8 +317,8 @@ def _troubles(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
 def _overdue(evidence: Evidence) -> Iterator[str]:
     """Frozen workers that the broker lost by their silence, and has not killed in its time."""
     bound_s = FROZEN_FACTOR * evidence.settings.liveness + NOISE_S
-    absent = blind_spans(evidence.injections, evidence.journal)
-    silent = [entry for entry in evidence.journal.of("worker_lost") if entry.fields.get("reason") == "silence"]
+    absent = blind_spans(evidence.injections, evidence.logs)
+    silent = [entry for entry in evidence.logs.of("worker_lost") if entry.fields.get("reason") == "silence"]
     for injection in evidence.injections:
         for hit in injection.hits if injection.name == "worker-freeze-for-good" else ():
             died_at = hit.at if hit.died_at is None else hit.died_at

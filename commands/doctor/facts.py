@@ -48,7 +48,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class MachineProcess:
     """A process of this machine.
 
     Attributes:
@@ -73,11 +73,11 @@ class Lock:
     is_there: bool
     written_pid: int | None = None
     holder_pid: int | None = None
-    holder: Process | None = None
+    holder: MachineProcess | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StatsAnswer:
     """What the stats socket said, or what kept it from doing so.
 
     `version` and `protocol_version` are the broker's, also where the rest cannot be read.
@@ -85,7 +85,7 @@ class Answer:
 
     error: str = ""
     took_ms: float = 0.0
-    figures: PoolStats | None = None
+    stats: PoolStats | None = None
     version: str | None = None
     protocol_version: int | None = None
 
@@ -101,7 +101,7 @@ class Program:
     uptime_s: float | None
     spawn_error: str
     logs: tuple[Path, ...]
-    process: Process | None = None
+    process: MachineProcess | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadTasks:
+class DeadTaskCount:
     """How many tasks were given up and are kept, and how many files among them cannot be read."""
 
     count: int
@@ -204,17 +204,17 @@ class Facts:
     directory: RunDirectory | None = None
     endpoints: tuple[Endpoint, ...] = ()
     lock: Lock | None = None
-    answer: Answer | None = None
-    broker: Process | None = None
-    workers: tuple[Process, ...] = ()
+    answer: StatsAnswer | None = None
+    broker: MachineProcess | None = None
+    workers: tuple[MachineProcess, ...] = ()
     supervision: Supervision | None = None
     memory: Memory | None = None
     logs: tuple[LogDirectory, ...] = ()
-    dead: DeadTasks | None = None
+    dead: DeadTaskCount | None = None
     keys: Keys | None = None
     overdue: tuple[str, ...] = ()
 
     @property
-    def figures(self) -> PoolStats | None:
+    def stats(self) -> PoolStats | None:
         """What the broker said."""
-        return self.answer.figures if self.answer else None
+        return self.answer.stats if self.answer else None

@@ -7,14 +7,14 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from racepool.commands.doctor.facts import (
-    Answer,
     Clock,
     Endpoint,
     Environment,
     Facts,
     Installation,
-    Process,
+    MachineProcess,
     RunDirectory,
+    StatsAnswer,
 )
 from racepool.commands.doctor.probes.broker import answer
 from racepool.commands.doctor.probes.installation import installation
@@ -41,7 +41,7 @@ class Overdue:
         self.names: list[str] = []
 
 
-class Probe(Generic[T]):
+class TimedProbe(Generic[T]):
     """A look at something, in a thread that nobody has to wait for: a disk of another host may never answer."""
 
     def __init__(self, name: str, look: Callable[[], T], overdue: Overdue) -> None:
@@ -74,7 +74,7 @@ def survey() -> Facts:
     """All facts about the set-up that this command's environment describes."""
     environment = _environment()
     overdue = Overdue()
-    installed = Probe("installation", installation, overdue)
+    installed = TimedProbe("installation", installation, overdue)
     if environment.settings is None:
         return Facts(environment, hard_file_limit(), installation=installed.result(), overdue=tuple(overdue.names))
     return _of_pool(environment, environment.settings, installed, overdue)
@@ -88,25 +88,27 @@ def _environment() -> Environment:
         return Environment(None, str(error), unknown)
 
 
-def _of_pool(environment: Environment, settings: Settings, installed: Probe[Installation], overdue: Overdue) -> Facts:
+def _of_pool(
+    environment: Environment, settings: Settings, installed: TimedProbe[Installation], overdue: Overdue
+) -> Facts:
     offset_s = wall_offset_s()
-    directory_probe = Probe("run directory", lambda: run_directory(settings), overdue)
-    lock_probe = Probe("lock", lambda: lock(settings), overdue)
+    directory_probe = TimedProbe("run directory", lambda: run_directory(settings), overdue)
+    lock_probe = TimedProbe("lock", lambda: lock(settings), overdue)
     endpoint_probes = [
-        Probe("sockets", partial(endpoint, setting, getattr(settings, setting)), overdue) for setting in SOCKETS
+        TimedProbe("sockets", partial(endpoint, setting, getattr(settings, setting)), overdue) for setting in SOCKETS
     ]
-    dead_probe = Probe("dead tasks", lambda: dead_tasks(settings), overdue)
-    keys_probe = Probe("keys", lambda: keys(settings), overdue)
+    dead_probe = TimedProbe("dead tasks", lambda: dead_tasks(settings), overdue)
+    keys_probe = TimedProbe("keys", lambda: keys(settings), overdue)
     directory, held = directory_probe.result(), lock_probe.result()
     endpoints = tuple(found for probe in endpoint_probes if (found := probe.result()))
     said = _answer(settings, directory, endpoints, overdue)
-    figures = said.figures if said else None
-    broker = _first([figures.broker.pid if figures else 0, (held and held.holder_pid) or 0], "racepool.broker")
+    stats = said.stats if said else None
+    broker = _first([stats.broker.pid if stats else 0, (held and held.holder_pid) or 0], "racepool.broker")
     broker_pid = broker.pid if broker else None
-    supervision_probe = Probe("supervisor", lambda: supervision(settings, broker_pid), overdue)
-    memory_probe = Probe("memory", lambda: memory(broker_pid), overdue)
+    supervision_probe = TimedProbe("supervisor", lambda: supervision(settings, broker_pid), overdue)
+    memory_probe = TimedProbe("memory", lambda: memory(broker_pid), overdue)
     above = supervision_probe.result()
-    log_probe = Probe("logs", lambda: log_directories(settings, above), overdue)
+    log_probe = TimedProbe("logs", lambda: log_directories(settings, above), overdue)
     return Facts(
         environment=environment,
         hard_file_limit=hard_file_limit(),
@@ -116,7 +118,7 @@ def _of_pool(environment: Environment, settings: Settings, installed: Probe[Inst
         lock=held,
         answer=said,
         broker=broker,
-        workers=_workers(figures),
+        workers=_workers(stats),
         supervision=above,
         memory=memory_probe.result(),
         logs=log_probe.result() or (),
@@ -129,23 +131,23 @@ def _of_pool(environment: Environment, settings: Settings, installed: Probe[Inst
 
 def _answer(
     settings: Settings, directory: RunDirectory | None, endpoints: Iterable[Endpoint], overdue: Overdue
-) -> Answer | None:
+) -> StatsAnswer | None:
     """The broker's; None where whoever answered might be anybody. Where nobody listens, nobody is waited for."""
     address = settings.stats_endpoint
     if directory and directory.refusal and settings.dir in settings.ipc_directories(address):
         return None
     if any(each.address == address and each.state in NOBODY for each in endpoints):
-        return Answer(error=f"nobody answers at {address}; {settings.remedy(address)}")
-    return Probe("broker", lambda: answer(settings), overdue).result()
+        return StatsAnswer(error=f"nobody answers at {address}; {settings.remedy(address)}")
+    return TimedProbe("broker", lambda: answer(settings), overdue).result()
 
 
-def _first(pids: Iterable[int], module: str) -> Process | None:
+def _first(pids: Iterable[int], module: str) -> MachineProcess | None:
     """The first of these that is such a program of this machine: a pid may be another host's."""
     found = (process(pid) for pid in pids if pid)
     return next((each for each in found if each and each.module == module), None)
 
 
-def _workers(figures: PoolStats | None) -> tuple[Process, ...]:
+def _workers(stats: PoolStats | None) -> tuple[MachineProcess, ...]:
     """Those of this machine."""
-    told = figures.workers if figures else []
+    told = stats.workers if stats else []
     return tuple(found for each in told if (found := _first([each.pid], "racepool.worker")))

@@ -99,8 +99,8 @@ def _run(settings: Settings, log: Log, host: str, port: int, names: Names) -> No
 
     from racepool.commands.exporter.collector import PoolCollector  # noqa: PLC0415
     from racepool.commands.exporter.dead_view import DeadView  # noqa: PLC0415
+    from racepool.commands.exporter.pool_watch import PoolWatch  # noqa: PLC0415
     from racepool.commands.exporter.server import serve  # noqa: PLC0415
-    from racepool.commands.exporter.watch import Watch  # noqa: PLC0415
 
     try:
         listening = listening_socket(host, port)
@@ -119,7 +119,7 @@ def _run(settings: Settings, log: Log, host: str, port: int, names: Names) -> No
         click.echo(f"racepool: the status page is at {url}, metrics at {url}metrics; Ctrl-C ends it")
     try:
         with listening:
-            asyncio.run(serve(Watch(ask, dead, log), registry, names, listening))
+            asyncio.run(serve(PoolWatch(ask, dead, log), registry, names, listening))
     except Exception:
         log.exception("exporter_failed")
         sys.exit(Exit.FAILURE)

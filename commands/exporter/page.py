@@ -6,8 +6,8 @@ from typing import Any
 
 from racepool.commands.dead.display import facts_of
 from racepool.commands.dead.tasks import DeadTasks
+from racepool.commands.exporter.chart_history import Point
 from racepool.commands.exporter.chronicle import Chronicle
-from racepool.commands.exporter.history import Point
 from racepool.protocol import VERSION
 from racepool.protocol.stats import Event, PoolStats
 

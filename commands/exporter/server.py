@@ -16,8 +16,8 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from racepool.commands.exporter.address import Names
-from racepool.commands.exporter.gate import Gate
-from racepool.commands.exporter.watch import Watch
+from racepool.commands.exporter.host_guard import HostGuard
+from racepool.commands.exporter.pool_watch import PoolWatch
 
 STATIC: Final = Path(__file__).parent / "static"
 FILES: Final = {
@@ -25,7 +25,7 @@ FILES: Final = {
     "/status.css": ("status.css", "text/css"),
     "/status.js": ("status.js", "text/javascript"),
     "/charts.js": ("charts.js", "text/javascript"),
-    "/figures.js": ("figures.js", "text/javascript"),
+    "/formats.js": ("formats.js", "text/javascript"),
     "/favicon.svg": ("favicon.svg", "image/svg+xml"),
 }
 STREAMS = 64  # open pages
@@ -36,7 +36,7 @@ FAREWELL_S = 1
 class Pages:
     """What each path answers."""
 
-    def __init__(self, watch: Watch, registry: CollectorRegistry) -> None:
+    def __init__(self, watch: PoolWatch, registry: CollectorRegistry) -> None:
         self._watch = watch
         self._registry = registry
         self._streams = 0
@@ -50,7 +50,7 @@ class Pages:
             Route("/api/history", self._history),
             Route("/events", self._events),
         ]
-        return Starlette(routes=routes, middleware=[Middleware(Gate, names=names)])
+        return Starlette(routes=routes, middleware=[Middleware(HostGuard, names=names)])
 
     def _metrics(self, request: Request) -> Response:
         """Not a coroutine, so that it has a thread to wait for the broker in."""
@@ -86,7 +86,7 @@ class Pages:
 class _Server(uvicorn.Server):
     """Ends its streams when it is told to end, instead of waiting for browsers to close them."""
 
-    def __init__(self, config: uvicorn.Config, watch: Watch) -> None:
+    def __init__(self, config: uvicorn.Config, watch: PoolWatch) -> None:
         super().__init__(config)
         self._watch = watch
 
@@ -95,7 +95,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-async def serve(watch: Watch, registry: CollectorRegistry, names: Names, listening: socket.socket) -> None:
+async def serve(watch: PoolWatch, registry: CollectorRegistry, names: Names, listening: socket.socket) -> None:
     """Until SIGTERM or Ctrl-C, which is raised again when all is closed."""
     config = uvicorn.Config(
         Pages(watch, registry).app(names),

@@ -55,17 +55,17 @@ def replay(  # noqa: PLR0913  # options are arguments
         raise click.UsageError("the result has no place to go; give --out FILE, --plot FILE, or both")
     settings = Settings.load(**({} if workers is None else {"workers": workers}))
 
-    from racepool.commands.replay.session import Errand, Session  # noqa: PLC0415  # `racepool --help` is to start at once
+    from racepool.commands.replay.replay_run import Errand, ReplayRun  # noqa: PLC0415  # `racepool --help` is to start at once
 
-    session = Session(Errand(paths, out, plot, races, overwrite), settings)
+    replay_run = ReplayRun(Errand(paths, out, plot, races, overwrite), settings)
     try:
-        is_whole = session.run()
+        is_whole = replay_run.run()
     except KeyboardInterrupt:
-        click.echo(f"racepool: {session.standing}", err=True)
+        click.echo(f"racepool: {replay_run.standing}", err=True)
         context.exit(INTERRUPTED)
     except PoolError:
-        if session.is_begun:
-            click.echo(f"racepool: {session.standing}", err=True)
+        if replay_run.is_begun:
+            click.echo(f"racepool: {replay_run.standing}", err=True)
         raise
     if not is_whole:
         context.exit(Exit.FAILURE)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from racepool.commands.replay.head import head_of, instant_in
-from racepool.commands.replay.poll import Poll, Unread
+from racepool.commands.replay.poll import CapturedPoll, UnreadFile
 from racepool.protocol import VERSION
 from racepool.protocol.errors import InvalidRaceError, PoolError
 
@@ -34,8 +34,8 @@ class Day:
         unread: the files that are no polls.
     """
 
-    chains: Mapping[str, tuple[Poll, ...]]
-    unread: tuple[Unread, ...]
+    chains: Mapping[str, tuple[CapturedPoll, ...]]
+    unread: tuple[UnreadFile, ...]
 
     @property
     def poll_count(self) -> int:
@@ -87,13 +87,13 @@ def read_day(files: Iterable[Path], limit_bytes: int, advance: Callable[[], None
         limit_bytes: how large a race may be, uncompressed.
         advance: called after each file.
     """
-    chains: dict[str, list[Poll]] = {}
-    unread: list[Unread] = []
+    chains: dict[str, list[CapturedPoll]] = {}
+    unread: list[UnreadFile] = []
     for path in files:
         try:
             poll = _poll_in(path, limit_bytes)
         except (UnreadableFileError, InvalidRaceError) as error:
-            unread.append(Unread(path, str(error)))
+            unread.append(UnreadFile(path, str(error)))
         else:
             chains.setdefault(poll.race_id, []).append(poll)
         advance()
@@ -103,7 +103,7 @@ def read_day(files: Iterable[Path], limit_bytes: int, advance: Callable[[], None
     return Day(ordered, tuple(unread))
 
 
-def body_of(poll: Poll, limit_bytes: int) -> bytes:
+def body_of(poll: CapturedPoll, limit_bytes: int) -> bytes:
     """The race's JSON, as it was when the day was read.
 
     Raises:
@@ -132,13 +132,13 @@ def body_in(path: Path, limit_bytes: int) -> bytes:
     return body
 
 
-def _poll_in(path: Path, limit_bytes: int) -> Poll:
+def _poll_in(path: Path, limit_bytes: int) -> CapturedPoll:
     body = body_in(path, limit_bytes)
     head = head_of(body)
     polled_at = instant_in(path.name) or head.generated_at
     if polled_at is None:
         raise UnreadableFileError(NO_TIME)
-    return Poll(path, head.race_id, head.race_number, polled_at, sha256(body).hexdigest())
+    return CapturedPoll(path, head.race_id, head.race_number, polled_at, sha256(body).hexdigest())
 
 
 def _files_of(given: Path) -> Iterator[Path]:
@@ -153,5 +153,5 @@ def _refuse(error: OSError) -> None:
     raise PoolError(f"{error.filename}: {error.strerror}; make it readable, or name the folders and files that are")
 
 
-def _is_called(name: str, poll: Poll) -> bool:
+def _is_called(name: str, poll: CapturedPoll) -> bool:
     return poll.race_id.startswith(name) or (poll.race_number is not None and name.upper() == f"R{poll.race_number}")

@@ -10,7 +10,7 @@ from racepool.races.money_row import MoneyRow
 
 
 @dataclass(frozen=True, slots=True)
-class Poll:
+class CapturedPoll:
     """One captured poll: where it lies, of which race it is, and when it was made.
 
     Attributes:
@@ -30,14 +30,14 @@ class Poll:
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
+class UnreadFile:
     """A file that is no poll, or does not say of what and when."""
 
     path: Path
     reason: str
 
 
-class Entry(BaseModel):
+class PollEntry(BaseModel):
     """What became of one poll: rows, or an error.
 
     Attributes:

@@ -17,7 +17,7 @@ PLAIN_EVERY_S = 5.0
 def progress(verb: str, noun: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
     """Shows the progress while the block lasts, on standard error. Its value is to be called after each one."""
     if not sys.stderr.isatty():
-        yield _Plain(verb, noun, total, done)
+        yield _PlainProgress(verb, noun, total, done)
         return
     columns = (
         TextColumn(f"{verb:9}"),
@@ -39,7 +39,7 @@ class _Rate(ProgressColumn):
         return Text("" if task.speed is None else f"{task.speed:,.0f}/s", style="progress.data.speed")
 
 
-class _Plain:
+class _PlainProgress:
     """A line every few seconds; none where all is done before."""
 
     def __init__(self, verb: str, noun: str, total: int, done: int) -> None:

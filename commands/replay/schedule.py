@@ -6,7 +6,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Final
 
-from racepool.commands.replay.poll import Entry, Poll
+from racepool.commands.replay.poll import CapturedPoll, PollEntry
 from racepool.races.transformed_race import PreviousAmounts
 
 RETRY_S: Final = 0.25
@@ -16,7 +16,7 @@ RETRY_S: Final = 0.25
 class Turn:
     """A poll whose turn it is, and the amounts at the last good poll of its race, from which it counts."""
 
-    poll: Poll
+    poll: CapturedPoll
     number: int
     previous: PreviousAmounts | None
 
@@ -37,8 +37,10 @@ class Schedule:
         ValueError: an entry is not of its race's next poll.
     """
 
-    def __init__(self, chains: Mapping[str, Sequence[Poll]], limit: int, entries: Iterable[Entry] = ()) -> None:
-        self.failures: list[tuple[Poll, str]] = []
+    def __init__(
+        self, chains: Mapping[str, Sequence[CapturedPoll]], limit: int, entries: Iterable[PollEntry] = ()
+    ) -> None:
+        self.failures: list[tuple[CapturedPoll, str]] = []
         self._chains = chains
         self._limit = self._room = limit
         self._settled = dict.fromkeys(chains, 0)
@@ -75,7 +77,7 @@ class Schedule:
         """From when on there is a next turn, though no answer comes; infinity where only an answer helps."""
         return self._retry_at if self._waiting and len(self._out) < self._room else inf
 
-    def settle(self, entry: Entry) -> None:
+    def settle(self, entry: PollEntry) -> None:
         """Takes what became of a poll that is out.
 
         Raises:
@@ -97,7 +99,7 @@ class Schedule:
         """The races that have a good poll, by their start as last known, then by their id."""
         return sorted(self._starts, key=self._starts.__getitem__)
 
-    def _take(self, entry: Entry) -> None:
+    def _take(self, entry: PollEntry) -> None:
         polls = self._chains.get(entry.race_id, ())
         if entry.number >= len(polls) or entry.number != self._settled[entry.race_id]:
             raise ValueError(f"poll {entry.number} of race {entry.race_id} is not its next one")

@@ -9,9 +9,9 @@ from rich.console import Console
 from racepool.client.monitoring import fetch_stats
 from racepool.commands.dead.tasks import record_count
 from racepool.commands.display import screen_of_stdout
-from racepool.commands.top.history import History
+from racepool.commands.top.loop import TopLoop
 from racepool.commands.top.screen import View, snapshot
-from racepool.commands.top.session import Session
+from racepool.commands.top.trend import PoolTrend
 from racepool.protocol.settings import Settings
 
 ASK_S = 1.0
@@ -36,18 +36,18 @@ def top(interval_s: float) -> None:
     settings = Settings.load()
     screen = screen_of_stdout()
     if screen.is_terminal and not screen.is_dumb_terminal:
-        Session(settings, screen, interval_s).run()
+        TopLoop(settings, screen, interval_s).run()
     else:
         _print(settings, screen)
 
 
 def _print(settings: Settings, screen: Console) -> None:
-    history = History(time.monotonic())
+    trend = PoolTrend(time.monotonic())
     for wait_s in (0.0, SNAPSHOT_S):
         time.sleep(wait_s)
-        history.on_figures(fetch_stats(settings, ASK_S), time.monotonic(), datetime.now(UTC))
+        trend.on_stats(fetch_stats(settings, ASK_S), time.monotonic(), datetime.now(UTC))
     endpoint = settings.stats_endpoint
     view = View(
-        history, time.monotonic(), datetime.now(UTC), endpoint, settings.remedy(endpoint), record_count(settings.dir)
+        trend, time.monotonic(), datetime.now(UTC), endpoint, settings.remedy(endpoint), record_count(settings.dir)
     )
     screen.print(snapshot(view, screen.width))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from racepool.commands.chaos.processes import processes_of
+from racepool.commands.chaos.lab_processes import processes_of
 from tests.running import RACEPOOL, TESTS, WaitUntil
 
 pytestmark = pytest.mark.system

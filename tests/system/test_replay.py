@@ -378,7 +378,7 @@ def test_files_of_which_none_is_a_poll_are_told(tmp_path: Path, run_dir: Path) -
 def test_replay_costs_the_other_commands_nothing() -> None:
     code = "import sys, racepool.commands.group;"
     code += " print([n for n in sys.modules if n.split('.')[0] in ('pyarrow', 'matplotlib')"
-    code += " or n == 'racepool.commands.replay.session'])"
+    code += " or n == 'racepool.commands.replay.replay_run'])"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert found.stdout.strip() == "[]"

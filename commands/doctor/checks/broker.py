@@ -24,14 +24,14 @@ def answers(facts: Facts) -> Iterator[Finding]:
         return
     if answer.error:
         yield told("broker", answer.error)
-    elif answer.figures is None:
+    elif answer.stats is None:
         yield problem(
             "broker",
             f"answers in a way that racepool {VERSION} does not understand (it is {answer.version or 'unknown'})",
             "install the same version for both",
         )
     else:
-        broker = answer.figures.broker
+        broker = answer.stats.broker
         text = f"pid {broker.pid} answered in {answer.took_ms:.0f} ms; up for {broker.uptime_s:.0f} s"
         if answer.took_ms > SLOW_MS:
             yield warning("broker", text, "see what keeps the machine busy: processors, swap, a flood of requests")
@@ -63,10 +63,10 @@ def versions(facts: Facts) -> Iterator[Finding]:
 
 def memory(facts: Facts) -> Iterator[Finding]:
     """How near it is to the memory at which it ends."""
-    given, figures = facts.environment.settings, facts.figures
-    if given is None or figures is None or not given.broker_memory_limit:
+    given, stats = facts.environment.settings, facts.stats
+    if given is None or stats is None or not given.broker_memory_limit:
         return
-    used, limit = figures.broker.rss_bytes, given.broker_memory_limit
+    used, limit = stats.broker.rss_bytes, given.broker_memory_limit
     text = f"the broker uses {decimal(used)} of the {decimal(limit)} at which it is replaced"
     if used > FULL * limit:
         yield warning("broker memory", text, "find the client that submits without end, or raise the limit")
@@ -76,11 +76,11 @@ def memory(facts: Facts) -> Iterator[Finding]:
 
 def files(facts: Facts) -> Iterator[Finding]:
     """Whether its descriptors will do: libzmq ends a process that has none left."""
-    given, figures, broker = facts.environment.settings, facts.figures, facts.broker
+    given, stats, broker = facts.environment.settings, facts.stats, facts.broker
     if given is None:
         return
     limit = broker.file_limit if broker and broker.file_limit is not None else facts.hard_file_limit
-    workers = figures.expected_workers if figures else given.workers
+    workers = stats.expected_workers if stats else given.workers
     needed = OWN_FILES + FILES_PER_WORKER * workers
     clients = limit - needed
     remedy = "raise the hard limit of open files (ulimit -Hn, LimitNOFILE) and restart the pool"
@@ -103,11 +103,11 @@ def files(facts: Facts) -> Iterator[Finding]:
 
 def backlog(facts: Facts) -> Iterator[Finding]:
     """Whether tasks pile up."""
-    given, figures = facts.environment.settings, facts.figures
-    if given is None or figures is None:
+    given, stats = facts.environment.settings, facts.stats
+    if given is None or stats is None:
         return
-    depth, limit = figures.queue_depth - figures.held_by_clients, figures.backlog_limit
-    oldest_s = figures.oldest_queued_s or 0.0
+    depth, limit = stats.queue_depth - stats.held_by_clients, stats.backlog_limit
+    oldest_s = stats.oldest_queued_s or 0.0
     text = f"{depth} of {limit} tasks wait at the broker"
     if oldest_s:
         text += f", the oldest for {oldest_s:.1f} s"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from rich.filesize import decimal
 
-from racepool.commands.doctor.facts import Facts, Process
+from racepool.commands.doctor.facts import Facts, MachineProcess
 from racepool.commands.doctor.finding import Finding, ok, problem, warning
 from racepool.protocol.stats import PoolStats
 
@@ -44,18 +44,18 @@ def memory(facts: Facts) -> Iterator[Finding]:
 
 def clock(facts: Facts) -> Iterator[Finding]:
     """Whether this machine's calendar is steady. Timeouts do not depend on it, what logs and records say does."""
-    found, figures = facts.clock, facts.figures
+    found, stats = facts.clock, facts.stats
     if found is None:
         return
     remedy = "let one program alone set the clock (timedatectl, chrony); restart the pool to have its times right"
     if abs(found.was_set_by_s) > SET_S:
         yield warning("clock", f"it was set by {found.was_set_by_s:+.1f} s while we looked", remedy)
         return
-    latest = max((each.at.timestamp() for each in figures.recent_events), default=0.0) if figures else 0.0
+    latest = max((each.at.timestamp() for each in stats.recent_events), default=0.0) if stats else 0.0
     if latest > found.now + AHEAD_S:
         yield warning("clock", f"the broker's clock is {latest - found.now:.0f} s ahead of ours", remedy)
         return
-    apart = {name: apart_s for name, apart_s in _apart(facts.workers, figures) if abs(apart_s) > APART_S}
+    apart = {name: apart_s for name, apart_s in _apart(facts.workers, stats) if abs(apart_s) > APART_S}
     if apart:
         name, apart_s = max(apart.items(), key=lambda item: abs(item[1]))
         yield warning("clock", f"it was set by {apart_s:+.0f} s since {name} started", remedy)
@@ -63,9 +63,9 @@ def clock(facts: Facts) -> Iterator[Finding]:
         yield ok("clock", f"it was not set while we looked{', nor since the workers started' if facts.workers else ''}")
 
 
-def _apart(processes: tuple[Process, ...], figures: PoolStats | None) -> Iterator[tuple[str, float]]:
+def _apart(processes: tuple[MachineProcess, ...], stats: PoolStats | None) -> Iterator[tuple[str, float]]:
     """Each worker of this machine: by how much the kernel's account of its start is later than its own."""
-    told = {each.pid: each for each in figures.workers} if figures else {}
+    told = {each.pid: each for each in stats.workers} if stats else {}
     for process in processes:
         if process.pid in told:
             worker = told[process.pid]
@@ -74,10 +74,10 @@ def _apart(processes: tuple[Process, ...], figures: PoolStats | None) -> Iterato
 
 def workers_clocks(facts: Facts) -> Iterator[Finding]:
     """Whether the clocks of workers on other hosts are ahead of ours: they would have started in our future."""
-    found, figures = facts.clock, facts.figures
-    if found is None or figures is None:
+    found, stats = facts.clock, facts.stats
+    if found is None or stats is None:
         return
-    for worker in figures.workers:
+    for worker in stats.workers:
         ahead_s = worker.started_at.timestamp() - found.now
         if ahead_s > AHEAD_S:
             yield warning(

@@ -132,7 +132,7 @@ def lock(facts: Facts) -> Iterator[Finding]:
     held = facts.lock
     if held is None:
         return
-    answering = facts.figures.broker.pid if facts.figures and _is_local(facts) else None
+    answering = facts.stats.broker.pid if facts.stats and _is_local(facts) else None
     if held.holder_pid is None:
         yield _unheld(held, answering)
     elif held.holder is None:

@@ -21,7 +21,7 @@ def supervisor(facts: Facts) -> Iterator[Finding]:
                 "no supervisord of ours is above the broker",
                 "see that something else (systemd, say) starts anew what ends; or run `racepool up`",
             )
-        elif facts.environment.settings is not None and facts.figures is None:
+        elif facts.environment.settings is not None and facts.stats is None:
             yield problem("supervisor", "supervisord does not run", "start the pool: `racepool up`")
     elif above.programs is None:
         yield problem(

@@ -11,12 +11,12 @@ MANY_LOSSES = 3
 
 def number(facts: Facts) -> Iterator[Finding]:
     """As many as are expected."""
-    given, figures = facts.environment.settings, facts.figures
-    if given is None or figures is None:
+    given, stats = facts.environment.settings, facts.stats
+    if given is None or stats is None:
         return
-    there, expected = figures.total_workers, figures.expected_workers
-    text = f"{there} of {expected} are there, {figures.active_workers} busy"
-    if figures.degraded:
+    there, expected = stats.total_workers, stats.expected_workers
+    text = f"{there} of {expected} are there, {stats.active_workers} busy"
+    if stats.degraded:
         yield problem("workers", f"degraded: {text}", "look at the workers' logs, and at supervisord's programs below")
     elif there > expected:
         yield warning("workers", f"{text}: more than the broker expects", "set RACEPOOL_WORKERS for broker and workers")
@@ -45,10 +45,10 @@ def frozen(facts: Facts) -> Iterator[Finding]:
 
 def heartbeats(facts: Facts) -> Iterator[Finding]:
     """None has been silent for long."""
-    given, figures = facts.environment.settings, facts.figures
-    if given is None or figures is None or not figures.workers:
+    given, stats = facts.environment.settings, facts.stats
+    if given is None or stats is None or not stats.workers:
         return
-    oldest = max(figures.workers, key=lambda worker: worker.last_heartbeat_age_s)
+    oldest = max(stats.workers, key=lambda worker: worker.last_heartbeat_age_s)
     age_s = oldest.last_heartbeat_age_s
     text = f"the oldest is {oldest.name}'s, of {age_s:.1f} s ago (liveness {given.liveness:g} s)"
     if age_s > given.liveness:
@@ -61,25 +61,25 @@ def heartbeats(facts: Facts) -> Iterator[Finding]:
 
 def versions(facts: Facts) -> Iterator[Finding]:
     """All are of the broker's version."""
-    figures = facts.figures
-    if figures is None or not figures.workers:
+    stats = facts.stats
+    if stats is None or not stats.workers:
         return
-    others = [f"{each.name} is {each.version}" for each in figures.workers if each.version != figures.broker.version]
+    others = [f"{each.name} is {each.version}" for each in stats.workers if each.version != stats.broker.version]
     if others:
         yield warning(
-            "worker versions", f"{', '.join(others)}; the broker is {figures.broker.version}", "restart the workers"
+            "worker versions", f"{', '.join(others)}; the broker is {stats.broker.version}", "restart the workers"
         )
     else:
-        yield ok("worker versions", f"all are {figures.broker.version}")
+        yield ok("worker versions", f"all are {stats.broker.version}")
 
 
 def losses(facts: Facts) -> Iterator[Finding]:
     """They do not end one after the other."""
-    figures, clock = facts.figures, facts.clock
-    if figures is None or clock is None:
+    stats, clock = facts.stats, facts.clock
+    if stats is None or clock is None:
         return
     since = clock.now - RECENT_S
-    lost = [each for each in figures.recent_events if each.event == "worker_lost" and each.at.timestamp() > since]
+    lost = [each for each in stats.recent_events if each.event == "worker_lost" and each.at.timestamp() > since]
     if len(lost) < MANY_LOSSES:
         return
     reasons = ", ".join(sorted({each.reason or "unknown" for each in lost}))

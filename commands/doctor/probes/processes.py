@@ -5,19 +5,19 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from racepool.commands.doctor.facts import Process
+from racepool.commands.doctor.facts import MachineProcess
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def process(pid: int) -> Process | None:
+def process(pid: int) -> MachineProcess | None:
     """What runs under this pid; None if nothing does."""
     folder = Path(f"/proc/{pid}")
     try:
         status = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         since_boot_s = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
         started_at = time.time() - since_boot_s + int(status[19]) / _TICKS
-        return Process(pid, _module(folder), status[0], started_at, _open_files(folder), _file_limit(folder))
+        return MachineProcess(pid, _module(folder), status[0], started_at, _open_files(folder), _file_limit(folder))
     except (OSError, IndexError):
         return None
 

@@ -9,7 +9,7 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
-from racepool.commands.dead.tasks import DeadTasks as Records
+from racepool.commands.dead.tasks import DeadTasks
 from racepool.commands.doctor import facts
 from racepool.commands.doctor.probes.processes import process
 from racepool.protocol.endpoints import ANY_HOST, is_tcp
@@ -83,13 +83,13 @@ def lock(settings: Settings) -> facts.Lock:
     return facts.Lock(path, is_there=True, written_pid=written_pid, holder_pid=max(pid, 0), holder=holder)
 
 
-def dead_tasks(settings: Settings) -> facts.DeadTasks | None:
+def dead_tasks(settings: Settings) -> facts.DeadTaskCount | None:
     """What was given up."""
     try:
-        found = Records(settings.dir)
+        found = DeadTasks(settings.dir)
     except PoolError:
         return None  # whoever looks at the directory says why
-    return facts.DeadTasks(len(found.tasks), len(found.unread))
+    return facts.DeadTaskCount(len(found.tasks), len(found.unread))
 
 
 def log_directories(settings: Settings, above: facts.Supervision | None) -> tuple[facts.LogDirectory, ...]:

@@ -1,7 +1,7 @@
 /** The status page: follows /events, and shows each moment. It reads only, and asks nobody but its own exporter. */
 
 import { Chart } from "/charts.js";
-import { compact, count, instant, memory, milliseconds, span, timeOf } from "/figures.js";
+import { compact, count, instant, memory, milliseconds, span, timeOf } from "/formats.js";
 
 const RANGES = { "1 min": 60, "5 min": 300, "15 min": 900 };
 const SILENCE_MS = 4000; // of an exporter that sends every second

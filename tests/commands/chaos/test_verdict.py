@@ -4,7 +4,7 @@ import pytest
 
 from racepool.commands.chaos.memory import Growth
 from racepool.commands.chaos.verdict import Ending, expected_errors, unresolved_count
-from tests.commands.chaos.building import ALICE, BOB, Case, figures, line, task_id
+from tests.commands.chaos.building import ALICE, BOB, Case, line, pool_stats, task_id
 
 OVERRAN = "TaskTimeoutError running"
 CRASHED = "WorkerCrashedError"
@@ -19,7 +19,7 @@ def test_a_run_in_which_all_went_well_breaks_nothing() -> None:
     case.run(5, fault="gil-hold")
     for n in (1, 2, 3):
         case.assign(n)
-    case.witness.on_stats(figures(submitted=3, completed=2, crashed=1))
+    case.witness.on_stats(pool_stats(submitted=3, completed=2, crashed=1))
 
     assert case.broken() == []
     assert case.witness.counts == {"execs": 5, "right": 2}
@@ -296,7 +296,7 @@ def test_death_of_a_further_worker_explains_its_loss_and_is_to_be_noticed_at_onc
 def test_watchdogs_patience_with_a_worker_that_no_broker_knows_has_an_end(at: float, is_late: bool) -> None:  # noqa: FBT001
     case = Case()
     case.inject("worker-freeze-for-good", 7, at=1.0)
-    case.journal.on_watchdog_line(line("worker_killed", at, process="worker:worker-0", pid=7))
+    case.logs.on_watchdog_line(line("worker_killed", at, process="worker:worker-0", pid=7))
 
     assert case.broken() == (["each loss was noticed in time"] if is_late else [])
 
@@ -330,15 +330,15 @@ def test_loss_that_was_noticed_late_is_found(kind: str, reason: str, at: float) 
 
 def test_counters_that_do_not_add_up_are_found() -> None:
     case = Case()
-    case.witness.on_stats(figures(submitted=3, completed=2))
+    case.witness.on_stats(pool_stats(submitted=3, completed=2))
 
     assert case.broken() == ["the counters added up"]
 
 
 def test_counter_that_falls_is_found() -> None:
     case = Case()
-    case.witness.on_stats(figures(submitted=3, completed=3))
-    case.witness.on_stats(figures(submitted=2, completed=2))
+    case.witness.on_stats(pool_stats(submitted=3, completed=3))
+    case.witness.on_stats(pool_stats(submitted=2, completed=2))
 
     assert case.broken() == ["the counters added up"]
 
@@ -352,7 +352,7 @@ def test_counter_that_falls_is_found() -> None:
 )
 def test_supervisord_that_gives_up_and_program_that_crashes_are_found(text: str) -> None:
     case = Case()
-    case.journal.on_supervisord_line(text.encode())
+    case.logs.on_supervisord_line(text.encode())
 
     assert case.broken() == ["no program failed of itself"]
 
@@ -360,7 +360,7 @@ def test_supervisord_that_gives_up_and_program_that_crashes_are_found(text: str)
 @pytest.mark.parametrize("text", [b'{"event":"worker_failed"}', b"Traceback (most recent call last):"])
 def test_program_that_raises_is_found(text: bytes) -> None:
     case = Case()
-    case.journal.on_other_line("worker-0", text)
+    case.logs.on_other_line("worker-0", text)
 
     assert case.broken() == ["no program failed of itself"]
 

@@ -31,12 +31,12 @@ from tests.commands import stats as pictures
 RUN = Path("/run/racepool")
 NOW = pictures.NOON.timestamp()
 VOLUME = facts.Volume("ext4", 2**40, 10**6)
-BROKER = facts.Process(50, "racepool.broker", "S", NOW, open_files=30, file_limit=20_000)
+BROKER = facts.MachineProcess(50, "racepool.broker", "S", NOW, open_files=30, file_limit=20_000)
 WARNING, PROBLEM = Level.WARNING, Level.PROBLEM
 
 
-def process(pid: int, module: str = "racepool.worker", state: str = "S") -> facts.Process:
-    return facts.Process(pid, module, state, NOW)
+def process(pid: int, module: str = "racepool.worker", state: str = "S") -> facts.MachineProcess:
+    return facts.MachineProcess(pid, module, state, NOW)
 
 
 def program(name: str, pid: int, group: str = "worker", state: str = "RUNNING") -> facts.Program:
@@ -55,9 +55,9 @@ HERE = facts.Installation(VERSION, (3, 11, 7), "pyzmq 27", "Linux 6.1", "", (fac
 LOG = facts.LogDirectory(RUN / "log", is_there=True, is_writable=True, used_bytes=9, volume=VOLUME)
 
 
-def answered(**changes: object) -> facts.Answer:
-    figures = pictures.pool(**changes)  # type: ignore[arg-type]
-    return facts.Answer(took_ms=1.0, figures=figures, version=VERSION, protocol_version=PROTOCOL_VERSION)
+def answered(**changes: object) -> facts.StatsAnswer:
+    stats = pictures.pool(**changes)  # type: ignore[arg-type]
+    return facts.StatsAnswer(took_ms=1.0, stats=stats, version=VERSION, protocol_version=PROTOCOL_VERSION)
 
 
 def well(**changes: object) -> Facts:
@@ -76,7 +76,7 @@ def well(**changes: object) -> Facts:
         supervision=ABOVE,
         memory=facts.Memory(2**36, 2**35, is_group=False),
         logs=(LOG,),
-        dead=facts.DeadTasks(0, 0),
+        dead=facts.DeadTaskCount(0, 0),
         keys=KEYS,
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
@@ -159,8 +159,8 @@ CASES: list[tuple[Check, Facts, Level, str]] = [
     (place.logs, well(logs=(replace(LOG, is_there=False),)), PROBLEM, "mkdir -m 700 /run/racepool/log"),
     (place.logs, well(logs=(replace(LOG, is_writable=False),)), PROBLEM, "may not be written"),
     (place.logs, well(logs=(replace(LOG, volume=replace(VOLUME, free_bytes=0)),)), PROBLEM, "0 bytes free"),
-    (broker.answers, well(answer=facts.Answer(error="no broker; start one")), PROBLEM, "start one"),
-    (broker.answers, old(figures=None, version="9.0"), PROBLEM, "it is 9.0"),
+    (broker.answers, well(answer=facts.StatsAnswer(error="no broker; start one")), PROBLEM, "start one"),
+    (broker.answers, old(stats=None, version="9.0"), PROBLEM, "it is 9.0"),
     (broker.answers, old(took_ms=900.0), WARNING, "answered in 900 ms"),
     (broker.versions, old(protocol_version=99), PROBLEM, "speaks protocol 99"),
     (broker.versions, old(version="9.0"), WARNING, "the broker is 9.0"),
@@ -172,8 +172,8 @@ CASES: list[tuple[Check, Facts, Level, str]] = [
     (broker.backlog, said(queue_depth=90, backlog_limit=100), PROBLEM, "90 of 100"),
     (broker.backlog, said(queue_depth=60, backlog_limit=100), WARNING, "60 of 100"),
     (broker.backlog, said(queue_depth=1, oldest_queued_s=40.0), WARNING, "the oldest for 40.0 s"),
-    (broker.dead_tasks, well(dead=facts.DeadTasks(1, 0)), WARNING, "1 task was given up"),
-    (broker.dead_tasks, well(dead=facts.DeadTasks(0, 2)), WARNING, "2 files among them"),
+    (broker.dead_tasks, well(dead=facts.DeadTaskCount(1, 0)), WARNING, "1 task was given up"),
+    (broker.dead_tasks, well(dead=facts.DeadTaskCount(0, 2)), WARNING, "2 files among them"),
     (workers.number, said(total_workers=2, degraded=True), PROBLEM, "degraded: 2 of 3"),
     (workers.number, said(total_workers=4), WARNING, "more than the broker expects"),
     (workers.number, well(environment=given(workers=9)), WARNING, "RACEPOOL_WORKERS is 9 here"),
@@ -190,7 +190,7 @@ CASES: list[tuple[Check, Facts, Level, str]] = [
     (supervision.supervisor, well(supervision=None), WARNING, "no supervisord of ours"),
     (
         supervision.supervisor,
-        well(supervision=None, broker=None, answer=facts.Answer(error="none; start one")),
+        well(supervision=None, broker=None, answer=facts.StatsAnswer(error="none; start one")),
         PROBLEM,
         "supervisord does not run",
     ),

@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from pydantic import ValidationError
 
-from racepool.commands.replay.poll import Entry
+from racepool.commands.replay.poll import PollEntry
 from racepool.protocol.errors import PoolError
 from racepool.races.money_row import MoneyRow
 
@@ -23,7 +23,7 @@ SUFFIX: Final = ".replay"
 _KEY: Final = "polls of this replay"
 
 
-class Journal:
+class Checkpoint:
     """An open checkpoint. Made by `beside` or `temporary`; a context manager that closes it and leaves it there.
 
     Invariant: what is before `_end` are whole lines, and `_places` tells where each race's entries lie among them.
@@ -53,20 +53,20 @@ class Journal:
             file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666), "a+")
         except OSError as error:
             raise PoolError(f"{path}: {error.strerror}") from None
-        journal = cls(file, fingerprint, path)
+        checkpoint = cls(file, fingerprint, path)
         try:
-            journal._claim(output, anew=anew)
+            checkpoint._claim(output, anew=anew)
         except BaseException:
             file.close()
             raise
-        return journal
+        return checkpoint
 
     @classmethod
     def temporary(cls, fingerprint: str) -> Self:
         """One without a name, which ends with this process."""
-        journal = cls(tempfile.TemporaryFile(buffering=0), fingerprint)  # noqa: SIM115  # it closes it
-        journal._write(journal._first_line)
-        return journal
+        checkpoint = cls(tempfile.TemporaryFile(buffering=0), fingerprint)  # noqa: SIM115  # it closes it
+        checkpoint._write(checkpoint._first_line)
+        return checkpoint
 
     def __enter__(self) -> Self:
         return self
@@ -74,14 +74,14 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[PollEntry]:
         """What was written before, in that order. A torn end is cut off."""
         self._places.clear()
         self._end = self._file.seek(len(self._first_line))
         reader = BufferedReader(self._file)
         for line in reader:
             try:
-                entry = Entry.model_validate_json(line) if line.endswith(b"\n") else None
+                entry = PollEntry.model_validate_json(line) if line.endswith(b"\n") else None
             except ValidationError:
                 entry = None
             if entry is None:
@@ -92,7 +92,7 @@ class Journal:
         self._file.truncate(self._end)
         self._file.seek(self._end)
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: PollEntry) -> None:
         """Writes what became of a poll; it survives this process.
 
         Raises:
@@ -105,7 +105,7 @@ class Journal:
     def rows_of(self, race_id: str) -> Iterator[MoneyRow]:
         """The rows of this race, poll by poll."""
         for offset, length in self._places.get(race_id, ()):
-            yield from Entry.model_validate_json(os.pread(self._file.fileno(), length, offset)).rows
+            yield from PollEntry.model_validate_json(os.pread(self._file.fileno(), length, offset)).rows
 
     def remove(self) -> None:
         """The output is there: nobody needs it any more."""

@@ -8,9 +8,9 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from racepool.client.zmq_pool import ZmqPool
+from racepool.commands.replay.checkpoint import Checkpoint
 from racepool.commands.replay.day import UnreadableFileError, body_of
-from racepool.commands.replay.journal import Journal
-from racepool.commands.replay.poll import Entry
+from racepool.commands.replay.poll import PollEntry
 from racepool.commands.replay.schedule import Schedule, Turn
 from racepool.protocol.errors import (
     BacklogFullError,
@@ -27,18 +27,20 @@ from racepool.races.transformed_race import LARGEST_AMOUNT, TransformedRace
 OF_THE_POLL = (UnreadableFileError, InvalidRaceError, PayloadTooLargeError, TransformError, WorkerCrashedError)
 
 
-def run(pool: ZmqPool, schedule: Schedule, journal: Journal, limit_bytes: int, advance: Callable[[], None]) -> None:
-    """Settles all polls of the schedule, and enters each into the journal.
+def run(
+    pool: ZmqPool, schedule: Schedule, checkpoint: Checkpoint, limit_bytes: int, advance: Callable[[], None]
+) -> None:
+    """Settles all polls of the schedule, and enters each into the checkpoint.
 
     Args:
         pool: where they are transformed.
         schedule: what is left to do.
-        journal: gets an entry for each poll.
+        checkpoint: gets an entry for each poll.
         limit_bytes: how large a race may be, uncompressed.
         advance: called after each poll.
 
     Raises:
-        PoolError: the pool, not a poll, is to blame, or the journal cannot be written. What is settled is written.
+        PoolError: the pool, not a poll, is to blame, or the checkpoint cannot be written. What is settled is written.
     """
     answers: SimpleQueue[tuple[Turn, Future[TransformedRace] | Exception]] = SimpleQueue()
     while not schedule.is_done:
@@ -54,7 +56,7 @@ def run(pool: ZmqPool, schedule: Schedule, journal: Journal, limit_bytes: int, a
             schedule.refuse(turn.poll.race_id, time.monotonic())
             continue
         entry = _entry(turn, outcome)
-        journal.append(entry)
+        checkpoint.append(entry)
         schedule.settle(entry)
         advance()
 
@@ -75,7 +77,7 @@ def _outcome(answer: Future[TransformedRace] | Exception) -> TransformedRace | E
     return answer.exception() or answer.result()  # type: ignore[return-value]  # no BaseException is ever set
 
 
-def _entry(turn: Turn, outcome: TransformedRace | Exception) -> Entry:
+def _entry(turn: Turn, outcome: TransformedRace | Exception) -> PollEntry:
     """What is written of it.
 
     Raises:
@@ -86,12 +88,12 @@ def _entry(turn: Turn, outcome: TransformedRace | Exception) -> Entry:
         rows = tuple(rows_of(outcome))
         if any(max(row.win_pool_amount, row.place_pool_amount, row.total_pool_amount) > LARGEST_AMOUNT for row in rows):
             error = f"its money is more than the {LARGEST_AMOUNT:,} cents that a table and the next poll can take"
-            return Entry(race_id=race_id, number=number, error=error)
-        return Entry(race_id=race_id, number=number, start_time=outcome.race.start_time, rows=rows)
+            return PollEntry(race_id=race_id, number=number, error=error)
+        return PollEntry(race_id=race_id, number=number, start_time=outcome.race.start_time, rows=rows)
     if isinstance(outcome, TransformedRace):
-        return Entry(race_id=race_id, number=number, error=f"came back as race {outcome.race_id}")
+        return PollEntry(race_id=race_id, number=number, error=f"came back as race {outcome.race_id}")
     if isinstance(outcome, OF_THE_POLL) or (isinstance(outcome, TaskTimeoutError) and outcome.state == "running"):
-        return Entry(race_id=race_id, number=number, error=str(outcome))
+        return PollEntry(race_id=race_id, number=number, error=str(outcome))
     if isinstance(outcome, Exception):
         raise outcome
     raise PoolError(

@@ -19,7 +19,7 @@ MAX_SEEN = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class Increase:
     """What was added between two snapshots: tasks answered, and the durations of each bucket."""
 
     since: float
@@ -54,11 +54,11 @@ class Latency:
     count: int = 0
 
 
-class History:
+class PoolTrend:
     """All that was seen of a pool.
 
     Attributes:
-        figures: the last that the broker said, None if it has not spoken yet.
+        stats: the last that the broker said, None if it has not spoken yet.
         silent_since: when it should have spoken again; None while it speaks.
         heard_at: when it spoke last.
         events: the last ones, ours among them: that the broker restarted or came back.
@@ -66,33 +66,33 @@ class History:
     """
 
     def __init__(self, now: float) -> None:
-        self.figures: PoolStats | None = None
+        self.stats: PoolStats | None = None
         self.silent_since: float | None = None
         self.heard_at = now
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self.restarts: Counter[str] = Counter()
         self._seen: dict[Event, None] = {}
         self._seen_at: dict[str, float] = {}  # workers
-        self._beats: deque[Beat] = deque()
+        self._increases: deque[Increase] = deque()
         self._slots: deque[Slot] = deque(maxlen=MAX_SLOTS)
 
-    def on_figures(self, figures: PoolStats, now: float, wall: datetime) -> None:
+    def on_stats(self, stats: PoolStats, now: float, wall: datetime) -> None:
         """The broker spoke; `wall` is the same instant by the calendar."""
-        before = self.figures
+        before = self.stats
         slot = self._slot(now)
         if before is not None:
-            beat = _beat(before, figures, self.heard_at, now)
-            self._beats.append(beat)
-            slot.answered += beat.answered
-            slot.seconds += beat.at - beat.since
-            self._tell_return(before, figures, now, wall)
-        while self._beats and self._beats[0].at <= now - WINDOW_S:
-            self._beats.popleft()
-        slot.queue_depth = max(slot.queue_depth, figures.queue_depth)
-        slot.in_flight = max(slot.in_flight, figures.in_flight)
-        self._remember(figures.recent_events)
-        self._seen_at |= {worker.name: now for worker in figures.workers}
-        self.figures, self.heard_at, self.silent_since = figures, now, None
+            increase = _increase(before, stats, self.heard_at, now)
+            self._increases.append(increase)
+            slot.answered += increase.answered
+            slot.seconds += increase.at - increase.since
+            self._tell_return(before, stats, now, wall)
+        while self._increases and self._increases[0].at <= now - WINDOW_S:
+            self._increases.popleft()
+        slot.queue_depth = max(slot.queue_depth, stats.queue_depth)
+        slot.in_flight = max(slot.in_flight, stats.in_flight)
+        self._remember(stats.recent_events)
+        self._seen_at |= {worker.name: now for worker in stats.workers}
+        self.stats, self.heard_at, self.silent_since = stats, now, None
 
     def on_silence(self, now: float) -> None:
         """The broker did not answer in time."""
@@ -101,24 +101,26 @@ class History:
 
     def throughput(self) -> float | None:
         """Tasks answered a second, over the last seconds."""
-        seconds = sum(beat.at - beat.since for beat in self._beats)
-        return sum(beat.answered for beat in self._beats) / seconds if seconds else None
+        seconds = sum(increase.at - increase.since for increase in self._increases)
+        return sum(increase.answered for increase in self._increases) / seconds if seconds else None
 
     def queue_wait(self) -> Latency:
         """How long tasks waited, of those that were assigned in the last seconds."""
-        return _latency(self.figures.queue_wait_ms if self.figures else None, [beat.waits for beat in self._beats])
+        return _latency(
+            self.stats.queue_wait_ms if self.stats else None, [increase.waits for increase in self._increases]
+        )
 
     def run(self) -> Latency:
         """How long tasks ran, of those that were answered in the last seconds."""
-        return _latency(self.figures.run_ms if self.figures else None, [beat.runs for beat in self._beats])
+        return _latency(self.stats.run_ms if self.stats else None, [increase.runs for increase in self._increases])
 
     def missing(self) -> dict[str, float]:
         """Workers that were there and are expected back, with the instant at which each was last seen."""
-        if self.figures is None:
+        if self.stats is None:
             return {}
-        present = {worker.name for worker in self.figures.workers}
+        present = {worker.name for worker in self.stats.workers}
         gone = {name: at for name, at in self._seen_at.items() if name not in present}
-        count = max(self.figures.expected_workers - self.figures.total_workers, 0)
+        count = max(self.stats.expected_workers - self.stats.total_workers, 0)
         return dict(sorted(gone.items(), key=lambda item: -item[1])[:count])
 
     def bars(self, value: Callable[[Slot], float | None], count: int, now: float) -> list[float | None]:
@@ -162,13 +164,13 @@ def _event(name: str, at: datetime, reason: str) -> Event:
     return Event(at=at, event=name, worker=None, task_id=None, reason=reason)
 
 
-def _answered(figures: PoolStats) -> int:
-    return figures.counters.completed + figures.counters.failed
+def _answered(stats: PoolStats) -> int:
+    return stats.counters.completed + stats.counters.failed
 
 
-def _beat(before: PoolStats, after: PoolStats, since: float, at: float) -> Beat:
+def _increase(before: PoolStats, after: PoolStats, since: float, at: float) -> Increase:
     is_same = before.broker.epoch == after.broker.epoch
-    return Beat(
+    return Increase(
         since,
         at,
         _answered(after) - (_answered(before) if is_same else 0),

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import orjson
 
 from racepool.commands.dead.tasks import DeadTasks
+from racepool.commands.exporter.chart_history import ChartHistory
 from racepool.commands.exporter.chronicle import Chronicle
 from racepool.commands.exporter.dead_view import DeadView
 from racepool.commands.exporter.feed import Feed
-from racepool.commands.exporter.history import History
 from racepool.commands.exporter.page import moment
 from racepool.protocol.errors import PoolError
 from racepool.protocol.logs import Log
@@ -20,7 +20,7 @@ from racepool.protocol.stats import PoolStats
 INTERVAL_S = 1.0
 
 
-class Watch:
+class PoolWatch:
     """One pool, watched for as long as `run` runs.
 
     Args:
@@ -34,7 +34,7 @@ class Watch:
         self._ask = ask
         self._dead = dead
         self._log = log
-        self._history = History()
+        self._history = ChartHistory()
         self._chronicle = Chronicle()
 
     async def run(self) -> None:

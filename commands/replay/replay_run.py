@@ -11,11 +11,11 @@ import click
 from racepool.commands.available_pool import available_pool
 from racepool.commands.extras import require
 from racepool.commands.pictures.album import Album
+from racepool.commands.replay.checkpoint import Checkpoint, checkpoint_of
 from racepool.commands.replay.day import Day, poll_files, read_day
-from racepool.commands.replay.journal import Journal, checkpoint_of
 from racepool.commands.replay.progress import progress
-from racepool.commands.replay.run import run
 from racepool.commands.replay.schedule import Schedule
+from racepool.commands.replay.sending import run
 from racepool.commands.replay.table import SUFFIXES, write_ndjson, write_table
 from racepool.protocol.errors import PoolError
 from racepool.protocol.settings import Settings
@@ -49,7 +49,7 @@ class Errand:
         return target
 
 
-class Session:
+class ReplayRun:
     """A replay under way. `standing` says at any moment what is done and kept."""
 
     def __init__(self, errand: Errand, settings: Settings) -> None:
@@ -84,13 +84,13 @@ class Session:
         self._day = self._read_day()
         if album is not None:
             album.require_one(len(self._day.chains), remedy=", or choose one with --race")
-        with self._journal() as journal:
+        with self._checkpoint() as checkpoint:
             schedule = self._schedule = Schedule(
-                self._day.chains, OUT_FOR_EACH_WORKER * self._settings.workers, journal.entries()
+                self._day.chains, OUT_FOR_EACH_WORKER * self._settings.workers, checkpoint.entries()
             )
-            self._replay(schedule, journal)
-            is_drawn = self._write(schedule, journal, album)
-            journal.remove()
+            self._replay(schedule, checkpoint)
+            is_drawn = self._write(schedule, checkpoint, album)
+            checkpoint.remove()
         return self._tell_failures(schedule) and is_drawn
 
     def _album(self) -> Album | None:
@@ -122,25 +122,25 @@ class Session:
         except LookupError as error:
             raise click.UsageError(f"--race {error.args[0]}: there are {_named(day)}") from None
 
-    def _journal(self) -> Journal:
+    def _checkpoint(self) -> Checkpoint:
         if self._errand.is_to_stdout:
-            return Journal.temporary(self._day.fingerprint)
-        return Journal.beside(self._errand.checkpointed, self._day.fingerprint, anew=self._errand.overwrite)
+            return Checkpoint.temporary(self._day.fingerprint)
+        return Checkpoint.beside(self._errand.checkpointed, self._day.fingerprint, anew=self._errand.overwrite)
 
-    def _replay(self, schedule: Schedule, journal: Journal) -> None:
+    def _replay(self, schedule: Schedule, checkpoint: Checkpoint) -> None:
         done, total = schedule.settled, self._day.poll_count
         if done:
             click.echo(f"racepool: {done:,} of {total:,} polls were done before; going on from there", err=True)
         if not schedule.is_done:
             with available_pool(self._settings) as pool, progress("replaying", "polls", total, done) as advance:
-                run(pool, schedule, journal, self._settings.payload_limit, advance)
+                run(pool, schedule, checkpoint, self._settings.payload_limit, advance)
 
-    def _write(self, schedule: Schedule, journal: Journal, album: Album | None) -> bool:
+    def _write(self, schedule: Schedule, checkpoint: Checkpoint, album: Album | None) -> bool:
         """Table and pictures; returns whether every race has its picture."""
         races = schedule.written_order()
         written, is_drawn = [], True
         if self._errand.out is not None:
-            rows = _rows(journal, races)
+            rows = _rows(checkpoint, races)
             count = (
                 write_ndjson(sys.stdout.buffer, rows)
                 if self._errand.is_to_stdout
@@ -149,7 +149,7 @@ class Session:
             written.append(f"{_count(count, 'record')} in {self._errand.out}")
         if album is not None:
             with progress("drawing", "races", len(races)) as advance:
-                missing = album.draw_races(_rows(journal, races), advance)
+                missing = album.draw_races(_rows(checkpoint, races), advance)
             for line in missing:
                 click.echo(f"racepool: {line}", err=True)
             is_drawn = not missing
@@ -174,8 +174,8 @@ class Session:
         return not failed
 
 
-def _rows(journal: Journal, races: Iterable[str]) -> Iterator[Iterator[MoneyRow]]:
-    return (journal.rows_of(race_id) for race_id in races)
+def _rows(checkpoint: Checkpoint, races: Iterable[str]) -> Iterator[Iterator[MoneyRow]]:
+    return (checkpoint.rows_of(race_id) for race_id in races)
 
 
 def _named(day: Day) -> str:

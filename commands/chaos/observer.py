@@ -11,10 +11,10 @@ import orjson
 
 from racepool.client.monitoring import fetch_stats
 from racepool.commands.chaos.injection import Hit, Injection
-from racepool.commands.chaos.journal import Journal
-from racepool.commands.chaos.memory import Memory
+from racepool.commands.chaos.lab_processes import processes_of
+from racepool.commands.chaos.memory import MemorySamples
 from racepool.commands.chaos.plan import Fault
-from racepool.commands.chaos.processes import processes_of
+from racepool.commands.chaos.program_logs import ProgramLogs
 from racepool.commands.chaos.records import Submitted, from_line
 from racepool.commands.chaos.tail import Tail
 from racepool.commands.chaos.witness import Witness
@@ -23,10 +23,10 @@ from racepool.protocol.settings import Settings
 from racepool.protocol.stats import PoolStats
 
 SAMPLE_S: Final = 1.0
-FIGURES_S: Final = 1.0
+STATS_S: Final = 1.0
 
 
-class Watch:
+class Observer:
     """The eyes of a lab. `look` takes in what is new; it must be called every second or so.
 
     Attributes:
@@ -35,8 +35,8 @@ class Watch:
     """
 
     def __init__(self, settings: Settings, faults: list[Fault]) -> None:
-        self.journal = Journal(time.time() - time.monotonic())
-        self.memory = Memory()
+        self.logs = ProgramLogs(time.time() - time.monotonic())
+        self.memory = MemorySamples()
         self.witness: Witness | None = None
         self.injections: dict[int, Injection] = {}
         self.begins_at = time.monotonic()
@@ -47,7 +47,7 @@ class Watch:
         self._logs = settings.dir / "log"
         self._tails: dict[Path, Tail] = {}
         self._sampled_at = 0.0
-        self._figures: SimpleQueue[PoolStats] = SimpleQueue()
+        self._stats: SimpleQueue[PoolStats] = SimpleQueue()
         self._stop = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
 
@@ -74,7 +74,7 @@ class Watch:
         self._read_records(self.witness)
         with suppress(Empty):
             while True:
-                self.witness.on_stats(self._figures.get_nowait())
+                self.witness.on_stats(self._stats.get_nowait())
         now = time.monotonic()
         if now >= self._sampled_at + SAMPLE_S:
             self._sampled_at = now
@@ -84,13 +84,13 @@ class Watch:
         for path in sorted(self._logs.glob("*.log")):
             for line in self._tail(path).lines():
                 if path.stem == "broker":
-                    self.journal.on_broker_line(line)
+                    self.logs.on_broker_line(line)
                 elif path.stem == "supervisord":
-                    self.journal.on_supervisord_line(line)
+                    self.logs.on_supervisord_line(line)
                 elif path.stem == "watchdog":
-                    self.journal.on_watchdog_line(line)
+                    self.logs.on_watchdog_line(line)
                 else:
-                    self.journal.on_other_line(path.stem, line)
+                    self.logs.on_other_line(path.stem, line)
 
     def _read_records(self, witness: Witness) -> None:
         for path in sorted(self.records.glob("*.ndjson")):
@@ -114,6 +114,6 @@ class Watch:
         return self._tails.setdefault(path, Tail(path))
 
     def _sample(self) -> None:
-        while not self._stop.wait(FIGURES_S):
+        while not self._stop.wait(STATS_S):
             with suppress(PoolError):  # the broker is down, or frozen
-                self._figures.put(fetch_stats(self._settings, FIGURES_S))
+                self._stats.put(fetch_stats(self._settings, STATS_S))

@@ -35,7 +35,7 @@ class Point:
 COLUMNS = tuple(field.name for field in fields(Point))
 
 
-class History:
+class ChartHistory:
     """Bounded: the oldest point makes room. Counters are only compared within one broker epoch."""
 
     def __init__(self, size: int = POINTS) -> None:

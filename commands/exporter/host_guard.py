@@ -21,7 +21,7 @@ HEADERS = {
 }
 
 
-class Gate:
+class HostGuard:
     """Answers only requests that are meant for one of these names, with headers that keep the page to itself."""
 
     def __init__(self, app: ASGIApp, names: Names) -> None:

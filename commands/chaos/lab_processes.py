@@ -23,7 +23,7 @@ _PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class LabProcess:
     """One process.
 
     Attributes:
@@ -44,7 +44,7 @@ class Process:
         return f"{self.name} (pid {self.pid}, {'frozen' if self.state == 'T' else f'state {self.state}'})"
 
 
-def processes_of(directory: Path) -> list[Process]:
+def processes_of(directory: Path) -> list[LabProcess]:
     """All of a lab's, by pid. One that was forked a moment ago may still pass for its parent's program."""
     mark = f"RACEPOOL_DIR={directory}".encode()
     found = []
@@ -57,14 +57,14 @@ def processes_of(directory: Path) -> list[Process]:
     return sorted(found, key=lambda process: process.pid)
 
 
-def _process(entry: Path, environment: list[bytes]) -> Process:
+def _process(entry: Path, environment: list[bytes]) -> LabProcess:
     arguments = (entry / "cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
     status = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     module = arguments[arguments.index("-m") + 1] if "-m" in arguments else ""
     program = MODULES.get(module, "other")
     given = b"SUPERVISOR_PROCESS_NAME="
     name = next((field.removeprefix(given).decode() for field in environment if field.startswith(given)), program)
-    return Process(int(entry.name), program, name, status[0], int(status[21]) * _PAGE_KB)
+    return LabProcess(int(entry.name), program, name, status[0], int(status[21]) * _PAGE_KB)
 
 
 def signalled(pid: int, number: signal.Signals) -> bool:
@@ -89,7 +89,7 @@ def died_at(pid: int, timeout_s: float) -> float | None:
         os.close(descriptor)
 
 
-def end_all(directory: Path) -> list[Process]:
+def end_all(directory: Path) -> list[LabProcess]:
     """Ends every process of a lab, frozen ones as well; returns those that are left."""
     deadline = time.monotonic() + END_S
     while (left := processes_of(directory)) and time.monotonic() < deadline:

@@ -26,7 +26,7 @@ _OWN_DEATHS = ("SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """One log line."""
 
     at: float
@@ -53,7 +53,7 @@ class Move:
     is_back: bool
 
 
-class Journal:
+class ProgramLogs:
     """All that was logged, reduced to what is judged: entries of note, the moves of tasks, and bad signs.
 
     Attributes:
@@ -67,7 +67,7 @@ class Journal:
     """
 
     def __init__(self, wall_offset_s: float) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[LogEntry] = []
         self.moves: list[list[Move]] = [[]]
         self.workers_of: dict[str, set[str]] | None = {}
         self.has_gaps: list[bool] = [False]
@@ -101,11 +101,11 @@ class Journal:
         instant, milliseconds, text = found.groups()
         at = time.mktime(time.strptime(instant, "%Y-%m-%d %H:%M:%S")) + int(milliseconds) / 1000 - self._offset_s
         if exited := _EXITED_LINE.match(text):
-            self.entries.append(Entry(at, EXITED, {"worker": exited[1], "how": exited[2]}))
+            self.entries.append(LogEntry(at, EXITED, {"worker": exited[1], "how": exited[2]}))
             if any(signal in exited[2] for signal in _OWN_DEATHS):
                 self.alarms.append(f"{exited[1]} died of itself: {exited[2]}")
         elif spawned := _SPAWNED_LINE.match(text):
-            self.entries.append(Entry(at, SPAWNED, {"worker": spawned[1], "pid": int(spawned[2])}))
+            self.entries.append(LogEntry(at, SPAWNED, {"worker": spawned[1], "pid": int(spawned[2])}))
         if any(word in text for word in _GAVE_UP):
             self.alarms.append(f"supervisord: {text}")
 
@@ -116,7 +116,7 @@ class Journal:
             self.on_other_line("watchdog", line)
             return
         name = str(entry.fields["process"]).rpartition(":")[2]
-        self.entries.append(Entry(entry.at, ENDED_BY_WATCHDOG, {"worker": name, "pid": entry.pid}))
+        self.entries.append(LogEntry(entry.at, ENDED_BY_WATCHDOG, {"worker": name, "pid": entry.pid}))
 
     def on_other_line(self, program: str, line: bytes) -> None:
         """A line of any other log: nothing but a program's own failure is of note."""
@@ -127,17 +127,17 @@ class Journal:
         ):
             self.alarms.append(f"{program}: {line.decode(errors='replace')[:300]}")
 
-    def of(self, *events: str) -> Iterator[Entry]:
+    def of(self, *events: str) -> Iterator[LogEntry]:
         """The entries of these events, in the order of their lines."""
         return (entry for entry in self.entries if entry.event in events)
 
-    def _parsed(self, line: bytes) -> Entry | None:
+    def _parsed(self, line: bytes) -> LogEntry | None:
         if not line.startswith(b"{"):
             return None
         try:
             fields = orjson.loads(line)
             instant = fields.get("timestamp")
             at = datetime.fromisoformat(instant).timestamp() - self._offset_s if instant else 0.0
-            return Entry(at, str(fields["event"]), fields)
+            return LogEntry(at, str(fields["event"]), fields)
         except (ValueError, KeyError):  # cut by the death of its writer
             return None
