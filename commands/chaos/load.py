@@ -18,12 +18,11 @@ from queue import SimpleQueue
 from typing import Any
 
 from racepool import PoolFuture, ZmqPool
+from racepool.commands.chaos.ending import end_with_the_lab
 from racepool.commands.chaos.lab_races import POLLED_AT, RACES, body, harmful, lab_race
 from racepool.commands.chaos.plan import Fault, Plan, Submission
 from racepool.commands.chaos.records import Record, Resolved, Submitted, outcome_of, to_line
 from racepool.protocol.errors import PoolError
-
-ABANDONED = 3
 
 
 @dataclass(frozen=True)
@@ -135,15 +134,9 @@ class LoadClient:
         os.write(self._file, to_line(record))
 
 
-def _end_with_the_lab() -> None:
-    while os.read(sys.stdin.fileno(), 1):  # not through a buffer, whose lock would abort the interpreter at its end
-        pass
-    os._exit(ABANDONED)
-
-
 def main() -> None:
     """Does what the first argument orders."""
-    threading.Thread(target=_end_with_the_lab, daemon=True).start()
+    end_with_the_lab()
     with ZmqPool() as pool:
         LoadClient(Orders.from_text(sys.argv[1]), pool).run()
 

@@ -7,17 +7,14 @@ another make might that mixed its answers up. A broker that keeps to its leases 
 with whoever holds its standard input.
 """
 
-import os
 import sys
-import threading
 from collections.abc import Iterable, Sequence
 
+from racepool.commands.chaos.ending import end_with_the_lab
 from racepool.protocol.messages import Result
 from racepool.worker.__main__ import main
 from racepool.worker.core import Action, Execute, Send
 from racepool.worker.runner import Runner
-
-ABANDONED = 3
 
 
 class Stutterer(Runner):
@@ -35,12 +32,6 @@ class Stutterer(Runner):
             super()._perform([action, action] if is_result else [action])
 
 
-def _end_with_the_lab() -> None:
-    while os.read(sys.stdin.fileno(), 1):  # not through a buffer, whose lock would abort the interpreter at its end
-        pass
-    os._exit(ABANDONED)
-
-
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_the_lab, daemon=True).start()
+    end_with_the_lab()
     sys.exit(main(Stutterer))

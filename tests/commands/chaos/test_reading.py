@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,17 @@ from racepool.commands.chaos.records import OK, Record, Resolved, Submitted, dig
 from racepool.commands.chaos.rubbish import Rubbish
 from racepool.commands.chaos.tail import Tail
 from racepool.protocol.errors import TaskTimeoutError, TransformError
-from racepool.protocol.messages import FROM_CLIENT, FROM_HEARTBEAT, FROM_WORKER, BadFrameError, Inlet, M, Ready, decode
+from racepool.protocol.messages import (
+    FROM_CLIENT,
+    FROM_HEARTBEAT,
+    FROM_WORKER,
+    BadFrameError,
+    Inlet,
+    M,
+    Payload,
+    Ready,
+    decode,
+)
 from tests.commands.chaos.building import line
 
 MIB = 1024
@@ -234,9 +244,9 @@ def test_samples_are_thinned_out_and_still_span_the_whole_run() -> None:
     assert memory.samples[-1].at_s > 3 * SAMPLES_KEPT - 10
 
 
-def decoded(frames: Sequence[bytes], inlet: Inlet[M]) -> M | None:
+def decoded(frames: list[Payload], inlet: Inlet[M]) -> M | None:
     try:
-        return decode(list(frames), inlet)
+        return decode(frames, inlet)
     except BadFrameError:
         return None
 
