@@ -1,4 +1,4 @@
-"""The life of a lab: a private pool is started, the truth found, load and faults let loose, and what is left judged."""
+"""The life of a lab: it starts a private pool, computes the right results, runs load and faults, and judges the run."""
 
 import shutil
 import signal
@@ -40,7 +40,7 @@ LONGEST_S: Final = QUEUE_TIMEOUT_S + 2 * MAX_ATTEMPTS * (RUN_TIMEOUT_S + LIVENES
 
 
 class LabError(Exception):
-    """The lab could not begin; the text says why."""
+    """The lab could not start; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Findings:
 
     Attributes:
         seconds: how long the load lasted.
-        is_whole: whether it came to its end; else it was interrupted.
+        is_whole: whether it ran to its end; false if it was interrupted.
     """
 
     plan: Plan
@@ -69,7 +69,7 @@ class Findings:
 
 
 def lab_settings(workers: int) -> Settings:
-    """Of a lab's pool: timeouts that are short, and everything that a fault's length depends on, fixed."""
+    """The settings of a lab's pool. Timeouts are short and fixed, because the lengths of the faults depend on them."""
     directory = Path(tempfile.gettempdir()) / f"racepool-chaos-{uuid4().hex[:8]}"
     return Settings.load(
         dir=directory, **sockets_in(directory), workers=workers, heartbeat_interval=HEARTBEAT_S, liveness=LIVENESS_S,
@@ -79,12 +79,12 @@ def lab_settings(workers: int) -> Settings:
 
 
 class Lab:
-    """One run. `run` leaves no process, and the run directory only if something broke or it is to be kept.
+    """One run. `run` leaves no process. It keeps the run directory only if something broke, or if the caller asks.
 
     Args:
         plan: what is to happen.
-        transform: the user's, as package.module:function; None = what RACEPOOL_TRANSFORM says, else the money flow.
-        say: takes a line about how things stand, every second.
+        transform: the user's, as package.module:function; None = the value of RACEPOOL_TRANSFORM, else the money flow.
+        say: called with a line about the progress, several times a second.
     """
 
     def __init__(self, plan: Plan, transform: str | None, say: Callable[[str], None]) -> None:
@@ -98,10 +98,10 @@ class Lab:
         self._threads: list[threading.Thread] = []
 
     def run(self, *, keep: bool = False) -> Findings:
-        """The whole life. An interruption (Ctrl-C, SIGTERM) ends it early, and what was seen until then is judged.
+        """Runs the lab. Ctrl-C or SIGTERM ends it early; then the run so far is judged.
 
         Raises:
-            LabError: the pool did not start, or no truth can be had of the transform.
+            LabError: the pool did not start, or the transform gives no reliable result.
         """
         is_kept, ending = keep, None
         try:
@@ -125,7 +125,7 @@ class Lab:
                 shutil.rmtree(self._settings.dir, ignore_errors=True)
         return findings
 
-    # --- its life -----------------------------------------------------------------------------------------------------
+    # --- the run -----------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         self._say("starting a private pool")
@@ -168,7 +168,7 @@ class Lab:
     def _inject(self, injection: Injection) -> None:
         try:
             inject(self._stage, injection)
-        except Exception as error:  # noqa: BLE001  # in a thread; the report tells it
+        except Exception as error:  # noqa: BLE001  # in a thread; the report shows it
             injection.missed = f"it could not be done: {error!r}"
 
     def _turn(self) -> None:
@@ -187,10 +187,10 @@ class Lab:
             f"{len(witness.failed)} others, {len(witness.open)} open; {len(self._observer.injections)} faults"
         )
 
-    # --- its end ------------------------------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------------------------------
 
     def _settle(self) -> Ending:
-        """Waits until everything is resolved and the pool is whole, for as long as the faults may have set it back."""
+        """Waits until every exec is resolved and the pool is whole, at most as long as the faults explain."""
         began_at = busy_at = time.monotonic()
         while (now := time.monotonic()) < began_at + LONGEST_S:
             self._turn()
@@ -203,7 +203,7 @@ class Lab:
                 if not state.missing or now > overdue_at:
                     break
             elif now > busy_at + STUCK_S:
-                break  # the pool has nothing to do, and yet somebody waits
+                break  # the pool is idle, but a client still waits: its task is lost
         waited_s = time.monotonic() - began_at
         missing = self._stage.state().missing
         surplus = self._stage.surplus()
@@ -241,7 +241,7 @@ class Lab:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM is taken as Ctrl-C is."""
+    """SIGTERM acts as Ctrl-C does."""
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt

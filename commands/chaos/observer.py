@@ -1,4 +1,4 @@
-"""What is to be seen of a running lab, brought together in one place: logs, records, harms, figures, processes."""
+"""Collects everything that a running lab shows: logs, records, harms, stats, processes."""
 
 import threading
 import time
@@ -27,11 +27,11 @@ STATS_S: Final = 1.0
 
 
 class Observer:
-    """The eyes of a lab. `look` takes in what is new; it must be called every second or so.
+    """Follows a lab. `look` reads what is new; call it about once a second.
 
     Attributes:
-        witness: None until the truth is known.
-        injections: those of faults that travel in races come from here, by the number of the fault.
+        witness: None until the right results are known.
+        injections: by the number of the fault. `look` adds those of faults inside races, the lab all others.
     """
 
     def __init__(self, settings: Settings, faults: list[Fault]) -> None:
@@ -52,22 +52,22 @@ class Observer:
         self._sampler = threading.Thread(target=self._sample, daemon=True)
 
     def start(self) -> None:
-        """Begins to ask the broker for its figures."""
+        """Starts to ask the broker for its stats."""
         self._sampler.start()
 
     def close(self) -> None:
-        """Gives all files back."""
+        """Closes all files."""
         for tail in self._tails.values():
             tail.close()
 
     def stop(self) -> None:
-        """Asks no more."""
+        """Stops to ask the broker."""
         self._stop.set()
         if self._sampler.ident is not None:
             self._sampler.join()
 
     def look(self) -> None:
-        """Takes in all that is new."""
+        """Reads everything that is new."""
         self._read_logs()
         if self.witness is None:
             return

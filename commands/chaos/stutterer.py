@@ -1,10 +1,10 @@
-"""A worker that says each result again, as a program of the crash lab.
+"""A worker that sends each result three times, as a program of the crash lab.
 
 `python -P -m racepool.commands.chaos.stutterer --name NAME`
 
-Once at once, as after a connection that hiccuped; and once more when the next task is in its hands, as a worker of
-another make might that mixed its answers up. A broker that keeps to its leases takes neither for an answer. It ends
-with whoever holds its standard input.
+It sends the second one at once, as after a fault of the connection. It sends the third one when it begins the next
+task, as a faulty worker might that confuses its results. A broker that checks leases accepts neither. The program ends with
+the lab.
 """
 
 import sys
@@ -18,7 +18,7 @@ from racepool.worker.runner import Runner
 
 
 class Stutterer(Runner):
-    """A worker proper, but for what it says twice too often."""
+    """A real worker, except that it repeats its results."""
 
     _said: Sequence[Action] = ()
 

@@ -242,7 +242,7 @@ def test_loss_that_no_fault_explains_is_found() -> None:
     case.lose(7)
     case.lose(8, reason="silence")
 
-    assert case.broken() == ["nobody was taken for lost without a cause"]
+    assert case.broken() == ["no worker was called lost without a cause"]
 
 
 def test_loss_of_a_worker_out_of_step_is_explained_by_no_fault() -> None:
@@ -251,7 +251,7 @@ def test_loss_of_a_worker_out_of_step_is_explained_by_no_fault() -> None:
     case.lose(7, at=3.0, reason="silence")
     case.lose(7, at=6.0, reason="out_of_step")
 
-    assert case.broken() == ["nobody was taken for lost without a cause"]
+    assert case.broken() == ["no worker was called lost without a cause"]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_silence_that_was_the_brokers_own_pause_is_found(event: str, reason: str
     case.log("broker_paused", 4.0)
     case.log(event, at, worker="worker-0", pid=7, reason=reason)
 
-    assert case.broken() == (["a pause of the broker was nobody's silence"] if is_broken else [])
+    assert case.broken() == (["a pause of the broker was not taken for silence"] if is_broken else [])
 
 
 def test_broker_that_stood_still_with_all_others_drops_a_killed_clients_tasks_later() -> None:
@@ -307,7 +307,7 @@ def test_fault_that_must_cost_no_worker_explains_no_loss(kind: str) -> None:
     case.inject(kind, 7, until=1.4)
     case.lose(7, reason="silence")
 
-    assert case.broken() == ["nobody was taken for lost without a cause"]
+    assert case.broken() == ["no worker was called lost without a cause"]
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_supervisord_that_gives_up_and_program_that_crashes_are_found(text: str)
     case = Case()
     case.logs.on_supervisord_line(text.encode())
 
-    assert case.broken() == ["no program failed of itself"]
+    assert case.broken() == ["no program failed by itself"]
 
 
 @pytest.mark.parametrize("text", [b'{"event":"worker_failed"}', b"Traceback (most recent call last):"])
@@ -362,13 +362,13 @@ def test_program_that_raises_is_found(text: bytes) -> None:
     case = Case()
     case.logs.on_other_line("worker-0", text)
 
-    assert case.broken() == ["no program failed of itself"]
+    assert case.broken() == ["no program failed by itself"]
 
 
 def test_broker_that_ends_itself_is_found_unless_its_sockets_were_removed() -> None:
     case = Case()
     case.log("broker_failed", 3.0, reason="removed")
-    assert case.broken() == ["no program failed of itself"]
+    assert case.broken() == ["no program failed by itself"]
 
     case.inject("sockets-removed", at=1.0)
     assert case.broken() == []
@@ -378,7 +378,7 @@ def test_frozen_process_that_nobody_ended_is_found() -> None:
     case = Case()
     case.inject("broker-freeze-for-good", 5).troubles.append("nobody ended it")
 
-    assert case.broken() == ["the frozen were replaced, and nobody outlived supervisord"]
+    assert case.broken() == ["frozen programs were replaced, and none outlived supervisord"]
 
 
 @pytest.mark.parametrize(("died_at", "is_late"), [(12.9, False), (13.1, True)])
@@ -395,7 +395,7 @@ def test_frozen_worker_that_the_broker_left_to_others_is_found(
     if is_broker_absent:
         case.inject("broker-freeze", 5, at=6.0, until=7.0)
 
-    promise = "the frozen were replaced, and nobody outlived supervisord"
+    promise = "frozen programs were replaced, and none outlived supervisord"
     assert case.broken() == ([promise] if is_late and not is_broker_absent else [])
 
 
