@@ -1,8 +1,8 @@
 """A transform that harms its own process if the race's name asks for it: for the crash lab, `racepool chaos`.
 
 Such a name is `chaos:VERB:ARGUMENT:FAULT:NAME`. The saboteur first records the instant and the fault's number, then
-does the harm. If the process survives, the real transform gets the race under its NAME, so there is one right result. Any
-other race goes to the real transform unchanged.
+does the harm. If the process survives, the real transform gets the race under its NAME, so there is one right result.
+Any other race goes to the real transform unchanged.
 """
 
 import os

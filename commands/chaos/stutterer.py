@@ -3,8 +3,8 @@
 `python -P -m racepool.commands.chaos.stutterer --name NAME`
 
 It sends the second one at once, as after a fault of the connection. It sends the third one when it begins the next
-task, as a faulty worker might that confuses its results. A broker that checks leases accepts neither. The program ends with
-the lab.
+task, as a faulty worker might that confuses its results. A broker that checks leases accepts neither. The program ends
+with the lab.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The exporter over HTTP: pages and figures to read, nothing to change."""
+"""The exporter's HTTP server: everything can be read, nothing can be changed."""
 
 import asyncio
 import socket
@@ -34,7 +34,7 @@ FAREWELL_S = 1
 
 
 class Pages:
-    """What each path answers."""
+    """The handlers of all paths."""
 
     def __init__(self, watch: PoolWatch, registry: CollectorRegistry) -> None:
         self._watch = watch
@@ -42,7 +42,7 @@ class Pages:
         self._streams = 0
 
     def app(self, names: Names) -> Starlette:
-        """All of it, for requests to these names."""
+        """The application, for requests to these host names."""
         routes = [
             *(Route(path, _file(name, media_type)) for path, (name, media_type) in FILES.items()),
             Route("/metrics", self._metrics),
@@ -53,7 +53,7 @@ class Pages:
         return Starlette(routes=routes, middleware=[Middleware(HostGuard, names=names)])
 
     def _metrics(self, request: Request) -> Response:
-        """Not a coroutine, so that it has a thread to wait for the broker in."""
+        """Not a coroutine: Starlette runs it in a thread, where it may wait for the broker."""
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(self._registry), headers={"content-type": media_type})
 
@@ -70,7 +70,7 @@ class Pages:
         return StreamingResponse(self._stream(), media_type="text/event-stream")
 
     async def _stream(self) -> AsyncIterator[bytes]:
-        """First the past, then each second what is new."""
+        """Sends the charts' history first, then each new message."""
         feed = self._watch.feed
         self._streams += 1
         try:
@@ -84,7 +84,7 @@ class Pages:
 
 
 class _Server(uvicorn.Server):
-    """Ends its streams when it is told to end, instead of waiting for browsers to close them."""
+    """Ends the event streams at shutdown; browsers would keep them open."""
 
     def __init__(self, config: uvicorn.Config, watch: PoolWatch) -> None:
         super().__init__(config)
@@ -96,7 +96,7 @@ class _Server(uvicorn.Server):
 
 
 async def serve(watch: PoolWatch, registry: CollectorRegistry, names: Names, listening: socket.socket) -> None:
-    """Until SIGTERM or Ctrl-C, which is raised again when all is closed."""
+    """Serves until SIGTERM or Ctrl-C; uvicorn raises the signal again when all is closed."""
     config = uvicorn.Config(
         Pages(watch, registry).app(names),
         lifespan="off",

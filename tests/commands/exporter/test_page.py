@@ -31,12 +31,12 @@ def told(stats: PoolStats | None, dead: DeadTasks | str | None = None) -> dict[s
     ("stats", "expected"),
     [
         (pool_stats(), ("ok", "All workers are ready")),
-        (None, ("down", "The broker is away")),
+        (None, ("down", "The broker does not answer")),
         (pool_stats(workers=[]), ("down", "No worker is ready")),
         (pool_stats(workers=pool_stats().model_dump()["workers"][:2]), ("warning", "2 of 3 workers are ready")),
         (pool_stats(queue_depth=80), ("warning", "The backlog is nearly full")),
         (pool_stats(queue_depth=80, held_by_clients=1), ("ok", "All workers are ready")),
-        (pool_stats(oldest_queued_s=page.OLD_S), ("warning", "Tasks wait for long")),
+        (pool_stats(oldest_queued_s=page.OLD_S), ("warning", "Tasks have waited for a long time")),
     ],
 )
 def test_verdict_names_the_worst(stats: PoolStats | None, expected: tuple[str, str]) -> None:
