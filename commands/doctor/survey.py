@@ -1,4 +1,4 @@
-"""Gathers all facts, several at once, and waits for none of them longer than its time."""
+"""Gathers all facts. Probes run at the same time, and each one has a bounded time."""
 
 import threading
 import time
@@ -29,20 +29,20 @@ from racepool.protocol.settings import Settings
 from racepool.protocol.stats import PoolStats
 
 NOBODY = ("missing", "stale", "refused", "no socket")  # states of an endpoint
-PATIENCE_S = 1.5  # the probes that wait for somebody do so for a second
+PATIENCE_S = 1.5  # longer than the second that a probe waits for another program
 
 T = TypeVar("T")
 
 
 class Overdue:
-    """The names of the probes that did not come back."""
+    """The names of the probes that did not end in time."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
 
 
 class TimedProbe(Generic[T]):
-    """A look at something, in a thread that nobody has to wait for: a disk of another host may never answer."""
+    """A probe in a thread of its own, which may be left behind: a network disk may never answer."""
 
     def __init__(self, name: str, look: Callable[[], T], overdue: Overdue) -> None:
         self._name = name
@@ -54,7 +54,7 @@ class TimedProbe(Generic[T]):
         self._thread.start()
 
     def result(self) -> T | None:
-        """What was found, None if that took too long."""
+        """Waits for the probe and returns its fact; None if the time is over."""
         self._thread.join(max(self._deadline - time.monotonic(), 0))
         if self._error is not None:
             raise self._error
@@ -66,7 +66,7 @@ class TimedProbe(Generic[T]):
     def _run(self, look: Callable[[], T]) -> None:
         try:
             self._found.append(look())
-        except Exception as error:  # noqa: BLE001  # raised where it is waited for
+        except Exception as error:  # noqa: BLE001  # raised again in `result`
             self._error = error
 
 
@@ -132,7 +132,10 @@ def _of_pool(
 def _answer(
     settings: Settings, directory: RunDirectory | None, endpoints: Iterable[Endpoint], overdue: Overdue
 ) -> StatsAnswer | None:
-    """The broker's; None where whoever answered might be anybody. Where nobody listens, nobody is waited for."""
+    """The broker's answer. None if the run directory is refused: any user may answer there.
+
+    If nothing listens at the address, the survey does not wait.
+    """
     address = settings.stats_endpoint
     if directory and directory.refusal and settings.dir in settings.ipc_directories(address):
         return None
@@ -142,12 +145,12 @@ def _answer(
 
 
 def _first(pids: Iterable[int], module: str) -> MachineProcess | None:
-    """The first of these that is such a program of this machine: a pid may be another host's."""
+    """The first process here with this module. A pid may belong to another host, and be another program here."""
     found = (process(pid) for pid in pids if pid)
     return next((each for each in found if each and each.module == module), None)
 
 
 def _workers(stats: PoolStats | None) -> tuple[MachineProcess, ...]:
-    """Those of this machine."""
+    """The processes of the workers that run on this machine."""
     told = stats.workers if stats else []
     return tuple(found for each in told if (found := _first([each.pid], "racepool.worker")))

@@ -1,4 +1,4 @@
-"""`racepool top`: the pool live in a terminal, or one picture of it off one."""
+"""`racepool top`: the pool live in a terminal; elsewhere one picture of it."""
 
 import time
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from racepool.commands.top.trend import PoolTrend
 from racepool.protocol.settings import Settings
 
 ASK_S = 1.0
-SNAPSHOT_S = 1.0  # between the two looks whose difference a snapshot shows
+SNAPSHOT_S = 1.0  # between the two answers of the broker that a snapshot compares
 
 
 @click.command()
@@ -25,13 +25,13 @@ SNAPSHOT_S = 1.0  # between the two looks whose difference a snapshot shows
     type=click.FloatRange(0.1, 60),
     default=1.0,
     show_default=True,
-    help="Seconds between two looks.",
+    help="Seconds between two questions to the broker.",
 )
 def top(interval_s: float) -> None:
-    """Show the pool live: its workers, what waits, how fast it goes, what went wrong.
+    """Show the pool live: its workers, its waiting tasks, its speed, and what went wrong.
 
-    q or Ctrl-C ends it, p pauses it, s sorts the workers by another column. Off a terminal it prints one picture of a
-    second and ends.
+    Keys: q or Ctrl-C ends it, p pauses it, s sorts the workers by another column. If the output is no terminal, it
+    prints one picture after a second, and ends.
     """
     settings = Settings.load()
     screen = screen_of_stdout()

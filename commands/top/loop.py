@@ -1,4 +1,4 @@
-"""`racepool top` while it runs: asks, listens for keys and signals, draws."""
+"""The loop of `racepool top`: asks the broker, reads keys and signals, draws."""
 
 import os
 import signal
@@ -19,15 +19,15 @@ from racepool.commands.top.terminal import INTERRUPT, Terminal
 from racepool.commands.top.trend import PoolTrend
 from racepool.protocol.settings import Settings
 
-PATIENCE_S = 1.0  # after which a broker that did not answer counts as away
-REDRAW_S = 1.0  # at least so often: clocks go on while the broker is away
+PATIENCE_S = 1.0  # a broker that does not answer in this time counts as away
+REDRAW_S = 1.0  # the longest time between two drawings: the clock on the screen goes on without a broker
 QUIT = {"q", "Q", INTERRUPT}
 PAUSE = {"p", "P", " "}
 SORT = {"s", "S"}
 
 
 class TopLoop:
-    """One sitting in front of a pool. `run` returns when whoever sits there has seen enough."""
+    """Shows one pool on a terminal until the user ends it."""
 
     def __init__(self, settings: Settings, console: Console, interval_s: float) -> None:
         self._settings = settings
@@ -42,7 +42,7 @@ class TopLoop:
         self._is_suspended = False
 
     def run(self) -> None:
-        """Until q, Ctrl-C or SIGTERM; Ctrl-Z gives the terminal back for as long as it lasts."""
+        """Runs until q, Ctrl-C or SIGTERM. Ctrl-Z gives the terminal back until SIGCONT."""
         try:
             while not self._is_over:
                 self._is_suspended = False
@@ -93,7 +93,7 @@ class TopLoop:
             self._ask_at += self._interval_s - PATIENCE_S
 
     def _on_signals(self, numbers: set[int]) -> None:
-        """SIGWINCH needs nothing but the drawing that comes next."""
+        """SIGWINCH needs nothing here: the next drawing has the new size."""
         self._is_over |= bool({signal.SIGTERM, signal.SIGINT} & numbers)
         self._is_suspended |= signal.SIGTSTP in numbers
 
@@ -106,7 +106,7 @@ class TopLoop:
             self._order = (self._order + 1) % len(ORDERS)
 
     def _still(self) -> View:
-        """What is to be seen now, and stays so while the trend goes on."""
+        """A copy of the present view, which does not change while the trend goes on."""
         return replace(self._view(), trend=deepcopy(self._trend), is_paused=True)
 
     def _view(self) -> View:

@@ -14,8 +14,8 @@ from racepool.commands.top.trend import SLOT_S, WINDOW_S, Latency, PoolTrend, Sl
 from racepool.protocol.stats import PoolStats, WorkerStats
 
 BARS = "▁▂▃▄▅▆▇█"
-SHORT_ID = 8  # digits of a task's id, as `racepool dead list` has them
-WIDE = 110  # columns from which a task's whole id has room
+SHORT_ID = 8  # digits of a task's id, as in `racepool dead list`
+WIDE = 110  # columns: a task's whole id fits
 LABEL, NUMBER = 11, 9
 EVENT_STYLES = {
     "worker_lost": "red",
@@ -24,19 +24,19 @@ EVENT_STYLES = {
     "broker_restarted": "bold yellow",
     "task_requeued": "yellow",
 }
-KEPT_WORKERS = 5  # are more than figures of the past
+KEPT_WORKERS = 5  # lines of workers that stay before latencies and gauges are shown
 HELP = "q quit   p pause   s sort"
 
 
 class Order(NamedTuple):
-    """What the workers are sorted by."""
+    """An order of the workers."""
 
     name: str
     key: Callable[[WorkerStats, Mapping[str, int]], tuple[object, ...]]
 
 
 def _natural(name: str) -> tuple[tuple[int, str], ...]:
-    """worker-2 before worker-10."""
+    """A sort key that puts worker-2 before worker-10."""
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name))
 
 
@@ -51,12 +51,12 @@ ORDERS = (
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is to be shown.
+    """What the screen shows.
 
     Attributes:
-        now: by the clock of `trend`; `wall` is the same instant by the calendar.
-        dead_tasks: how many were given up and are kept; None where that is not known.
-        remedy: what to look at where no broker answers.
+        now: by the clock of `trend`; `wall` is the wall-clock time of the same instant.
+        dead_tasks: how many are kept; None if that is not known.
+        remedy: what a person can check if no broker answers.
     """
 
     trend: PoolTrend
@@ -70,9 +70,9 @@ class View:
 
 
 def frame(view: View, width: int, height: int) -> RenderableType:
-    """As much as there is room for; the last line tells the keys.
+    """As many lines as the window has; the last one names the keys.
 
-    In a low window the workers stay, and the latencies go first.
+    In a low window the workers stay, and the latencies disappear first.
     """
     lines = _lines(view, width, max(height - 1, 0))
     if view.trend.silent_since is not None:
@@ -100,7 +100,7 @@ def _lines(view: View, width: int, room: int) -> list[Text]:
 
 
 def snapshot(view: View, width: int) -> RenderableType:
-    """All of it, for a file or a pipe."""
+    """Everything, for a file or a pipe."""
     stats = view.trend.stats
     if stats is None:
         return Group(_state(view), *_advice(view))
@@ -138,7 +138,7 @@ def _title(view: View, width: int) -> Text:
 
 
 def _state(view: View) -> Text:
-    """Whether all is well, in plain words."""
+    """The state of the pool in words."""
     trend, stats = view.trend, view.trend.stats
     if stats is None:
         if trend.silent_since is None:
@@ -148,7 +148,7 @@ def _state(view: View) -> Text:
         away_s = view.now - trend.heard_at
         since = view.wall.astimezone() - timedelta(seconds=away_s)
         words = f" NO BROKER answers since {since:%H:%M:%S} ({timedelta(seconds=int(away_s))} ago)"
-        return Text(f"{words}; still asking. What it said last:", style="bold red")
+        return Text(f"{words}; still asking. Its last stats:", style="bold red")
     there, expected = stats.total_workers, stats.expected_workers
     if stats.degraded:
         names = ", ".join(map(printable, sorted(trend.missing(), key=_natural)))
@@ -160,14 +160,14 @@ def _state(view: View) -> Text:
 
 
 def _advice(view: View) -> list[Text]:
-    """Where we ask, and what to look at."""
+    """Which address we ask, and what a person can check."""
     if view.trend.silent_since is None:
         return []
     return [Text(f" {view.endpoint}"), Text(f" {view.remedy}")]
 
 
 def _counters(stats: PoolStats, dead_tasks: int | None) -> Text:
-    """Since the broker's start, and those only that are not 0; completed always."""
+    """The counters since the broker's start: `completed`, and all others that are not 0."""
     counts = [f"{name.replace('_', ' ')} {count:,}" for name, count in stats.counters if count or name == "completed"]
     line = Text(f" {', '.join(counts)}", style="dim")
     if dead_tasks:
@@ -178,7 +178,7 @@ def _counters(stats: PoolStats, dead_tasks: int | None) -> Text:
 
 
 def _gauges(view: View, stats: PoolStats, width: int) -> list[Text]:
-    """The three figures that tell how it goes, each with its last minutes."""
+    """Throughput, waiting tasks and tasks in flight, each with a sparkline of the last minutes."""
     trend = view.trend
     room = max(width - LABEL - 2 * NUMBER - 3, 0)
     oldest = stats.oldest_queued_s
@@ -230,7 +230,7 @@ def _latency(label: str, latency: Latency) -> Text:
 
 
 def _workers(view: View, stats: PoolStats, width: int, room: int) -> list[Text]:
-    """A line each, below a heading; where there is no room for all, the last line says how many more there are."""
+    """A heading and a line for each worker. If there is no room for all, the last line says how many are left out."""
     restarts = view.trend.restarts
     cells: list[tuple[Sequence[str], str]] = [
         (_worker_cells(worker, restarts[worker.name], is_wide=width >= WIDE), STATE_STYLES[worker.state])
@@ -269,7 +269,7 @@ def _worker_cells(worker: WorkerStats, restarts: int, *, is_wide: bool) -> tuple
 
 
 def _table(rows: Sequence[tuple[Sequence[str], str]]) -> list[Text]:
-    """One line a row: a Table of rich's would wrap, and its height could not be told beforehand."""
+    """One line for each row. A Table of rich would wrap lines, so its height would not be known before."""
     least = (8, 6, 5, SHORT_ID, 5, 5, 1, 1, 7, 1)
     widths = [
         max(len(heading), width, *(len(cells[index]) for cells, _ in rows)) if rows else max(len(heading), width)
@@ -288,7 +288,7 @@ def _row(cells: Iterable[str], widths: Sequence[int], style: str, state_style: s
 
 
 def _events(view: View, room: int) -> list[Text]:
-    """The latest first: what is cut off is the oldest."""
+    """The latest event comes first, so that the oldest ones are cut off."""
     events = list(view.trend.events)[::-1][: max(room - 2, 0)]
     if not events:
         return []

@@ -1,7 +1,7 @@
-"""What the broker's figures tell when one snapshot is held against the next. Knows no socket, clock or screen.
+"""How the pool works at present: compares each stats snapshot with the one before. Knows no socket, clock or screen.
 
-The broker counts from its start; what a person asks is how it goes now. So each snapshot is turned into what was added
-since the one before, also across the broker's restarts, after which it counts from zero again.
+The broker counts from its start, and from zero again after a restart. A person wants to know the state now. So each
+snapshot becomes the increase since the one before.
 """
 
 from collections import Counter, deque
@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from racepool.protocol.stats import Distribution, Event, PoolStats
 
 WINDOW_S = 10.0
-SLOT_S = 2.0  # what one bar of a sparkline stands for
+SLOT_S = 2.0  # the time of one bar of a sparkline
 MAX_SLOTS = 600
 MAX_EVENTS = 200
 MAX_SEEN = 1_000
@@ -20,7 +20,7 @@ MAX_SEEN = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Increase:
-    """What was added between two snapshots: tasks answered, and the durations of each bucket."""
+    """The increase between two snapshots: of answered tasks, and of each bucket's durations."""
 
     since: float
     at: float
@@ -31,7 +31,7 @@ class Increase:
 
 @dataclass(slots=True)
 class Slot:
-    """So many seconds of the past: what was answered in how much of it, and the most that waited or was in flight."""
+    """SLOT_S seconds of the past. `seconds` is the part of them that the answered tasks cover; the rest are maxima."""
 
     number: int
     answered: int = 0
@@ -40,13 +40,13 @@ class Slot:
     in_flight: int = 0
 
     def throughput(self) -> float | None:
-        """Tasks a second; None of the very first snapshot, which has none before it."""
+        """Tasks a second; None for the first snapshot, which has no other before it."""
         return self.answered / self.seconds if self.seconds else None
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Percentiles of a few seconds, in milliseconds; None where nothing happened."""
+    """Percentiles over WINDOW_S, in milliseconds; None if there was no task."""
 
     p50: float | None = None
     p90: float | None = None
@@ -55,14 +55,14 @@ class Latency:
 
 
 class PoolTrend:
-    """All that was seen of a pool.
+    """Everything that `top` has seen of a pool.
 
     Attributes:
-        stats: the last that the broker said, None if it has not spoken yet.
-        silent_since: when it should have spoken again; None while it speaks.
-        heard_at: when it spoke last.
-        events: the last ones, ours among them: that the broker restarted or came back.
-        restarts: of each worker, as far as the broker remembers and since we watch.
+        stats: the broker's last stats; None before its first answer.
+        silent_since: when the broker failed to answer in time; None while it answers.
+        heard_at: when it answered last.
+        events: the broker's latest events, and ours: the broker restarted, or is back.
+        restarts: of each worker: those that the broker remembers, and those that `top` has seen.
     """
 
     def __init__(self, now: float) -> None:
@@ -77,7 +77,7 @@ class PoolTrend:
         self._slots: deque[Slot] = deque(maxlen=MAX_SLOTS)
 
     def on_stats(self, stats: PoolStats, now: float, wall: datetime) -> None:
-        """The broker spoke; `wall` is the same instant by the calendar."""
+        """The broker answered; `wall` is the wall-clock time of `now`."""
         before = self.stats
         slot = self._slot(now)
         if before is not None:
@@ -100,22 +100,22 @@ class PoolTrend:
             self.silent_since = now
 
     def throughput(self) -> float | None:
-        """Tasks answered a second, over the last seconds."""
+        """Tasks answered a second, over WINDOW_S."""
         seconds = sum(increase.at - increase.since for increase in self._increases)
         return sum(increase.answered for increase in self._increases) / seconds if seconds else None
 
     def queue_wait(self) -> Latency:
-        """How long tasks waited, of those that were assigned in the last seconds."""
+        """How long tasks waited that were assigned within WINDOW_S."""
         return _latency(
             self.stats.queue_wait_ms if self.stats else None, [increase.waits for increase in self._increases]
         )
 
     def run(self) -> Latency:
-        """How long tasks ran, of those that were answered in the last seconds."""
+        """How long tasks ran that were answered within WINDOW_S."""
         return _latency(self.stats.run_ms if self.stats else None, [increase.runs for increase in self._increases])
 
     def missing(self) -> dict[str, float]:
-        """Workers that were there and are expected back, with the instant at which each was last seen."""
+        """Workers that were there before and are expected back: name -> the instant at which it was last seen."""
         if self.stats is None:
             return {}
         present = {worker.name for worker in self.stats.workers}
@@ -124,7 +124,7 @@ class PoolTrend:
         return dict(sorted(gone.items(), key=lambda item: -item[1])[:count])
 
     def bars(self, value: Callable[[Slot], float | None], count: int, now: float) -> list[float | None]:
-        """A value for each of the last slots, the latest last; None where the broker was not heard."""
+        """A value for each of the last slots, the latest last; None if the broker did not answer in it."""
         last = int(now // SLOT_S)
         known = {slot.number: value(slot) for slot in self._slots}
         return [known.get(number) for number in range(last - count + 1, last + 1)]
@@ -180,7 +180,7 @@ def _increase(before: PoolStats, after: PoolStats, since: float, at: float) -> I
 
 
 def _added(before: Distribution | None, after: Distribution) -> tuple[int, ...]:
-    """Of each bucket, how many there are more; cumulative, as the buckets are."""
+    """The increase of each bucket. The buckets are cumulative, and so is this."""
     counts = [count for _, count in after.buckets]
     earlier = [count for _, count in before.buckets] if before else [0] * len(counts)
     return tuple(count - less for count, less in zip(counts, earlier, strict=True))
@@ -188,7 +188,7 @@ def _added(before: Distribution | None, after: Distribution) -> tuple[int, ...]:
 
 def _latency(latest: Distribution | None, added: Sequence[tuple[int, ...]]) -> Latency:
     if latest is None or not added or len({len(counts) for counts in added}) != 1:
-        return Latency()  # two brokers of different versions within these seconds
+        return Latency()  # two brokers of different versions answered within WINDOW_S
     cumulative = [sum(counts) for counts in zip(*added, strict=True)]
     bounds = [bound for bound, _ in latest.buckets]
     if len(bounds) != len(cumulative) or not cumulative or not cumulative[-1]:

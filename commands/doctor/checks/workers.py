@@ -10,14 +10,14 @@ MANY_LOSSES = 3
 
 
 def number(facts: Facts) -> Iterator[Finding]:
-    """As many as are expected."""
+    """Whether there are as many workers as expected."""
     given, stats = facts.environment.settings, facts.stats
     if given is None or stats is None:
         return
     there, expected = stats.total_workers, stats.expected_workers
     text = f"{there} of {expected} are there, {stats.active_workers} busy"
     if stats.degraded:
-        yield problem("workers", f"degraded: {text}", "look at the workers' logs, and at supervisord's programs below")
+        yield problem("workers", f"degraded: {text}", "look at the workers' logs, and at the line `programs` below")
     elif there > expected:
         yield warning("workers", f"{text}: more than the broker expects", "set RACEPOOL_WORKERS for broker and workers")
     else:
@@ -26,12 +26,12 @@ def number(facts: Facts) -> Iterator[Finding]:
         yield warning(
             "workers",
             f"the broker expects {expected}, RACEPOOL_WORKERS is {given.workers} here",
-            "give this command the pool's environment, or restart the pool",
+            "run this command in the pool's environment, or restart the pool",
         )
 
 
 def frozen(facts: Facts) -> Iterator[Finding]:
-    """None stands still by SIGSTOP or a debugger, whether the broker still knows it or not."""
+    """Whether a worker is stopped, by SIGSTOP or a debugger; also one that the broker has forgotten."""
     programs = (facts.supervision.programs if facts.supervision else None) or ()
     names = {each.pid: each.name for each in programs}
     processes = [*facts.workers, *(each.process for each in programs if each.process and each.group == "worker")]
@@ -39,12 +39,12 @@ def frozen(facts: Facts) -> Iterator[Finding]:
         yield problem(
             "workers",
             f"{names.get(pid, 'a worker')} (pid {pid}) is frozen",
-            f"kill -CONT {pid}; else it is killed and replaced when it has been so for long",
+            f"kill -CONT {pid}; if it stays frozen, it is killed and replaced",
         )
 
 
 def heartbeats(facts: Facts) -> Iterator[Finding]:
-    """None has been silent for long."""
+    """Whether a worker has been silent for a long time."""
     given, stats = facts.environment.settings, facts.stats
     if given is None or stats is None or not stats.workers:
         return
@@ -52,7 +52,11 @@ def heartbeats(facts: Facts) -> Iterator[Finding]:
     age_s = oldest.last_heartbeat_age_s
     text = f"the oldest is {oldest.name}'s, of {age_s:.1f} s ago (liveness {given.liveness:g} s)"
     if age_s > given.liveness:
-        yield warning("heartbeats", text, "one long C call silences a worker; see that RACEPOOL_LIVENESS is the pool's")
+        yield warning(
+            "heartbeats",
+            text,
+            "one long C call silences a worker; make sure that RACEPOOL_LIVENESS is the same as the pool's",
+        )
     elif age_s > given.liveness / 2:
         yield warning("heartbeats", text, "the machine may be overloaded, or the network slow")
     else:
@@ -60,7 +64,7 @@ def heartbeats(facts: Facts) -> Iterator[Finding]:
 
 
 def versions(facts: Facts) -> Iterator[Finding]:
-    """All are of the broker's version."""
+    """Whether all workers have the broker's version."""
     stats = facts.stats
     if stats is None or not stats.workers:
         return
@@ -74,7 +78,7 @@ def versions(facts: Facts) -> Iterator[Finding]:
 
 
 def losses(facts: Facts) -> Iterator[Finding]:
-    """They do not end one after the other."""
+    """Whether workers are lost one after the other."""
     stats, clock = facts.stats, facts.clock
     if stats is None or clock is None:
         return
@@ -86,5 +90,5 @@ def losses(facts: Facts) -> Iterator[Finding]:
     yield warning(
         "workers",
         f"{len(lost)} were lost within the last minute ({reasons})",
-        "a race may kill them: see `racepool dead list` and the workers' logs",
+        "a race may kill them: look at `racepool dead list` and the workers' logs",
     )

@@ -1,4 +1,4 @@
-"""What the broker says of itself."""
+"""The broker's answer about itself."""
 
 import json
 import time
@@ -13,7 +13,7 @@ ASK_S = 1.0
 
 
 def answer(settings: Settings) -> StatsAnswer:
-    """Asks the stats socket; also a broker of another version, whose stats may not be ours."""
+    """Asks the stats socket. A broker of another version may answer in a form that we cannot read."""
     asked_at = time.perf_counter()
     try:
         said = fetch_answer(settings, ASK_S)
