@@ -1,4 +1,4 @@
-"""Where pictures of races go: one file, or a folder with one of each race. Says what it lacks before the work."""
+"""The target of race pictures: one file, or a folder with a picture for each race. Checks it before the work."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -19,10 +19,10 @@ class Album:
     """The target of `--plot`.
 
     Args:
-        target: a picture's file, with a suffix of SUFFIXES; else a folder, which is made when there is a picture.
+        target: a file with a suffix of SUFFIXES, or a folder, which is created for the first picture.
 
     Raises:
-        PoolError: matplotlib is not installed, or the target is another kind of file.
+        PoolError: matplotlib is not installed, or the suffix is unknown.
     """
 
     def __init__(self, target: Path) -> None:
@@ -34,14 +34,14 @@ class Album:
             raise PoolError(f"--plot {target}: name a file ending in {', '.join(SUFFIXES)}, or a folder")
 
     def require_one(self, race_count: int, remedy: str = "") -> None:
-        """Makes sure that a single picture shows a single race.
+        """Makes sure that a single file gets a single race.
 
         Raises:
-            PoolError: there are more; the text says what to do, `remedy` at its end.
+            PoolError: there are more races; `remedy` is added to the text.
         """
         if not self.is_folder and race_count > 1:
             raise PoolError(
-                f"--plot {self.target}: there are {race_count} races; name a folder, for a picture of each{remedy}"
+                f"--plot {self.target}: there are {race_count} races; name a folder for a picture of each{remedy}"
             )
 
     def add(self, race: TransformedRace) -> None:
@@ -49,7 +49,7 @@ class Album:
         self._collected.setdefault(race.race_id, []).extend(rows_of(race))
 
     def draw(self) -> list[str]:
-        """Draws what was added; as `draw_races`.
+        """Draws the races that were added, see `draw_races`.
 
         Raises:
             PoolError: there are several races for one file, or a picture cannot be written.
@@ -61,11 +61,11 @@ class Album:
         """Draws each race.
 
         Args:
-            races: the rows of each; those of one race are held at a time.
+            races: the rows of each race; only one race is in memory at a time.
             advance: called after each race.
 
         Returns:
-            Why races have no picture, a text each.
+            A text for each race without a picture: why.
 
         Raises:
             PoolError: a picture cannot be written.
@@ -82,7 +82,7 @@ class Album:
         return missing
 
     def _path_of(self, curves: Curves) -> Path:
-        """In a folder: a name that a person can read, and that no other race has."""
+        """The file; in a folder, a name that people can read and that no other race has."""
         if not self.is_folder:
             return self.target
         try:

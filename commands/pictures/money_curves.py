@@ -1,4 +1,4 @@
-"""What a picture of a race's money shows: a curve for each runner, what each poll brought, the words around; pure."""
+"""The content of a race's picture: a curve for each runner, the money that each poll brought, the title. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ _MINUTE: Final = timedelta(minutes=1)
 
 
 class NothingToShowError(Exception):
-    """A race of which no picture can be made; the text says why."""
+    """There can be no picture of this race; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The money on one runner, in dollars, at each poll of the race; 0 where no record tells of any."""
+    """The money on one runner, in dollars, at each poll of the race; 0 at polls without a record."""
 
     runner_number: int
     name: str
@@ -27,7 +27,7 @@ class Curve:
 
     @property
     def increments(self) -> tuple[float, ...]:
-        """What each poll but the first brought, in dollars; negative where money went."""
+        """The change at each poll after the first, in dollars; negative if money was taken back."""
         return tuple(after - before for before, after in pairwise(self.dollars))
 
 
@@ -38,8 +38,8 @@ class Curves:
     Attributes:
         name: number and name of the race.
         title: name, place and time.
-        minutes: of each poll, to the start as last known: negative before it, positive after it.
-        curves: by the number of the runner, without those that were scratched.
+        minutes: of each poll, from the last known start: negative before it.
+        curves: sorted by the runner's number, without scratched runners.
     """
 
     race_id: str
@@ -50,7 +50,7 @@ class Curves:
 
     @property
     def dollars(self) -> float:
-        """All that lies on the runners at the last poll."""
+        """The money on all runners at the last poll."""
         return sum(curve.dollars[-1] for curve in self.curves)
 
 
@@ -61,7 +61,7 @@ def curves_of(rows: Iterable[MoneyRow]) -> Curves:
         rows: of one race, of any number of polls in any order.
 
     Raises:
-        NothingToShowError: no runner has money, or there is one poll only.
+        NothingToShowError: no runner has money, or there is only one poll.
     """
     in_order = sorted(rows, key=lambda row: row.polling_timestamp)
     amounts: dict[datetime, dict[str, int]] = {}
@@ -77,15 +77,15 @@ def curves_of(rows: Iterable[MoneyRow]) -> Curves:
         raise NothingToShowError("no runner has any money in its win pool")
     race = in_order[-1]
     if len(amounts) == 1:
-        raise NothingToShowError(f"there is one poll only of {race.race_name}, and no time passes in it")
+        raise NothingToShowError(f"there is only one poll of {race.race_name}; a picture needs two")
     minutes = tuple((polled_at - race.start_time) / _MINUTE for polled_at in amounts)
     return Curves(race.race_id, _name(race), _title(race), minutes, tuple(shown))
 
 
 def spread(heights: Sequence[float], gap: float, floor: float) -> list[float]:
-    """Places for labels at these heights: in their order, `gap` apart, none below `floor`, else as near as may be."""
+    """Places for labels near these heights: in the same order, at least `gap` apart, none below `floor`."""
     order = sorted(range(len(heights)), key=heights.__getitem__)
-    groups: list[tuple[float, int]] = []  # the middle of labels that touch, and how many they are
+    groups: list[tuple[float, int]] = []  # labels that touch: their middle, and how many
     for index in order:
         middle, count = heights[index], 1
         while groups and middle - groups[-1][0] < gap * (count + groups[-1][1]) / 2:

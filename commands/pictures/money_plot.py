@@ -13,20 +13,20 @@ COLOURS: Final = (
 )  # fmt: skip
 STYLES: Final = ("solid", "dashed", "dotted")
 HATCHES: Final = ("", "////", "....")
-NEAR_MINUTES: Final = 5  # within them the scale is linear, beyond them logarithmic
+NEAR_MINUTES: Final = 5  # the time scale is linear within them, logarithmic beyond
 TICKS: Final = (1440, 720, 360, 180, 120, 60, 45, 30, 20, 15, 10, 5, 4, 3, 2, 1, 0, -1, -2, -5, -10, -30, -60)
 LABEL_POINTS: Final = 8.5
 POINTS_AN_INCH: Final = 72
-HEIGHTS: Final = 3  # how much higher the upper panel is
+HEIGHTS: Final = 3  # the upper panel is this many times higher
 
 T = TypeVar("T")
 
 
 def draw(curves: Curves, path: Path) -> None:
-    """Draws the money on each runner, and below it what each poll brought.
+    """Draws the money on each runner, and below it the change at each poll.
 
     Raises:
-        PoolError: it cannot be written.
+        PoolError: the file cannot be written.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415  # an extra
 
@@ -46,7 +46,7 @@ def draw(curves: Curves, path: Path) -> None:
 
 
 def _colour(curve: Curve) -> str:
-    """Ten of them, each in three styles: a runner's number looks the same in every picture."""
+    """One of ten colours, each in three styles: a runner's number looks the same in every picture."""
     return COLOURS[(curve.runner_number - 1) % len(COLOURS)]
 
 
@@ -64,7 +64,7 @@ def _lines(axes: Any, curves: Curves) -> None:  # noqa: ANN401  # matplotlib is 
 
 
 def _bars(axes: Any, curves: Curves) -> None:  # noqa: ANN401
-    """What came is stacked upwards, what went downwards; as wide as the time between the polls."""
+    """Stacks increases upwards and decreases downwards; a bar is as wide as the time between its polls."""
     starts = curves.minutes[:-1]
     widths = [after - before for before, after in pairwise(curves.minutes)]
     up, down = [0.0] * len(starts), [0.0] * len(starts)
@@ -83,7 +83,7 @@ def _bars(axes: Any, curves: Curves) -> None:  # noqa: ANN401
 
 
 def _time_axis(axes: Any, curves: Curves) -> None:  # noqa: ANN401
-    """Linear within the last minutes, where most of the money comes; logarithmic before them."""
+    """Linear in the last minutes, when most of the money comes; logarithmic before."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: PLC0415
 
     first, last = curves.minutes[0], curves.minutes[-1]
@@ -100,7 +100,7 @@ def _time_axis(axes: Any, curves: Curves) -> None:  # noqa: ANN401
 
 
 def _clock(minutes: float, _: object) -> str:
-    """A tick: what is left to the start, or +2 for what has passed since."""
+    """The text of a tick: minutes or hours before the start; after it, minutes with a +."""
     if minutes == 0:
         return "start"
     if minutes > 0:

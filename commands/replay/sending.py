@@ -1,4 +1,4 @@
-"""Sends a day's polls through a pool and writes down what becomes of each. schedule.py decides."""
+"""Sends a day's polls through a pool and writes the outcome of each. schedule.py decides the order."""
 
 import time
 from collections.abc import Callable
@@ -27,20 +27,20 @@ from racepool.races.transformed_race import LARGEST_AMOUNT, TransformedRace
 OF_THE_POLL = (UnreadableFileError, InvalidRaceError, PayloadTooLargeError, TransformError, WorkerCrashedError)
 
 
-def run(
+def send_all(
     pool: ZmqPool, schedule: Schedule, checkpoint: Checkpoint, limit_bytes: int, advance: Callable[[], None]
 ) -> None:
-    """Settles all polls of the schedule, and enters each into the checkpoint.
+    """Settles all polls of the schedule, and writes each outcome to the checkpoint.
 
     Args:
         pool: where they are transformed.
         schedule: what is left to do.
         checkpoint: gets an entry for each poll.
-        limit_bytes: how large a race may be, uncompressed.
+        limit_bytes: the maximum size of a race, uncompressed.
         advance: called after each poll.
 
     Raises:
-        PoolError: the pool, not a poll, is to blame, or the checkpoint cannot be written. What is settled is written.
+        PoolError: the pool failed, not a poll, or the checkpoint cannot be written. Settled polls are in it.
     """
     answers: SimpleQueue[tuple[Turn, Future[TransformedRace] | Exception]] = SimpleQueue()
     while not schedule.is_done:
@@ -78,10 +78,10 @@ def _outcome(answer: Future[TransformedRace] | Exception) -> TransformedRace | E
 
 
 def _entry(turn: Turn, outcome: TransformedRace | Exception) -> PollEntry:
-    """What is written of it.
+    """The entry for this outcome.
 
     Raises:
-        PoolError: it says nothing of this poll, but that the pool does not work.
+        PoolError: the outcome tells that the pool does not work, and nothing about the poll.
     """
     race_id, number = turn.poll.race_id, turn.number
     if isinstance(outcome, TransformedRace) and outcome.race_id == race_id:
@@ -97,6 +97,6 @@ def _entry(turn: Turn, outcome: TransformedRace | Exception) -> PollEntry:
     if isinstance(outcome, Exception):
         raise outcome
     raise PoolError(
-        f"the workers' transform gives a {type(outcome).__name__} and no money flow; "
+        f"the workers' transform returns a {type(outcome).__name__} and no money flow; "
         "replay with a pool whose RACEPOOL_TRANSFORM is not set"
     )
