@@ -21,11 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from racepool import ZmqPool, local_pool
+from racepool.commands.chaos.corpus import real
 from racepool.protocol.endpoints import SOCKETS, sockets_in
 from racepool.protocol.frames import FROM_CLIENT, FROM_HEARTBEAT, FROM_WORKER, BadFrameError, Inlet, decode, encode
 from racepool.protocol.messages import Hello, Payload, Ping
 from racepool.protocol.sockets import Context, dealer, receive
-from tests.fuzzing.corpus import any_frames, real
+from tests.fuzzing.corpus import any_frames
 from tests.fuzzing.peer import turns
 
 RATE = 2_000.0

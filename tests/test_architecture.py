@@ -92,7 +92,7 @@ CORES = {
     *(f"client/{name}.py" for name in ("actions", "stream", "task", "window", "withdrawals")),
     "commands/replay/schedule.py",
     *(name_of(path) for path in sorted((ROOT / "commands" / "doctor" / "checks").glob("*.py"))),
-    "commands/exporter/history.py",
+    "commands/exporter/chart_history.py",
     "commands/exporter/metrics.py",
 }
 

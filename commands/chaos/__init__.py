@@ -1,5 +1,5 @@
-"""The crash lab, `racepool chaos`: a private pool under load, faults that are known, and a witness who knows the truth.
+"""The crash lab, `racepool chaos`: a private pool under load, planned faults, and a check of all results.
 
-`plan` says what will happen, `lab` has it happen (`faults` do the harm, `load` submits), `witness` and `measurement`
-judge what the records and logs tell, `report` shows it.
+`plan` says what will happen. `lab` makes it happen: `faults` do the harm, `load` submits tasks. `witness`,
+`measurement` and `verdict` judge the records and logs. `report` shows the findings.
 """

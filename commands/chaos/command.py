@@ -1,4 +1,4 @@
-"""`racepool chaos`: the crash lab for whoever wants to see it. Everything heavy is imported when it runs."""
+"""`racepool chaos`: runs the crash lab and shows its findings."""
 
 import json
 import sys
@@ -9,8 +9,13 @@ from secrets import randbelow
 from typing import Any
 
 import click
+from rich.console import Console
 
+from racepool.commands.chaos import lab, plot, report
 from racepool.commands.chaos.kinds import KINDS, Kind, UnknownKindError, chosen
+from racepool.commands.chaos.plan import Plan
+from racepool.commands.display import screen_of_stdout
+from racepool.commands.extras import require
 from racepool.protocol.exits import Exit
 from racepool.protocol.settings import MAX_SECONDS
 
@@ -21,7 +26,7 @@ INTERRUPTED = 130
 
 _WIDTH = max(map(len, KINDS))
 _LINES = [f"  {name:{_WIDTH}}  {kind.about}" for name, kind in KINDS.items()]
-_TABLE = "\n".join(["\b", "Kinds of faults:", *_LINES])  # click leaves a paragraph that begins so as it is
+_TABLE = "\n".join(["\b", "Kinds of faults:", *_LINES])  # \b: click does not wrap this paragraph
 
 
 class _Kinds(click.ParamType[tuple[Kind, ...]]):
@@ -35,7 +40,7 @@ class _Kinds(click.ParamType[tuple[Kind, ...]]):
 
 
 def _writable(_context: click.Context, _param: click.Parameter, path: Path | None) -> Path | None:
-    """Says before the run, which takes its time, that nothing can be written there."""
+    """Refuses a file that cannot be written before the run starts, not at its end."""
     if path is not None:
         try:
             path.open("ab").close()
@@ -48,7 +53,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(epilog=_TABLE)
-@click.option("--seconds", type=click.FloatRange(5, MAX_SECONDS), default=30.0, show_default=True, help="Of load.")
+@click.option(
+    "--seconds", type=click.FloatRange(5, MAX_SECONDS), default=30.0, show_default=True, help="Length of the load."
+)
 @click.option("--rate", type=click.FloatRange(1, 1_000), default=40.0, show_default=True, help="Submissions a second.")
 @click.option(
     "--every",
@@ -66,12 +73,14 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     show_default=True,
     help="Kinds, such as worker-kill,broker-kill or all,-poison.",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="The same seed, the same schedule. [default: a new one]")
-@click.option("--transform", metavar="M:F", help="Yours, as package.module:function. [default: RACEPOOL_TRANSFORM]")
+@click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same schedule. [default: a new one]")
+@click.option(
+    "--transform", metavar="M:F", help="The transform, as package.module:function. [default: RACEPOOL_TRANSFORM]"
+)
 @click.option("--workers", type=click.IntRange(2, 64), default=3, show_default=True, help="How many worker processes.")
-@click.option("--json", "json_file", type=_FILE, callback=_writable, help="Write all figures there.")
-@click.option("--plot", "picture", type=_FILE, callback=_writable, help="Draw memory over time (PNG).")
-@click.option("--keep", is_flag=True, help="Keep the run directory though nothing broke.")
+@click.option("--json", "json_file", type=_FILE, callback=_writable, help="Write all results to this file.")
+@click.option("--plot", "picture", type=_FILE, callback=_writable, help="Draw the memory over time to this file (PNG).")
+@click.option("--keep", is_flag=True, help="Keep the run directory even if nothing broke.")
 @click.pass_context
 def chaos(  # noqa: PLR0913  # options are arguments
     context: click.Context,
@@ -87,17 +96,12 @@ def chaos(  # noqa: PLR0913  # options are arguments
     picture: Path | None,
     keep: bool,
 ) -> None:
-    """Break a private pool under load in every way there is, and see whether it keeps its promises.
+    """Break a private pool under load in many ways, and check whether it keeps its promises.
 
-    Workers, broker, supervisord and clients are killed and frozen, races hang or end their workers, rubbish comes in
-    through every socket. Each result is held against the right one, which was computed before. Exits with 0 if nothing
-    broke, else with 1; then logs and records are kept. Ctrl-C ends it early, and shows what was seen.
+    Workers, broker, supervisord and clients are killed and frozen. Races hang or kill their workers. Broken messages
+    arrive at every socket. Each result is compared with the right one, which was computed before. The exit code is 0 if
+    nothing broke, else 1; then logs and records are kept. Ctrl-C ends the run early and shows the findings so far.
     """
-    from racepool.commands.chaos import lab, plot, report  # noqa: PLC0415  # `racepool --help` is to start at once
-    from racepool.commands.chaos.plan import Plan  # noqa: PLC0415
-    from racepool.commands.display import screen_of_stdout  # noqa: PLC0415
-    from racepool.commands.extras import require  # noqa: PLC0415
-
     try:
         if picture is not None:
             require("matplotlib", extra="plot", purpose="--plot")
@@ -110,7 +114,7 @@ def chaos(  # noqa: PLR0913  # options are arguments
     screen = screen_of_stdout()
     screen.print(report.report(findings, plain=not screen.is_terminal))
     if json_file is not None:
-        json_file.write_text(json.dumps(report.figures(findings), indent=2) + "\n", encoding="utf-8")
+        json_file.write_text(json.dumps(report.as_json(findings), indent=2) + "\n", encoding="utf-8")
     if picture is not None:
         plot.plot(findings, picture)
     if keep and findings.holds:
@@ -123,18 +127,16 @@ def chaos(  # noqa: PLR0913  # options are arguments
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """One line that changes, on a terminal; off it, a line when something else is said, or every ten seconds."""
+    """On a terminal, one line that changes. Elsewhere, every new text, and the count every ten seconds."""
     if sys.stderr.isatty():
-        from rich.console import Console  # noqa: PLC0415
-
         with Console(stderr=True).status("") as status:
             yield status.update
         return
-    yield _Plain()
+    yield _PlainLines()
 
 
-class _Plain:
-    """Counts are said seldom, news at once."""
+class _PlainLines:
+    """Prints a count only every PLAIN_EVERY seconds, and any other line at once."""
 
     def __init__(self) -> None:
         self._said_at = -PLAIN_EVERY

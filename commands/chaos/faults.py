@@ -1,4 +1,4 @@
-"""How each kind of fault is done. A fault that travels in a race is the business of the client that submits it."""
+"""How each kind of fault is done, except those inside a race: the client that submits the race does them."""
 
 import signal
 import subprocess
@@ -11,41 +11,41 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from racepool.commands.chaos.injection import Hit, Injection
+from racepool.commands.chaos.lab_processes import LabProcess, died_at, processes_of, signalled
 from racepool.commands.chaos.load import Orders
 from racepool.commands.chaos.plan import STEADY_CLIENTS, Plan, steady
-from racepool.commands.chaos.processes import Process, died_at, processes_of, signalled
 from racepool.protocol.settings import Settings
 
 TARGET_S: Final = 3.0
 BURST_S: Final = 8.0
 VICTIM_TASKS: Final = 150
-VICTIM_SLEEP_S: Final = 0.1  # what is not dropped with its client would be seen at work for long
+VICTIM_SLEEP_S: Final = 0.1  # long enough that the logs show a task that was not dropped with its client
 SLOW_TASKS: Final = 40
 POLL_S: Final = 0.02
 FROZEN_TOGETHER: Final = ("supervisord", "watchdog", "broker", "worker", "stutterer", "client")
 
 
 class Ground(Protocol):
-    """What a fault is done to."""
+    """The pool and programs that the faults act on."""
 
     plan: Plan
     settings: Settings
     stop: threading.Event
 
     def start_client(self, orders: Orders) -> "subprocess.Popen[bytes]":
-        """A client of its own, at work."""
+        """Starts a client for this fault alone."""
 
     def start_program(self, command: list[str]) -> "subprocess.Popen[bytes]":
-        """Any program, in the lab's environment."""
+        """Starts any program in the lab's environment."""
 
     def has_joined(self, name: str) -> bool:
-        """Whether a worker of this name, started as such a program, has found the broker."""
+        """Whether the worker of this name, started with `start_program`, has found the broker."""
 
     def start_supervisord(self) -> None:
-        """Another one, when the last has ended."""
+        """Starts supervisord; waits first until the previous one has ended."""
 
     def pid_of_client(self, name: str) -> int | None:
-        """None if there is no such client."""
+        """The pid of this client; None if it does not run."""
 
     @property
     def records(self) -> Path:
@@ -53,16 +53,16 @@ class Ground(Protocol):
 
 
 def inject(ground: Ground, injection: Injection) -> None:
-    """Does the fault from its beginning to its end; `injection` tells what was done."""
+    """Does the fault from its beginning to its end, and writes into `injection` what was done."""
     _WAYS[injection.name](ground, injection)
 
 
-def _of(ground: Ground, *programs: str) -> list[Process]:
+def _of(ground: Ground, *programs: str) -> list[LabProcess]:
     return [process for process in processes_of(ground.settings.dir) if process.program in programs]
 
 
-def _found(ground: Ground, program: str, name: str = "") -> Process | None:
-    """The process of that name, else any such process that is not frozen; waits for one for a while."""
+def _found(ground: Ground, program: str, name: str = "") -> LabProcess | None:
+    """The process of that name, else any process of that program that is not frozen. Waits up to TARGET_S for one."""
     deadline = time.monotonic() + TARGET_S
     while not ground.stop.is_set() and time.monotonic() < deadline:
         upright = [process for process in _of(ground, program) if process.state != "T"]
@@ -73,11 +73,11 @@ def _found(ground: Ground, program: str, name: str = "") -> Process | None:
     return None
 
 
-def _hit(injection: Injection, process: Process | None, number: signal.Signals) -> Hit | None:
-    """Signals it and notes that."""
+def _hit(injection: Injection, process: LabProcess | None, number: signal.Signals) -> Hit | None:
+    """Sends the signal and notes the hit. None, with `missed` set, if the process does not exist."""
     at = time.monotonic()
     if process is None or not signalled(process.pid, number):
-        injection.missed = "nobody was there to be hit"
+        injection.missed = "there was no process to hit"
         return None
     injection.at = at if not injection.hits else injection.at
     hit = Hit(at, process.pid, process.name)
@@ -119,14 +119,14 @@ def _freeze_for_good(program: str) -> Callable[[Ground, Injection], None]:
         while hit.died_at is None and not ground.stop.is_set() and time.monotonic() < deadline:
             hit.died_at = died_at(hit.pid, POLL_S * 10)
         if hit.died_at is None and not ground.stop.is_set():
-            injection.troubles.append(f"{hit.name} (pid {hit.pid}) was frozen, and nobody ended it in {patience_s:g} s")
+            injection.troubles.append(f"{hit.name} (pid {hit.pid}) was frozen and still alive after {patience_s:g} s")
             signalled(hit.pid, signal.SIGKILL)
 
     return way
 
 
 def _freeze_pool(ground: Ground, injection: Injection) -> None:
-    """Whoever is frozen last, and let go first, has the others' silence to judge."""
+    """Freezes and continues all, one after the other: the last to freeze sees the others silent for a moment."""
     frozen = [process for process in _of(ground, *FROZEN_TOGETHER) if process.state != "T"]
     hits = [hit for process in frozen if (hit := _hit(injection, process, signal.SIGSTOP)) is not None]
     ground.stop.wait(injection.fault.lasts_s)
@@ -138,7 +138,7 @@ def _freeze_pool(ground: Ground, injection: Injection) -> None:
 
 
 def _stutter(ground: Ground, injection: Injection) -> None:
-    """Its end is a loss like any other worker's."""
+    """At the end the extra worker is killed: the broker must notice that as it does for any worker."""
     name = f"stutterer-{injection.fault.number}"
     child = ground.start_program([sys.executable, "-P", "-m", "racepool.commands.chaos.stutterer", "--name", name])
     deadline = time.monotonic() + BURST_S
@@ -153,7 +153,7 @@ def _stutter(ground: Ground, injection: Injection) -> None:
 
 
 def _kill_client(ground: Ground, injection: Injection) -> None:
-    """One that has just submitted more than the workers can have done."""
+    """Kills a client that has just submitted more tasks than the workers can have finished."""
     fault = injection.fault
     orders = Orders(
         ground.plan, f"victim-{fault.number}", ground.records, burst=(fault.number, VICTIM_TASKS, VICTIM_SLEEP_S)
@@ -176,7 +176,7 @@ def _line_count(path: Path) -> int:
 
 
 def _freeze_client(ground: Ground, injection: Injection) -> None:
-    """The last of the steady ones: the first carries faults, and is to be in time."""
+    """Freezes the last steady client. The first one submits the races with faults, and must be in time."""
     name = injection.client = steady(STEADY_CLIENTS - 1)
     pid = ground.pid_of_client(name)
     process = next((each for each in _of(ground, "client") if each.pid == pid), None)
@@ -222,7 +222,7 @@ def _rubbish(ground: Ground, injection: Injection) -> None:
         ground.stop.wait(POLL_S)
     injection.until = time.monotonic()
     if child.poll():
-        injection.missed = f"the program that sends it ended with {child.returncode}"
+        injection.missed = f"the program that sends the rubbish ended with {child.returncode}"
 
 
 def _remove_sockets(ground: Ground, injection: Injection) -> None:

@@ -1,4 +1,4 @@
-"""What was done, when, and to which processes. Instants are of the clock that all processes of a host share."""
+"""What was done, when, and to which processes. Instants are of the monotonic clock, which a host's processes share."""
 
 from dataclasses import dataclass, field
 
@@ -11,8 +11,8 @@ class Hit:
 
     Attributes:
         name: as in the logs (worker-0, broker); empty where only its pid is known.
-        until: when it was let go again; None if it never was.
-        died_at: when it ended, where somebody had to end it.
+        until: when it was continued; None if it never was.
+        died_at: when it ended, for a process that was frozen for good.
     """
 
     at: float
@@ -27,10 +27,10 @@ class Injection:
     """One fault that was done.
 
     Attributes:
-        until: when it was over; None while it is not, or if it is a matter of a moment.
-        client: the one that it was about, or that was there for it.
-        troubles: what should have come of it and did not, as text; each is a broken promise.
-        missed: why nothing was done, as text; empty if it was.
+        until: when it was over; None before that, and for a fault without duration.
+        client: the name of the client that the fault hit, or that submitted for it.
+        troubles: what the pool should have done and did not, as text; each is a broken promise.
+        missed: why the fault was not done, as text; empty if it was.
     """
 
     fault: Fault
@@ -43,10 +43,10 @@ class Injection:
 
     @property
     def name(self) -> str:
-        """Of its kind."""
+        """The name of its kind."""
         return self.fault.kind.name
 
     @property
     def over_at(self) -> float:
-        """When the pool has got over it, at the latest."""
+        """The latest instant at which the pool must be whole again."""
         return (self.until or self.at) + self.fault.kind.rest_s

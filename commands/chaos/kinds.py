@@ -1,4 +1,4 @@
-"""Every kind of fault: whom it hits, for how long, what may not go on beside it, and what it may show to a caller."""
+"""Every kind of fault: what it hits, how long, which faults may not overlap it, and which errors a caller may see."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ class Kind:
     """One kind of fault.
 
     Attributes:
-        name: as a user types it.
-        about: what is done, in a few words.
-        lasts_s: the shortest and the longest time from its beginning to its end.
-        rest_s: how long after its end the pool may need to be whole again, in seconds.
-        takes: what it keeps from other faults until then.
-        avoids: what no fault that goes on may have taken.
-        verb: what the saboteur is told, for a fault that travels in a race; a client submits it.
-        shows: how its own race may end; empty if nothing but the right result will do.
-        costs_worker: whether a worker that it hit may be lost by it.
-        is_calm: it comes without the burst of submissions that others meet.
+        name: as a user types it in --faults.
+        about: what is done, in a few words, for --help.
+        lasts_s: the shortest and the longest duration.
+        rest_s: how many seconds after its end the pool must be whole again.
+        takes: the resources that no other fault may use until then.
+        avoids: the resources that no other fault may have taken when this one begins.
+        verb: for a fault inside a race, what the saboteur must do; else empty. A client submits that race.
+        shows: the errors with which its race must end; empty if the race must end with the right result.
+        costs_worker: whether the broker may lose a worker that it hit.
+        is_calm: no burst of submissions comes with it.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Kind:
 
     @property
     def hits_one_worker(self) -> bool:
-        """Whether its target is one worker, which no second fault is to freeze meanwhile."""
+        """Whether it takes one worker, which no other fault may freeze at the same time."""
         return WORKER in self.takes
 
 
@@ -65,7 +65,7 @@ _ALL: Final = (
     Kind("workers-kill-all", "SIGKILL to all workers at once"),
     Kind(
         "worker-freeze-short",
-        "SIGSTOP for less than the liveness: nothing may come of it",
+        "SIGSTOP for less than the liveness: nothing may follow",
         lasts_s=(0.2, 1.0),
         rest_s=3.0,
         takes=frozenset({WORKER}),
@@ -81,7 +81,7 @@ _ALL: Final = (
     ),
     Kind(
         "worker-freeze-calm",
-        "as worker-freeze, but in no burst: with a low --rate it is idle",
+        "as worker-freeze, without a burst: with a low --rate the worker is idle",
         lasts_s=(3.0, 5.0),
         rest_s=3.0,
         takes=frozenset({WORKER}),
@@ -112,7 +112,7 @@ _ALL: Final = (
     ),
     Kind(
         "pool-freeze",
-        "SIGSTOP to everything at once, as a host that sleeps: nothing may come of it",
+        "SIGSTOP to everything at once, as when the host sleeps: nothing may follow",
         lasts_s=(3.0, 5.0),
         rest_s=2.0,
         takes=frozenset({BROKER, WORKER, CLIENT, SUPERVISORD}),
@@ -121,7 +121,7 @@ _ALL: Final = (
     ),
     Kind(
         "stutter",
-        "one more worker, which says each result three times",
+        "one more worker, which sends each result three times",
         lasts_s=(3.0, 5.0),
         rest_s=3.0,
     ),
@@ -136,7 +136,7 @@ _ALL: Final = (
     Kind("client-slow", "a client that is slow to take its answers", lasts_s=(2.0, 4.0), rest_s=3.0, avoids=_CALM),
     Kind(
         "supervisord-freeze",
-        "SIGSTOP, and SIGCONT: nothing may come of it",
+        "SIGSTOP, and SIGCONT: nothing may follow",
         lasts_s=(2.0, 6.0),
         rest_s=3.0,
         takes=frozenset({SUPERVISORD}),
@@ -152,13 +152,13 @@ _ALL: Final = (
     ),
     Kind(
         "watchdog-kill",
-        "SIGKILL to the watchdog: nothing may come of it",
+        "SIGKILL to the watchdog: nothing may follow",
         rest_s=4.0,
         avoids=frozenset({LONG_LOSS}) | _CALM,
         costs_worker=False,
     ),
-    _poison("poison", "a race that ends every worker that it meets", "kill"),
-    _poison("poison-exit", "a race at which workers leave without a word", "exit"),
+    _poison("poison", "a race that kills every worker that runs it", "kill"),
+    _poison("poison-exit", "a race at which workers exit without notice", "exit"),
     _poison("fork-then-kill", "as poison, but a child keeps the sockets open", "fork-kill"),
     Kind(
         "gil-hold",
@@ -184,10 +184,10 @@ _ALL: Final = (
         shows=frozenset({RAISED}),
         costs_worker=False,
     ),
-    Kind("garbage", "what nobody asked for, on all four sockets", lasts_s=(2.0, 4.0), rest_s=1.0, avoids=_CALM),
+    Kind("garbage", "broken and unwanted messages on all four sockets", lasts_s=(2.0, 4.0), rest_s=1.0, avoids=_CALM),
     Kind(
         "sockets-removed",
-        "the files of the sockets are deleted",
+        "the socket files are deleted",
         rest_s=12.0,
         takes=frozenset({BROKER, ABSENT_BROKER}),
         avoids=_BROKER,
@@ -197,14 +197,14 @@ KINDS: Final = {kind.name: kind for kind in _ALL}
 
 
 class UnknownKindError(ValueError):
-    """There is no such kind; the text names those that there are."""
+    """There is no such kind; the text names all kinds."""
 
 
 def chosen(names: str) -> list[Kind]:
-    """The kinds that a list of names means, such as `worker-kill,broker-kill` or `all,-poison`.
+    """The kinds in a list of names, such as `worker-kill,broker-kill` or `all,-poison`.
 
     Raises:
-        UnknownKindError: a name is of no kind, or nothing is left.
+        UnknownKindError: a name is unknown, or no kind is left.
     """
     found: dict[str, Kind] = {}
     for part in filter(None, (name.strip() for name in names.split(","))):

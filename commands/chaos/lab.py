@@ -1,4 +1,4 @@
-"""The life of a lab: a private pool is started, the truth found, load and faults let loose, and what is left judged."""
+"""The life of a lab: it starts a private pool, computes the right results, runs load and faults, and judges the run."""
 
 import shutil
 import signal
@@ -16,12 +16,12 @@ from racepool.commands.chaos.faults import inject
 from racepool.commands.chaos.injection import Injection
 from racepool.commands.chaos.load import Orders
 from racepool.commands.chaos.measurement import measure
-from racepool.commands.chaos.memory import Memory
+from racepool.commands.chaos.memory import MemorySamples
+from racepool.commands.chaos.observer import Observer
 from racepool.commands.chaos.plan import STEADY_CLIENTS, Fault, Plan, steady
 from racepool.commands.chaos.quiet import UnfitTransformError, find_truth
 from racepool.commands.chaos.stage import Stage
 from racepool.commands.chaos.verdict import Ending, Evidence, Invariant, verdict
-from racepool.commands.chaos.watch import Watch
 from racepool.commands.chaos.witness import Witness
 from racepool.protocol.endpoints import sockets_in
 from racepool.protocol.settings import Settings
@@ -40,7 +40,7 @@ LONGEST_S: Final = QUEUE_TIMEOUT_S + 2 * MAX_ATTEMPTS * (RUN_TIMEOUT_S + LIVENES
 
 
 class LabError(Exception):
-    """The lab could not begin; the text says why."""
+    """The lab could not start; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Findings:
 
     Attributes:
         seconds: how long the load lasted.
-        is_whole: whether it came to its end; else it was interrupted.
+        is_whole: whether it ran to its end; false if it was interrupted.
     """
 
     plan: Plan
@@ -59,7 +59,7 @@ class Findings:
     seconds: float
     is_whole: bool
     evidence: Evidence
-    memory: Memory
+    memory: MemorySamples
     invariants: list[Invariant]
 
     @property
@@ -69,7 +69,7 @@ class Findings:
 
 
 def lab_settings(workers: int) -> Settings:
-    """Of a lab's pool: timeouts that are short, and everything that a fault's length depends on, fixed."""
+    """The settings of a lab's pool. Timeouts are short and fixed, because the lengths of the faults depend on them."""
     directory = Path(tempfile.gettempdir()) / f"racepool-chaos-{uuid4().hex[:8]}"
     return Settings.load(
         dir=directory, **sockets_in(directory), workers=workers, heartbeat_interval=HEARTBEAT_S, liveness=LIVENESS_S,
@@ -79,12 +79,12 @@ def lab_settings(workers: int) -> Settings:
 
 
 class Lab:
-    """One run. `run` leaves no process, and the run directory only if something broke or it is to be kept.
+    """One run. `run` leaves no process. It keeps the run directory only if something broke, or if the caller asks.
 
     Args:
         plan: what is to happen.
-        transform: the user's, as package.module:function; None = what RACEPOOL_TRANSFORM says, else the money flow.
-        say: takes a line about how things stand, every second.
+        transform: the user's, as package.module:function; None = the value of RACEPOOL_TRANSFORM, else the money flow.
+        say: called with a line about the progress, several times a second.
     """
 
     def __init__(self, plan: Plan, transform: str | None, say: Callable[[str], None]) -> None:
@@ -93,15 +93,15 @@ class Lab:
         self._faults = plan.faults()
         self._settings = lab_settings(plan.workers)
         self._settings.private_dir()
-        self._watch = Watch(self._settings, self._faults)
-        self._stage = Stage(plan, self._settings, self._watch.harms, transform)
+        self._observer = Observer(self._settings, self._faults)
+        self._stage = Stage(plan, self._settings, self._observer.harms, transform)
         self._threads: list[threading.Thread] = []
 
     def run(self, *, keep: bool = False) -> Findings:
-        """The whole life. An interruption (Ctrl-C, SIGTERM) ends it early, and what was seen until then is judged.
+        """Runs the lab. Ctrl-C or SIGTERM ends it early; then the run so far is judged.
 
         Raises:
-            LabError: the pool did not start, or no truth can be had of the transform.
+            LabError: the pool did not start, or the transform gives no reliable result.
         """
         is_kept, ending = keep, None
         try:
@@ -120,34 +120,36 @@ class Lab:
             raise LabError(str(error)) from None
         finally:
             self._stage.end()
-            self._watch.close()
+            self._observer.close()
             if not is_kept:
                 shutil.rmtree(self._settings.dir, ignore_errors=True)
         return findings
 
-    # --- its life -----------------------------------------------------------------------------------------------------
+    # --- the run -----------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         self._say("starting a private pool")
         self._stage.start_supervisord()
         deadline = time.monotonic() + START_S
-        alarms = self._watch.journal.alarms
+        alarms = self._observer.logs.alarms
         while not self._stage.is_full():
-            self._watch.look()
+            self._observer.look()
             if alarms or time.monotonic() >= deadline:
                 raise LabError("the pool did not start: " + "; ".join(alarms or ["its workers were not ready in time"]))
             time.sleep(TURN_S)
 
     def _work(self) -> None:
-        watch = self._watch
+        observer = self._observer
         self._say("computing the right answers on the quiet pool")
-        truth = find_truth(self._settings, self._plan, self._stage.transform, watch.journal, watch.look)
-        watch.journal.workers_of = None
-        watch.witness = Witness(truth, self._faults)
-        watch.begins_at = time.monotonic() + SAY_S
-        watch.start()
+        truth = find_truth(self._settings, self._plan, self._stage.transform, observer.logs, observer.look)
+        observer.logs.workers_of = None
+        observer.witness = Witness(truth, self._faults)
+        observer.begins_at = time.monotonic() + SAY_S
+        observer.start()
         for client in range(STEADY_CLIENTS):
-            self._stage.start_client(Orders(self._plan, steady(client), self._stage.records, client, watch.begins_at))
+            self._stage.start_client(
+                Orders(self._plan, steady(client), self._stage.records, client, observer.begins_at)
+            )
         waiting = [fault for fault in self._faults if not fault.kind.verb]
         while self._elapsed_s() < self._plan.seconds:
             while waiting and waiting[0].at_s <= self._elapsed_s():
@@ -155,10 +157,10 @@ class Lab:
             self._turn()
 
     def _elapsed_s(self) -> float:
-        return time.monotonic() - self._watch.begins_at
+        return time.monotonic() - self._observer.begins_at
 
     def _begin(self, fault: Fault) -> None:
-        injection = self._watch.injections[fault.number] = Injection(fault, time.monotonic())
+        injection = self._observer.injections[fault.number] = Injection(fault, time.monotonic())
         thread = threading.Thread(target=self._inject, args=(injection,), daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -166,29 +168,29 @@ class Lab:
     def _inject(self, injection: Injection) -> None:
         try:
             inject(self._stage, injection)
-        except Exception as error:  # noqa: BLE001  # in a thread; the report tells it
+        except Exception as error:  # noqa: BLE001  # in a thread; the report shows it
             injection.missed = f"it could not be done: {error!r}"
 
     def _turn(self) -> None:
         began_at = time.monotonic()
-        self._watch.look()
+        self._observer.look()
         self._tell()
         time.sleep(max(0.0, began_at + TURN_S - time.monotonic()))
 
     def _tell(self) -> None:
-        witness = self._watch.witness
+        witness = self._observer.witness
         assert witness is not None  # noqa: S101  # there is load
         elapsed_s = self._elapsed_s()
         self._say(
             f"{max(0.0, elapsed_s):3.0f} of {self._plan.seconds:.0f} s: {witness.counts['execs']} execs, "
             f"{witness.counts['right']} right, {sum(witness.errors.values())} errors that were asked for, "
-            f"{len(witness.failed)} others, {len(witness.open)} open; {len(self._watch.injections)} faults"
+            f"{len(witness.failed)} others, {len(witness.open)} open; {len(self._observer.injections)} faults"
         )
 
-    # --- its end ------------------------------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------------------------------
 
     def _settle(self) -> Ending:
-        """Waits until everything is resolved and the pool is whole, for as long as the faults may have set it back."""
+        """Waits until every exec is resolved and the pool is whole, at most as long as the faults explain."""
         began_at = busy_at = time.monotonic()
         while (now := time.monotonic()) < began_at + LONGEST_S:
             self._turn()
@@ -197,11 +199,11 @@ class Lab:
             if any(thread.is_alive() for thread in self._threads):
                 continue
             if self._stage.are_clients_done():
-                overdue_at = max([began_at, *(each.over_at for each in self._watch.injections.values())]) + SETTLE_S
+                overdue_at = max([began_at, *(each.over_at for each in self._observer.injections.values())]) + SETTLE_S
                 if not state.missing or now > overdue_at:
                     break
             elif now > busy_at + STUCK_S:
-                break  # the pool has nothing to do, and yet somebody waits
+                break  # the pool is idle, but a client still waits: its task is lost
         waited_s = time.monotonic() - began_at
         missing = self._stage.state().missing
         surplus = self._stage.surplus()
@@ -212,34 +214,34 @@ class Lab:
         return Ending(waited_s, tuple(missing), tuple(surplus))
 
     def _judge(self, ending: Ending | None) -> Findings:
-        watch = self._watch
+        observer = self._observer
         self._stage.stop.set()
         for thread in self._threads:
             thread.join(SETTLE_S)
-        watch.stop()
-        watch.look()
+        observer.stop()
+        observer.look()
         seconds = min(self._elapsed_s(), self._plan.seconds)
-        injections = [watch.injections[number] for number in sorted(watch.injections)]
-        noticed = measure(injections, watch.journal)
-        growth = list(watch.memory.growth(seconds))
-        witness = watch.witness or Witness([], self._faults)
-        evidence = Evidence(self._settings, witness, watch.journal, injections, noticed, growth, ending)
+        injections = [observer.injections[number] for number in sorted(observer.injections)]
+        noticed = measure(injections, observer.logs)
+        growth = list(observer.memory.growth(seconds))
+        witness = observer.witness or Witness([], self._faults)
+        evidence = Evidence(self._settings, witness, observer.logs, injections, noticed, growth, ending)
         return Findings(
             plan=self._plan,
             transform=self._stage.transform,
             directory=self._settings.dir,
-            begins_at=watch.begins_at,
+            begins_at=observer.begins_at,
             seconds=seconds,
             is_whole=ending is not None,
             evidence=evidence,
-            memory=watch.memory,
+            memory=observer.memory,
             invariants=verdict(evidence),
         )
 
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM is taken as Ctrl-C is."""
+    """SIGTERM acts as Ctrl-C does."""
 
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt

@@ -1,7 +1,7 @@
-"""A client of the lab, as a program: submits by its plan and writes down what became of each task.
+"""A client of the lab, as a program: it submits tasks by the plan and records how each one ended.
 
-`python -P -m racepool.commands.chaos.load ORDERS`, with the orders as JSON. It ends when everything is
-resolved, or when the lab ends, which holds the other end of its standard input.
+`python -P -m racepool.commands.chaos.load ORDERS`, with the orders as JSON. It ends when every task is resolved, or
+when the lab ends.
 """
 
 import json
@@ -18,12 +18,11 @@ from queue import SimpleQueue
 from typing import Any
 
 from racepool import PoolFuture, ZmqPool
+from racepool.commands.chaos.ending import end_with_the_lab
+from racepool.commands.chaos.lab_races import POLLED_AT, RACES, body, harmful, lab_race
 from racepool.commands.chaos.plan import Fault, Plan, Submission
-from racepool.commands.chaos.races import POLLED_AT, RACES, body, harmful, lab_race
 from racepool.commands.chaos.records import Record, Resolved, Submitted, outcome_of, to_line
 from racepool.protocol.errors import PoolError
-
-ABANDONED = 3
 
 
 @dataclass(frozen=True)
@@ -31,11 +30,11 @@ class Orders:
     """What one client is to do.
 
     Attributes:
-        name: of the client, and of its file in `records`.
-        client: which of the steady ones it is.
-        begins_at: the instant from which the plan counts, by the clock that all processes of this host share.
-        burst: of one that is there for a fault: its number, how many tasks, how long a worker sleeps over each.
-        dawdle_s: how long it takes over each answer.
+        name: the client's name, also of its file in `records`.
+        client: the number of a steady client.
+        begins_at: the start of the plan, by the monotonic clock, which all processes of this host share.
+        burst: for a client of one fault: the fault's number, the number of tasks, the seconds that each one sleeps.
+        dawdle_s: how many seconds it needs for each answer.
     """
 
     plan: Plan
@@ -47,7 +46,7 @@ class Orders:
     dawdle_s: float = 0.0
 
     def to_text(self) -> str:
-        """As an argument of a command line."""
+        """The orders as one command-line argument."""
         return json.dumps(vars(self) | {"plan": self.plan.to_wire(), "records": str(self.records)})
 
     @classmethod
@@ -66,8 +65,8 @@ class Orders:
         return self.records / f"{self.name}.ndjson"
 
 
-class Load:
-    """One client at work. Results are looked at in a thread of their own, to take no time of the pool's."""
+class LoadClient:
+    """One client at work. A thread of its own digests the results, so that the pool's I/O thread need not wait."""
 
     def __init__(self, orders: Orders, pool: ZmqPool) -> None:
         self._orders = orders
@@ -80,7 +79,7 @@ class Load:
         self._open = threading.Semaphore(0)
 
     def run(self) -> None:
-        """Submits everything in time, and returns when everything is resolved."""
+        """Submits each task at its time, and returns when all are resolved."""
         writer = threading.Thread(target=self._write_resolved)
         writer.start()
         count = 0
@@ -118,7 +117,7 @@ class Load:
 
     @staticmethod
     def _run_timeout_s(fault: Fault | None) -> float:
-        """A race that never ends is not waited for longer than its fault lasts; 0 = the setting."""
+        """A race that never ends runs as long as its fault lasts; 0 = the setting."""
         return fault.lasts_s if fault is not None and fault.kind.verb == "spin" else 0.0
 
     def _on_done(self, n: int, future: "Future[Any]") -> None:
@@ -135,17 +134,11 @@ class Load:
         os.write(self._file, to_line(record))
 
 
-def _end_with_the_lab() -> None:
-    while os.read(sys.stdin.fileno(), 1):  # not through a buffer, whose lock would abort the interpreter at its end
-        pass
-    os._exit(ABANDONED)
-
-
 def main() -> None:
-    """Does what the first argument orders."""
-    threading.Thread(target=_end_with_the_lab, daemon=True).start()
+    """Runs the client that the first argument describes."""
+    end_with_the_lab()
     with ZmqPool() as pool:
-        Load(Orders.from_text(sys.argv[1]), pool).run()
+        LoadClient(Orders.from_text(sys.argv[1]), pool).run()
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
-"""How long it took until a fault was noticed, and until it was got over: injections held against the journal."""
+"""How long it took until a fault was noticed, and until the pool had recovered: injections compared with the logs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from racepool.commands.chaos.injection import Hit, Injection
-from racepool.commands.chaos.journal import ENDED_BY_WATCHDOG, EXITED, SPAWNED, Entry, Journal
+from racepool.commands.chaos.program_logs import ENDED_BY_WATCHDOG, EXITED, SPAWNED, LogEntry, ProgramLogs
 
 SLACK_S: Final = 0.02  # instants of two processes, one of them rounded to milliseconds
 PATIENCE_S: Final = 5.0
 LET_GO_S: Final = 0.5
 PAUSE_S: Final = 0.1
 SILENCE_FACTOR: Final = 1.5  # of the liveness, for a process that used CPU at first
-EXIT_NOTICED_S: Final = 1.0  # a matter of milliseconds on a machine that has any to spare
+EXIT_NOTICED_S: Final = 1.0  # milliseconds, unless the machine is overloaded
 LISTENER_S: Final = 15.0
-UNKNOWN_S: Final = 20.0  # the listener's patience with a frozen worker that no broker knows, and a look at each figure
+UNKNOWN_S: Final = 20.0  # the watchdog's patience with a frozen worker that no broker knows, and the time to ask
 SOCKETS_S: Final = 5.0
 NOISE_S: Final = 2.0
 NOT_NOTICED: Final = "-"
@@ -24,13 +24,13 @@ OWN_TIMER: Final = "own timer"
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """One hit, and what came of it.
+    """One hit, and how it was noticed.
 
     Attributes:
-        how: who noticed, or the reason in the log; "-" if nobody did or had to.
-        detection_s: from the hit to that; None if nobody did.
-        recovery_s: from the hit (or its end, if it ended by itself) until the process is back; None if it was not lost.
-        is_clouded: broker or supervisord was absent meanwhile; that time is taken off, but the figures are less sure.
+        how: what noticed it, or the reason in the log; "-" if nothing did or had to.
+        detection_s: from the hit until it was noticed; None if it was not.
+        recovery_s: from the hit (or its end, if it has one) until the process is back; None if it was not lost.
+        is_clouded: broker or supervisord was absent in that time. The absence is subtracted; the times are less sure.
     """
 
     kind: str
@@ -41,37 +41,38 @@ class Noticed:
 
 
 Span = tuple[float, float]
-ABSENT_BROKER: Final = ("broker-", "pool-freeze", "supervisord-kill", "sockets-removed")
-"""How the kinds begin that leave no broker to notice anything."""
+BROKERLESS_KINDS: Final = ("broker-", "pool-freeze", "supervisord-kill", "sockets-removed")
+"""Beginnings of the names of kinds that leave no broker to notice anything."""
 
 
-def measure(injections: Sequence[Injection], journal: Journal) -> list[Noticed]:
-    """What came of each hit, in the order of the injections."""
-    return [noticed for injection in injections for noticed in _Look(injections, journal).at(injection)]
+def measure(injections: Sequence[Injection], logs: ProgramLogs) -> list[Noticed]:
+    """The outcome of each hit, in the order of the injections."""
+    return [noticed for injection in injections for noticed in _Look(injections, logs).at(injection)]
 
 
-def outages(injections: Iterable[Injection], journal: Journal, *names: str) -> list[Span]:
-    """When the broker (or whom the kinds of these names hit) could neither notice nor do anything."""
+def outages(injections: Iterable[Injection], logs: ProgramLogs, *names: str) -> list[Span]:
+    """The spans in which the broker (or supervisord) could not act, because of kinds whose names begin so."""
     found = []
     for injection in injections:
         if any(injection.name.startswith(name) for name in names) and not injection.missed:
-            started = next((each.at for each in journal.of("broker_started") if each.at > injection.at), injection.at)
+            started = next((each.at for each in logs.of("broker_started") if each.at > injection.at), injection.at)
             is_passing = injection.name in ("broker-freeze", "pool-freeze", "supervisord-freeze")
             found.append((injection.at, (injection.until or injection.at) if is_passing else started))
     return found
 
 
-def blind_spans(injections: Iterable[Injection], journal: Journal) -> list[Span]:
-    """When no broker noticed anything: by a fault, or since a busy machine had it stand still.
+def blind_spans(injections: Iterable[Injection], logs: ProgramLogs) -> list[Span]:
+    """The spans in which no broker could notice anything: during a fault, or a pause on a busy machine.
 
-    After a pause it gives everybody the liveness anew. How long it was is not logged: at least this long.
+    After a pause the broker gives every peer the full liveness again. The log does not tell the pause's length: PAUSE_S
+    is its minimum.
     """
-    pauses = [(entry.at - PAUSE_S, entry.at) for entry in journal.of("broker_paused")]
-    return outages(injections, journal, *ABSENT_BROKER) + pauses
+    pauses = [(entry.at - PAUSE_S, entry.at) for entry in logs.of("broker_paused")]
+    return outages(injections, logs, *BROKERLESS_KINDS) + pauses
 
 
 def detection_bound_s(noticed: Noticed, liveness_s: float) -> float | None:
-    """Within how many seconds this must have been noticed; None if nothing is promised."""
+    """The seconds within which this must be noticed; None if nothing is promised."""
     match noticed.kind:
         case "worker-freeze-for-good" if noticed.how == LISTENER:
             return UNKNOWN_S + NOISE_S
@@ -90,13 +91,13 @@ def detection_bound_s(noticed: Noticed, liveness_s: float) -> float | None:
 
 
 class _Look:
-    def __init__(self, injections: Sequence[Injection], journal: Journal) -> None:
-        self._journal = journal
-        self._blind = blind_spans(injections, journal)
-        self._idle = self._blind + outages(injections, journal, "supervisord-freeze")
+    def __init__(self, injections: Sequence[Injection], logs: ProgramLogs) -> None:
+        self._logs = logs
+        self._blind = blind_spans(injections, logs)
+        self._idle = self._blind + outages(injections, logs, "supervisord-freeze")
 
     def at(self, injection: Injection) -> Iterator[Noticed]:
-        """One or more of each injection: a figure less is told as such."""
+        """The outcomes of one injection; None in a field where it has no such time."""
         if injection.missed:
             return
         match injection.name:
@@ -149,50 +150,50 @@ class _Look:
         kind = injection.fault.kind
         by = hit.until + LET_GO_S if hit.until else hit.at + injection.fault.lasts_s + kind.rest_s
         events = ("worker_lost",) if kind.costs_worker else ("worker_lost", "worker_silent")
-        known = (each for each in self._journal.of("worker_ready") if each.pid == hit.pid and each.at <= hit.at)
+        known = (each for each in self._logs.of("worker_ready") if each.pid == hit.pid and each.at <= hit.at)
         lost = next(
-            (each for each in self._journal.of(*events) if each.pid == hit.pid and hit.at - SLACK_S <= each.at <= by),
+            (each for each in self._logs.of(*events) if each.pid == hit.pid and hit.at - SLACK_S <= each.at <= by),
             None,
         )
-        if lost is None or next(known, None) is None:  # the broker knew nothing of one that had just been started
+        if lost is None or next(known, None) is None:  # the broker did not know the worker yet
             return self._unknown_worker(injection, hit)
         since = hit.at + (injection.fault.lasts_s if kind.verb == "spin" else 0.0)
         detection_s, is_clouded = _elapsed(since, lost.at, self._blind)
         how = "it uses CPU" if lost.event == "worker_silent" else str(lost.fields.get("reason"))
         if kind.verb == "spin" and self._first("broker_started", hit.at, lost.at):
-            how = OWN_TIMER  # the next broker does not know since when it runs
+            how = OWN_TIMER  # a new broker does not know when the task began
         if lost.event == "worker_silent":
             return Noticed(kind.name, how, detection_s, None, is_clouded)
         recovery_s, is_late = self._recovery(max(hit.until or since, since), lost)
         return Noticed(kind.name, how, detection_s, recovery_s, is_clouded or is_late)
 
     def _unknown_worker(self, injection: Injection, hit: Hit) -> Noticed:
-        """One that no broker misses: only the watchdog may, if it stays frozen."""
-        ended = next((each for each in self._journal.of(ENDED_BY_WATCHDOG) if each.pid == hit.pid), None)
+        """For a worker that no broker knew: only the watchdog may notice it, if it stays frozen."""
+        ended = next((each for each in self._logs.of(ENDED_BY_WATCHDOG) if each.pid == hit.pid), None)
         if ended is None:
             return Noticed(injection.name, NOT_NOTICED, None, None)
         detection_s, is_clouded = _elapsed(hit.at, ended.at, self._blind)
         recovery_s, is_late = self._recovery(hit.at, ended)
         return Noticed(injection.name, LISTENER, detection_s, recovery_s, is_clouded or is_late)
 
-    def _recovery(self, since: float, lost: Entry) -> tuple[float | None, bool]:
-        """Until a worker of its name is ready again: the same process, when it was let go, or another."""
-        for ready in self._journal.of("worker_ready"):
+    def _recovery(self, since: float, lost: LogEntry) -> tuple[float | None, bool]:
+        """The time until a worker of this name is ready: the same process after SIGCONT, or another one."""
+        for ready in self._logs.of("worker_ready"):
             if ready.worker == lost.worker and ready.at >= max(since, lost.at) - SLACK_S:
                 return _elapsed(since, ready.at, self._idle)
         return None, False
 
     def _back(self, since: float) -> float | None:
-        """Until a worker is ready with the next broker."""
+        """The time until a worker is ready with the next broker."""
         started = self._first("broker_started", since)
         ready = started and self._first("worker_ready", started.at)
         return ready.at - since if ready else None
 
-    def _first(self, event: str, since: float, until: float = float("inf"), worker: str = "") -> Entry | None:
+    def _first(self, event: str, since: float, until: float = float("inf"), worker: str = "") -> LogEntry | None:
         return next(
             (
                 each
-                for each in self._journal.of(event)
+                for each in self._logs.of(event)
                 if since - SLACK_S <= each.at <= until and (not worker or each.worker == worker)
             ),
             None,
@@ -200,7 +201,7 @@ class _Look:
 
 
 def _elapsed(since: float, until: float, absent: Iterable[Span]) -> tuple[float, bool]:
-    """The time from one instant to the other, less that of the absences between them; and whether there were any."""
+    """The time between two instants without the absences in it, and whether there were any."""
     gone_s = 0.0
     reached = since
     for begin, end in sorted(absent):

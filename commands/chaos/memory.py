@@ -1,11 +1,11 @@
-"""Resident memory of a lab's programs over time: samples of a bounded number, and whether they grow."""
+"""Resident memory of a lab's programs over time: a bounded number of samples, and whether the memory grows."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from racepool.commands.chaos.processes import Process
+from racepool.commands.chaos.lab_processes import LabProcess
 
 SAMPLES_KEPT: Final = 60_000
 JUDGED_FROM_S: Final = 60.0
@@ -37,20 +37,20 @@ class Growth:
 
     @property
     def is_flat(self) -> bool:
-        """Whether it has not grown by more than a restart, or a busy moment, explains."""
+        """Whether it grew by no more than a restart or a busy moment explains."""
         return self.late_kb <= self.early_kb * TOLERANCE + TOLERANCE_KB
 
 
-class Memory:
-    """Samples, thinned out by half whenever there are too many."""
+class MemorySamples:
+    """All samples. When there are too many, every second one is dropped."""
 
     def __init__(self) -> None:
         self.samples: list[Sample] = []
         self._stride = 1
         self._looks = 0
 
-    def on_look(self, at_s: float, processes: Iterable[Process]) -> None:
-        """All processes of one moment."""
+    def on_look(self, at_s: float, processes: Iterable[LabProcess]) -> None:
+        """Takes all processes of one moment."""
         self._looks += 1
         if self._looks % self._stride:
             return
@@ -61,7 +61,7 @@ class Memory:
             self._stride *= 2
 
     def growth(self, seconds: float) -> Iterator[Growth]:
-        """Of each program that was there early and late in a load of so many seconds, if those are enough to judge."""
+        """The growth of each program that ran early and late in the load; none if the load was too short to judge."""
         if seconds < JUDGED_FROM_S:
             return
         for program in JUDGED:

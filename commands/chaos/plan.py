@@ -7,7 +7,7 @@ from random import Random
 from typing import Any, Final, Self
 
 from racepool.commands.chaos.kinds import KINDS, Kind
-from racepool.commands.chaos.races import HEAVY, LIGHT
+from racepool.commands.chaos.lab_races import HEAVY, LIGHT
 
 LEAD_S: Final = 1.5
 CALM_S: Final = 1.0
@@ -29,8 +29,8 @@ class Fault:
     """One fault: instants in seconds from the start of the load.
 
     Attributes:
-        number: from 0, in the order of the instants; also the seed of what is random within the fault.
-        target: which worker or client, if the kind has a choice.
+        number: from 0, in the order of the instants; also the seed for random choices within the fault.
+        target: the number of a worker, for the kinds that hit one.
     """
 
     number: int
@@ -41,7 +41,7 @@ class Fault:
 
     @property
     def calm_at_s(self) -> float:
-        """When the pool is whole again, at the latest."""
+        """The latest instant at which the pool must be whole again."""
         return self.at_s + self.lasts_s + self.kind.rest_s
 
 
@@ -50,8 +50,8 @@ class Submission:
     """One exec() of a client's plan.
 
     Attributes:
-        fault: the number of the fault that travels in it, if one does.
-        sleeps_s: how long its worker is to sleep over it.
+        fault: the number of the fault inside the race, if there is one.
+        sleeps_s: how long its worker sleeps before the transform.
     """
 
     at_s: float
@@ -62,12 +62,12 @@ class Submission:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is to happen, as functions of a few figures.
+    """Everything that will happen, computed from a few numbers.
 
     Attributes:
         seconds: how long the load lasts.
-        rate: submissions a second of all steady clients together, on average, beside a burst at each fault.
-        every_s: how far apart faults begin, on average, as far as those that go on let another begin.
+        rate: average submissions a second of all steady clients together, without the bursts at the faults.
+        every_s: the average time between the beginnings of two faults; longer where faults may not overlap.
     """
 
     seed: int
@@ -78,10 +78,10 @@ class Plan:
     workers: int
 
     def faults(self) -> list[Fault]:
-        """Faults at random instants; each kind has its turn before any has a second one.
+        """Faults at random instants. Each kind comes once before any kind comes twice.
 
-        While none of those may begin that have not had their turn, others do that are over before what they wait for.
-        A fault that would outlast the load is not begun.
+        While no kind that is due may begin, a kind that is over sooner than the running faults may take its place. A
+        fault that would last longer than the load does not begin.
         """
         random = Random(f"{self.seed}/faults")  # noqa: S311  # no secret
         faults: list[Fault] = []
@@ -104,7 +104,7 @@ class Plan:
                 faults.append(fault)
                 at_s += max(LEAST_GAP_S, random.expovariate(1 / self.every_s))
             else:
-                bag = bag if in_time else []  # what is left of it lasts too long; others may fit in
+                bag = bag if in_time else []  # the kinds left in the bag last too long; others may fit
                 at_s += LOOK_S
         return faults
 
@@ -113,7 +113,7 @@ class Plan:
         return Fault(number, round(at_s, 3), kind, target, round(random.uniform(*kind.lasts_s), 3))
 
     def load(self, client: int) -> Iterator[Submission]:
-        """A steady client's submissions in order; the first client carries the faults that travel in a race."""
+        """A steady client's submissions in order. The first client also submits the races with faults in them."""
         random = Random(f"{self.seed}/load/{client}")  # noqa: S311  # no secret
         waiting = deque(self.faults())
         gap_s = STEADY_CLIENTS / self.rate
@@ -125,13 +125,13 @@ class Plan:
             at_s += random.expovariate(1 / gap_s)
 
     def burst(self, fault: int, count: int, sleeps_s: float) -> Iterator[Submission]:
-        """What a client submits that is there for one fault: all at once."""
+        """The submissions of a client for one fault: all at once."""
         random = Random(f"{self.seed}/burst/{fault}")  # noqa: S311  # no secret
         for _ in range(count):
             yield Submission(0.0, random.randrange(LIGHT), sleeps_s=sleeps_s)
 
     def to_wire(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """As a JSON object."""
         return vars(self) | {"kinds": [kind.name for kind in self.kinds]}
 
     @classmethod
@@ -145,14 +145,14 @@ def _may_begin(fault: Fault, earlier: Sequence[Fault]) -> bool:
 
 
 def _clash(fault: Fault, other: Fault) -> bool:
-    """Whether one has taken what the other avoids, or both would freeze the same worker."""
+    """Whether one takes what the other avoids, or both would freeze the same worker."""
     if fault.kind.hits_one_worker and other.kind.hits_one_worker and fault.target == other.target:
         return True
     return bool(fault.kind.takes & other.kind.avoids or other.kind.takes & fault.kind.avoids)
 
 
 def _around(fault: Fault, client: int, random: Random) -> Iterator[Submission]:
-    """A burst just before it, so that it meets a pool that has something to lose; and the race that it travels in."""
+    """A burst just before the fault, so that the pool has tasks to lose, and the race with the fault in it."""
     for index in range(0 if fault.kind.is_calm else BURST):
         if fault.kind.verb and client == 0 and index == BURST // 2:
             yield Submission(fault.at_s - BURST_LEAD_S, random.randrange(LIGHT), fault.number)
@@ -160,5 +160,5 @@ def _around(fault: Fault, client: int, random: Random) -> Iterator[Submission]:
 
 
 def _race(random: Random) -> int:
-    """Mostly light ones, as races are."""
+    """A random race, mostly a light one, as real races are."""
     return LIGHT + random.randrange(HEAVY) if random.random() < HEAVY_CHANCE else random.randrange(LIGHT)

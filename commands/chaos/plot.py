@@ -1,4 +1,4 @@
-"""A picture of a lab's memory over time, with its faults as ticks. Needs matplotlib, the extra `plot`."""
+"""A picture of the lab's memory over time, with a tick for each fault. Needs matplotlib, the extra `plot`."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -16,7 +16,7 @@ TICK_LINE: Final = 0.35
 
 
 def plot(findings: Findings, path: Path) -> None:
-    """Draws each process's resident memory, and below it when each kind of fault was done."""
+    """Draws the resident memory of each process, and below it the instants of each kind of fault."""
     from matplotlib.figure import Figure  # noqa: PLC0415  # an extra
 
     figure = Figure(figsize=(12, 8), layout="constrained")
@@ -34,7 +34,7 @@ def plot(findings: Findings, path: Path) -> None:
         )  # fmt: skip
     memory.set_ylabel("resident MiB, a line per process")
     memory.set_ylim(bottom=0)
-    memory.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=8, frameon=False)  # above: lines are everywhere below
+    memory.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=8, frameon=False)  # above the axes, where no line is
     kinds = by_kind(findings)
     faults.eventplot(list(kinds.values()), linelengths=2 * TICK_LINE)
     faults.set_yticks(range(len(kinds)), list(kinds), fontsize=8)

@@ -1,4 +1,4 @@
-"""The truth: each race of the lab computed on the quiet pool, twice, by different workers."""
+"""The right results: each race of the lab is computed twice on the quiet pool, by different workers."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from racepool.client.future import PoolFuture
 from racepool.client.zmq_pool import ZmqPool
-from racepool.commands.chaos.journal import Journal
+from racepool.commands.chaos.lab_races import POLLED_AT, RACES, body, lab_race
 from racepool.commands.chaos.plan import Plan
-from racepool.commands.chaos.races import POLLED_AT, RACES, body, lab_race
+from racepool.commands.chaos.program_logs import ProgramLogs
 from racepool.commands.chaos.records import OK, outcome_of
 from racepool.commands.chaos.witness import Truth
 from racepool.protocol.settings import Settings
@@ -20,23 +20,23 @@ PURE_OUTCOMES: Final = (OK, "TransformError", "InvalidRaceError", "PayloadTooLar
 
 
 class UnfitTransformError(Exception):
-    """No truth can be had of this transform; the text says why."""
+    """This transform gives no result that the lab can rely on; the text says why."""
 
 
 def find_truth(
-    settings: Settings, plan: Plan, transform: str, journal: Journal, look: Callable[[], None]
+    settings: Settings, plan: Plan, transform: str, logs: ProgramLogs, look: Callable[[], None]
 ) -> list[Truth]:
-    """How each race ends.
+    """Finds out how each race ends.
 
     Args:
-        settings: of a pool where nothing else happens; each round is a client's of its own.
+        settings: of a pool with no other tasks; each round has a client of its own.
         plan: of the lab.
-        transform: how an error names it.
-        journal: of that pool; says who worked on what.
-        look: brings it up to date.
+        transform: its name, for the error text.
+        logs: of that pool; they tell which worker had which task.
+        look: brings `logs` up to date.
 
     Raises:
-        UnfitTransformError: two workers gave different answers, one failed in a way that is no answer, or all raised.
+        UnfitTransformError: two results of a race differ, a task failed outside the transform, or every race raised.
     """
     found: dict[int, Truth] = {}
     seen_by: dict[int, set[str]] = {index: set() for index in range(RACES)}
@@ -52,7 +52,7 @@ def find_truth(
                     f"({found[index].outcome} {found[index].digest[:12]}, then {truth.outcome} {truth.digest[:12]}); "
                     "a task whose worker died runs again, so each run must give the same result"
                 )
-        for index, workers_of_it in _workers(futures, journal, look).items():
+        for index, workers_of_it in _workers(futures, logs, look).items():
             seen_by[index] |= workers_of_it
         runs += 1
     if all(truth.outcome != OK for truth in found.values()):
@@ -71,9 +71,9 @@ def _settled(future: PoolFuture[Any], transform: str) -> Truth:
     return Truth(outcome, digest)
 
 
-def _workers(futures: dict[int, PoolFuture[Any]], journal: Journal, look: Callable[[], None]) -> dict[int, set[str]]:
-    """Who worked on each; nobody where the log does not say so in time."""
-    known = journal.workers_of if journal.workers_of is not None else {}
+def _workers(futures: dict[int, PoolFuture[Any]], logs: ProgramLogs, look: Callable[[], None]) -> dict[int, set[str]]:
+    """The workers of each race; empty where the log does not tell them in time."""
+    known = logs.workers_of if logs.workers_of is not None else {}
     deadline = time.monotonic() + LOGGED_S
     while any(future.task_id not in known for future in futures.values()) and time.monotonic() < deadline:
         time.sleep(POLL_S)

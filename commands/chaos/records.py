@@ -1,4 +1,4 @@
-"""What a client of the lab writes down: a line for each submission, and one for each time that it was resolved."""
+"""What a client of the lab records: a line for each submission, and a line for each callback."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ OK = "ok"
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """One exec(), the nth of its client. `fault` is the number of the fault that travels in it, if one does."""
+    """One exec(), the nth of its client. `fault` is the number of the fault inside its race, if there is one."""
 
     client: str
     n: int
@@ -30,9 +30,9 @@ class Resolved:
     """The future of that exec() called back.
 
     Attributes:
-        outcome: OK, else the error's class (with the state, of a TaskTimeoutError).
+        outcome: OK, or the class of the error; for a TaskTimeoutError also its state.
         digest: of the result; empty for an error.
-        message: of the error.
+        message: of the error; empty for a result.
     """
 
     client: str
@@ -67,7 +67,7 @@ def outcome_of(future: "Future[Any]") -> tuple[str, str, str]:
 
 
 def digest(result: object) -> str:
-    """Names a result by its content: equal results have equal digests, in whatever order their keys came."""
+    """A hash of a result's content: equal results have equal digests, in any order of their keys."""
     plain = result.model_dump(mode="json") if isinstance(result, TransformedRace) else result
     try:
         text = json.dumps(plain, sort_keys=True, default=repr)

@@ -1,4 +1,4 @@
-"""What a lab found out, for a person (tables) and for a program (JSON)."""
+"""The findings of a lab, for a person (tables) and for a program (JSON)."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,8 +20,8 @@ from racepool.commands.narrow_table import Column, NarrowTable, numbers
 DETAILS_SHOWN: Final = 5
 
 
-def figures(findings: Findings) -> dict[str, Any]:
-    """All of it, as JSON can hold it."""
+def as_json(findings: Findings) -> dict[str, Any]:
+    """All findings, as a JSON object."""
     plan, evidence = findings.plan, findings.evidence
     return {
         "holds": findings.holds,
@@ -32,7 +32,7 @@ def figures(findings: Findings) -> dict[str, Any]:
         "settings": evidence.settings.model_dump(
             mode="json", include={"liveness", "max_attempts", "queue_timeout", "run_timeout", "workers"}
         ),
-        "faults": [_kind_figures(findings, name) for name in _kinds(findings)],
+        "faults": [_of_kind(findings, name) for name in _kinds(findings)],
         "injections": [_injection(findings, each) for each in evidence.injections],
         "load": _load(findings),
         "memory": [
@@ -61,7 +61,7 @@ def _kinds(findings: Findings) -> list[str]:
     return [name for name in KINDS if name in there]
 
 
-def _kind_figures(findings: Findings, name: str) -> dict[str, Any]:
+def _of_kind(findings: Findings, name: str) -> dict[str, Any]:
     injections = [each for each in findings.evidence.injections if each.name == name]
     noticed = [each for each in findings.evidence.noticed if each.kind == name]
     longest = _longest_under(findings, name)
@@ -78,7 +78,7 @@ def _kind_figures(findings: Findings, name: str) -> dict[str, Any]:
 
 
 def _clear(noticed: Iterable[Noticed], name: str) -> list[float]:
-    """The figures in seconds: of those hits during which nobody else was absent, or of all if there are no such."""
+    """The seconds of the hits that are not clouded; of all hits if every one is."""
     told = [(each.is_clouded, value) for each in noticed if (value := getattr(each, name)) is not None]
     return [value for is_clouded, value in told if not is_clouded] or [value for _, value in told]
 
@@ -93,7 +93,7 @@ def _spread(seconds: Sequence[float]) -> dict[str, float] | None:
 
 
 def _longest_under(findings: Findings, name: str) -> float | None:
-    """The longest life of an exec that met a fault of this kind; None if none did."""
+    """How long the longest exec took that overlapped a fault of this kind; None if none did."""
     spans = [(each.at, each.over_at) for each in findings.evidence.injections if each.name == name and not each.missed]
     met = [
         life.took_s
@@ -128,8 +128,8 @@ def _load(findings: Findings) -> dict[str, Any]:
 
 
 def report(findings: Findings, *, plain: bool) -> RenderableType:
-    """The whole report; `plain` without lines."""
-    found = figures(findings)
+    """The whole report; `plain` without table lines."""
+    found = as_json(findings)
     return Group(
         _head(findings), Text(), _fault_table(found["faults"], plain=plain), _load_line(found["load"]), Text(),
         *(_promise(invariant) for invariant in findings.invariants), Text(), _foot(findings),
@@ -137,7 +137,7 @@ def report(findings: Findings, *, plain: bool) -> RenderableType:
 
 
 def command_of(findings: Findings) -> str:
-    """The command that does the same again."""
+    """The command that runs the same plan again."""
     plan = findings.plan
     kinds = "all" if len(plan.kinds) == len(KINDS) else ",".join(kind.name for kind in plan.kinds)
     return (
@@ -203,7 +203,7 @@ def _promise(invariant: Invariant) -> Text:
 
 def _foot(findings: Findings) -> Text:
     if findings.holds:
-        cut = "" if findings.is_whole else ", as far as it went; what was unresolved was not judged"
+        cut = "" if findings.is_whole else " until then; unresolved execs were not judged"
         return Text(f"nothing broke{cut}", style="green")
     broken = sum(bool(invariant.broken) for invariant in findings.invariants)
     return Text.from_markup(
@@ -213,7 +213,7 @@ def _foot(findings: Findings) -> Text:
 
 
 def by_kind(findings: Findings) -> dict[str, list[float]]:
-    """When each kind was done, in seconds from the start of the load."""
+    """The instants of each kind, in seconds from the start of the load."""
     instants: defaultdict[str, list[float]] = defaultdict(list)
     for injection in findings.evidence.injections:
         instants[injection.name].append(injection.at - findings.begins_at)

@@ -1,8 +1,8 @@
-"""A transform that harms its own process where a race's name asks for it: for the crash lab, `racepool chaos`.
+"""A transform that harms its own process if the race's name asks for it: for the crash lab, `racepool chaos`.
 
-The name is `chaos:VERB:ARGUMENT:FAULT:NAME`. The harm is noted first, with its instant and the fault's number; who
-survives it runs the transform proper on the race of that NAME, so that even then there is one right answer. Any other
-race goes there as it is.
+Such a name is `chaos:VERB:ARGUMENT:FAULT:NAME`. The saboteur first records the instant and the fault's number, then
+does the harm. If the process survives, the real transform gets the race under its NAME, so there is one right result.
+Any other race goes to the real transform unchanged.
 """
 
 import os
@@ -23,24 +23,24 @@ from racepool.worker.execution import Transform, load_transform
 from racepool.worker.settings import SaboteurSettings
 
 PREFIX: Final = "chaos:"
-SLEEP: Final = "sleep"  # no harm, but it takes its time
+SLEEP: Final = "sleep"  # takes time, does no harm
 CHILD_S: Final = 4.0
 
 
 class Saboteur:
-    """Does harm where it is asked for, else what `innocent` does.
+    """Does the harm that a race asks for, then calls `innocent`.
 
     Args:
-        innocent: the transform proper.
-        harms: the file to which each harm is noted, one JSON line in one write.
+        innocent: the real transform.
+        harms: the file for the record of each harm, one JSON line in one write.
     """
 
     def __init__(self, innocent: Transform, harms: Path) -> None:
         self._innocent = innocent
         self._harms = harms
 
-    def __call__(self, race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | None) -> Any:  # noqa: ANN401  # whatever the innocent one returns
-        """As `racepool.races.transform.transform_race`, with the harm done before."""
+    def __call__(self, race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | None) -> Any:  # noqa: ANN401  # as the real transform
+        """Called like `racepool.races.transform.transform_race`."""
         if race.name.startswith(PREFIX):
             _, verb, argument, fault, name = race.name.split(":", 4)
             if verb == SLEEP:
@@ -61,22 +61,22 @@ class Saboteur:
 
 
 def _kill(_argument: str) -> None:
-    """As the kernel does when memory runs out."""
+    """Dies as when the kernel runs out of memory."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _exit(argument: str) -> None:
-    """Ends without a word to anybody."""
+    """Exits without notice to the broker."""
     os._exit(int(argument or 1))
 
 
 def _freeze(_argument: str) -> None:
-    """All threads stand still until somebody sends SIGCONT."""
+    """All threads stop until SIGCONT."""
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _hold_gil(argument: str) -> None:
-    """So many seconds within one C call, which no other thread of this process gets a word into."""
+    """Spends the seconds in one C call, during which no other thread of this process runs."""
     until = time.monotonic() + float(argument)
     deque(takewhile(until.__gt__, iter(time.monotonic, None)), maxlen=0)
 
@@ -92,7 +92,7 @@ def _raise(argument: str) -> None:
 
 
 def _fork_kill(_argument: str) -> None:
-    """Leaves a child that holds all sockets open for a while: only the kernel can tell that this process is no more."""
+    """Leaves a child that keeps all sockets open for CHILD_S: only the pidfd tells that this process has ended."""
     if os.fork() == 0:
         time.sleep(CHILD_S)
         os._exit(0)
@@ -111,7 +111,7 @@ HARMS: Final[dict[str, Callable[[str], None]]] = {
 
 
 def transform(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | None) -> Any:  # noqa: ANN401  # as above
-    """What RACEPOOL_TRANSFORM names in a lab: the saboteur around what RACEPOOL_CHAOS_TRANSFORM names."""
+    """The value of RACEPOOL_TRANSFORM in a lab: the saboteur around the transform of RACEPOOL_CHAOS_TRANSFORM."""
     return _saboteur(race, polled_at=polled_at, previous=previous)
 
 

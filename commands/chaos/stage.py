@@ -1,4 +1,4 @@
-"""A lab's own pool and programs: what it starts, how it finds them in the end, and how it ends them all."""
+"""A lab's own pool and programs: starts them, tells their state, ends them all."""
 
 import os
 import subprocess
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from racepool.client.monitoring import fetch_stats
+from racepool.commands.chaos.lab_processes import end_all, processes_of
 from racepool.commands.chaos.load import Orders
 from racepool.commands.chaos.plan import Plan
-from racepool.commands.chaos.processes import end_all, processes_of
 from racepool.protocol.errors import PoolError
 from racepool.protocol.settings import Settings, variable
 from racepool.supervision.configuration import child_environment, supervisord_command, write_configuration
@@ -25,8 +25,8 @@ class State:
     """How the pool looks at one moment.
 
     Attributes:
-        missing: what is not as in a pool at rest, as text.
-        is_idle: all workers are there, and none has anything to do.
+        missing: each difference from a whole pool at rest, as text.
+        is_idle: all workers are there, and none has a task.
     """
 
     missing: tuple[str, ...]
@@ -39,8 +39,8 @@ class Stage:
     Args:
         plan: of the lab.
         settings: of the pool.
-        harms: where the workers' saboteur notes what it does.
-        transform: the user's; None = what RACEPOOL_TRANSFORM says, else the money flow.
+        harms: the file for the saboteur's records.
+        transform: the user's; None = the value of RACEPOOL_TRANSFORM, else the money flow.
     """
 
     def __init__(self, plan: Plan, settings: Settings, harms: Path, transform: str | None) -> None:
@@ -67,20 +67,20 @@ class Stage:
         return self.settings.dir / "records"
 
     def start_client(self, orders: Orders) -> "subprocess.Popen[bytes]":
-        """A client of its own, at work."""
+        """Starts a client."""
         child = self.start_program([sys.executable, "-P", "-m", "racepool.commands.chaos.load", orders.to_text()])
         self._clients[orders.name] = child
         return child
 
     def start_program(self, command: list[str]) -> "subprocess.Popen[bytes]":
-        """Any program, in the lab's environment; its standard input ends with the lab."""
+        """Starts any program in the lab's environment; its standard input ends with the lab."""
         with self._program_log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603  # our own interpreter and modules
                 command, env=self._environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
             )
 
     def has_joined(self, name: str) -> bool:
-        """Whether a worker of this name, started as such a program, has found the broker."""
+        """Whether the worker of this name, started with `start_program`, has found the broker."""
         return f'"worker":"{name}","event":"broker_found"'.encode() in self._program_log.read_bytes()
 
     @property
@@ -88,7 +88,7 @@ class Stage:
         return self.settings.dir / "log" / "programs.log"
 
     def start_supervisord(self) -> None:
-        """Another one, when the last has ended."""
+        """Starts supervisord; waits first until the previous one has ended."""
         if self._supervisord is not None:
             self._supervisord.wait()
         self._supervisord = subprocess.Popen(  # noqa: S603  # our own interpreter and file
@@ -97,7 +97,7 @@ class Stage:
         )  # fmt: skip
 
     def pid_of_client(self, name: str) -> int | None:
-        """None if there is no such client."""
+        """The pid of this client; None if it does not run."""
         client = self._clients.get(name)
         return None if client is None or client.poll() is not None else client.pid
 
@@ -109,11 +109,11 @@ class Stage:
             return False
 
     def are_clients_done(self) -> bool:
-        """Whether each has ended."""
+        """Whether every client has ended."""
         return all(client.poll() is not None for client in self._clients.values())
 
     def state(self) -> State:
-        """How the pool looks."""
+        """The pool as it is now."""
         try:
             stats = fetch_stats(self.settings, ASK_S)
         except PoolError as error:
@@ -131,13 +131,13 @@ class Stage:
         return State((*absent, *at_work, *waiting), is_idle=not absent and not at_work)
 
     def surplus(self) -> list[str]:
-        """Processes that should not be there: a second one of a name, a child that somebody left, a lab's worker."""
+        """Processes that must not be there: a second one of a name, a child that a worker left, a stutterer."""
         found = [process for process in processes_of(self.settings.dir) if process.program not in ("client", "rubbish")]
         counts = Counter(process.name for process in found)
         return [str(each) for each in found if counts[each.name] > 1 or each.program == "stutterer"]
 
     def end(self) -> None:
-        """Leaves no process, whatever state it is in."""
+        """Ends all processes, whatever their state."""
         self.stop.set()
         for client in self._clients.values():
             client.kill()

@@ -1,27 +1,24 @@
-"""A worker that says each result again, as a program of the crash lab.
+"""A worker that sends each result three times, as a program of the crash lab.
 
 `python -P -m racepool.commands.chaos.stutterer --name NAME`
 
-Once at once, as after a connection that hiccuped; and once more when the next task is in its hands, as a worker of
-another make might that mixed its answers up. A broker that keeps to its leases takes neither for an answer. It ends
-with whoever holds its standard input.
+It sends the second one at once, as after a fault of the connection. It sends the third one when it begins the next
+task, as a faulty worker might that confuses its results. A broker that checks leases accepts neither. The program ends
+with the lab.
 """
 
-import os
 import sys
-import threading
 from collections.abc import Iterable, Sequence
 
+from racepool.commands.chaos.ending import end_with_the_lab
 from racepool.protocol.messages import Result
 from racepool.worker.__main__ import main
 from racepool.worker.core import Action, Execute, Send
 from racepool.worker.runner import Runner
 
-ABANDONED = 3
-
 
 class Stutterer(Runner):
-    """A worker proper, but for what it says twice too often."""
+    """A real worker, except that it repeats its results."""
 
     _said: Sequence[Action] = ()
 
@@ -35,12 +32,6 @@ class Stutterer(Runner):
             super()._perform([action, action] if is_result else [action])
 
 
-def _end_with_the_lab() -> None:
-    while os.read(sys.stdin.fileno(), 1):  # not through a buffer, whose lock would abort the interpreter at its end
-        pass
-    os._exit(ABANDONED)
-
-
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_the_lab, daemon=True).start()
+    end_with_the_lab()
     sys.exit(main(Stutterer))

@@ -1,4 +1,4 @@
-"""Reads a file of lines as it grows, through rotation, and never holds more than one read of it."""
+"""Reads the new lines of a growing file, also after its rotation. Holds at most one chunk in memory."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ CHUNK_BYTES = 1 << 20
 
 
 class Tail:
-    """The new lines of a file, since the last look. The file may not be there yet."""
+    """The lines of a file that are new since the last call. The file may not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -18,14 +18,14 @@ class Tail:
         self._rest = b""
 
     def lines(self) -> Iterator[bytes]:
-        """Whole lines only; what is left of the last one comes with the next look."""
+        """Yields whole lines only; the next call yields the rest of the last one."""
         while True:
             if self._file is None:
                 with suppress(FileNotFoundError):
                     self._file = self._path.open("rb")
             if self._file is None:
                 return
-            was_rotated = self._is_rotated()  # before the read: what comes after it is in the new file
+            was_rotated = self._is_rotated()  # before the read: later lines are in the new file
             while chunk := self._file.read(CHUNK_BYTES):
                 *whole, self._rest = (self._rest + chunk).split(b"\n")
                 yield from filter(None, whole)
@@ -34,7 +34,7 @@ class Tail:
             self.close()
 
     def close(self) -> None:
-        """Gives the descriptor back."""
+        """Closes the file."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -1,4 +1,4 @@
-"""Which promises held: what the witness saw, the journal and the injections, held against each other. Pure."""
+"""Which promises held: compares the witness, the logs and the injections. Pure."""
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from racepool.commands.chaos.injection import Injection
-from racepool.commands.chaos.journal import Entry, Journal
 from racepool.commands.chaos.kinds import CRASHED, EXPIRED, OVERRAN
 from racepool.commands.chaos.measurement import (
     NOISE_S,
@@ -18,18 +17,19 @@ from racepool.commands.chaos.measurement import (
     detection_bound_s,
 )
 from racepool.commands.chaos.memory import Growth
+from racepool.commands.chaos.program_logs import LogEntry, ProgramLogs
 from racepool.commands.chaos.records import Resolved, Submitted
 from racepool.commands.chaos.witness import Life, Witness, named
 from racepool.protocol.settings import Settings
 
 BROKER_ENDS_ITSELF_S: Final = 12.0
 VANISHED_S: Final = 1.5
-FROZEN_FACTOR: Final = 5.0  # of the liveness, after which a broker kills a frozen worker that it knew
+FROZEN_FACTOR: Final = 5.0  # times the liveness: then the broker kills a frozen worker that it knew
 
 
 @dataclass(frozen=True)
 class Invariant:
-    """One promise: what was looked at, and each time that it was broken, as text."""
+    """One promise: what was checked, and each case in which it was broken, as text."""
 
     promise: str
     checked: str
@@ -38,13 +38,12 @@ class Invariant:
 
 @dataclass(frozen=True)
 class Ending:
-    """How the pool was found in the end.
+    """The pool at the end of a run.
 
     Attributes:
-        waited_s: for it to be whole.
+        waited_s: how long the lab waited for it to be whole.
         missing: what was not whole after that, as text.
-        surplus: processes that should not have been there, as text.
-        left: processes of the lab that did not end, as text.
+        surplus: processes that must not be there, as text.
     """
 
     waited_s: float = 0.0
@@ -54,24 +53,24 @@ class Ending:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that there is to judge; `ending` is None of a run that was cut short."""
+    """Everything that is judged; `ending` is None for a run that was interrupted."""
 
     settings: Settings
     witness: Witness
-    journal: Journal
+    logs: ProgramLogs
     injections: Sequence[Injection]
     noticed: Sequence[Noticed]
     growth: Sequence[Growth]
     ending: Ending | None
 
     def bound_s(self, run_timeout_s: float, restarts: int = 0) -> float:
-        """Within how many seconds an exec resolves at the latest, see docs/limits.md."""
+        """The seconds within which an exec must resolve, see docs/limits.md."""
         settings = self.settings
         attempt_s = (run_timeout_s or settings.run_timeout) + SILENCE_FACTOR * settings.liveness
         return settings.queue_timeout + (1 + restarts) * settings.max_attempts * attempt_s
 
     def hits(self, *, frozen_only: bool = False) -> set[int]:
-        """The processes that a fault may have cost the pool."""
+        """The pids that the pool may have lost through a fault."""
         return {
             hit.pid
             for injection in self.injections
@@ -81,8 +80,8 @@ class Evidence:
 
 
 def verdict(evidence: Evidence) -> list[Invariant]:
-    """Every promise, in the order in which they matter."""
-    witness, journal, ending = evidence.witness, evidence.journal, evidence.ending
+    """Judges every promise; the most important ones come first."""
+    witness, logs, ending = evidence.witness, evidence.logs, evidence.ending
     execs = witness.counts["execs"]
     unexplained, wrong = _failures(evidence)
     found = [
@@ -92,12 +91,12 @@ def verdict(evidence: Evidence) -> list[Invariant]:
         Invariant("every exec resolved in time", _longest(evidence), tuple(_late(evidence))),
         Invariant("tasks were assigned in the order of submission", *_order(evidence)),
         Invariant("a killed client's queued tasks were dropped", *_vanished(evidence)),
-        Invariant("nobody was taken for lost without a cause", *_losses(evidence)),
-        Invariant("a pause of the broker was nobody's silence", *_pauses(evidence)),
+        Invariant("no worker was called lost without a cause", *_losses(evidence)),
+        Invariant("a pause of the broker was not taken for silence", *_pauses(evidence)),
         Invariant("each loss was noticed in time", *_detections(evidence)),
         Invariant("the counters added up", f"{witness.samples} samples", tuple(witness.books)),
-        Invariant("no program failed of itself", f"{len(journal.entries)} entries", tuple(_failed_programs(evidence))),
-        Invariant("the frozen were replaced, and nobody outlived supervisord", *_troubles(evidence)),
+        Invariant("no program failed by itself", f"{len(logs.entries)} entries", tuple(_failed_programs(evidence))),
+        Invariant("frozen programs were replaced, and none outlived supervisord", *_troubles(evidence)),
     ]
     if ending is not None:
         open_execs = [f"{named(*key)} (race {each.race})" for key, each in _unresolved(evidence)]
@@ -120,7 +119,7 @@ def verdict(evidence: Evidence) -> list[Invariant]:
 
 
 def _failures(evidence: Evidence) -> tuple[list[str], list[str]]:
-    """Errors that nothing explains, and results that are wrong."""
+    """The errors that no fault explains, and the wrong results."""
     deaths = _Deaths(evidence)
     unexplained, wrong = [], []
     for submitted, resolved in evidence.witness.failed:
@@ -133,18 +132,18 @@ def _failures(evidence: Evidence) -> tuple[list[str], list[str]]:
 
 
 class _Deaths:
-    """The deaths of tasks' workers, by task."""
+    """For each task, the losses of workers that had it."""
 
     def __init__(self, evidence: Evidence) -> None:
         self._max_attempts = evidence.settings.max_attempts
         self._hits = evidence.hits()
         self._frozen = evidence.hits(frozen_only=True)
-        self._of_task: defaultdict[str, list[Entry]] = defaultdict(list)
-        for entry in evidence.journal.of("worker_lost"):
+        self._of_task: defaultdict[str, list[LogEntry]] = defaultdict(list)
+        for entry in evidence.logs.of("worker_lost"):
             self._of_task[str(entry.fields.get("task_id"))].append(entry)
 
     def explain(self, submitted: Submitted, resolved: Resolved) -> bool:
-        """Whether injected faults ended the workers of all its attempts, or froze the one that ran out of time."""
+        """Whether faults hit the workers of all attempts, or froze the worker that ran out of time."""
         deaths = self._of_task[submitted.task_id]
         if resolved.outcome == CRASHED:
             return sum(death.pid in self._hits for death in deaths) >= self._max_attempts
@@ -154,7 +153,7 @@ class _Deaths:
 
 
 def expected_errors(evidence: Evidence) -> Counter[str]:
-    """Errors that a fault asked for or explains, by outcome."""
+    """The number of errors that a fault asked for or explains, by outcome."""
     deaths = _Deaths(evidence)
     explained = Counter(
         end.outcome for each, end in evidence.witness.failed if not end.digest and deaths.explain(each, end)
@@ -173,8 +172,8 @@ def _longest(evidence: Evidence) -> str:
 
 
 def late(evidence: Evidence) -> list[Life]:
-    """Those that took longer than is promised, and than their client stood still or dawdled besides."""
-    restarts = sorted(each.at for each in evidence.journal.of("broker_started"))
+    """The execs that took longer than promised, with the time added in which their own client stood still."""
+    restarts = sorted(each.at for each in evidence.logs.of("broker_started"))
     found = []
     for life in evidence.witness.longest:
         submitted = life.submitted
@@ -198,19 +197,20 @@ def _unresolved(evidence: Evidence) -> list[tuple[tuple[str, int], Submitted]]:
 
 
 def unresolved_count(evidence: Evidence) -> int:
-    """Of clients that were not killed."""
+    """How many execs of clients that were not killed are unresolved."""
     return len(_unresolved(evidence))
 
 
 def _order(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
-    """By epoch and client: first assignments come in order, and nobody goes before an older task that was given back.
+    """Checks the order in each epoch, for each client.
 
-    An epoch whose log has gaps tells nothing.
+    First assignments come in the order of submission, and no task comes before an older one that went back to its
+    place. An epoch whose log has lost lines is skipped.
     """
     broken: list[str] = []
     checked = 0
     expired = {(each.client, each.n) for _, each in evidence.witness.failed if each.outcome == EXPIRED}
-    for has_gaps, moves in zip(evidence.journal.has_gaps, evidence.journal.moves, strict=True):
+    for has_gaps, moves in zip(evidence.logs.has_gaps, evidence.logs.moves, strict=True):
         first: dict[str, int] = {}
         back: defaultdict[str, set[int]] = defaultdict(set)
         seen: set[str] = set()
@@ -232,9 +232,9 @@ def _order(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
 
 
 def _vanished(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
-    """Tasks of a client that was killed are not begun any more when its silence has been noticed."""
+    """No worker begins a task of a killed client after the broker has noticed the client's silence."""
     patience_s = evidence.settings.liveness + VANISHED_S
-    absent = blind_spans(evidence.injections, evidence.journal)
+    absent = blind_spans(evidence.injections, evidence.logs)
     gone = {
         each.client: each.at
         for each in evidence.injections
@@ -244,7 +244,7 @@ def _vanished(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
     }
     begun = Counter(
         client
-        for moves in evidence.journal.moves
+        for moves in evidence.logs.moves
         for move in moves
         if (client := evidence.witness.exec_of.get(move.task_id, ("", 0))[0]) in gone
         and not move.is_back
@@ -261,9 +261,9 @@ def _vanished(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
 
 
 def _losses(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
-    """No fault loses a message between a broker and a worker that both live on, so nothing explains `out_of_step`."""
+    """No fault loses a message between a broker and a worker that both stay alive: nothing explains `out_of_step`."""
     hits = evidence.hits()
-    losses = list(evidence.journal.of("worker_lost"))
+    losses = list(evidence.logs.of("worker_lost"))
     broken = [
         f"{entry.worker} (pid {entry.pid}) was lost by {entry.fields.get('reason')}, which no fault explains"
         for entry in losses
@@ -273,11 +273,11 @@ def _losses(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
 
 
 def _pauses(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
-    """A broker that stood still gives everybody the liveness anew."""
-    pauses = [entry.at for entry in evidence.journal.of("broker_paused")]
+    """After its own pause a broker gives every peer the full liveness again."""
+    pauses = [entry.at for entry in evidence.logs.of("broker_paused")]
     broken = [
         f"{entry.worker} (pid {entry.pid}) was called silent {entry.at - at:.2f} s after the broker's own pause"
-        for entry in evidence.journal.of("worker_lost", "worker_silent")
+        for entry in evidence.logs.of("worker_lost", "worker_silent")
         if entry.event == "worker_silent" or entry.fields.get("reason") == "silence"
         for at in pauses
         if 0 <= entry.at - at < evidence.settings.liveness - SLACK_S
@@ -299,8 +299,8 @@ def _detections(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
 
 def _failed_programs(evidence: Evidence) -> Iterator[str]:
     removals = [injection.at for injection in evidence.injections if injection.name == "sockets-removed"]
-    yield from evidence.journal.alarms
-    for entry in evidence.journal.of("broker_failed", "broker_refused"):
+    yield from evidence.logs.alarms
+    for entry in evidence.logs.of("broker_failed", "broker_refused"):
         if not any(0 <= entry.at - at <= BROKER_ENDS_ITSELF_S for at in removals):
             yield f"{entry.event}: {entry.fields.get('reason') or entry.fields.get('exception', '')}"
 
@@ -315,10 +315,10 @@ def _troubles(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
 
 
 def _overdue(evidence: Evidence) -> Iterator[str]:
-    """Frozen workers that the broker lost by their silence, and has not killed in its time."""
+    """The frozen workers that the broker lost by silence and did not kill in time."""
     bound_s = FROZEN_FACTOR * evidence.settings.liveness + NOISE_S
-    absent = blind_spans(evidence.injections, evidence.journal)
-    silent = [entry for entry in evidence.journal.of("worker_lost") if entry.fields.get("reason") == "silence"]
+    absent = blind_spans(evidence.injections, evidence.logs)
+    silent = [entry for entry in evidence.logs.of("worker_lost") if entry.fields.get("reason") == "silence"]
     for injection in evidence.injections:
         for hit in injection.hits if injection.name == "worker-freeze-for-good" else ():
             died_at = hit.at if hit.died_at is None else hit.died_at

@@ -1,6 +1,6 @@
-"""The witness: knows the truth, reads what clients wrote down and the broker's figures, and keeps what is not right.
+"""The witness: compares the clients' records with the right results, checks the broker's stats, keeps what is wrong.
 
-Knows no process, socket or clock. Of each exec it keeps some hundred bytes.
+Knows no process, socket or clock. Keeps a few hundred bytes for each exec.
 """
 
 from array import array
@@ -18,12 +18,12 @@ LONGEST_KEPT: Final = 2_000
 ENDS: Final = ("completed", "failed", "crashed", "cancelled", "timed_out", "abandoned")
 
 Exec = tuple[str, int]
-"""An exec's name: its client, and the how-manieth of it."""
+"""An exec's name: its client, and its number among that client's execs, from 1."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """How a race ends on a quiet pool: the outcome, and the result's digest."""
+    """How a race ends on the quiet pool: the outcome, and the digest of the result."""
 
     outcome: str
     digest: str
@@ -31,7 +31,7 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One exec from its submission to its end; sorts by how long it took."""
+    """One exec from its submission to its end; sorts by its duration."""
 
     took_s: float
     submitted: Submitted
@@ -42,19 +42,19 @@ class Life:
 
 
 class Witness:
-    """Takes in what happens, records of one client in their order; see `verdict` for what it comes to.
+    """Takes the records of each client in their order; `verdict` judges what it has found.
 
     Args:
-        truth: of each race.
-        faults: the plan's, by their numbers.
+        truth: how each race must end, by the race's index.
+        faults: of the plan, by their numbers.
 
     Attributes:
-        counts: execs, and those that ended right.
-        errors: of races with a fault in them, as they should be, by outcome.
-        open: not resolved yet.
-        failed: neither right nor an error that the race itself asked for; someone must explain it.
+        counts: `execs` and, among them, those that ended `right`.
+        errors: expected errors of races with a fault in them, by outcome.
+        open: execs that are not resolved yet.
+        failed: execs that ended neither right nor with the error that their race asked for, for `verdict` to explain.
         twice: called back more than once, as text.
-        books: figures that do not add up, as text.
+        books: counters that do not add up, as text.
         longest: a heap of the execs that took longest.
     """
 
@@ -99,7 +99,7 @@ class Witness:
         self._judge(submitted, resolved)
 
     def on_stats(self, stats: PoolStats) -> None:
-        """The broker's figures of one moment."""
+        """Takes the broker's stats of one moment."""
         self.samples += 1
         counters, before = stats.counters.model_dump(), self._last and self._last.counters.model_dump()
         accounted = stats.queue_depth - stats.held_by_clients + stats.in_flight + sum(counters[end] for end in ENDS)
@@ -114,7 +114,7 @@ class Witness:
         self._last = stats
 
     def _judge(self, submitted: Submitted, resolved: Resolved) -> None:
-        """Right is the true result; or the error that a race with a fault in it was made for, and nothing else."""
+        """A race must end as on the quiet pool, or, with a fault inside, with the error of that fault."""
         shows = frozenset[str]() if submitted.fault is None else self._faults[submitted.fault].kind.shows
         truth = self._truth[submitted.race]
         if resolved.outcome in shows:
@@ -126,5 +126,5 @@ class Witness:
 
 
 def named(client: str, n: int) -> str:
-    """An exec, for a report."""
+    """An exec, as the report names it."""
     return f"exec {n} of {client}"

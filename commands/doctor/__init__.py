@@ -1,1 +1,1 @@
-"""What is wrong with a set-up, and what to do about it: facts are gathered by `probes`, judged by `checks`."""
+"""`racepool doctor`: `probes` gather facts about a set-up, `checks` judge them."""

@@ -1,4 +1,4 @@
-"""`racepool doctor`: what is wrong with this set-up, and what to do about it."""
+"""`racepool doctor`: says what is wrong with this set-up, and what to do."""
 
 import json
 from collections import Counter
@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from racepool.commands.display import printable, screen_of_stdout
+from racepool.commands.doctor.checks import findings
 from racepool.commands.doctor.finding import Finding, Level
+from racepool.commands.doctor.survey import survey
 from racepool.commands.narrow_table import Column, NarrowTable
 from racepool.protocol.exits import Exit
 
@@ -21,14 +23,11 @@ STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
 def doctor(context: click.Context, *, as_json: bool) -> None:
-    """Check the set-up that this command's environment describes, and say what to do about what is wrong.
+    """Check the set-up that this command's environment describes; for each problem, say what to do.
 
-    Changes nothing, and waits for nothing longer than a second or two. Exits with 1 if there is any problem; a warning
-    is none.
+    It changes nothing, and waits for each thing two seconds at most. The exit code is 1 if there is any problem;
+    warnings do not count.
     """
-    from racepool.commands.doctor.checks import findings  # noqa: PLC0415  # `racepool` starts without all these
-    from racepool.commands.doctor.survey import survey  # noqa: PLC0415  # same
-
     found = findings(survey())
     counts = Counter(finding.level for finding in found)
     if as_json:
@@ -44,7 +43,7 @@ def _show(found: Sequence[Finding], counts: Counter[Level], screen: Console) -> 
     parts = (_counted(counts[Level.PROBLEM], "problem"), _counted(counts[Level.WARNING], "warning"))
     summary = f"{', '.join(parts)}, {counts[Level.OK]} ok"
     if not screen.is_terminal:
-        for finding in found:  # a line each, however long
+        for finding in found:  # one line each, of any length
             click.echo(f"{finding.level:<8} {finding.check:<15} {_words(finding)}")
         click.echo(summary)
         return

@@ -1,4 +1,4 @@
-"""All that the checks judge by, as plain data. None stands for what could not be found out.
+"""The facts that the checks judge, as plain data. None means that a fact could not be found out.
 
 Instants are seconds since 1970 by this machine's clock.
 """
@@ -12,7 +12,7 @@ from racepool.protocol.stats import PoolStats
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The settings as this command has them; `settings` or `error`, and variables that are none of ours."""
+    """The settings of this command, or the error in them; and RACEPOOL_ variables that are no setting."""
 
     settings: Settings | None
     error: str = ""
@@ -21,7 +21,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """The file system that a path is on; `kind` is the kernel's word, `free_files` None where it does not count."""
+    """The file system of a path. `kind` is the kernel's name for it; `free_files` is None if it counts no files."""
 
     kind: str
     free_bytes: int
@@ -30,7 +30,7 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
-    """The run directory; `refusal` is what every program would say of it."""
+    """The run directory; `refusal` is the error with which every program would refuse it."""
 
     path: Path
     is_there: bool
@@ -48,13 +48,13 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class MachineProcess:
     """A process of this machine.
 
     Attributes:
-        module: what python runs in it, such as broker; empty where that cannot be told.
+        module: the module that python runs, such as racepool.broker; empty if unknown.
         state: the kernel's letter; T is stopped, Z has ended.
-        started_at: by the kernel's account, as the clock is set now.
+        started_at: computed from the kernel's start time and the clock as it is set now.
     """
 
     pid: int
@@ -67,32 +67,32 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """The lock file: which pid is written there, and who holds it by the kernel's account (0: somebody unseen)."""
+    """The lock file: the pid that is written in it, and the pid of its holder by the kernel (0: not visible here)."""
 
     path: Path
     is_there: bool
     written_pid: int | None = None
     holder_pid: int | None = None
-    holder: Process | None = None
+    holder: MachineProcess | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What the stats socket said, or what kept it from doing so.
+class StatsAnswer:
+    """The answer of the stats socket, or the error.
 
-    `version` and `protocol_version` are the broker's, also where the rest cannot be read.
+    `version` and `protocol_version` are the broker's; they are set even if the rest cannot be read.
     """
 
     error: str = ""
     took_ms: float = 0.0
-    figures: PoolStats | None = None
+    stats: PoolStats | None = None
     version: str | None = None
     protocol_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A process as supervisord sees it; `state` is its word, `uptime_s` None where it does not run."""
+    """A program of supervisord; `state` is supervisord's word, `uptime_s` is None if it does not run."""
 
     name: str
     group: str
@@ -101,14 +101,14 @@ class Program:
     uptime_s: float | None
     spawn_error: str
     logs: tuple[Path, ...]
-    process: Process | None = None
+    process: MachineProcess | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Supervision:
-    """The supervisord above the pool; `programs` is None where it does not answer.
+    """The supervisord of the pool; `programs` is None if it does not answer.
 
-    `restarts` tells by group whether autorestart is set to true, as its file has it; None where that was not found.
+    `restarts` tells for each group whether its configuration has autorestart=true; None if the file was not found.
     """
 
     address: str
@@ -119,7 +119,7 @@ class Supervision:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Of the machine, or of the control group of the broker where that has a limit, in bytes."""
+    """The memory of the machine, or of the broker's control group if that has a limit, in bytes."""
 
     total: int
     available: int
@@ -128,7 +128,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class LogDirectory:
-    """Where a program logs to."""
+    """A directory for logs."""
 
     path: Path
     is_there: bool
@@ -139,15 +139,15 @@ class LogDirectory:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """This machine's clocks: the instant, and how far the calendar was set while we looked."""
+    """This machine's wall clock: the time now, and by how much it was set during the survey."""
 
     now: float
     was_set_by_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class DeadTasks:
-    """How many tasks were given up and are kept, and how many files among them cannot be read."""
+class DeadTaskCount:
+    """How many dead tasks are kept, and how many files of dead tasks cannot be read."""
 
     count: int
     unread: int
@@ -158,11 +158,11 @@ class Keys:
     """The key directory.
 
     Attributes:
-        error: what a client of this directory would say; empty if it has all that it needs.
-        is_brokers: the broker of this very host uses it.
-        allowed: how many keys it lets in.
-        unreadable: files of keys that let nobody in.
-        knows_us: whether our own key is let in; None where another host decides.
+        error: the error that a client would raise for this directory; empty if a client can use it.
+        is_brokers: whether the directory has the broker's own key.
+        allowed: how many keys the broker accepts.
+        unreadable: files in the lists of allowed keys that hold no key.
+        knows_us: whether the broker accepts our own key; None if the broker's lists are on another host.
     """
 
     path: Path
@@ -175,7 +175,7 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """An optional part of racepool, which distributions it lacks, and the command that installs them."""
+    """An optional part of racepool, the distributions that are missing for it, and the command that installs them."""
 
     name: str
     missing: tuple[str, ...]
@@ -184,7 +184,7 @@ class Extra:
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What runs here. `zone_error`: why Pacific/Auckland is not known; empty if it is."""
+    """The versions here. `zone_error`: why Pacific/Auckland is not known; empty if it is known."""
 
     racepool: str
     python: tuple[int, int, int]
@@ -196,7 +196,7 @@ class Installation:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything. `overdue` are the probes that did not come back in time."""
+    """All facts. `overdue` names the probes that did not end in time."""
 
     environment: Environment
     hard_file_limit: int
@@ -205,17 +205,17 @@ class Facts:
     directory: RunDirectory | None = None
     endpoints: tuple[Endpoint, ...] = ()
     lock: Lock | None = None
-    answer: Answer | None = None
-    broker: Process | None = None
-    workers: tuple[Process, ...] = ()
+    answer: StatsAnswer | None = None
+    broker: MachineProcess | None = None
+    workers: tuple[MachineProcess, ...] = ()
     supervision: Supervision | None = None
     memory: Memory | None = None
     logs: tuple[LogDirectory, ...] = ()
-    dead: DeadTasks | None = None
+    dead: DeadTaskCount | None = None
     keys: Keys | None = None
     overdue: tuple[str, ...] = ()
 
     @property
-    def figures(self) -> PoolStats | None:
-        """What the broker said."""
-        return self.answer.figures if self.answer else None
+    def stats(self) -> PoolStats | None:
+        """The broker's stats, if it answered."""
+        return self.answer.stats if self.answer else None

@@ -1,11 +1,11 @@
-"""What a check says."""
+"""The finding of a check."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How bad it is: a warning may be meant so, a problem keeps the pool from its work or soon will."""
+    """A problem stops the pool from working, or soon will. A warning may be intended."""
 
     OK = "ok"
     WARNING = "warning"
@@ -14,7 +14,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what was looked at, how it is, and what to do if that is not well."""
+    """One line: the name of the check, what it found, and what to do if that is wrong."""
 
     check: str
     level: Level
@@ -23,21 +23,21 @@ class Finding:
 
 
 def ok(check: str, text: str, remedy: str = "") -> Finding:
-    """All is well; `remedy` is how to have more."""
+    """All is well; `remedy` may name an option."""
     return Finding(check, Level.OK, text, remedy)
 
 
 def warning(check: str, text: str, remedy: str) -> Finding:
-    """It may be meant so."""
+    """It may be intended."""
     return Finding(check, Level.WARNING, text, remedy)
 
 
 def problem(check: str, text: str, remedy: str) -> Finding:
-    """It is to be mended."""
+    """It must be mended."""
     return Finding(check, Level.PROBLEM, text, remedy)
 
 
 def told(check: str, error: str) -> Finding:
-    """A problem in the words of an error of ours, which end with the remedy."""
+    """A problem with the text of an error of racepool: the part after the last '; ' is the remedy."""
     text, _, remedy = error.rpartition("; ")
     return Finding(check, Level.PROBLEM, text or remedy, remedy if text else "")

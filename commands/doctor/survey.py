@@ -1,4 +1,4 @@
-"""Gathers all facts, several at once, and waits for none of them longer than its time."""
+"""Gathers all facts. Probes run at the same time, and each one has a bounded time."""
 
 import threading
 import time
@@ -7,14 +7,14 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from racepool.commands.doctor.facts import (
-    Answer,
     Clock,
     Endpoint,
     Environment,
     Facts,
     Installation,
-    Process,
+    MachineProcess,
     RunDirectory,
+    StatsAnswer,
 )
 from racepool.commands.doctor.probes.broker import answer
 from racepool.commands.doctor.probes.installation import installation
@@ -29,20 +29,20 @@ from racepool.protocol.settings import Settings
 from racepool.protocol.stats import PoolStats
 
 NOBODY = ("missing", "stale", "refused", "no socket")  # states of an endpoint
-PATIENCE_S = 1.5  # the probes that wait for somebody do so for a second
+PATIENCE_S = 1.5  # longer than the second that a probe waits for another program
 
 T = TypeVar("T")
 
 
 class Overdue:
-    """The names of the probes that did not come back."""
+    """The names of the probes that did not end in time."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
 
 
-class Probe(Generic[T]):
-    """A look at something, in a thread that nobody has to wait for: a disk of another host may never answer."""
+class TimedProbe(Generic[T]):
+    """A probe in a thread of its own, which may be left behind: a network disk may never answer."""
 
     def __init__(self, name: str, look: Callable[[], T], overdue: Overdue) -> None:
         self._name = name
@@ -54,7 +54,7 @@ class Probe(Generic[T]):
         self._thread.start()
 
     def result(self) -> T | None:
-        """What was found, None if that took too long."""
+        """Waits for the probe and returns its fact; None if the time is over."""
         self._thread.join(max(self._deadline - time.monotonic(), 0))
         if self._error is not None:
             raise self._error
@@ -66,7 +66,7 @@ class Probe(Generic[T]):
     def _run(self, look: Callable[[], T]) -> None:
         try:
             self._found.append(look())
-        except Exception as error:  # noqa: BLE001  # raised where it is waited for
+        except Exception as error:  # noqa: BLE001  # raised again in `result`
             self._error = error
 
 
@@ -74,7 +74,7 @@ def survey() -> Facts:
     """All facts about the set-up that this command's environment describes."""
     environment = _environment()
     overdue = Overdue()
-    installed = Probe("installation", installation, overdue)
+    installed = TimedProbe("installation", installation, overdue)
     if environment.settings is None:
         return Facts(environment, hard_file_limit(), installation=installed.result(), overdue=tuple(overdue.names))
     return _of_pool(environment, environment.settings, installed, overdue)
@@ -88,25 +88,27 @@ def _environment() -> Environment:
         return Environment(None, str(error), unknown)
 
 
-def _of_pool(environment: Environment, settings: Settings, installed: Probe[Installation], overdue: Overdue) -> Facts:
+def _of_pool(
+    environment: Environment, settings: Settings, installed: TimedProbe[Installation], overdue: Overdue
+) -> Facts:
     offset_s = wall_offset_s()
-    directory_probe = Probe("run directory", lambda: run_directory(settings), overdue)
-    lock_probe = Probe("lock", lambda: lock(settings), overdue)
+    directory_probe = TimedProbe("run directory", lambda: run_directory(settings), overdue)
+    lock_probe = TimedProbe("lock", lambda: lock(settings), overdue)
     endpoint_probes = [
-        Probe("sockets", partial(endpoint, setting, getattr(settings, setting)), overdue) for setting in SOCKETS
+        TimedProbe("sockets", partial(endpoint, setting, getattr(settings, setting)), overdue) for setting in SOCKETS
     ]
-    dead_probe = Probe("dead tasks", lambda: dead_tasks(settings), overdue)
-    keys_probe = Probe("keys", lambda: keys(settings), overdue)
+    dead_probe = TimedProbe("dead tasks", lambda: dead_tasks(settings), overdue)
+    keys_probe = TimedProbe("keys", lambda: keys(settings), overdue)
     directory, held = directory_probe.result(), lock_probe.result()
     endpoints = tuple(found for probe in endpoint_probes if (found := probe.result()))
     said = _answer(settings, directory, endpoints, overdue)
-    figures = said.figures if said else None
-    broker = _first([figures.broker.pid if figures else 0, (held and held.holder_pid) or 0], "racepool.broker")
+    stats = said.stats if said else None
+    broker = _first([stats.broker.pid if stats else 0, (held and held.holder_pid) or 0], "racepool.broker")
     broker_pid = broker.pid if broker else None
-    supervision_probe = Probe("supervisor", lambda: supervision(settings, broker_pid), overdue)
-    memory_probe = Probe("memory", lambda: memory(broker_pid), overdue)
+    supervision_probe = TimedProbe("supervisor", lambda: supervision(settings, broker_pid), overdue)
+    memory_probe = TimedProbe("memory", lambda: memory(broker_pid), overdue)
     above = supervision_probe.result()
-    log_probe = Probe("logs", lambda: log_directories(settings, above), overdue)
+    log_probe = TimedProbe("logs", lambda: log_directories(settings, above), overdue)
     return Facts(
         environment=environment,
         hard_file_limit=hard_file_limit(),
@@ -116,7 +118,7 @@ def _of_pool(environment: Environment, settings: Settings, installed: Probe[Inst
         lock=held,
         answer=said,
         broker=broker,
-        workers=_workers(figures),
+        workers=_workers(stats),
         supervision=above,
         memory=memory_probe.result(),
         logs=log_probe.result() or (),
@@ -129,23 +131,26 @@ def _of_pool(environment: Environment, settings: Settings, installed: Probe[Inst
 
 def _answer(
     settings: Settings, directory: RunDirectory | None, endpoints: Iterable[Endpoint], overdue: Overdue
-) -> Answer | None:
-    """The broker's; None where whoever answered might be anybody. Where nobody listens, nobody is waited for."""
+) -> StatsAnswer | None:
+    """The broker's answer. None if the run directory is refused: any user may answer there.
+
+    If nothing listens at the address, the survey does not wait.
+    """
     address = settings.stats_endpoint
     if directory and directory.refusal and settings.dir in settings.ipc_directories(address):
         return None
     if any(each.address == address and each.state in NOBODY for each in endpoints):
-        return Answer(error=f"nobody answers at {address}; {settings.remedy(address)}")
-    return Probe("broker", lambda: answer(settings), overdue).result()
+        return StatsAnswer(error=f"nobody answers at {address}; {settings.remedy(address)}")
+    return TimedProbe("broker", lambda: answer(settings), overdue).result()
 
 
-def _first(pids: Iterable[int], module: str) -> Process | None:
-    """The first of these that is such a program of this machine: a pid may be another host's."""
+def _first(pids: Iterable[int], module: str) -> MachineProcess | None:
+    """The first process here with this module. A pid may belong to another host, and be another program here."""
     found = (process(pid) for pid in pids if pid)
     return next((each for each in found if each and each.module == module), None)
 
 
-def _workers(figures: PoolStats | None) -> tuple[Process, ...]:
-    """Those of this machine."""
-    told = figures.workers if figures else []
+def _workers(stats: PoolStats | None) -> tuple[MachineProcess, ...]:
+    """The processes of the workers that run on this machine."""
+    told = stats.workers if stats else []
     return tuple(found for each in told if (found := _first([each.pid], "racepool.worker")))

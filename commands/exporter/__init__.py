@@ -1,1 +1,1 @@
-"""`racepool exporter`: the figures for Prometheus, and a status page for people. It asks, and changes nothing."""
+"""`racepool exporter`: metrics for Prometheus, and a status page for people. It only asks, and changes nothing."""

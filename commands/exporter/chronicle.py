@@ -1,4 +1,4 @@
-"""What happened: the broker's own events, kept over its restarts, and its comings and goings. Pure."""
+"""What happened: the broker's events, also of earlier brokers, and the times at which no broker answered. Pure."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from datetime import datetime
 from racepool.protocol.stats import Event, PoolStats, WorkerStats
 
 EVENTS = 100
-NAMES = 8_192  # twice as many as a broker knows workers
+NAMES = 8_192  # twice the number of workers that a broker may know
 
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """No broker has answered since then, and why."""
+    """Since when no broker has answered, and why."""
 
     since: datetime
     reason: str
@@ -21,8 +21,8 @@ class Absence:
 class Chronicle:
     """Follows one pool.
 
-    `absence` is None while the broker answers. `missing` are workers that were there and are not, as long as fewer are
-    there than expected.
+    `absence` is None while the broker answers. `missing` names workers that were there before, while there are fewer
+    workers than expected.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Chronicle:
         self._names: dict[str, None] = {}
 
     def on_answer(self, stats: PoolStats, now: datetime) -> None:
-        """The broker told its figures."""
+        """The broker answered with its stats."""
         if self._epoch is not None and self._epoch != stats.broker.epoch:
             self._add("broker_started", now)
         elif self.absence is not None:
@@ -47,7 +47,7 @@ class Chronicle:
         self._note_names(stats.workers, stats.expected_workers)
 
     def on_silence(self, reason: str, now: datetime) -> None:
-        """The broker did not."""
+        """The broker did not answer."""
         if self.absence is None:
             self._add("broker_away", now)
             self.absence = Absence(now, reason)

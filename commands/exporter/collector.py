@@ -1,4 +1,4 @@
-"""What Prometheus gets: the broker is asked when it asks, so that no figure is older than its scrape."""
+"""The metrics for Prometheus. Each scrape asks the broker, so that no value is older than the scrape."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,12 +17,11 @@ BROKER = "racepool_broker"
 
 
 class PoolCollector(Collector):
-    """All metrics of one pool. A broker that does not answer is a figure, too: `racepool_up 0`, and no other.
+    """All metrics of one pool. If the broker does not answer, `racepool_up` is 0 and its stats are left out.
 
     Args:
-        ask: fetches the figures, within a bound; a PoolError means that there are none.
-        dead: the pool's dead tasks; None where the broker is on another host, so that neither its files nor its process
-            can be looked at from here.
+        ask: fetches the broker's stats within a bounded time; raises PoolError if it gets none.
+        dead: the pool's dead tasks; None if the broker is on another host, with its files and its process.
     """
 
     def __init__(self, ask: Callable[[], PoolStats], dead: DeadView | None) -> None:
@@ -30,7 +29,7 @@ class PoolCollector(Collector):
         self._dead = dead
 
     def collect(self) -> Iterator[Metric]:
-        """Asks now."""
+        """Asks the broker, and yields all metrics."""
         asked_at = time.perf_counter()
         try:
             stats = self._ask()
@@ -45,17 +44,17 @@ class PoolCollector(Collector):
             yield from _dead_tasks(self._dead)
             pid = 0 if stats is None else stats.broker.pid
             found = process(pid)
-            if found is not None and found.module == "racepool.broker":  # else its pid is one of another container
+            if found is not None and found.module == "racepool.broker":  # else the pid belongs to another container
                 yield from ProcessCollector(BROKER, pid=lambda: pid, registry=None).collect()
 
 
 def _dead_tasks(dead: DeadView) -> Iterator[Metric]:
-    """None where they cannot be read: a wrong 0 would hide them."""
+    """No metric if they cannot be read: a wrong 0 would hide them."""
     try:
         found = dead.look()
     except PoolError:
         return
-    yield GaugeMetricFamily("racepool_dead_tasks", "Tasks that were given up and are kept.", len(found.tasks))
+    yield GaugeMetricFamily("racepool_dead_tasks", "Dead tasks that are kept.", len(found.tasks))
     yield GaugeMetricFamily(
-        "racepool_dead_tasks_unreadable", "Files among them that are damaged.", len(found.records) - len(found.tasks)
+        "racepool_dead_tasks_unreadable", "Dead tasks whose file is damaged.", len(found.records) - len(found.tasks)
     )

@@ -1,5 +1,6 @@
-"""`racepool exporter`. Everything heavy is imported when it runs."""
+"""`racepool exporter`. The libraries of the extra `monitor` are imported when it runs."""
 
+import asyncio
 import signal
 import sys
 import time
@@ -12,6 +13,8 @@ import click
 
 from racepool.client.monitoring import fetch_stats
 from racepool.commands.exporter.address import ANYWHERE, LOOPBACK, Names, NoAddressError, listening_socket, url_of
+from racepool.commands.exporter.dead_view import DeadView
+from racepool.commands.exporter.pool_watch import PoolWatch
 from racepool.commands.extras import require
 from racepool.protocol.endpoints import is_tcp
 from racepool.protocol.errors import PoolError
@@ -22,22 +25,22 @@ from racepool.protocol.processes import die_with_supervisor
 from racepool.protocol.settings import Settings, is_supervised
 
 DEFAULT_PORT = 9724
-ASK_S = 0.8  # of each second of the page's, and of a scrape
+ASK_S = 0.8  # less than the page's interval of a second
 THROTTLE_S = 1.0  # supervisord restarts at once; an exporter that cannot start must not spin
 
 
 class ExporterError(click.ClickException):
-    """It cannot start."""
+    """The exporter cannot start."""
 
     exit_code = Exit.FAILURE
 
     def show(self, _file: object = None) -> None:
-        """As all errors of racepool."""
+        """Prints the error as all commands of racepool do."""
         click.echo(f"racepool: {self.message}", err=True)
 
 
 def require_extra() -> None:
-    """Before anything else.
+    """Makes sure that the extra `monitor` is installed.
 
     Raises:
         PoolError: a library is not installed.
@@ -48,21 +51,21 @@ def require_extra() -> None:
 @click.command()
 @click.option(
     "--host", default="127.0.0.1", show_default=True, envvar="RACEPOOL_EXPORTER_HOST", show_envvar=True,
-    help="Where to listen. Whoever can reach it can read it: there is no login.",
+    help="The address to listen at. There is no login: everyone who can reach it can read it.",
 )  # fmt: skip
 @click.option(
     "--port", type=click.IntRange(0, 65_535), default=DEFAULT_PORT, show_default=True, envvar="RACEPOOL_EXPORTER_PORT",
-    show_envvar=True, help="At which port; 0 is any free one.",
+    show_envvar=True, help="The port to listen at; 0 is any free one.",
 )  # fmt: skip
 @click.option(
     "--allow-host", "names", multiple=True, metavar="NAME", envvar="RACEPOOL_EXPORTER_ALLOW_HOST", show_envvar=True,
-    help="A name by which others call this host, beside loopback's; once for each.",
+    help="A name that other hosts use for this one. May be given again.",
 )  # fmt: skip
 def exporter(*, host: str, port: int, names: tuple[str, ...]) -> None:
     """Serve Prometheus metrics (/metrics) and a status page (/) of the pool, until Ctrl-C.
 
-    It only asks the broker, and may be started and stopped at any time. It needs the extra `monitor`;
-    without it, it says how to install that.
+    It only asks the broker. You can start and stop it at any time. It needs the extra `monitor`;
+    without it, it prints how to install that.
     """
     if is_supervised():
         die_with_supervisor()
@@ -73,14 +76,14 @@ def exporter(*, host: str, port: int, names: tuple[str, ...]) -> None:
         peer_keys(settings, Role.CLIENT, settings.stats_endpoint)
         if host in ANYWHERE and not set(names) - LOOPBACK:
             raise click.UsageError(
-                f"--host {host}: to be read from other hosts it needs the name by which they call it: --allow-host NAME"
+                f"--host {host}: other hosts can read it only by a name that you allow: --allow-host NAME"
             )
         _run(settings, open_log(settings, program="exporter"), host, port, Names.of(host, names))
 
 
 @contextmanager
 def _throttled() -> Iterator[None]:
-    """Under supervisord, a second goes by before an error ends it."""
+    """Under supervisord, waits a second before an error ends the exporter."""
     try:
         yield
     except (PoolError, click.ClickException):
@@ -90,14 +93,10 @@ def _throttled() -> Iterator[None]:
 
 
 def _run(settings: Settings, log: Log, host: str, port: int, names: Names) -> None:
-    import asyncio  # noqa: PLC0415  # `racepool --help` is to start at once
-
     from prometheus_client import CollectorRegistry, ProcessCollector  # noqa: PLC0415  # an extra
 
-    from racepool.commands.exporter.collector import PoolCollector  # noqa: PLC0415
-    from racepool.commands.exporter.dead_view import DeadView  # noqa: PLC0415
-    from racepool.commands.exporter.server import serve  # noqa: PLC0415
-    from racepool.commands.exporter.watch import Watch  # noqa: PLC0415
+    from racepool.commands.exporter.collector import PoolCollector  # noqa: PLC0415  # needs the extra
+    from racepool.commands.exporter.server import serve  # noqa: PLC0415  # likewise
 
     try:
         listening = listening_socket(host, port)
@@ -116,7 +115,7 @@ def _run(settings: Settings, log: Log, host: str, port: int, names: Names) -> No
         click.echo(f"racepool: the status page is at {url}, metrics at {url}metrics; Ctrl-C ends it")
     try:
         with listening:
-            asyncio.run(serve(Watch(ask, dead, log), registry, names, listening))
+            asyncio.run(serve(PoolWatch(ask, dead, log), registry, names, listening))
     except Exception:
         log.exception("exporter_failed")
         sys.exit(Exit.FAILURE)

@@ -1,4 +1,4 @@
-"""The dead tasks as they are now, read anew only when their directory has changed: some 50 MB may lie there."""
+"""The dead tasks as they are now. They are read again only after a change of their directory: it may hold 50 MB."""
 
 import time
 from pathlib import Path
@@ -6,18 +6,18 @@ from pathlib import Path
 from racepool.commands.dead.tasks import DeadTasks
 from racepool.protocol.quarantine import directory_in
 
-SETTLED_S = 1.0  # a directory that changed later than this may change again within one tick of its clock
+SETTLED_S = 1.0  # after a newer change, another one could have the same timestamp
 
 
 class DeadView:
-    """May be used from several threads."""
+    """The dead tasks of one run directory. Several threads may use it."""
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._seen: tuple[int, DeadTasks] | None = None
 
     def look(self) -> DeadTasks:
-        """What is there.
+        """Reads the dead tasks, if they may have changed.
 
         Raises:
             PoolError: the directory cannot be read.
@@ -34,5 +34,5 @@ class DeadView:
     def _changed_ns(self) -> int:
         try:
             return directory_in(self._run_dir).stat().st_mtime_ns
-        except OSError:  # nothing was ever given up; or it cannot be read, which the tasks themselves tell
+        except OSError:  # there was no dead task yet, or DeadTasks will raise
             return 0

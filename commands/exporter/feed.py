@@ -1,10 +1,10 @@
-"""The newest message for any number of readers. Nobody waits for a slow one: it misses what it had no time for."""
+"""The newest message for any number of readers. A slow reader misses messages, and delays no other reader."""
 
 import asyncio
 
 
 class Feed:
-    """Of one event loop. `newest` is empty before the first message."""
+    """For one event loop. `newest` is empty before the first message."""
 
     def __init__(self) -> None:
         self.newest = b""
@@ -12,17 +12,17 @@ class Feed:
         self._has_next = asyncio.Event()
 
     def publish(self, message: bytes) -> None:
-        """For whoever waits."""
+        """Gives the message to all readers that wait."""
         self.newest = message
         self._wake()
 
     def close(self) -> None:
-        """Tells all readers that there will be no more."""
+        """Tells all readers that no message will follow."""
         self.is_closed = True
         self._wake()
 
     async def next(self) -> bytes | None:
-        """The next message; None if there will be none."""
+        """Waits for the next message; None if no message will follow."""
         if not self.is_closed:
             await self._has_next.wait()
         return None if self.is_closed else self.newest

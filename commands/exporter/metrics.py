@@ -1,7 +1,7 @@
-"""The broker's figures as Prometheus names them: base units, counters that end in _total. Pure; asks nobody.
+"""The broker's stats as Prometheus metrics, in base units. Pure.
 
-What is left out: percentiles since the broker's start (Prometheus takes those of any span from the buckets), and ids of
-tasks (a label whose values never end).
+Two things are left out. Prometheus computes percentiles from the buckets itself, for any span of time. Ids of tasks
+would be a label with an endless number of values.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ OUTCOMES = ("completed", "failed", "crashed", "cancelled", "timed_out", "abandon
 
 
 def families(stats: PoolStats) -> Iterator[Metric]:
-    """All metrics of these figures."""
+    """All metrics of these stats."""
     yield from _pool(stats)
     yield from _tasks(stats.counters)
     yield from _durations(stats)
@@ -39,31 +39,39 @@ def _pool(stats: PoolStats) -> Iterator[Metric]:
         workers.add_metric([state], by_state[state])
     yield workers
     gauges = (
-        ("ready_workers", stats.total_workers, "Workers that the broker knows, whatever their state."),
+        ("ready_workers", stats.total_workers, "Workers that the broker knows, in any state."),
         ("expected_workers", stats.expected_workers, "Workers that there should be."),
-        ("degraded", stats.degraded, "1 while fewer workers are there than expected, else 0."),
-        ("queue_depth", stats.queue_depth, "Tasks that wait for a worker, those held by clients included."),
+        ("degraded", stats.degraded, "1 while there are fewer workers than expected, else 0."),
+        ("queue_depth", stats.queue_depth, "Tasks that wait for a worker, with those held by clients."),
         ("held_by_clients", stats.held_by_clients, "Waiting tasks that clients hold back behind their windows."),
         ("in_flight", stats.in_flight, "Tasks in workers' hands."),
-        ("oldest_queued_seconds", stats.oldest_queued_s or 0, "How long the oldest task waits; 0 while none does."),
-        ("backlog_limit", stats.backlog_limit, "Tasks that the broker's backlog holds at most."),
+        ("oldest_queued_seconds", stats.oldest_queued_s or 0, "How long the oldest task has waited; 0 if none waits."),
+        ("backlog_limit", stats.backlog_limit, "The most tasks that the broker's backlog can hold."),
         ("clients", stats.clients, "Clients that the broker knows."),
     )
     yield from (GaugeMetricFamily(f"racepool_{name}", about, value) for name, value, about in gauges)
 
 
 def _tasks(counters: Counters) -> Iterator[Metric]:
-    ended = CounterMetricFamily("racepool_tasks", "Tasks that ended, by how they did.", labels=["outcome"])
+    ended = CounterMetricFamily("racepool_tasks", "Tasks that ended, by outcome.", labels=["outcome"])
     for outcome in OUTCOMES:
         ended.add_metric([outcome], getattr(counters, outcome))
     yield ended
     totals = (
-        ("tasks_submitted", counters.submitted, "Tasks that the broker took."),
-        ("tasks_requeued", counters.requeued, "Times that a task went back to its place as its worker was lost."),
-        ("tasks_rejected", counters.rejected, "Tasks that a full backlog refused."),
-        ("worker_crashes", counters.worker_crashes, "Workers that were lost while they should have worked."),
-        ("stale_results", counters.stale_results, "Results of an assignment that was over; they change nothing."),
-        ("bad_frames", counters.bad_frames, "Messages that were none of this protocol."),
+        ("tasks_submitted", counters.submitted, "Tasks that the broker accepted."),
+        ("tasks_requeued", counters.requeued, "How often a task went back to its place because its worker was lost."),
+        ("tasks_rejected", counters.rejected, "Tasks that were refused because the backlog was full."),
+        (
+            "worker_crashes",
+            counters.worker_crashes,
+            "Workers that were lost; one that leaves on its own is not counted.",
+        ),
+        (
+            "stale_results",
+            counters.stale_results,
+            "Results of an assignment that had ended; they change nothing.",
+        ),
+        ("bad_frames", counters.bad_frames, "Messages that do not follow the protocol."),
         ("dropped_messages", counters.dropped, "Messages that could not be delivered to a peer."),
     )
     yield from (CounterMetricFamily(f"racepool_{name}", about, value) for name, value, about in totals)
@@ -71,15 +79,21 @@ def _tasks(counters: Counters) -> Iterator[Metric]:
 
 def _durations(stats: PoolStats) -> Iterator[Metric]:
     for name, distribution, about in (
-        ("queue_wait", stats.queue_wait_ms, "All waiting of a task up to each assignment"),
+        ("queue_wait", stats.queue_wait_ms, "Time a task has waited in all, at each assignment"),
         ("run", stats.run_ms, "Time of an attempt in its worker"),
-        ("crash_detection", stats.crash_detection_ms, "From a lost worker's last sign of life to the verdict"),
+        (
+            "crash_detection",
+            stats.crash_detection_ms,
+            "Time from a lost worker's last sign of life until it was noticed",
+        ),
     ):
         yield HistogramMetricFamily(
             f"racepool_{name}_seconds", f"{about}.", _buckets(distribution), distribution.sum / MS
         )
         yield GaugeMetricFamily(
-            f"racepool_{name}_max_seconds", f"{about}: the longest of this broker.", (distribution.max or 0) / MS
+            f"racepool_{name}_max_seconds",
+            f"{about}: the longest since the broker's start.",
+            (distribution.max or 0) / MS,
         )
 
 
@@ -88,18 +102,18 @@ def _buckets(distribution: Distribution) -> list[tuple[str, float]]:
 
 
 def _workers(workers: Iterable[WorkerStats]) -> Iterator[Metric]:
-    # While a worker is replaced two may have its name: a series needs to be one of them.
+    # While a worker is replaced, two may have its name: a series must have one value.
     latest = {worker.name: worker for worker in sorted(workers, key=lambda worker: worker.started_at)}.values()
-    state = GaugeMetricFamily("racepool_worker_state", "1 for the state that it is in.", labels=["worker", "state"])
-    tasks = CounterMetricFamily("racepool_worker_tasks", "Tasks that it did.", labels=["worker", "outcome"])
-    info = InfoMetricFamily("racepool_worker", "Its process and version.", labels=["worker"])
+    state = GaugeMetricFamily("racepool_worker_state", "1 for its present state, else 0.", labels=["worker", "state"])
+    tasks = CounterMetricFamily("racepool_worker_tasks", "Tasks that it ran, by outcome.", labels=["worker", "outcome"])
+    info = InfoMetricFamily("racepool_worker", "The worker's process and version.", labels=["worker"])
     busy, heartbeat, started, memory = (
         GaugeMetricFamily(f"racepool_worker_{name}", about, labels=["worker"])
         for name, about in (
-            ("busy_seconds", "How long it has had its task; 0 while it has none."),
-            ("heartbeat_age_seconds", "Time since its last sign of life."),
-            ("start_time_seconds", "When it started, since the Unix epoch."),
-            ("resident_memory_bytes", "Its resident memory."),
+            ("busy_seconds", "How long the worker has had its task; 0 if it has none."),
+            ("heartbeat_age_seconds", "Time since the worker's last sign of life."),
+            ("start_time_seconds", "When the worker started, in seconds since 1970."),
+            ("resident_memory_bytes", "The worker's resident memory."),
         )
     )
     for worker in latest:
@@ -120,7 +134,7 @@ def _events(events: Iterable[Event]) -> Iterator[Metric]:
     latest = {(event.event, event.reason or ""): event.at.timestamp() for event in events}
     last = GaugeMetricFamily(
         "racepool_last_event_timestamp_seconds",
-        "When something of this kind happened last.",
+        "When an event of this kind happened last.",
         labels=["event", "reason"],
     )
     for labels, at in latest.items():
@@ -131,11 +145,11 @@ def _events(events: Iterable[Event]) -> Iterator[Metric]:
 def _broker(broker: BrokerStats) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "racepool_build",
-        "What the broker is.",
+        "The broker's version.",
         {"version": broker.version, "protocol_version": str(broker.protocol_version)},
     )
     yield InfoMetricFamily(
-        "racepool_broker", "This life of the broker.", {"pid": str(broker.pid), "epoch": broker.epoch}
+        "racepool_broker", "The broker's process and epoch.", {"pid": str(broker.pid), "epoch": broker.epoch}
     )
-    yield GaugeMetricFamily("racepool_broker_uptime_seconds", "Time since its start.", broker.uptime_s)
-    yield GaugeMetricFamily("racepool_broker_resident_memory_bytes", "Its resident memory.", broker.rss_bytes)
+    yield GaugeMetricFamily("racepool_broker_uptime_seconds", "Time since the broker's start.", broker.uptime_s)
+    yield GaugeMetricFamily("racepool_broker_resident_memory_bytes", "The broker's resident memory.", broker.rss_bytes)

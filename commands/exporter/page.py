@@ -1,4 +1,4 @@
-"""What the status page is told each second, as JSON. Pure; the page itself is in static/."""
+"""The message that the status page gets each second, as JSON. Pure; the page itself is in static/."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -6,13 +6,13 @@ from typing import Any
 
 from racepool.commands.dead.display import facts_of
 from racepool.commands.dead.tasks import DeadTasks
+from racepool.commands.exporter.chart_history import Point
 from racepool.commands.exporter.chronicle import Chronicle
-from racepool.commands.exporter.history import Point
 from racepool.protocol import VERSION
 from racepool.protocol.stats import Event, PoolStats
 
 OLD_S = 30.0  # half of a client's default queue timeout
-NEARLY_FULL = 0.8  # of the backlog
+NEARLY_FULL = 0.8  # part of the backlog's limit
 DEAD_TASKS = 20
 DISTRIBUTIONS = ("queue_wait_ms", "run_ms", "crash_detection_ms")
 LEFT_OUT: dict[str, Any] = {"recent_events": True, **{name: {"buckets"} for name in DISTRIBUTIONS}}
@@ -21,14 +21,14 @@ LEFT_OUT: dict[str, Any] = {"recent_events": True, **{name: {"buckets"} for name
 def moment(
     now: datetime, stats: PoolStats | None, chronicle: Chronicle, dead: DeadTasks | str | None, point: Point
 ) -> dict[str, Any]:
-    """All that the page shows but its charts' past.
+    """Everything that the page shows, except the earlier points of its charts.
 
     Args:
-        now: the moment.
-        stats: the broker's answer; None if there was none.
-        chronicle: which has heard of that already.
-        dead: the dead tasks, why they cannot be read, or None where they are on another host.
-        point: the charts' newest.
+        now: the wall-clock time.
+        stats: the broker's stats; None if it did not answer.
+        chronicle: must have taken this answer already.
+        dead: the dead tasks; or a text why they cannot be read; or None if they are on another host.
+        point: the newest point of the charts.
     """
     absence = chronicle.absence
     level, headline = verdict(stats)
@@ -47,9 +47,9 @@ def moment(
 
 
 def verdict(stats: PoolStats | None) -> tuple[str, str]:
-    """How the pool is (ok, warning or down), and that in a few words."""
+    """The state of the pool (ok, warning or down), and a headline for it."""
     if stats is None:
-        return "down", "The broker is away"
+        return "down", "The broker does not answer"
     if not stats.total_workers:
         return "down", "No worker is ready"
     if stats.degraded:
@@ -57,7 +57,7 @@ def verdict(stats: PoolStats | None) -> tuple[str, str]:
     if stats.queue_depth - stats.held_by_clients >= NEARLY_FULL * stats.backlog_limit:
         return "warning", "The backlog is nearly full"
     if (stats.oldest_queued_s or 0) >= OLD_S:
-        return "warning", "Tasks wait for long"
+        return "warning", "Tasks have waited for a long time"
     return "ok", "All workers are ready" if stats.total_workers > 1 else "The worker is ready"
 
 

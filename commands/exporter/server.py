@@ -1,4 +1,4 @@
-"""The exporter over HTTP: pages and figures to read, nothing to change."""
+"""The exporter's HTTP server: everything can be read, nothing can be changed."""
 
 import asyncio
 import socket
@@ -16,8 +16,8 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from racepool.commands.exporter.address import Names
-from racepool.commands.exporter.gate import Gate
-from racepool.commands.exporter.watch import Watch
+from racepool.commands.exporter.host_guard import HostGuard
+from racepool.commands.exporter.pool_watch import PoolWatch
 
 STATIC: Final = Path(__file__).parent / "static"
 FILES: Final = {
@@ -25,7 +25,7 @@ FILES: Final = {
     "/status.css": ("status.css", "text/css"),
     "/status.js": ("status.js", "text/javascript"),
     "/charts.js": ("charts.js", "text/javascript"),
-    "/figures.js": ("figures.js", "text/javascript"),
+    "/formats.js": ("formats.js", "text/javascript"),
     "/favicon.svg": ("favicon.svg", "image/svg+xml"),
 }
 STREAMS = 64  # open pages
@@ -34,15 +34,15 @@ FAREWELL_S = 1
 
 
 class Pages:
-    """What each path answers."""
+    """The handlers of all paths."""
 
-    def __init__(self, watch: Watch, registry: CollectorRegistry) -> None:
+    def __init__(self, watch: PoolWatch, registry: CollectorRegistry) -> None:
         self._watch = watch
         self._registry = registry
         self._streams = 0
 
     def app(self, names: Names) -> Starlette:
-        """All of it, for requests to these names."""
+        """The application, for requests to these host names."""
         routes = [
             *(Route(path, _file(name, media_type)) for path, (name, media_type) in FILES.items()),
             Route("/metrics", self._metrics),
@@ -50,10 +50,10 @@ class Pages:
             Route("/api/history", self._history),
             Route("/events", self._events),
         ]
-        return Starlette(routes=routes, middleware=[Middleware(Gate, names=names)])
+        return Starlette(routes=routes, middleware=[Middleware(HostGuard, names=names)])
 
     def _metrics(self, request: Request) -> Response:
-        """Not a coroutine, so that it has a thread to wait for the broker in."""
+        """Not a coroutine: Starlette runs it in a thread, where it may wait for the broker."""
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(self._registry), headers={"content-type": media_type})
 
@@ -70,7 +70,7 @@ class Pages:
         return StreamingResponse(self._stream(), media_type="text/event-stream")
 
     async def _stream(self) -> AsyncIterator[bytes]:
-        """First the past, then each second what is new."""
+        """Sends the charts' history first, then each new message."""
         feed = self._watch.feed
         self._streams += 1
         try:
@@ -84,9 +84,9 @@ class Pages:
 
 
 class _Server(uvicorn.Server):
-    """Ends its streams when it is told to end, instead of waiting for browsers to close them."""
+    """Ends the event streams at shutdown; browsers would keep them open."""
 
-    def __init__(self, config: uvicorn.Config, watch: Watch) -> None:
+    def __init__(self, config: uvicorn.Config, watch: PoolWatch) -> None:
         super().__init__(config)
         self._watch = watch
 
@@ -95,8 +95,8 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-async def serve(watch: Watch, registry: CollectorRegistry, names: Names, listening: socket.socket) -> None:
-    """Until SIGTERM or Ctrl-C, which is raised again when all is closed."""
+async def serve(watch: PoolWatch, registry: CollectorRegistry, names: Names, listening: socket.socket) -> None:
+    """Serves until SIGTERM or Ctrl-C; uvicorn raises the signal again when all is closed."""
     config = uvicorn.Config(
         Pages(watch, registry).app(names),
         lifespan="off",

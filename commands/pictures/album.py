@@ -22,7 +22,7 @@ class Album:
         target: a file with a suffix of SUFFIXES for one picture; else a folder, which is made with the first picture.
 
     Raises:
-        PoolError: matplotlib is not installed, or the target is another kind of file.
+        PoolError: matplotlib is not installed, or the suffix is unknown.
     """
 
     def __init__(self, target: Path) -> None:
@@ -41,7 +41,7 @@ class Album:
         """
         if not self.is_folder and race_count > 1:
             raise PoolError(
-                f"--plot {self.target}: there are {race_count} races; name a folder, for a picture of each{remedy}"
+                f"--plot {self.target}: there are {race_count} races; name a folder for a picture of each{remedy}"
             )
 
     def add(self, race: TransformedRace) -> None:

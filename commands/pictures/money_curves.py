@@ -77,7 +77,7 @@ def curves_of(rows: Iterable[MoneyRow]) -> Curves:
         raise NothingToShowError("no runner has any money in its win pool")
     race = in_order[-1]
     if len(amounts) == 1:
-        raise NothingToShowError(f"there is one poll only of {race.race_name}, and no time passes in it")
+        raise NothingToShowError(f"there is only one poll of {race.race_name}; a picture needs two")
     minutes = tuple((polled_at - race.start_time) / _MINUTE for polled_at in amounts)
     return Curves(race.race_id, _name(race), _title(race), minutes, tuple(shown))
 

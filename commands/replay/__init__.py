@@ -1,1 +1,1 @@
-"""`racepool replay`: a day of captured polls through the pool again, into one table and into pictures."""
+"""`racepool replay`: sends a day of captured polls through the pool; writes a table and pictures."""

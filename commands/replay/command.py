@@ -1,9 +1,10 @@
-"""`racepool replay`, as it is typed. All that does the work is imported when it runs."""
+"""The options of `racepool replay`."""
 
 from pathlib import Path
 
 import click
 
+from racepool.commands.replay.replay_run import Errand, ReplayRun
 from racepool.protocol.errors import PoolError
 from racepool.protocol.exits import Exit
 from racepool.protocol.settings import Settings
@@ -19,21 +20,23 @@ INTERRUPTED = 130
     "--out",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     metavar="FILE",
-    help="Write the table there: NAME.parquet, NAME.ndjson, or - for NDJSON on standard output.",
+    help="Write the table to this file: NAME.parquet, NAME.ndjson, or - for NDJSON on standard output.",
 )
 @click.option(
     "--plot",
     type=click.Path(path_type=Path),
     metavar="FILE|DIR",
-    help="Draw the money on each runner: one race as NAME.png (.svg, .pdf), or each race into a folder.",
+    help="Draw the money on each runner: one race to NAME.png (.svg, .pdf), or each race into a folder.",
 )
-@click.option("--race", "races", multiple=True, help="Only this race: R7, or how its id begins. May be given again.")
+@click.option(
+    "--race", "races", multiple=True, help="Only this race: R7, or the beginning of its id. May be given again."
+)
 @click.option(
     "--workers",
     type=click.IntRange(1, 1_000),
-    help="How many workers to keep busy, and to start where no broker runs. [default: RACEPOOL_WORKERS, else 3]",
+    help="How many workers to keep busy, and to start if no broker runs. [default: RACEPOOL_WORKERS, else 3]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an output that is there, and a checkpoint of other polls.")
+@click.option("--overwrite", is_flag=True, help="Replace an output that exists, and a checkpoint of other polls.")
 @click.pass_context
 def replay(  # noqa: PLR0913  # options are arguments
     context: click.Context,
@@ -45,27 +48,25 @@ def replay(  # noqa: PLR0913  # options are arguments
     workers: int | None,
     overwrite: bool,
 ) -> None:
-    """Replay captured polls: those of a race one after the other, each counted from the one before.
+    """Replay captured polls: those of a race one after the other, each compared with the one before.
 
-    Takes files, and all .json and .json.gz files in and below folders: NZ TAB responses or normalised races. Uses the
-    running broker, else a local pool of its own. Writes a row for each money-flow record. Whatever stops it, the same
-    command goes on from there. Exits with 1 if any poll failed; its race goes on without it.
+    Takes files, and all .json and .json.gz files in folders and their subfolders: NZ TAB responses or normalised races.
+    Uses the running broker, or else starts a local pool. Writes a row for each money-flow record. If
+    it is stopped, the same command continues. The exit code is 1 if a poll failed; its race continues without it.
     """
     if out is None and plot is None:
         raise click.UsageError("the result has no place to go; give --out FILE, --plot FILE, or both")
     settings = Settings.load(**({} if workers is None else {"workers": workers}))
 
-    from racepool.commands.replay.session import Errand, Session  # noqa: PLC0415  # `racepool --help` is to start at once
-
-    session = Session(Errand(paths, out, plot, races, overwrite), settings)
+    replay_run = ReplayRun(Errand(paths, out, plot, races, overwrite), settings)
     try:
-        is_whole = session.run()
+        is_whole = replay_run.run()
     except KeyboardInterrupt:
-        click.echo(f"racepool: {session.standing}", err=True)
+        click.echo(f"racepool: {replay_run.standing}", err=True)
         context.exit(INTERRUPTED)
     except PoolError:
-        if session.is_begun:
-            click.echo(f"racepool: {session.standing}", err=True)
+        if replay_run.is_begun:
+            click.echo(f"racepool: {replay_run.standing}", err=True)
         raise
     if not is_whole:
         context.exit(Exit.FAILURE)

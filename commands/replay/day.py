@@ -1,4 +1,4 @@
-"""A day of captured polls: its files found, read once for what they are, and put in order. Holds no bodies."""
+"""A day of captured polls: finds the files, reads the head of each, and puts them in order. Keeps no bodies."""
 
 import gzip
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from racepool.commands.replay.head import head_of, instant_in
-from racepool.commands.replay.poll import Poll, Unread
+from racepool.commands.replay.poll import CapturedPoll, UnreadFile
 from racepool.protocol import VERSION
 from racepool.protocol.errors import InvalidRaceError, PoolError
 
@@ -34,8 +34,8 @@ class Day:
         unread: the files that are no polls.
     """
 
-    chains: Mapping[str, tuple[Poll, ...]]
-    unread: tuple[Unread, ...]
+    chains: Mapping[str, tuple[CapturedPoll, ...]]
+    unread: tuple[UnreadFile, ...]
 
     @property
     def poll_count(self) -> int:
@@ -44,7 +44,7 @@ class Day:
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same polls in the same order, wherever they lie, and the same version of racepool."""
+        """A hash of the polls, their order and the version of racepool; not of the paths of the files."""
         digest = sha256(VERSION.encode())
         for race_id, polls in sorted(self.chains.items()):
             for poll in polls:
@@ -52,13 +52,13 @@ class Day:
         return digest.hexdigest()
 
     def of_races(self, names: Iterable[str]) -> "Day":
-        """The part of it that is of these races; what is no poll stays.
+        """The day with these races only; `unread` stays whole.
 
         Args:
-            names: each the beginning of a race's id, or its number as R7.
+            names: each is the beginning of a race's id, or its number, such as R7.
 
         Raises:
-            KeyError: no race has that name.
+            KeyError: no race has this name.
         """
         chosen: set[str] = set()
         for name in names:
@@ -70,7 +70,7 @@ class Day:
 
 
 def poll_files(paths: Iterable[Path]) -> list[Path]:
-    """The files themselves, and all polls in and below the folders; each once, in the order of their names.
+    """The given files, and all polls in and below the given folders; each file once, sorted by path.
 
     Raises:
         PoolError: a folder cannot be read.
@@ -83,17 +83,17 @@ def read_day(files: Iterable[Path], limit_bytes: int, advance: Callable[[], None
     """Reads the head of each poll.
 
     Args:
-        files: in the order of their names.
-        limit_bytes: how large a race may be, uncompressed.
+        files: the polls, in any order.
+        limit_bytes: the maximum size of a race, uncompressed.
         advance: called after each file.
     """
-    chains: dict[str, list[Poll]] = {}
-    unread: list[Unread] = []
+    chains: dict[str, list[CapturedPoll]] = {}
+    unread: list[UnreadFile] = []
     for path in files:
         try:
             poll = _poll_in(path, limit_bytes)
         except (UnreadableFileError, InvalidRaceError) as error:
-            unread.append(Unread(path, str(error)))
+            unread.append(UnreadFile(path, str(error)))
         else:
             chains.setdefault(poll.race_id, []).append(poll)
         advance()
@@ -103,15 +103,17 @@ def read_day(files: Iterable[Path], limit_bytes: int, advance: Callable[[], None
     return Day(ordered, tuple(unread))
 
 
-def body_of(poll: Poll, limit_bytes: int) -> bytes:
-    """The race's JSON, as it was when the day was read.
+def body_of(poll: CapturedPoll, limit_bytes: int) -> bytes:
+    """The race's JSON, the same as when the day was read.
 
     Raises:
         UnreadableFileError: it cannot be read, is larger than the limit, or has changed since.
     """
     body = body_in(poll.path, limit_bytes)
     if sha256(body).hexdigest() != poll.digest:
-        raise UnreadableFileError("has changed since the replay began; replay the day again when it is complete")
+        raise UnreadableFileError(
+            "has changed since the replay began; replay the day again when its files are complete"
+        )
     return body
 
 
@@ -132,13 +134,13 @@ def body_in(path: Path, limit_bytes: int) -> bytes:
     return body
 
 
-def _poll_in(path: Path, limit_bytes: int) -> Poll:
+def _poll_in(path: Path, limit_bytes: int) -> CapturedPoll:
     body = body_in(path, limit_bytes)
     head = head_of(body)
     polled_at = instant_in(path.name) or head.generated_at
     if polled_at is None:
         raise UnreadableFileError(NO_TIME)
-    return Poll(path, head.race_id, head.race_number, polled_at, sha256(body).hexdigest())
+    return CapturedPoll(path, head.race_id, head.race_number, polled_at, sha256(body).hexdigest())
 
 
 def _files_of(given: Path) -> Iterator[Path]:
@@ -153,5 +155,5 @@ def _refuse(error: OSError) -> None:
     raise PoolError(f"{error.filename}: {error.strerror}; make it readable, or name the folders and files that are")
 
 
-def _is_called(name: str, poll: Poll) -> bool:
+def _is_called(name: str, poll: CapturedPoll) -> bool:
     return poll.race_id.startswith(name) or (poll.race_number is not None and name.upper() == f"R{poll.race_number}")

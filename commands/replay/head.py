@@ -1,4 +1,4 @@
-"""Of which race a captured poll is, and when it was made; pure. The rest of it is the worker's to read."""
+"""The head of a captured poll: its race, and when it was made. Pure; the worker reads the rest."""
 
 import re
 from contextlib import suppress
@@ -17,11 +17,11 @@ _NEITHER = "is neither an NZ TAB event response (data.race.event_id) nor a norma
 
 
 class Head(NamedTuple):
-    """What tells a poll's place in the day."""
+    """The facts that give a poll its place in the day."""
 
     race_id: str
     race_number: int | None
-    generated_at: datetime | None  # as the response says; None where it does not, or without a time zone
+    generated_at: datetime | None  # from the response; None without one, or without a time zone
 
 
 class _ResponseRace(msgspec.Struct):
@@ -34,7 +34,7 @@ class _ResponseData(msgspec.Struct):
 
 
 class _Response(msgspec.Struct):
-    """A response, read as `RaceData.parse` reads it: what stands in the rest of it is stepped over."""
+    """A response. As in `RaceData.parse`, msgspec skips all other fields without checking them."""
 
     data: _ResponseData
     header: Any = None
@@ -53,7 +53,7 @@ class _Data(BaseModel):
 
 
 class _Captured(BaseModel):
-    """Either shape; what it does not name is not even made into Python objects."""
+    """A poll of either shape. Other fields are not turned into Python objects."""
 
     header: Any = None
     data: _Data | None = None
@@ -65,9 +65,9 @@ def head_of(body: bytes) -> Head:
     """Reads the head of a poll, an NZ TAB event response or a normalised race.
 
     Raises:
-        InvalidRaceError: it is no JSON, or of neither shape.
+        InvalidRaceError: the body is no JSON, or has neither shape.
     """
-    with suppress(ValueError, RecursionError):  # what is wrong pydantic tells better
+    with suppress(ValueError, RecursionError):  # pydantic has the better error texts
         response = _response.decode(body)
         found = response.data.race
         return Head(found.event_id, _whole(found.race_number), _generated_at(response.header))
@@ -95,7 +95,7 @@ def instant_in(name: str) -> datetime | None:
         return None
 
 
-def _generated_at(header: Any) -> datetime | None:  # noqa: ANN401  # whatever stands there
+def _generated_at(header: Any) -> datetime | None:  # noqa: ANN401  # any JSON value
     text = header.get("generated_time") if isinstance(header, dict) else None
     try:
         instant = datetime.fromisoformat(text) if isinstance(text, str) else None

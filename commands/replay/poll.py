@@ -1,4 +1,4 @@
-"""The nouns of a replay: a captured poll, a file that is none, and what became of a poll."""
+"""The nouns of a replay: a captured poll, a file that is no poll, and the outcome of a poll."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,11 +10,11 @@ from racepool.races.money_row import MoneyRow
 
 
 @dataclass(frozen=True, slots=True)
-class Poll:
-    """One captured poll: where it lies, of which race it is, and when it was made.
+class CapturedPoll:
+    """One captured poll: its file, its race, and when it was made.
 
     Attributes:
-        digest: of the race's JSON, uncompressed.
+        digest: sha256 of the race's JSON, uncompressed.
     """
 
     path: Path
@@ -25,26 +25,26 @@ class Poll:
 
     @property
     def race_label(self) -> str:
-        """The race as a person calls it."""
+        """The race's name for people."""
         return "a race without a number" if self.race_number is None else f"R{self.race_number}"
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
-    """A file that is no poll, or does not say of what and when."""
+class UnreadFile:
+    """A file that is no poll, or does not tell its race and time."""
 
     path: Path
     reason: str
 
 
-class Entry(BaseModel):
-    """What became of one poll: rows, or an error.
+class PollEntry(BaseModel):
+    """The outcome of one poll: rows, or an error.
 
     Attributes:
         number: of the poll in its race, from 0, in the order of time.
-        start_time: of the race, as this poll tells it; None for one that failed.
-        rows: in the order of the entrants.
-        error: why there are none; None for a poll that succeeded, which may still have no money to tell of.
+        start_time: the race's start by this poll; None for a poll that failed.
+        rows: in the order of the entrants; a poll without money has none.
+        error: why the poll failed; None if it succeeded.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -1,4 +1,4 @@
-"""How far a replay is: a bar with rate and time left on a terminal, a line now and then off it."""
+"""The progress of a replay: on a terminal a bar with rate and time left, elsewhere a line every few seconds."""
 
 import sys
 import time
@@ -15,9 +15,9 @@ PLAIN_EVERY_S = 5.0
 
 @contextmanager
 def progress(verb: str, noun: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
-    """Shows the progress while the block lasts, on standard error. Its value is to be called after each one."""
+    """Shows the progress on standard error during the block. The block calls the yielded function after each item."""
     if not sys.stderr.isatty():
-        yield _Plain(verb, noun, total, done)
+        yield _PlainProgress(verb, noun, total, done)
         return
     columns = (
         TextColumn(f"{verb:9}"),
@@ -33,14 +33,14 @@ def progress(verb: str, noun: str, total: int, done: int = 0) -> Iterator[Callab
 
 
 class _Rate(ProgressColumn):
-    """How many a second, of late."""
+    """The present rate."""
 
     def render(self, task: Task) -> Text:
         return Text("" if task.speed is None else f"{task.speed:,.0f}/s", style="progress.data.speed")
 
 
-class _Plain:
-    """A line every few seconds; none where all is done before."""
+class _PlainProgress:
+    """A line every PLAIN_EVERY_S; none if everything is done before."""
 
     def __init__(self, verb: str, noun: str, total: int, done: int) -> None:
         self._what = verb, noun

@@ -1,4 +1,4 @@
-"""Which poll is next, what it counts from, and in which order races are written. Knows no file, clock or pool."""
+"""Decides which poll is next, with which previous amounts, and the order of the races. Knows no file, clock or pool."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Final
 
-from racepool.commands.replay.poll import Entry, Poll
+from racepool.commands.replay.poll import CapturedPoll, PollEntry
 from racepool.races.previous_amounts import PreviousAmounts
 
 RETRY_S: Final = 0.25
@@ -14,9 +14,9 @@ RETRY_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A poll whose turn it is, and the amounts at the last good poll of its race, from which it counts."""
+    """A poll to submit, with the amounts of the last good poll of its race."""
 
-    poll: Poll
+    poll: CapturedPoll
     number: int
     previous: PreviousAmounts | None
 
@@ -24,21 +24,23 @@ class Turn:
 class Schedule:
     """The polls of a day on their way through a pool.
 
-    Invariant: of each race at most one poll is out, the one after the last that is settled; so each counts from the
-    last good one before it. At most `limit` are out at a time. The race with the most polls left goes first, so that
-    none is left alone at the end.
+    Invariant: at most one poll of a race is out, the one after its last settled poll. So each poll gets the amounts of
+    the last good poll before it. At most `limit` polls are out. The race with the most polls left goes first, so that
+    no long race is left alone at the end.
 
     Args:
-        chains: race id -> its polls in their order.
+        chains: race id -> its polls in order of time.
         limit: how many polls may be out.
-        entries: what an earlier run settled; they are taken as this one's are, so that what follows is the same.
+        entries: polls that an earlier run settled; they count as if this run had settled them.
 
     Raises:
-        ValueError: an entry is not of its race's next poll.
+        ValueError: an entry is not that of its race's next poll.
     """
 
-    def __init__(self, chains: Mapping[str, Sequence[Poll]], limit: int, entries: Iterable[Entry] = ()) -> None:
-        self.failures: list[tuple[Poll, str]] = []
+    def __init__(
+        self, chains: Mapping[str, Sequence[CapturedPoll]], limit: int, entries: Iterable[PollEntry] = ()
+    ) -> None:
+        self.failures: list[tuple[CapturedPoll, str]] = []
         self._chains = chains
         self._limit = self._room = limit
         self._settled = dict.fromkeys(chains, 0)
@@ -62,7 +64,7 @@ class Schedule:
         return sum(self._settled.values())
 
     def next_turn(self, now: float) -> Turn | None:
-        """The next poll to submit, None while that has to wait: for an answer, or until `retry_at`."""
+        """The next poll to submit; None if it must wait for an answer or until `retry_at`."""
         if now < self.retry_at:
             return None
         _, race_id = heappop(self._waiting)
@@ -72,14 +74,14 @@ class Schedule:
 
     @property
     def retry_at(self) -> float:
-        """From when on there is a next turn, though no answer comes; infinity where only an answer helps."""
+        """The instant of the next turn if no answer comes; infinity if an answer must come first."""
         return self._retry_at if self._waiting and len(self._out) < self._room else inf
 
-    def settle(self, entry: Entry) -> None:
-        """Takes what became of a poll that is out.
+    def settle(self, entry: PollEntry) -> None:
+        """Takes the outcome of a poll that is out.
 
         Raises:
-            ValueError: it is not out.
+            ValueError: no poll of this race is out.
         """
         if entry.race_id not in self._out:
             raise ValueError(f"no poll of race {entry.race_id} is out")
@@ -88,16 +90,16 @@ class Schedule:
         self._put_back(entry.race_id)
 
     def refuse(self, race_id: str, now: float) -> None:
-        """The pool has no room for the race's poll: it comes again later, and fewer are out at a time."""
+        """The pool has no room for this race's poll: it is submitted again later, and fewer polls may be out."""
         self._retry_at = now + RETRY_S
         self._room = max(1, self._room // 2)
         self._put_back(race_id)
 
     def written_order(self) -> list[str]:
-        """The races that have a good poll, by their start as last known, then by their id."""
+        """The races that have a good poll, sorted by their last known start, then by id."""
         return sorted(self._starts, key=self._starts.__getitem__)
 
-    def _take(self, entry: Entry) -> None:
+    def _take(self, entry: PollEntry) -> None:
         polls = self._chains.get(entry.race_id, ())
         if entry.number >= len(polls) or entry.number != self._settled[entry.race_id]:
             raise ValueError(f"poll {entry.number} of race {entry.race_id} is not its next one")

@@ -1,4 +1,4 @@
-"""The table of a replay, as Parquet or as NDJSON. It appears whole or not at all."""
+"""The table of a replay, as Parquet or NDJSON. A file appears only when it is complete."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from racepool.protocol.errors import PoolError
 from racepool.races.money_row import MoneyRow
 from racepool.races.transformed_race import IntervalType
 
-ROW_GROUP: Final = 50_000  # rows; a reader skips groups, and larger ones compress no better
+ROW_GROUP: Final = 50_000  # rows; readers can skip whole groups, and larger groups compress no better
 
 SUFFIXES: Final = (".parquet", ".ndjson")
 
@@ -41,7 +41,7 @@ def write_table(path: Path, races: Iterable[Iterable[MoneyRow]]) -> int:
 
 
 def write_ndjson(file: IO[bytes], races: Iterable[Iterable[MoneyRow]]) -> int:
-    """Writes a JSON object a line; returns how many."""
+    """Writes one JSON object on each line; returns how many."""
     count = 0
     for rows in races:
         for row in rows:
@@ -65,7 +65,7 @@ def _write_parquet(file: IO[bytes], races: Iterable[Iterable[MoneyRow]]) -> int:
 
 
 def _groups(tables: Iterable[Any]) -> Iterator[list[Any]]:
-    """The tables of several races together, as many as fill a row group."""
+    """Groups the tables of races so that each group fills a row group."""
     group: list[Any] = []
     for table in tables:
         group.append(table)
@@ -77,7 +77,7 @@ def _groups(tables: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _schema() -> Any:  # noqa: ANN401  # pyarrow is imported late
-    """Of a MoneyRow: what may be None there is nullable."""
+    """The schema of a MoneyRow: a field that may be None is nullable."""
     import pyarrow as pa  # noqa: PLC0415
 
     kinds = {
@@ -90,7 +90,7 @@ def _schema() -> Any:  # noqa: ANN401  # pyarrow is imported late
     }
     fields = []
     for name, field in MoneyRow.model_fields.items():
-        annotation: Any = field.annotation  # a union, too, which pydantic's types do not tell
+        annotation: Any = field.annotation  # may be a union, which pydantic's types do not say
         options = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
         (kind,) = (kinds[option] for option in options if option is not NoneType)
         fields.append(pa.field(name, kind, nullable=NoneType in options))

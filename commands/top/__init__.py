@@ -1,1 +1,1 @@
-"""The pool live in a terminal."""
+"""`racepool top`: the pool live in a terminal."""

@@ -11,12 +11,12 @@ from rich.text import Text
 
 from racepool.commands.display import STATE_STYLES, event_line, mebibytes, printable, seconds
 from racepool.commands.narrow_table import Column, NarrowTable, numbers
-from racepool.commands.top.history import SLOT_S, WINDOW_S, History, Latency, Slot
+from racepool.commands.top.trend import SLOT_S, WINDOW_S, Latency, PoolTrend, Slot
 from racepool.protocol.stats import PoolStats, WorkerStats
 
 BARS = "▁▂▃▄▅▆▇█"
-SHORT_ID = 8  # digits of a task's id, as `racepool dead list` has them
-WIDE = 110  # columns from which a task's whole id has room
+SHORT_ID = 8  # digits of a task's id, as in `racepool dead list`
+WIDE = 110  # columns: a task's whole id fits
 LABEL, NUMBER = 11, 9
 STATE = 2  # the index of its column
 EVENT_STYLES = {
@@ -26,19 +26,19 @@ EVENT_STYLES = {
     "broker_restarted": "bold yellow",
     "task_requeued": "yellow",
 }
-KEPT_WORKERS = 5  # are more than figures of the past
+KEPT_WORKERS = 5  # lines of workers that stay before latencies and gauges are shown
 HELP = "q quit   p pause   s sort"
 
 
 class Order(NamedTuple):
-    """What the workers are sorted by."""
+    """An order of the workers."""
 
     name: str
     key: Callable[[WorkerStats, Mapping[str, int]], tuple[object, ...]]
 
 
 def _natural(name: str) -> tuple[tuple[int, str], ...]:
-    """worker-2 before worker-10."""
+    """A sort key that puts worker-2 before worker-10."""
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name))
 
 
@@ -53,15 +53,15 @@ ORDERS = (
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is to be shown.
+    """What the screen shows.
 
     Attributes:
-        now: by the clock of `history`; `wall` is the same instant by the calendar.
-        dead_tasks: how many were given up and are kept; None where that is not known.
-        remedy: what to look at where no broker answers.
+        now: by the clock of `trend`; `wall` is the wall-clock time of the same instant.
+        dead_tasks: how many are kept; None if that is not known.
+        remedy: what a person can check if no broker answers.
     """
 
-    history: History
+    trend: PoolTrend
     now: float
     wall: datetime
     endpoint: str
@@ -72,12 +72,12 @@ class View:
 
 
 def frame(view: View, width: int, height: int) -> RenderableType:
-    """As much as there is room for; the last line tells the keys.
+    """As many lines as the window has; the last one names the keys.
 
-    In a low window the workers stay, and the latencies go first.
+    In a low window the workers stay, and the latencies disappear first.
     """
     lines = _lines(view, width, max(height - 1, 0))
-    if view.history.silent_since is not None:
+    if view.trend.silent_since is not None:
         for line in lines[2:]:
             line.stylize("dim")
     lines += [Text()] * (height - 1 - len(lines))
@@ -87,28 +87,28 @@ def frame(view: View, width: int, height: int) -> RenderableType:
 
 
 def _lines(view: View, width: int, room: int) -> list[Text]:
-    figures = view.history.figures
+    stats = view.trend.stats
     head = [_title(view, width), _state(view)]
-    if figures is None:
+    if stats is None:
         return [*head, *_advice(view)][:room]
-    head.append(_counters(figures, view.dead_tasks))
-    parts = [[Text(), *_gauges(view, figures, width)], _latencies(view)]
-    least = min(len(figures.workers), KEPT_WORKERS) + 2
+    head.append(_counters(stats, view.dead_tasks))
+    parts = [[Text(), *_gauges(view, stats, width)], _latencies(view)]
+    least = min(len(stats.workers), KEPT_WORKERS) + 2
     while parts and len(head) + sum(map(len, parts)) + least > room:
         parts.pop()
     head += [line for part in parts for line in part]
-    workers = _workers(view, figures, width, max(room - len(head), 0))
+    workers = _workers(view, stats, width, max(room - len(head), 0))
     return [*head, *workers, *_events(view, room - len(head) - len(workers))][:room]
 
 
 def snapshot(view: View, width: int) -> RenderableType:
-    """All of it, for a file or a pipe."""
-    figures = view.history.figures
-    if figures is None:
+    """Everything, for a file or a pipe."""
+    stats = view.trend.stats
+    if stats is None:
         return Group(_state(view), *_advice(view))
-    rows = _workers(view, figures, width, len(figures.workers) + figures.expected_workers + 2)
-    head = [_title(view, width), _state(view), _counters(figures, view.dead_tasks), Text()]
-    lines = [*head, *_gauges(view, figures, 0), *_latencies(view), *rows, *_events(view, len(view.history.events) + 2)]
+    rows = _workers(view, stats, width, len(stats.workers) + stats.expected_workers + 2)
+    head = [_title(view, width), _state(view), _counters(stats, view.dead_tasks), Text()]
+    lines = [*head, *_gauges(view, stats, 0), *_latencies(view), *rows, *_events(view, len(view.trend.events) + 2)]
     return Group(*(_stripped(line) for line in lines))
 
 
@@ -132,13 +132,13 @@ def _cut(line: Text, width: int) -> Text:
 
 
 def _title(view: View, width: int) -> Text:
-    figures = view.history.figures
+    stats = view.trend.stats
     title = Text(" racepool", style="bold")
-    if figures is not None:
-        broker = figures.broker
-        up_s = broker.uptime_s + (view.now - view.history.heard_at if view.history.silent_since is None else 0)
+    if stats is not None:
+        broker = stats.broker
+        up_s = broker.uptime_s + (view.now - view.trend.heard_at if view.trend.silent_since is None else 0)
         facts = f"pid {broker.pid}, up {timedelta(seconds=int(up_s))}, {mebibytes(broker.rss_bytes)}"
-        title.append(f"  broker {printable(broker.version)}, {facts}, clients {figures.clients}", style="not bold")
+        title.append(f"  broker {printable(broker.version)}, {facts}, clients {stats.clients}", style="not bold")
     clock = f"{'PAUSED  ' if view.is_paused else ''}{view.wall.astimezone():%H:%M:%S} "
     title = _cut(title, max(width - len(clock) - 1, 0))
     title.pad_right(max(width - len(clock) - len(title), 1))
@@ -146,37 +146,37 @@ def _title(view: View, width: int) -> Text:
 
 
 def _state(view: View) -> Text:
-    """Whether all is well, in plain words."""
-    history, figures = view.history, view.history.figures
-    if figures is None:
-        if history.silent_since is None:
+    """The state of the pool in words."""
+    trend, stats = view.trend, view.trend.stats
+    if stats is None:
+        if trend.silent_since is None:
             return Text(" Asking the broker …", style="dim")
         return Text(" NO BROKER has answered yet; still asking", style="bold red")
-    if history.silent_since is not None:
-        away_s = view.now - history.heard_at
+    if trend.silent_since is not None:
+        away_s = view.now - trend.heard_at
         since = view.wall.astimezone() - timedelta(seconds=away_s)
         words = f" NO BROKER answers since {since:%H:%M:%S} ({timedelta(seconds=int(away_s))} ago)"
-        return Text(f"{words}; still asking. What it said last:", style="bold red")
-    there, expected = figures.total_workers, figures.expected_workers
-    if figures.degraded:
-        names = ", ".join(map(printable, sorted(history.missing(), key=_natural)))
+        return Text(f"{words}; still asking. Its last stats:", style="bold red")
+    there, expected = stats.total_workers, stats.expected_workers
+    if stats.degraded:
+        names = ", ".join(map(printable, sorted(trend.missing(), key=_natural)))
         lacks = f"; {names} {'is' if names and ',' not in names else 'are'} away" if names else ""
         return Text(f" DEGRADED: {there} of {expected} workers are there{lacks}", style="bold yellow")
     if there > expected:
         return Text(f" OK: {there} workers are there, more than the {expected} expected", style="green")
-    return Text(f" OK: all {expected} workers are there, {figures.active_workers} busy", style="green")
+    return Text(f" OK: all {expected} workers are there, {stats.active_workers} busy", style="green")
 
 
 def _advice(view: View) -> list[Text]:
-    """Where we ask, and what to look at."""
-    if view.history.silent_since is None:
+    """Which address we ask, and what a person can check."""
+    if view.trend.silent_since is None:
         return []
     return [Text(f" {view.endpoint}"), Text(f" {view.remedy}")]
 
 
-def _counters(figures: PoolStats, dead_tasks: int | None) -> Text:
-    """Since the broker's start, and those only that are not 0; completed always."""
-    counts = [f"{name.replace('_', ' ')} {count:,}" for name, count in figures.counters if count or name == "completed"]
+def _counters(stats: PoolStats, dead_tasks: int | None) -> Text:
+    """The counters since the broker's start: `completed`, and all others that are not 0."""
+    counts = [f"{name.replace('_', ' ')} {count:,}" for name, count in stats.counters if count or name == "completed"]
     line = Text(f" {', '.join(counts)}", style="dim")
     if dead_tasks:
         line = Text(f" dead tasks {dead_tasks} (racepool dead list)", style="yellow").append_text(
@@ -185,16 +185,16 @@ def _counters(figures: PoolStats, dead_tasks: int | None) -> Text:
     return line
 
 
-def _gauges(view: View, figures: PoolStats, width: int) -> list[Text]:
-    """The three figures that tell how it goes, each with its last minutes."""
-    history = view.history
+def _gauges(view: View, stats: PoolStats, width: int) -> list[Text]:
+    """Throughput, waiting tasks and tasks in flight, each with a sparkline of the last minutes."""
+    trend = view.trend
     room = max(width - LABEL - 2 * NUMBER - 3, 0)
-    oldest = figures.oldest_queued_s
-    rate = history.throughput()
+    oldest = stats.oldest_queued_s
+    rate = trend.throughput()
     rows: list[tuple[str, str, Callable[[Slot], float | None]]] = [
         ("tasks/s", "…" if rate is None else f"{rate:,.1f}", Slot.throughput),
-        ("waiting", f"{figures.queue_depth:,}", lambda slot: slot.queue_depth),
-        ("in flight", f"{figures.in_flight:,}", lambda slot: slot.in_flight),
+        ("waiting", f"{stats.queue_depth:,}", lambda slot: slot.queue_depth),
+        ("in flight", f"{stats.in_flight:,}", lambda slot: slot.in_flight),
     ]
     span = timedelta(seconds=int(room * SLOT_S))
     caption = f"the last {span}" if room > len("the last 0:00:00") else ""
@@ -203,12 +203,12 @@ def _gauges(view: View, figures: PoolStats, width: int) -> list[Text]:
     for label, value, of_slot in rows:
         line = Text(f" {label:<{LABEL}}").append(f"{value:>{NUMBER}}", style="bold")
         if room:
-            bars = history.bars(of_slot, room, view.now)
+            bars = trend.bars(of_slot, room, view.now)
             most = max((bar for bar in bars if bar is not None), default=0)
             line.append(f"{most:>{NUMBER},.0f}  ", style="dim").append_text(_sparkline(bars, most))
         lines.append(line)
     waits = "no task waits" if oldest is None else f"the oldest waits for {seconds(oldest)}"
-    held = f"; {figures.held_by_clients:,} are held by clients" if figures.held_by_clients else ""
+    held = f"; {stats.held_by_clients:,} are held by clients" if stats.held_by_clients else ""
     lines.append(Text(f" {'':{LABEL}}{waits}{held}", style="dim" if oldest is None else ""))
     return lines
 
@@ -226,10 +226,10 @@ def _sparkline(bars: Sequence[float | None], most: float) -> Text:
 
 
 def _latencies(view: View) -> list[Text]:
-    history = view.history
+    trend = view.trend
     head = "".join(f"{name:>{NUMBER}}" for name in ("p50", "p90", "p99", "count"))
     title = Text(f" {'ms':<{LABEL}}{head}  the last {WINDOW_S:g} s", style="dim")
-    return [title, _latency("waited", history.queue_wait()), _latency("ran", history.run())]
+    return [title, _latency("waited", trend.queue_wait()), _latency("ran", trend.run())]
 
 
 def _latency(label: str, latency: Latency) -> Text:
@@ -237,16 +237,16 @@ def _latency(label: str, latency: Latency) -> Text:
     return Text(f" {label:<{LABEL}}" + "".join(f"{value:>{NUMBER}}" for value in (*values, f"{latency.count:,}")))
 
 
-def _workers(view: View, figures: PoolStats, width: int, room: int) -> list[Text]:
-    """A line each, below a heading; where there is no room for all, the last line says how many more there are."""
-    restarts = view.history.restarts
+def _workers(view: View, stats: PoolStats, width: int, room: int) -> list[Text]:
+    """A heading and a line for each worker. If there is no room for all, the last line says how many are left out."""
+    restarts = view.trend.restarts
     cells: list[tuple[Sequence[str], str]] = [
         (_worker_cells(worker, restarts[worker.name], is_wide=width >= WIDE), STATE_STYLES[worker.state])
-        for worker in sorted(figures.workers, key=lambda worker: view.order.key(worker, restarts))
+        for worker in sorted(stats.workers, key=lambda worker: view.order.key(worker, restarts))
     ]
     away = [
         ((printable(name), "", "away", "", seconds(view.now - at), "", "", str(restarts[name]), "", ""), "red")
-        for name, at in sorted(view.history.missing().items(), key=lambda item: _natural(item[0]))
+        for name, at in sorted(view.trend.missing().items(), key=lambda item: _natural(item[0]))
     ]
     cells = away + cells
     shown = cells if len(cells) + 2 <= room else cells[: max(room - 3, 0)]
@@ -287,8 +287,8 @@ def _table(rows: Sequence[tuple[Sequence[str], str]], width: int) -> list[Text]:
 
 
 def _events(view: View, room: int) -> list[Text]:
-    """The latest first: what is cut off is the oldest."""
-    events = list(view.history.events)[::-1][: max(room - 2, 0)]
+    """The latest event comes first, so that the oldest ones are cut off."""
+    events = list(view.trend.events)[::-1][: max(room - 2, 0)]
     if not events:
         return []
     lines = [Text(f" {event_line(event)}", style=EVENT_STYLES.get(event.event, "")) for event in events]

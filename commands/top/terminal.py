@@ -1,4 +1,4 @@
-"""The terminal while it is ours: single keys and signals, as something to poll; afterwards it is as it was."""
+"""The terminal while `top` runs: single keys and signals, as file descriptors to poll. Restores it at the end."""
 
 import os
 import signal
@@ -10,14 +10,14 @@ from types import TracebackType
 from typing import Self
 
 HEARD = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGTERM, signal.SIGINT)
-ESCAPE = b"\x1b"  # how keys begin that have no letter
+ESCAPE = b"\x1b"  # the first byte of keys such as arrows
 INTERRUPT = "\x03"
 
 
 class Terminal:
-    """A context manager. Within it keys come at once and unechoed, and the signals of HEARD do nothing by themselves.
+    """A context manager. Inside it, keys arrive at once and without echo, and the signals in HEARD have no own effect.
 
-    A standard input that is no terminal has no keys: `keys_fd` is None.
+    `keys_fd` is None if standard input is no terminal.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Terminal:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self.keys_fd is not None:
-            with suppress(termios.error):  # it has been closed
+            with suppress(termios.error):  # the terminal was closed
                 termios.tcsetattr(self.keys_fd, termios.TCSAFLUSH, self._modes)
         signal.set_wakeup_fd(self._wakeup_before)
         for number, handler in self._before.items():
@@ -45,7 +45,7 @@ class Terminal:
         os.close(self._writer)
 
     def typed(self) -> str:
-        """What was typed, once there is something; at the end of all input as if Ctrl-C had been."""
+        """The keys that were typed; call it when `keys_fd` is readable. The end of the input counts as Ctrl-C."""
         if self.keys_fd is None:
             return ""
         keys = os.read(self.keys_fd, 64)
@@ -54,5 +54,5 @@ class Terminal:
         return "" if keys.startswith(ESCAPE) else keys.decode(errors="ignore")
 
     def signals(self) -> set[int]:
-        """Which signals came, once some did."""
+        """The signals that arrived; call it when `signals_fd` is readable."""
         return set(os.read(self.signals_fd, 64))

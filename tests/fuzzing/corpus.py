@@ -1,13 +1,8 @@
-"""Real messages with random fields, and what becomes of them: cut, stretched, flipped, retyped, said at wrong doors."""
+"""Which broken messages the tests send: of any kind, to any peer. What breaks them is in the crash lab's corpus."""
 
-import string
-from collections.abc import Callable
-from dataclasses import fields
 from random import Random
-from typing import Any, get_type_hints
 
-import msgpack
-
+from racepool.commands.chaos.corpus import MUTATIONS, real
 from racepool.protocol.frames import (
     FROM_CLIENT,
     FROM_HEARTBEAT,
@@ -20,42 +15,23 @@ from racepool.protocol.frames import (
     decode,
     encode,
 )
-from racepool.protocol.messages import MAX_INT, PROTOCOL_VERSION, Epoch, Id, Name, Outcome, Payload, Welcome
+from racepool.protocol.messages import Payload, Welcome
 
 INLETS = (FROM_CLIENT, TO_CLIENT, FROM_WORKER, TO_WORKER, FROM_HEARTBEAT, TO_HEARTBEAT)
 KINDS: list[type] = sorted({each.message for inlet in INLETS for each in inlet.commands.values()}, key=str)
-NUMBERS = (0, 1, 2, 1_000, 2**31 - 1, 2**31, 2**32, 2**40, MAX_INT)
-ODD_VALUES: tuple[object, ...] = (
-    None, True, -1, 2**53, 2**64 - 1, -(2**63), 1.5, float("nan"), "", "x" * 65, "\u202e", b"", bytes(17), [], {},
-    [[[]]], {"a": 1}, msgpack.ExtType(5, b"x"),
-)  # fmt: skip
-
-_VALUES: dict[object, Callable[[Random], object]] = {
-    Id: lambda dice: dice.randbytes(16),
-    Epoch: lambda dice: dice.randbytes(8),
-    Name: lambda dice: "".join(dice.choices(string.printable[:94] + "é語", k=dice.randrange(1, 65))),
-    int: lambda dice: dice.choice(NUMBERS),
-    bool: lambda dice: dice.random() < 0.5,
-    Outcome: lambda dice: dice.choice(list(Outcome)),
-    bytes: lambda dice: dice.randbytes(dice.randrange(80)),
-    Payload: lambda dice: dice.randbytes(dice.choice([0, 1, 80, 70_000])),
-}
-
-
-def real(kind: type, dice: Random, **given: object) -> Any:  # noqa: ANN401  # a message of that kind
-    """A valid message with random fields, but for those given."""
-    hints = get_type_hints(kind)
-    return kind(**{field.name: _VALUES[hints[field.name]](dice) for field in fields(kind)} | given)
 
 
 def any_frames(dice: Random) -> list[Payload]:
-    """Frames that are hardly ever a message, though most of them once were one."""
+    """The frames of a real message, broken in one way. Seldom they are still a valid message."""
     frames = encode(real(dice.choice(KINDS), dice))
     return dice.choice(MUTATIONS)(frames, dice)
 
 
 def any_frames_but_terms(dice: Random) -> list[Payload]:
-    """As `any_frames`, but no word of another version, which is the end of whatever waits, and no new limits."""
+    """As `any_frames`, but without messages that end or change a client's session.
+
+    Left out are messages of another version, which fail every waiting task, and Welcome, which sets new limits.
+    """
     while True:
         frames = any_frames(dice)
         try:
@@ -66,51 +42,3 @@ def any_frames_but_terms(dice: Random) -> list[Payload]:
             return frames
         if not isinstance(message, Welcome):
             return frames
-
-
-def noise(_frames: list[Payload], dice: Random) -> list[Payload]:
-    return [dice.randbytes(dice.randrange(600)) for _ in range(dice.randrange(1, 7))]
-
-
-def cut(frames: list[Payload], dice: Random) -> list[Payload]:
-    return [bytes(frames[0])[: dice.randrange(len(frames[0]))], *frames[1:]]
-
-
-def stretched(frames: list[Payload], dice: Random) -> list[Payload]:
-    return [bytes(frames[0]) + dice.randbytes(dice.choice([1, 9, 600])), *frames[1:]]
-
-
-def flipped(frames: list[Payload], dice: Random) -> list[Payload]:
-    header = bytearray(frames[0])
-    header[dice.randrange(len(header))] ^= dice.randrange(1, 256)
-    return [bytes(header), *frames[1:]]
-
-
-def retyped(frames: list[Payload], dice: Random) -> list[Payload]:
-    """One field is of another type, or out of its range; or there is one too many."""
-    header = msgpack.unpackb(frames[0])
-    at = dice.randrange(len(header) + 1)
-    header[at : at + dice.randrange(2)] = [dice.choice(ODD_VALUES)]
-    return [msgpack.packb(header), *frames[1:]]
-
-
-def of_other_version(frames: list[Payload], dice: Random) -> list[Payload]:
-    header = msgpack.unpackb(frames[0])
-    header[0] = dice.choice([PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1, 0, MAX_INT])
-    return [msgpack.packb(header), *frames[1:]]
-
-
-def of_other_length(frames: list[Payload], dice: Random) -> list[Payload]:
-    """Frames are missing, doubled, or too many."""
-    return dice.choice([[b"", *frames], [*frames, *frames], [*frames, b""], frames[1:] or [b""], [*frames] * 50])
-
-
-MUTATIONS: tuple[Callable[[list[Payload], Random], list[Payload]], ...] = (
-    noise,
-    cut,
-    stretched,
-    flipped,
-    retyped,
-    of_other_version,
-    of_other_length,
-)

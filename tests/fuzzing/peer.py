@@ -16,6 +16,7 @@ from random import Random
 
 import zmq
 
+from racepool.commands.chaos.corpus import real
 from racepool.protocol.endpoints import SOCKETS, sockets_in
 from racepool.protocol.frames import TO_WORKER, BadFrameError, decode, encode
 from racepool.protocol.messages import (
@@ -35,7 +36,7 @@ from racepool.protocol.messages import (
     Welcome,
 )
 from racepool.protocol.sockets import Context, Socket, dealer, receive
-from tests.fuzzing.corpus import any_frames, real
+from tests.fuzzing.corpus import any_frames
 from tests.fuzzing.payloads import HOSTILE
 from tests.fuzzing.strangers import ATTEMPTS
 from tests.fuzzing.zmtp import RawPeer, frame, multipart, plausible_routing_id

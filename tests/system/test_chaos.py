@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from racepool.commands.chaos.processes import processes_of
+from racepool.commands.chaos.lab_processes import processes_of
 from tests.profiles import is_long
 from tests.running import RACEPOOL, TESTS, WaitUntil
 

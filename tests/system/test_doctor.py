@@ -287,7 +287,7 @@ def test_file_that_never_ends_holds_up_nothing(run_dir: Path) -> None:
 
     found = diagnosis(environment(run_dir, keys=elsewhere, **tcp_endpoints()))
 
-    assert found.has("problem", "keys", "could not be looked at in time")
+    assert found.has("problem", "keys", "could not be checked in time")
     assert found.took_s < BOUND_S
 
 
@@ -350,10 +350,10 @@ def at_most_files(limit: int) -> list[str]:
         ("warning", "sockets", "stale: frontend.ipc;"),
         ("problem", "sockets", "is no socket: stats.ipc "),
         ("warning", "sockets", "not there: backend.ipc "),
-        ("problem", "sockets", "nobody listens at tcp://127.0.0.1:"),
+        ("problem", "sockets", "no process listens at tcp://127.0.0.1:"),
         ("warning", "sockets", "tcp without keys"),
         ("warning", "dead tasks", "1 task was given up"),
-        ("warning", "dead tasks", "1 file among them cannot be read"),
+        ("warning", "dead tasks", "1 file of dead tasks cannot be read"),
         ("problem", "time zone", "pip install tzdata"),
         ("ok", "extras", "pip install 'racepool[sky]'"),
         ("ok", "extras", "ground is installed"),
@@ -366,7 +366,9 @@ def test_each_of_many_faults_is_told(sick: Diagnosis, level: str, check: str, wo
 
 
 def test_file_limit_that_the_workers_use_up_is_told(run_dir: Path) -> None:
-    assert diagnosis(environment(run_dir), *at_most_files(80)).has("problem", "open files", "3 workers use up")
+    assert diagnosis(environment(run_dir), *at_most_files(80)).has(
+        "problem", "open files", "3 workers need all of them"
+    )
 
 
 def test_keys_are_looked_at_as_the_programs_do(run_dir: Path) -> None:
@@ -377,13 +379,13 @@ def test_keys_are_looked_at_as_the_programs_do(run_dir: Path) -> None:
             shutil.copy2(path, ring.dir)
     env = environment(run_dir, keys=ring.dir, **tcp_endpoints())
 
-    assert diagnosis(env).has("ok", "keys", "2 keys may come in")
+    assert diagnosis(env).has("ok", "keys", "2 keys are allowed")
 
     allowed_file(ring.dir, Role.WORKER, "odd").write_text("no key")
     ring.dismiss(Role.CLIENT, "local")
     found = diagnosis(env)
-    assert found.has("warning", "keys", "odd.key is no key")
-    assert found.has("problem", "keys", "does not let our own key in")
+    assert found.has("warning", "keys", "odd.key holds no key")
+    assert found.has("problem", "keys", "does not accept our own key")
 
     (ring.dir / "client.key_secret").chmod(0o644)
     assert diagnosis(env).has("problem", "keys", "chmod 600")

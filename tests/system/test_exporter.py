@@ -205,7 +205,7 @@ def test_it_ends_at_once_though_a_page_is_open(scripted: Running, number: signal
 def test_without_a_broker_it_runs_and_says_so(run_dir: Path) -> None:
     with exporting(environment(run_dir)) as url:
         assert not up(url)
-        assert fetch_json(f"{url}api/status")["headline"] == "The broker is away"
+        assert fetch_json(f"{url}api/status")["headline"] == "The broker does not answer"
 
 
 def test_taken_port_and_bad_settings_are_told_in_one_line(run_dir: Path) -> None:

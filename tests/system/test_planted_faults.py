@@ -59,15 +59,15 @@ HUNTS = {
         SIMULATED["second-answer-delivered"], "broker-kill", "every exec resolved"
     ),
     "pause-counted-as-silence": Hunt(
-        SIMULATED["pause-counted-as-silence"], "pool-freeze", "a pause of the broker was nobody's silence", 8
+        SIMULATED["pause-counted-as-silence"], "pool-freeze", "a pause of the broker was not taken for silence", 8
     ),
     "busy-worker-given-work": Hunt(
         SIMULATED["busy-worker-given-work"],
-        "worker-freeze-calm", "nobody was taken for lost without a cause", 15, rate=1, workers=6,
+        "worker-freeze-calm", "no worker was called lost without a cause", 15, rate=1, workers=6,
     ),
     "frozen-worker-never-killed": Hunt(
         SIMULATED["frozen-worker-never-killed"],
-        "worker-freeze-for-good", "the frozen were replaced, and nobody outlived supervisord",
+        "worker-freeze-for-good", "frozen programs were replaced, and none outlived supervisord",
     ),
     "given-up-never": Hunt(
         SIMULATED["given-up-never"], "poison", "errors came only where a fault explains them"
@@ -77,11 +77,11 @@ HUNTS = {
     ),
     "busy-process-taken-for-frozen": Hunt(
         Fault("protocol/processes.py", "    return int(fields[11]) + int(fields[12])\n", "    return 0\n"),
-        "gil-hold", "nobody was taken for lost without a cause", 8,
+        "gil-hold", "no worker was called lost without a cause", 8,
     ),
     "orphans-of-supervisord": Hunt(
         Fault("protocol/processes.py", "    if _is_supervisord(os.getppid()):\n", "    if False:\n"),
-        "supervisord-kill", "the frozen were replaced, and nobody outlived supervisord", 6,
+        "supervisord-kill", "frozen programs were replaced, and none outlived supervisord", 6,
     ),
     "sockets-unwatched": Hunt(
         Fault("broker/server.py", "if now - self._sockets_checked_at > SOCKET_CHECK_S:", "if False:"),

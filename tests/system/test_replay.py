@@ -127,11 +127,11 @@ def test_replay_that_is_interrupted_and_killed_gives_the_same_table(
         assert not path.exists()
         if number == signal.SIGINT:
             assert "stopped after " in told
-            assert "of 2,400 polls; the same command goes on from there" in told
+            assert "of 2,400 polls; the same command continues from there" in told
     done = racepool(*command[1:], env=real.env)
 
     assert done.returncode == 0, done.stderr
-    assert "of 2,400 polls were done before; going on from there" in done.stderr
+    assert "of 2,400 polls were done before; continuing from there" in done.stderr
     assert parquet.read_table(path).equals(whole)
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
@@ -151,7 +151,7 @@ def test_pool_that_goes_away_stops_it_and_it_goes_on_when_it_is_back(
     done = racepool(*command[1:], env=real.env)
 
     assert replay.returncode == 1
-    assert "the same command goes on from there" in told
+    assert "the same command continues from there" in told
     assert "ran out of its 0.5 s while queued" in told
     assert done.returncode == 0, done.stderr
     assert parquet.read_table(path).equals(whole)
@@ -180,7 +180,7 @@ def test_broken_polls_are_named_and_the_others_count_from_the_last_good_one(shor
     assert any(f"{torn}: " in line and "Invalid JSON" in line for line in told)
     assert any(f"{invalid}: " in line and "data.tote_pools.0.total: must be 0 or more" in line for line in told)
     assert any(f"{absurd}: " in line and "its money is more than" in line for line in told)
-    assert "3 of 12 files failed; later polls count from the last good one before" in told[-1]
+    assert "3 of 12 files failed; later polls are compared with the last good one" in told[-1]
 
 
 def test_polls_out_of_order_on_disk_are_replayed_in_order(short: Path, real: Running, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_transform_that_gives_no_money_flow_is_told(short: Path, scripted: Runni
     done = racepool("replay", short, "--out", "-", env=scripted.env)
 
     assert done.returncode == 1
-    assert "the workers' transform gives a dict and no money flow" in done.stderr
+    assert "the workers' transform returns a dict and no money flow" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -252,7 +252,7 @@ def test_output_that_is_there_is_kept_until_it_may_be_replaced(short: Path, real
 
     refused = racepool("replay", short, "--out", path, env=real.env)
     assert refused.returncode == 1
-    assert f"{path} is there already; give --overwrite, or another name" in refused.stderr
+    assert f"{path} exists already; give --overwrite, or another name" in refused.stderr
     assert path.read_text() == "precious"
     done = racepool("replay", short, "--out", path, "--overwrite", env=real.env)
     assert done.returncode == 0, done.stderr
@@ -288,7 +288,7 @@ def test_picture_of_several_races_is_refused_before_the_work(short: Path, real: 
     done = racepool("replay", short, "--plot", tmp_path / "race.png", env=real.env)
 
     assert done.returncode == 1
-    assert "there are 2 races; name a folder, for a picture of each, or choose one with --race" in done.stderr
+    assert "there are 2 races; name a folder for a picture of each, or choose one with --race" in done.stderr
     assert not list(tmp_path.glob("race*"))
 
 
@@ -303,7 +303,7 @@ def test_transform_draws_the_polls_that_it_is_given(short: Path, real: Running, 
     assert len(done.stdout.splitlines()) == 6
     assert (tmp_path / "race.png").read_bytes().startswith(b"\x89PNG")
     assert alone.returncode == every.returncode == 1
-    assert "no picture: there is one poll only" in alone.stderr
+    assert "no picture: there is only one poll" in alone.stderr
     assert "there are 2 races; name a folder" in every.stderr
     assert not (tmp_path / "one.png").exists()
 
@@ -343,7 +343,7 @@ def test_lines_need_no_extra(short: Path, lacking: dict[str, str], real: Running
         (["nowhere", "--out", "x.parquet"], "Path 'nowhere' does not exist"),
         (["EMPTY", "--out", "x.parquet"], "no polls (*.json, *.json.gz) in"),
         (["DAY"], "give --out FILE, --plot FILE, or both"),
-        (["DAY", "--out", "x.csv"], "--out x.csv: its name must end in .parquet or .ndjson, or be - alone"),
+        (["DAY", "--out", "x.csv"], "--out x.csv: its name must end in .parquet or .ndjson, or be -"),
         (["DAY", "--out", "-", "--race", "R9"], "--race R9: there are R1 ("),
         (["DAY", "--out", "-", "--workers", "0"], "0 is not in the range"),
         ([], "Missing argument"),
@@ -379,7 +379,7 @@ def test_files_of_which_none_is_a_poll_are_told(tmp_path: Path, run_dir: Path) -
 def test_replay_costs_the_other_commands_nothing() -> None:
     code = "import sys, racepool.commands.group;"
     code += " print([n for n in sys.modules if n.split('.')[0] in ('pyarrow', 'matplotlib')"
-    code += " or n == 'racepool.commands.replay.session'])"
+    code += " or n == 'racepool.commands.replay.replay_run'])"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert found.stdout.strip() == "[]"

@@ -109,7 +109,7 @@ def test_page_follows_a_killed_worker_within_two_seconds_and_its_return(
     page.run("window.sameDocument = true")
     took_s: list[float] = []
     while len(took_s) < 3 and not any(each < 2 for each in took_s):  # a busy machine may hold one up
-        with frozen(scripted.supervisord_pid):  # nobody starts it anew for the time being
+        with frozen(scripted.supervisord_pid):  # nothing restarts the broker meanwhile
             killed_at = time.monotonic()
             os.kill(scripted.pids()["worker-1"], signal.SIGKILL)
             wait_until(lambda: page.headline() == "2 of 3 workers are ready")
@@ -122,20 +122,20 @@ def test_page_follows_a_killed_worker_within_two_seconds_and_its_return(
         wait_until(lambda: "worker-1 is back" in page.texts("#events .what"))
 
     assert min(took_s) < 2
-    assert page.run("return window.sameDocument"), "it was loaded anew"
+    assert page.run("return window.sameDocument"), "the page was reloaded"
 
 
 def test_page_says_that_the_broker_is_away_and_since_when(page: Page, scripted: Running, wait_until: WaitUntil) -> None:
     with broker_held_back(scripted):
-        wait_until(lambda: page.headline() == "The broker is away")
+        wait_until(lambda: page.headline() == "The broker does not answer")
         assert page.text("#subline").startswith("since ")
         assert "no broker answered" in page.text("#subline")
-        assert page.texts("#worker-list li") == ["Unknown while the broker is away."]
+        assert page.texts("#worker-list li") == ["Unknown while the broker does not answer."]
         assert set(page.texts("#tiles dd:first-of-type")) == {"–"}  # noqa: RUF001  # as the page has it
         wait_until(lambda: page.run("return document.querySelectorAll('.plot .away').length") == 6)
 
     wait_until(lambda: page.headline() == "All workers are ready", 15)
-    assert "Another broker took over" in page.texts("#events .what")
+    assert "Another broker has started" in page.texts("#events .what")
 
 
 def test_page_says_that_the_exporter_does_not_answer_and_recovers(

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from racepool.commands.chaos.corpus import real
 from racepool.protocol import VERSION
 from racepool.protocol.exits import Exit
 from racepool.protocol.frames import encode
@@ -34,7 +35,7 @@ from racepool.protocol.messages import (
     Who,
 )
 from racepool.races.payloads import unpack_result
-from tests.fuzzing.corpus import any_frames, real
+from tests.fuzzing.corpus import any_frames
 from tests.running import environment
 from tests.worker.fake_broker import FakeBroker
 

@@ -1,4 +1,4 @@
-"""What is judged: pure functions of facts. Each says nothing where its facts could not be found out."""
+"""The checks: pure functions of the facts. A check says nothing if its facts could not be found out."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
@@ -44,5 +44,5 @@ CHECKS: tuple[Check, ...] = (
 
 
 def findings(facts: Facts) -> list[Finding]:
-    """What all checks say, in an order that puts causes before their effects."""
+    """The findings of all checks; causes come before their effects."""
     return [finding for check in CHECKS for finding in check(facts)]

@@ -1,4 +1,4 @@
-"""The broker: whether it answers, and how near its limits it is."""
+"""The broker: whether it answers, and how near it is to its limits."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from racepool.protocol import VERSION
 from racepool.protocol.messages import PROTOCOL_VERSION
 
 CROWDED, FULL = 0.5, 0.8
-OWN_FILES = 64  # as racepool.broker.resource_watch reckons
+OWN_FILES = 64  # the same number as in racepool.broker.resource_watch
 FILES_PER_WORKER = 3
 SPARE_FILES = 16
 SUPERVISOR_FILES = 256  # minfds of supervisord.conf
@@ -18,29 +18,29 @@ SLOW_MS = 200.0
 
 
 def answers(facts: Facts) -> Iterator[Finding]:
-    """Whether there is one, and how soon it answers."""
+    """Whether a broker answers, and how soon."""
     answer = facts.answer
     if answer is None:
         return
     if answer.error:
         yield told("broker", answer.error)
-    elif answer.figures is None:
+    elif answer.stats is None:
         yield problem(
             "broker",
             f"answers in a way that racepool {VERSION} does not understand (it is {answer.version or 'unknown'})",
             "install the same version for both",
         )
     else:
-        broker = answer.figures.broker
+        broker = answer.stats.broker
         text = f"pid {broker.pid} answered in {answer.took_ms:.0f} ms; up for {broker.uptime_s:.0f} s"
         if answer.took_ms > SLOW_MS:
-            yield warning("broker", text, "see what keeps the machine busy: processors, swap, a flood of requests")
+            yield warning("broker", text, "find out what keeps the machine busy: processors, swap, a flood of requests")
         else:
             yield ok("broker", text)
 
 
 def versions(facts: Facts) -> Iterator[Finding]:
-    """Whether it is of our version."""
+    """Whether the broker has our version."""
     answer = facts.answer
     if answer is None or answer.version is None:
         return
@@ -55,18 +55,18 @@ def versions(facts: Facts) -> Iterator[Finding]:
         yield warning(
             "broker version",
             f"the broker is {answer.version}, we are {VERSION}; both speak protocol {protocol}",
-            "restart the broker if it was updated meanwhile",
+            "restart the broker if it was updated since its start",
         )
     else:
-        yield ok("broker version", f"{answer.version} and protocol {protocol}, as ours")
+        yield ok("broker version", f"{answer.version} with protocol {protocol}, the same as ours")
 
 
 def memory(facts: Facts) -> Iterator[Finding]:
-    """How near it is to the memory at which it ends."""
-    given, figures = facts.environment.settings, facts.figures
-    if given is None or figures is None or not given.broker_memory_limit:
+    """How near the broker is to its memory limit, at which it ends."""
+    given, stats = facts.environment.settings, facts.stats
+    if given is None or stats is None or not given.broker_memory_limit:
         return
-    used, limit = figures.broker.rss_bytes, given.broker_memory_limit
+    used, limit = stats.broker.rss_bytes, given.broker_memory_limit
     text = f"the broker uses {decimal(used)} of the {decimal(limit)} at which it is replaced"
     if used > FULL * limit:
         yield warning("broker memory", text, "find the client that submits without end, or raise the limit")
@@ -75,12 +75,12 @@ def memory(facts: Facts) -> Iterator[Finding]:
 
 
 def files(facts: Facts) -> Iterator[Finding]:
-    """Whether its descriptors will do: libzmq ends a process that has none left."""
-    given, figures, broker = facts.environment.settings, facts.figures, facts.broker
+    """Whether the broker has enough descriptors: libzmq aborts a process that has none left."""
+    given, stats, broker = facts.environment.settings, facts.stats, facts.broker
     if given is None:
         return
     limit = broker.file_limit if broker and broker.file_limit is not None else facts.hard_file_limit
-    workers = figures.expected_workers if figures else given.workers
+    workers = stats.expected_workers if stats else given.workers
     needed = OWN_FILES + FILES_PER_WORKER * workers
     clients = limit - needed
     remedy = "raise the hard limit of open files (ulimit -Hn, LimitNOFILE) and restart the pool"
@@ -92,7 +92,7 @@ def files(facts: Facts) -> Iterator[Finding]:
     else:
         text = f"a process may have {limit} open"
     if clients < SPARE_FILES:
-        yield problem("open files", f"{text}, which {workers} workers use up", remedy)
+        yield problem("open files", f"{text}, and {workers} workers need all of them", remedy)
     elif broker is None and limit < SUPERVISOR_FILES:
         yield problem("open files", f"{text}; supervisord does not start with less than {SUPERVISOR_FILES}", remedy)
     elif broker and broker.open_files is not None and broker.open_files > CROWDED * limit:
@@ -103,11 +103,11 @@ def files(facts: Facts) -> Iterator[Finding]:
 
 def backlog(facts: Facts) -> Iterator[Finding]:
     """Whether tasks pile up."""
-    given, figures = facts.environment.settings, facts.figures
-    if given is None or figures is None:
+    given, stats = facts.environment.settings, facts.stats
+    if given is None or stats is None:
         return
-    depth, limit = figures.queue_depth - figures.held_by_clients, figures.backlog_limit
-    oldest_s = figures.oldest_queued_s or 0.0
+    depth, limit = stats.queue_depth - stats.held_by_clients, stats.backlog_limit
+    oldest_s = stats.oldest_queued_s or 0.0
     text = f"{depth} of {limit} tasks wait at the broker"
     if oldest_s:
         text += f", the oldest for {oldest_s:.1f} s"
@@ -121,15 +121,15 @@ def backlog(facts: Facts) -> Iterator[Finding]:
 
 
 def dead_tasks(facts: Facts) -> Iterator[Finding]:
-    """Whether tasks were given up."""
+    """Whether there are dead tasks."""
     if facts.dead is None:
         return
     count, unread = facts.dead.count, facts.dead.unread
     if count:
         noun = "task was" if count == 1 else "tasks were"
-        yield warning("dead tasks", f"{count} {noun} given up, and kept", "`racepool dead list` tells why")
+        yield warning("dead tasks", f"{count} {noun} given up and kept", "`racepool dead list` shows why")
     if unread:
         noun = "file" if unread == 1 else "files"
-        yield warning("dead tasks", f"{unread} {noun} among them cannot be read", "`racepool dead list` names them")
+        yield warning("dead tasks", f"{unread} {noun} of dead tasks cannot be read", "`racepool dead list` names them")
     if not count and not unread:
         yield ok("dead tasks", "none")

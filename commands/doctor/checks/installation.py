@@ -1,4 +1,4 @@
-"""What is installed: interpreter, packages, time zones."""
+"""The installation: interpreter, packages, time zones."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ OLDEST_PYTHON = (3, 11)
 
 
 def versions(facts: Facts) -> Iterator[Finding]:
-    """Which racepool, Python, ZeroMQ and kernel there are."""
+    """The versions of racepool, Python, ZeroMQ and the kernel."""
     here = facts.installation
     if here is None:
         return
@@ -18,13 +18,13 @@ def versions(facts: Facts) -> Iterator[Finding]:
     if here.python < OLDEST_PYTHON:
         yield problem("versions", text, "install Python 3.11 or newer")
     elif not here.kernel.startswith("Linux "):
-        yield problem("versions", text, "run it on Linux: how a process ended only its kernel tells")
+        yield problem("versions", text, "run it on Linux: racepool needs its kernel to notice the end of a process")
     else:
         yield ok("versions", text)
 
 
 def time_zone(facts: Facts) -> Iterator[Finding]:
-    """Whether the tote's time zone is known, in which every race starts."""
+    """Whether the tote's time zone is known: race times need it."""
     if facts.installation is None:
         return
     error = facts.installation.zone_error
@@ -35,10 +35,10 @@ def time_zone(facts: Facts) -> Iterator[Finding]:
 
 
 def extras(facts: Facts) -> Iterator[Finding]:
-    """Which optional parts are there; none of them has to be."""
+    """Which optional parts are installed; none is necessary."""
     for extra in facts.installation.extras if facts.installation else ():
         if extra.missing:
-            lacks = f"{extra.name} is not installed (it takes {', '.join(extra.missing)})"
-            yield ok("extras", lacks, f"if wanted: {extra.remedy}")
+            lacks = f"{extra.name} is not installed (it needs {', '.join(extra.missing)})"
+            yield ok("extras", lacks, f"if you want it: {extra.remedy}")
         else:
             yield ok("extras", f"{extra.name} is installed")

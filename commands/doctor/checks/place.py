@@ -17,7 +17,7 @@ REMOTE = {"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse.sshfs", "afs"}
 
 
 def settings(facts: Facts) -> Iterator[Finding]:
-    """Whether they are valid, and which are not the defaults."""
+    """Whether the settings are valid, and which ones the environment sets."""
     environment = facts.environment
     if environment.settings is None:
         yield told("settings", environment.error)
@@ -25,16 +25,18 @@ def settings(facts: Facts) -> Iterator[Finding]:
         given = ", ".join(variable(name) for name in sorted(environment.settings.model_fields_set))
         yield ok("settings", f"valid; from the environment: {given or 'none, all are defaults'}")
     for name in environment.unknown:
-        yield warning("settings", f"{name} is set but is no setting", "unset it, or see `racepool config` for its name")
+        yield warning(
+            "settings", f"{name} is set, but is no setting", "unset it, or find the right name with `racepool config`"
+        )
 
 
 def run_directory(facts: Facts) -> Iterator[Finding]:
-    """Whether it is there, ours, and closed to others."""
+    """Whether the run directory exists, is ours, and is closed to other users."""
     directory = facts.directory
     if directory is None:
         return
     if not directory.is_there:
-        yield warning("run directory", f"{directory.path} is not there", "`racepool up` makes it")
+        yield warning("run directory", f"{directory.path} is not there", "`racepool up` creates it")
     elif directory.refusal:
         yield told("run directory", directory.refusal)
     else:
@@ -42,13 +44,13 @@ def run_directory(facts: Facts) -> Iterator[Finding]:
     if directory.volume and directory.volume.kind in REMOTE:
         yield warning(
             "run directory",
-            f"{directory.path} is on {directory.volume.kind}, of which neither sockets nor locks can be relied on",
+            f"{directory.path} is on {directory.volume.kind}, where sockets and locks are not reliable",
             "set RACEPOOL_DIR to a directory of this machine",
         )
 
 
 def supervisor_socket_path(facts: Facts) -> Iterator[Finding]:
-    """Whether supervisord's socket has room in the run directory: its name is longer than the broker's."""
+    """Whether the path of supervisord's socket is short enough: its name is longer than those of the broker's."""
     if facts.directory is None:
         return
     excess = excess_bytes(facts.directory.path)
@@ -61,7 +63,7 @@ def supervisor_socket_path(facts: Facts) -> Iterator[Finding]:
 
 
 def space(facts: Facts) -> Iterator[Finding]:
-    """Whether there is room for what the pool writes."""
+    """Whether the disk has room for the files of the pool."""
     directory = facts.directory
     if directory is not None and directory.volume is not None:
         yield _room("disk", str(directory.path), directory.volume)
@@ -69,18 +71,18 @@ def space(facts: Facts) -> Iterator[Finding]:
 
 def _room(check: str, path: str, volume: Volume) -> Finding:
     where = f"{path} is on {volume.kind}, with {decimal(volume.free_bytes)} free"
-    remedy = "make room: what was given up, and logs, would be lost"
+    remedy = "free some space: dead tasks and logs would be lost"
     if volume.kind in IN_MEMORY:
         where += " (in memory: gone after a restart of the machine)"
     if volume.free_bytes < LEAST_BYTES or volume.free_files == 0:
-        return problem(check, where if volume.free_files != 0 else f"{where}, but for no more files", remedy)
+        return problem(check, where if volume.free_files != 0 else f"{where}, but no more files can be created", remedy)
     if volume.free_bytes < FEW_BYTES or (volume.free_files or FEW_FILES) < FEW_FILES:
         return warning(check, where, remedy)
     return ok(check, where)
 
 
 def sockets(facts: Facts) -> Iterator[Finding]:
-    """Whether somebody listens at each of the broker's addresses."""
+    """Whether a process listens at each of the broker's addresses."""
     states: dict[str, list[Endpoint]] = {}
     for endpoint in facts.endpoints:
         states.setdefault(endpoint.state, []).append(endpoint)
@@ -98,7 +100,7 @@ def sockets(facts: Facts) -> Iterator[Finding]:
 
 
 def _name(endpoint: Endpoint, facts: Facts) -> str:
-    """Short for what is in the run directory."""
+    """The address; only the file's name for a socket in the run directory."""
     name = endpoint.address.removeprefix("ipc://")
     return name.removeprefix(f"{facts.directory.path}/") if facts.directory else name
 
@@ -111,51 +113,55 @@ def _sockets(state: str, names: str, *, is_held: bool) -> Finding:
             return problem(
                 "sockets",
                 f"not there: {names}, though a broker runs",
-                "wait five seconds: the broker ends when its sockets were removed, and its successor makes them anew",
+                "wait five seconds: a broker without its sockets ends, and the next one creates them",
             )
         case "missing":
             return warning("sockets", f"not there: {names}", "start a broker: `racepool up`")
         case "stale":
-            return warning("sockets", f"stale: {names}; their broker has ended", "the next one replaces them")
+            return warning(
+                "sockets", f"stale: {names}; the broker that made them has ended", "the next one replaces them"
+            )
         case "full":
-            return problem("sockets", f"accepts nobody: {names}", "see what the broker does: it may be frozen")
+            return problem(
+                "sockets", f"accepts no connection: {names}", "find out what the broker does: it may be frozen"
+            )
         case "no socket":
-            return problem("sockets", f"is no socket: {names}", "remove it: a broker cannot bind there")
+            return problem("sockets", f"is no socket: {names}", "remove the file: a broker cannot bind there")
         case "refused":
-            return problem("sockets", f"nobody listens at {names}", "start a broker there, or correct the endpoint")
+            return problem("sockets", f"no process listens at {names}", "start a broker there, or correct the endpoint")
         case _:
-            return problem("sockets", f"cannot be reached: {names}", "see to permissions, firewall and address")
+            return problem("sockets", f"cannot be reached: {names}", "check permissions, firewall and address")
 
 
 def lock(facts: Facts) -> Iterator[Finding]:
-    """Whether the one who holds the run directory is the broker that answers, and lives."""
+    """Whether the holder of the run directory's lock is a broker, runs, and is the one that answers."""
     held = facts.lock
     if held is None:
         return
-    answering = facts.figures.broker.pid if facts.figures and _is_local(facts) else None
+    answering = facts.stats.broker.pid if facts.stats and _is_local(facts) else None
     if held.holder_pid is None:
         yield _unheld(held, answering)
     elif held.holder is None:
         yield warning(
-            "lock", f"{held.path} is held by a process that is not to be seen from here", "look from its host"
+            "lock", f"{held.path} is held by a process that is not visible here", "run this command on its host"
         )
     elif held.holder.state in "Tt":
         yield problem(
             "lock",
             f"its holder, pid {held.holder_pid}, is frozen",
-            f"kill -CONT {held.holder_pid}; else the watchdog replaces it within 15 s, where there is one",
+            f"kill -CONT {held.holder_pid}; a watchdog, if there is one, replaces it within 15 s",
         )
     elif held.holder.module != "racepool.broker":
         yield problem(
             "lock",
             f"{held.path} is held by pid {held.holder_pid}, which is no broker",
-            f"end it: kill {held.holder_pid}",
+            f"end that process: kill {held.holder_pid}",
         )
     elif answering not in (None, held.holder_pid):
         yield problem(
             "lock",
             f"pid {held.holder_pid} holds {held.path}, but pid {answering} answers",
-            "RACEPOOL_DIR and RACEPOOL_STATS_ENDPOINT are of different pools: correct them, or stop one of the brokers",
+            "RACEPOOL_DIR and RACEPOOL_STATS_ENDPOINT belong to different pools: correct them, or stop one broker",
         )
     else:
         yield ok("lock", f"held by the broker, pid {held.holder_pid}")
@@ -167,7 +173,7 @@ def _unheld(held: Lock, answering: int | None) -> Finding:
     return problem(
         "lock",
         f"the broker that answers (pid {answering}) does not hold {held.path}: a second one could start beside it",
-        "correct RACEPOOL_DIR if the broker has another one; else restart the broker",
+        "correct RACEPOOL_DIR if the broker has another one; if not, restart the broker",
     )
 
 
@@ -177,7 +183,7 @@ def _is_local(facts: Facts) -> bool:
 
 
 def keys(facts: Facts) -> Iterator[Finding]:
-    """Whether the keys of tcp endpoints are there, private, and let us in."""
+    """Whether the keys for tcp endpoints exist and are private, and whether the broker accepts ours."""
     found = facts.keys
     if found is None:
         return
@@ -185,17 +191,19 @@ def keys(facts: Facts) -> Iterator[Finding]:
         yield told("keys", found.error)
         return
     for path in found.unreadable:
-        yield warning("keys", f"{path} is no key: it lets nobody in", "`racepool keys revoke` it, and allow it again")
+        yield warning(
+            "keys", f"{path} holds no key: nobody can connect with it", "`racepool keys revoke` it, and allow it again"
+        )
     if found.knows_us is False:
         yield problem(
             "keys",
-            f"the broker does not let our own key in ({found.path}/client.key)",
+            f"the broker does not accept our own key ({found.path}/client.key)",
             f"racepool keys allow {found.path}/client.key --as local --role client",
         )
     elif found.is_brokers:
-        yield ok("keys", f"{found.path} is in order; {found.allowed} keys may come in")
+        yield ok("keys", f"{found.path} is in order; {found.allowed} keys are allowed")
     else:
-        yield ok("keys", f"{found.path} is in order; whether the broker knows our key, its answer tells")
+        yield ok("keys", f"{found.path} is in order; the broker's answer shows whether it accepts our key")
 
 
 def logs(facts: Facts) -> Iterator[Finding]:
@@ -204,6 +212,6 @@ def logs(facts: Facts) -> Iterator[Finding]:
         if not found.is_there:
             yield problem("logs", f"{found.path} is not there: logs are lost", f"mkdir -m 700 {found.path}")
         elif not found.is_writable:
-            yield problem("logs", f"{found.path} may not be written by us", "correct its owner and mode")
+            yield problem("logs", f"we may not write to {found.path}", "correct its owner and mode")
         elif found.volume is not None:
             yield _room("logs", f"{found.path} ({decimal(found.used_bytes)} of logs)", found.volume)

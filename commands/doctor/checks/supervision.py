@@ -1,4 +1,4 @@
-"""supervisord and what it keeps up."""
+"""supervisord and its programs."""
 
 from collections.abc import Iterator
 
@@ -12,29 +12,29 @@ FRESH_S = 5.0
 
 
 def supervisor(facts: Facts) -> Iterator[Finding]:
-    """Whether there is one, and whether it answers."""
+    """Whether supervisord runs, and whether it answers."""
     above = facts.supervision
     if above is None:
         if facts.broker is not None:
             yield warning(
                 "supervisor",
-                "no supervisord of ours is above the broker",
-                "see that something else (systemd, say) starts anew what ends; or run `racepool up`",
+                "no supervisord runs this broker",
+                "make sure that something else, such as systemd, restarts the programs; or run `racepool up`",
             )
-        elif facts.environment.settings is not None and facts.figures is None:
+        elif facts.environment.settings is not None and facts.stats is None:
             yield problem("supervisor", "supervisord does not run", "start the pool: `racepool up`")
     elif above.programs is None:
         yield problem(
             "supervisor",
             f"supervisord does not answer at {above.address}",
-            "if its process is there it is frozen (kill -CONT it); if not, start the pool: `racepool up`",
+            "if its process runs, it is frozen: kill -CONT it; if not, start the pool: `racepool up`",
         )
     else:
         yield ok("supervisor", f"supervisord runs as pid {above.pid}, with {len(above.programs)} programs")
 
 
 def programs(facts: Facts) -> Iterator[Finding]:
-    """Whether all that are ours run."""
+    """Whether all programs of the pool run."""
     ours = _ours(facts)
     for each in ours:
         if each.state != RUNNING and facts.supervision is not None:
@@ -45,7 +45,7 @@ def programs(facts: Facts) -> Iterator[Finding]:
         yield warning(
             "programs",
             f"started less than {FRESH_S:g} s ago: {', '.join(fresh)}",
-            "ask again in a few seconds: if it is so again, they end again and again; their logs say why",
+            "ask again in a few seconds; if they are new again, they end all the time, and their logs say why",
         )
     elif ours and len(up) == len(ours):
         yield ok("programs", f"all run: {', '.join(each.name for each in up)}")
@@ -61,25 +61,25 @@ def _not_running(program: Program, address: str) -> Finding:
 
 
 def restarts(facts: Facts) -> Iterator[Finding]:
-    """Whether what ends is started anew, however it ended."""
+    """Whether supervisord restarts a program after any exit code."""
     told = facts.supervision.restarts if facts.supervision else None
     left = [group for group in OURS if told and told.get(group) is False]
     if left:
         yield problem(
             "restarts",
-            f"supervisord does not always start these anew: {', '.join(left)}",
-            "set autorestart=true, as the shipped supervisord.conf has it: a recycled worker ends with 0",
+            f"supervisord does not always restart these: {', '.join(left)}",
+            "set autorestart=true, as in racepool's own supervisord.conf: a recycled worker exits with 0",
         )
 
 
 def watchdog(facts: Facts) -> Iterator[Finding]:
-    """Whether a broker that is frozen for good would be replaced."""
+    """Whether a broker that stays frozen would be replaced."""
     ours = _ours(facts)
     if ours and not any(each.group == "watchdog" for each in ours):
         yield warning(
             "watchdog",
-            "supervisord has none: a broker that is frozen for good stays so",
-            "take [eventlistener:watchdog] over from the shipped supervisord.conf",
+            "supervisord has none: a frozen broker would not be replaced",
+            "copy [eventlistener:watchdog] from racepool's own supervisord.conf",
         )
     for each in ours:
         if each.process and each.process.state in "Tt" and each.group == "watchdog":

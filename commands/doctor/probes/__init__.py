@@ -1,1 +1,1 @@
-"""What is looked at. A probe changes nothing, and may be left behind by whoever waits for it."""
+"""The probes: each reads one thing and changes nothing. The survey may leave one behind that does not end."""

@@ -1,4 +1,4 @@
-"""What is installed here."""
+"""Reads what is installed here."""
 
 import importlib.metadata
 import platform
@@ -18,7 +18,7 @@ _REQUIREMENT = re.compile(r"""([A-Za-z0-9._-]+).*extra\s*==\s*['"]([A-Za-z0-9._-
 
 
 def installation() -> Installation:
-    """Looks at the interpreter, its packages and the kernel."""
+    """The versions of the interpreter, its packages and the kernel."""
     return Installation(
         racepool=VERSION,
         python=sys.version_info[:3],
@@ -38,7 +38,7 @@ def _zone_error() -> str:
 
 
 def _extras() -> tuple[Extra, ...]:
-    """As our own metadata has them; nothing where we run without any."""
+    """The extras in our own metadata; none if racepool runs without metadata."""
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:

@@ -10,7 +10,7 @@ from racepool.protocol.settings import Settings
 
 
 def keys(settings: Settings) -> Keys | None:
-    """Reads it; None where none is needed. No secret leaves this function."""
+    """Reads the key directory; None if the pool needs no keys. No secret leaves this function."""
     if settings.keys is None or not any(map(is_tcp, settings.endpoints())):
         return None
     is_brokers = (settings.keys / f"{BROKER}{SECRET}").exists()

@@ -11,18 +11,18 @@ UNLIMITED = 2**60  # cgroup v1 has a number for "no limit", somewhat below 2**63
 
 
 def hard_file_limit() -> int:
-    """How many descriptors a process of this user may have at most."""
+    """The most descriptors that a process of this user may have."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return UNLIMITED if limit == resource.RLIM_INFINITY else limit
 
 
 def wall_offset_s() -> float:
-    """The calendar's clock against the one that nobody sets."""
+    """The wall clock minus the monotonic clock."""
     return time.time() - time.monotonic()
 
 
 def memory(broker_pid: int | None) -> Memory:
-    """What the broker has, or would have if this process became one."""
+    """The memory for the broker; without a broker, the memory for this process."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
     total, available = kilobytes["MemTotal"] * 1024, kilobytes["MemAvailable"] * 1024
@@ -34,7 +34,7 @@ def memory(broker_pid: int | None) -> Memory:
 
 
 def _group_memory(broker_pid: int | None) -> tuple[int, int] | None:
-    """Limit and use of the narrowest control group above the process; None if none has a limit."""
+    """Limit and use of the control group with the lowest limit around the process; None without a limit."""
     try:
         lines = Path(f"/proc/{broker_pid or 'self'}/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -50,7 +50,7 @@ def _group_memory(broker_pid: int | None) -> tuple[int, int] | None:
 
 
 def _limits(root: Path, path: str, limit_name: str, used_name: str) -> list[tuple[int, int]]:
-    """Of the group and of those around it; the root itself, in a container, is the container's."""
+    """Limits and uses of the group and of those around it. In a container, the root is the container's group."""
     inner = root / path.lstrip("/")
     found = []
     for folder in (inner, *inner.parents):

@@ -1,29 +1,29 @@
-"""Processes of this machine, as /proc tells of them."""
+"""Processes of this machine, from /proc."""
 
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from racepool.commands.doctor.facts import Process
+from racepool.commands.doctor.facts import MachineProcess
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def process(pid: int) -> Process | None:
-    """What runs under this pid; None if nothing does."""
+def process(pid: int) -> MachineProcess | None:
+    """The process with this pid; None if there is none."""
     folder = Path(f"/proc/{pid}")
     try:
         status = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         since_boot_s = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
         started_at = time.time() - since_boot_s + int(status[19]) / _TICKS
-        return Process(pid, _module(folder), status[0], started_at, _open_files(folder), _file_limit(folder))
+        return MachineProcess(pid, _module(folder), status[0], started_at, _open_files(folder), _file_limit(folder))
     except (OSError, IndexError):
         return None
 
 
 def environment_of(pid: int) -> dict[str, str]:
-    """The environment that a process was started with; nothing where it is not ours to see."""
+    """The environment at the start of a process; empty if we may not read it."""
     try:
         content = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -33,7 +33,7 @@ def environment_of(pid: int) -> dict[str, str]:
 
 
 def arguments_of(pid: int) -> list[str]:
-    """The command line of a process; nothing where there is none."""
+    """The command line of a process; empty if there is no such process."""
     try:
         return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")[:-1]
     except OSError:
@@ -48,7 +48,7 @@ def _module(folder: Path) -> str:
 
 def _open_files(folder: Path) -> int | None:
     with suppress(OSError):
-        return len(os.listdir(folder / "fd"))  # noqa: PTH208  # names alone are wanted
+        return len(os.listdir(folder / "fd"))  # noqa: PTH208  # only the names are needed
     return None
 
 

@@ -1,4 +1,4 @@
-"""The run directory and what is in it: sockets, the lock, tasks that were given up."""
+"""The run directory and its content: sockets, the lock, dead tasks."""
 
 import errno
 import fcntl
@@ -9,7 +9,7 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
-from racepool.commands.dead.tasks import DeadTasks as Records
+from racepool.commands.dead.tasks import DeadTasks
 from racepool.commands.doctor import facts
 from racepool.commands.doctor.probes.processes import process
 from racepool.protocol.endpoints import ANY_HOST, is_tcp
@@ -17,7 +17,7 @@ from racepool.protocol.errors import PoolError, SettingsError
 from racepool.protocol.settings import Settings, refuse_foreign_directory
 
 CONNECT_S = 1.0
-_FLOCK = struct.Struct("hhqqi4x")  # struct flock, its kind first, its holder last
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock: first the type of the lock, last the pid of its holder
 _STATES = {
     errno.ECONNREFUSED: "stale",
     errno.ENOENT: "missing",
@@ -28,14 +28,14 @@ _STATES = {
 
 
 def run_directory(settings: Settings) -> facts.RunDirectory:
-    """Looks at it; unlike the programs, does not make it."""
+    """Reads the state of the run directory. The programs would create it; this does not."""
     path = settings.dir
     try:
         path.lstat()
     except FileNotFoundError:
         return facts.RunDirectory(path, is_there=False, volume=volume(_nearest(path)))
     except OSError:
-        pass  # the rule below says why
+        pass  # refuse_foreign_directory says why
     refusal = ""
     try:
         refuse_foreign_directory("dir", path)
@@ -55,14 +55,14 @@ def volume(path: Path) -> facts.Volume | None:
 
 
 def endpoint(setting: str, address: str) -> facts.Endpoint:
-    """Whether somebody listens there: by a connection that says nothing."""
+    """Whether a process listens there: tries a connection and sends nothing."""
     if is_tcp(address):
         return facts.Endpoint(setting, address, _tcp_state(address))
     return facts.Endpoint(setting, address, _unix_state(address.removeprefix("ipc://")))
 
 
 def lock(settings: Settings) -> facts.Lock:
-    """Who holds the broker's lock. The kernel is asked; to try it would keep a broker from its start."""
+    """Asks the kernel which process holds the broker's lock. Taking it would stop a broker that just starts."""
     path = settings.dir / "broker.lock"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -83,17 +83,17 @@ def lock(settings: Settings) -> facts.Lock:
     return facts.Lock(path, is_there=True, written_pid=written_pid, holder_pid=max(pid, 0), holder=holder)
 
 
-def dead_tasks(settings: Settings) -> facts.DeadTasks | None:
-    """What was given up."""
+def dead_tasks(settings: Settings) -> facts.DeadTaskCount | None:
+    """Counts the dead tasks."""
     try:
-        found = Records(settings.dir)
+        found = DeadTasks(settings.dir)
     except PoolError:
-        return None  # whoever looks at the directory says why
-    return facts.DeadTasks(len(found.tasks), len(found.unread))
+        return None  # the check of the run directory says why
+    return facts.DeadTaskCount(len(found.tasks), len(found.unread))
 
 
 def log_directories(settings: Settings, above: facts.Supervision | None) -> tuple[facts.LogDirectory, ...]:
-    """Where supervisord's programs log to; without one, where `racepool up` would have them do so, if it ever did."""
+    """The log directories of supervisord's programs; without supervisord, that of `racepool up` if it exists."""
     programs = above.programs if above and above.programs else ()
     named = {log.parent for program in programs for log in program.logs}
     default = settings.dir / "log"
@@ -112,7 +112,7 @@ def _nearest(path: Path) -> Path:
 
 
 def _file_system(path: Path) -> str:
-    """The kernel's word for the kind of it, from the mount that is nearest above the path."""
+    """The kernel's name for the kind of file system: that of the innermost mount above the path."""
     where = path.resolve()
     best, kind = -1, "unknown"
     for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,4 +1,4 @@
-"""The supervisord above the pool: its own table, and what its file says."""
+"""The supervisord of the pool: its list of programs, and its configuration file."""
 
 from collections.abc import Mapping
 from configparser import Error, RawConfigParser
@@ -15,7 +15,7 @@ SECTIONS = ("program", "eventlistener")
 
 
 def supervision(settings: Settings, broker_pid: int | None) -> Supervision | None:
-    """Asks the supervisord that started this broker, else the one of the run directory; None if there is neither."""
+    """Asks the supervisord that started this broker, or that of the run directory; None if there is neither."""
     environment = environment_of(broker_pid) if broker_pid else {}
     default = settings.dir / SOCKET
     if SERVER_URL not in environment:
@@ -48,7 +48,7 @@ def _program(row: Mapping[str, Any]) -> Program:
 
 
 def _configuration(pid: int) -> Path | None:
-    """The file that it was started with, where its command line names one."""
+    """The configuration file in supervisord's command line; None if it names none."""
     arguments = arguments_of(pid)
     for flag in ("--configuration", "-c"):
         if flag in arguments[:-1]:

@@ -1,8 +1,8 @@
-/** Line charts of the last minutes, in SVG. A chart knows points and a span of time; not where they come from. */
+/** Line charts of the last minutes, in SVG. A chart knows points and a span of time, not their source. */
 
 const SVG = "http://www.w3.org/2000/svg";
 const EDGE = { top: 10, right: 6, bottom: 20, left: 48 };
-const GAP = 2.5; // points further apart than so many intervals are not joined
+const GAP = 2.5; // intervals: points that are further apart are not joined
 
 function svg(name, attributes, ...children) {
   const element = document.createElementNS(SVG, name);
@@ -11,7 +11,7 @@ function svg(name, attributes, ...children) {
   return element;
 }
 
-/** A round step, in units, so that about three of them reach `most`; whole ones only where `whole`. */
+/** A round step, a multiple of `unit`: about three steps reach `most`. With `whole`, the multiple is a whole number. */
 export function niceStep(most, whole, unit = 1) {
   const rough = most / unit / 3;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -32,9 +32,9 @@ function ago(seconds) {
 export class Chart {
   /**
    * @param {{title: string, series: {key: string, label: string, style: string}[], format: (value: number) => string,
-   *          whole?: boolean, unit?: number, least: number}} about `least`: the scale never ends below it; it is
-   *          marked at round multiples of `unit`, and at whole ones only if `whole`.
-   * @param {(time: number | null, byKeyboard: boolean) => void} onCursor a person points at a moment, or no more.
+   *          whole?: boolean, unit?: number, least: number}} about `least`: the end of the scale is at least this.
+   *          The marks are as in `niceStep`.
+   * @param {(time: number | null, byKeyboard: boolean) => void} onCursor called with the moment that a person points at, or null.
    */
   constructor(about, onCursor) {
     this.about = about;
@@ -77,7 +77,7 @@ export class Chart {
     }
   }
 
-  /** What it says of the point at `index`, in words. */
+  /** The values of the point at `index`, in words. */
   words(points, index) {
     const told = this.about.series.map(({ key, label }) => `${label} ${this.#shown(points[key][index])}`);
     return `${this.about.title}: ${told.join(", ")}`;
@@ -88,10 +88,10 @@ export class Chart {
   }
 
   /**
-   * @param points columns, `at` in seconds since 1970 among them.
-   * @param from first moment shown; @param to last one.
-   * @param cursor the moment that somebody points at, or null.
-   * @param interval seconds between points.
+   * @param points columns by name; the column `at` has seconds since 1970.
+   * @param from the first moment shown; @param to the last one.
+   * @param cursor the moment that a person points at, or null.
+   * @param interval the seconds between two points.
    */
   draw(points, from, to, cursor, interval) {
     Object.assign(this, { from, to, cursor });

@@ -1,28 +1,28 @@
-/** The status page: follows /events, and shows each moment. It reads only, and asks nobody but its own exporter. */
+/** The status page: follows /events and shows each message. It reads only, and only from its own exporter. */
 
 import { Chart } from "/charts.js";
-import { compact, count, instant, memory, milliseconds, span, timeOf } from "/figures.js";
+import { compact, count, instant, memory, milliseconds, span, timeOf } from "/formats.js";
 
 const RANGES = { "1 min": 60, "5 min": 300, "15 min": 900 };
-const SILENCE_MS = 4000; // of an exporter that sends every second
+const SILENCE_MS = 4000; // the exporter sends every second
 const MOST_WORKERS = 60;
 const KEPT = 900;
 
 const REASONS = {
   process_exit: "its process ended", silence: "no sign of life", run_timeout: "its task ran out of time",
   cancelled: "its task was cancelled by force", unreachable: "it could not be reached",
-  replaced: "another took its name", out_of_step: "it was out of step", revoked: "its key was revoked",
+  replaced: "another worker took its name", out_of_step: "it was out of step", revoked: "its key was revoked",
 };
 const EVENTS = {
   worker_lost: ["bad", (event) => `${event.worker} was lost: ${REASONS[event.reason] ?? event.reason}`],
-  worker_killed: ["bad", (event) => `${event.worker} was killed, as it was frozen`],
+  worker_killed: ["bad", (event) => `${event.worker} was killed because it was frozen`],
   worker_restarted: ["good", (event) => `${event.worker} is back`],
   task_requeued: ["warning", (event) => `Task ${short(event.task_id)} went back to its place in the order`],
-  task_given_up: ["bad", (event) => `Task ${short(event.task_id)} was given up and is quarantined`],
+  task_given_up: ["bad", (event) => `Task ${short(event.task_id)} was given up; it is kept as a dead task`],
   task_abandoned: ["warning", () => "A client went away; its tasks were abandoned"],
   broker_away: ["bad", () => "The broker does not answer"],
   broker_back: ["good", () => "The broker answers"],
-  broker_started: ["good", () => "Another broker took over"],
+  broker_started: ["good", () => "Another broker has started"],
 };
 
 const byId = (id) => document.getElementById(id);
@@ -36,12 +36,12 @@ function element(name, className, ...children) {
   return made;
 }
 
-/** Sets text only where it changed: a selection of a person's, and a screen reader, are left alone. */
+/** Sets a text only if it has changed, so that selections stay and screen readers are not disturbed. */
 function say(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
-/** Makes the list's items those of `rows`, and keeps the elements of those that were there. */
+/** Makes the items of the list match `rows`; keeps the elements of rows that are there already. */
 function keep(list, rows, keyOf, make, update) {
   const known = new Map([...list.children].map((child) => [child.dataset.key, child]));
   rows.forEach((row, index) => {
@@ -58,7 +58,7 @@ function keep(list, rows, keyOf, make, update) {
   for (const child of known.values()) child.remove();
 }
 
-// --- figures of this moment ------------------------------------------------------------------------------------------
+// --- the pool now ------------------------------------------------------------------------------------------
 
 function tilesOf({ stats, point }) {
   const { counters, run_ms: run, queue_wait_ms: wait } = stats;
@@ -136,7 +136,7 @@ function showWorkers({ at, stats, missing }) {
   if (!rows.length) rows.push({ name: "", state: "note" });
   keep(list, rows, (row) => `${row.state === "note"}:${row.name}:${row.pid ?? ""}`, makeWorker, (card, row) => showWorker(card, row, at, stats));
   const hidden = workers.length - shown.length;
-  say(byId("workers-note"), hidden > 0 ? `the ${shown.length} that have been busy for longest; ${many(hidden, "more worker")}` : "");
+  say(byId("workers-note"), hidden > 0 ? `the ${shown.length} workers with the longest tasks; ${many(hidden, "more worker")}` : "");
 }
 
 function makeWorker({ state }) {
@@ -146,7 +146,7 @@ function makeWorker({ state }) {
 
 function showWorker(card, worker, at, stats) {
   if (worker.state === "note") {
-    say(card, stats ? "No worker has introduced itself to the broker." : "Unknown while the broker is away.");
+    say(card, stats ? "No worker has introduced itself to the broker." : "Unknown while the broker does not answer.");
     return;
   }
   const [head, task, more] = card.children;
@@ -155,7 +155,7 @@ function showWorker(card, worker, at, stats) {
   say(head.lastChild, worker.state);
   if (worker.state === "missing") {
     say(task, "expected, but not there");
-    say(more, "supervisord starts it anew; else look at its log");
+    say(more, "supervisord restarts it; if not, look at its log");
     return;
   }
   const holds = worker.task_id ? `task ${short(worker.task_id)} for ${span(worker.busy_for_s ?? 0)}` : "waits for a task";
@@ -172,7 +172,7 @@ function showWorker(card, worker, at, stats) {
 
 function showEvents({ events }) {
   const keyOf = (event) => [event.at, event.event, event.worker, event.task_id].join(" ");
-  const rows = events.length ? events : [{ nothing: "Nothing: no crash, no requeue, no restart." }];
+  const rows = events.length ? events : [{ nothing: "Nothing yet: no crash, no requeue, no restart." }];
   keep(byId("events"), rows, (row) => row.nothing ?? keyOf(row),
     (row) => (row.nothing ? element("li", "nothing", row.nothing) : makeEvent(row)), () => {});
   say(byId("events-note"), events.length ? many(events.length, "event") : "");
@@ -191,12 +191,12 @@ function makeEvent(event) {
 }
 
 function showDead({ dead }) {
-  const nothing = dead === null ? "They are in the run directory on the broker's host: `racepool dead list` there shows them."
+  const nothing = dead === null ? "They are on the broker's host: run `racepool dead list` there."
     : dead.problem ?? (dead.tasks.length ? null : "None: no task has killed its workers.");
   const rows = nothing === null ? dead.tasks : [{ nothing }];
   keep(byId("dead"), rows, (row) => row.nothing ?? row.task_id + row.given_up_at,
     (row) => (row.nothing ? element("li", "nothing", row.nothing) : makeDead(row)), () => {});
-  const more = dead && dead.count > dead.tasks.length ? `, the latest ${dead.tasks.length} of them here` : "";
+  const more = dead && dead.count > dead.tasks.length ? `; here are the latest ${dead.tasks.length}` : "";
   const damaged = dead?.unreadable ? `, ${many(dead.unreadable, "damaged file")}` : "";
   say(byId("dead-note"), dead?.count || damaged ? `${many(dead.count, "task")}${more}${damaged}` : "");
 }
@@ -285,8 +285,8 @@ function noticeSilence() {
   document.body.dataset.level = "down";
   document.body.dataset.stale = "";
   say(byId("headline"), "The exporter does not answer");
-  const since = view.lastAt ? `What is below is of ${timeOf(view.lastAt)}. ` : "";
-  say(byId("subline"), `${since}Is \`racepool exporter\` running? This page tries again by itself.`);
+  const since = view.lastAt ? `The page shows the state at ${timeOf(view.lastAt)}. ` : "";
+  say(byId("subline"), `${since}Is \`racepool exporter\` running? This page tries again.`);
   document.title = "No answer · racepool";
 }
 
@@ -298,7 +298,7 @@ function follow() {
   });
   source.addEventListener("moment", (event) => show(JSON.parse(event.data)));
   source.addEventListener("error", () => {
-    if (source.readyState === EventSource.CLOSED) setTimeout(follow, 2000); // refused, as it may be for a while
+    if (source.readyState === EventSource.CLOSED) setTimeout(follow, 2000); // refused: too many pages are open
   });
 }
 

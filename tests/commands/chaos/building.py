@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from racepool.commands.chaos.injection import Hit, Injection
-from racepool.commands.chaos.journal import Journal
 from racepool.commands.chaos.kinds import KINDS
+from racepool.commands.chaos.lab_races import RACES
 from racepool.commands.chaos.measurement import measure
 from racepool.commands.chaos.memory import Growth
 from racepool.commands.chaos.plan import Fault
-from racepool.commands.chaos.races import RACES
+from racepool.commands.chaos.program_logs import ProgramLogs
 from racepool.commands.chaos.records import OK, Resolved, Submitted
 from racepool.commands.chaos.verdict import Ending, Evidence, Invariant, verdict
 from racepool.commands.chaos.witness import Truth, Witness
@@ -35,7 +35,7 @@ def line(event: str, at: float, **fields: object) -> bytes:
     return json.dumps({"event": event, "timestamp": timestamp, **fields}).encode()
 
 
-def figures(**counters: int) -> PoolStats:
+def pool_stats(**counters: int) -> PoolStats:
     """Of a pool at rest, but for these."""
     spread: dict[str, Any] = {"p50": None, "p90": None, "p99": None, "max": None, "count": 0, "sum": 0.0, "buckets": []}
     broker = {"pid": 1, "epoch": "e", "version": "0", "protocol_version": 0, "uptime_s": 1.0, "rss_bytes": 1}
@@ -54,7 +54,7 @@ def figures(**counters: int) -> PoolStats:
 class Case:
     """A run in which all went well, but for what a test adds."""
 
-    journal: Journal = field(default_factory=lambda: Journal(0.0))
+    logs: ProgramLogs = field(default_factory=lambda: ProgramLogs(0.0))
     injections: list[Injection] = field(default_factory=list)
     growth: list[Growth] = field(default_factory=list)
     ending: Ending | None = field(default_factory=Ending)
@@ -75,7 +75,7 @@ class Case:
         self.resolve(n, outcome, client=client)
 
     def log(self, event: str, at: float = 1.5, **fields: object) -> None:
-        self.journal.on_broker_line(line(event, at, **fields))
+        self.logs.on_broker_line(line(event, at, **fields))
 
     def assign(self, n: int, *, client: str = ALICE, at: float = 1.5, attempt: int = 1) -> None:
         self.log("task_assigned", at, task_id=task_id(client, n), attempt=attempt, worker="worker-0")
@@ -94,8 +94,8 @@ class Case:
 
     def evidence(self) -> Evidence:
         settings = Settings.load(queue_timeout=30, run_timeout=10, max_attempts=3, liveness=2)
-        noticed = measure(self.injections, self.journal)
-        return Evidence(settings, self.witness, self.journal, self.injections, noticed, self.growth, self.ending)
+        noticed = measure(self.injections, self.logs)
+        return Evidence(settings, self.witness, self.logs, self.injections, noticed, self.growth, self.ending)
 
     def broken(self) -> list[str]:
         """The promises that were broken."""

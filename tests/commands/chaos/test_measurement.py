@@ -2,13 +2,13 @@
 
 import pytest
 
-from racepool.commands.chaos.journal import EXITED, SPAWNED, Entry
 from racepool.commands.chaos.measurement import NOT_NOTICED, Noticed, detection_bound_s, measure
+from racepool.commands.chaos.program_logs import EXITED, SPAWNED, LogEntry
 from tests.commands.chaos.building import Case, line
 
 
 def measured(case: Case) -> list[Noticed]:
-    return measure(case.injections, case.journal)
+    return measure(case.injections, case.logs)
 
 
 def ready(case: Case, at: float, pid: int) -> None:
@@ -88,12 +88,10 @@ def test_time_without_a_broker_is_taken_off() -> None:
     case.lose(7, at=4.02)
     ready(case, 5.0, 8)
 
-    assert (measured(case)[0].how, *only_figures(measured(case)[0])) == about(
-        "process_exit", 0.02, 1.0, is_clouded=True
-    )
+    assert (measured(case)[0].how, *only_stats(measured(case)[0])) == about("process_exit", 0.02, 1.0, is_clouded=True)
 
 
-def only_figures(noticed: Noticed) -> tuple[float | None, float | None, bool]:
+def only_stats(noticed: Noticed) -> tuple[float | None, float | None, bool]:
     return noticed.detection_s, noticed.recovery_s, noticed.is_clouded
 
 
@@ -141,7 +139,7 @@ def test_held_gil_is_seen_and_costs_nothing() -> None:
 def test_killed_broker_is_noticed_by_supervisord_and_back_with_its_first_worker() -> None:
     case = Case()
     case.inject("broker-kill", 5, at=2.0)
-    case.journal.entries.append(Entry(2.7, EXITED, {"worker": "broker"}))
+    case.logs.entries.append(LogEntry(2.7, EXITED, {"worker": "broker"}))
     case.log("broker_started", 3.0)
     ready(case, 3.2, 7)
 
@@ -163,7 +161,7 @@ def test_frozen_worker_that_no_broker_knows_is_noticed_by_the_watchdog() -> None
     case.inject("worker-freeze-for-good", 7, at=2.0)
     case.inject("broker-kill", 5, at=2.5)
     case.log("broker_started", 3.0)
-    case.journal.on_watchdog_line(line("worker_killed", 18.5, process="worker:worker-0", pid=7, silent_s=15.1))
+    case.logs.on_watchdog_line(line("worker_killed", 18.5, process="worker:worker-0", pid=7, silent_s=15.1))
     ready(case, 19.0, 8)
 
     assert told(measured(case)[0]) == about("event listener", 16.0, 16.5, is_clouded=True)
@@ -172,10 +170,10 @@ def test_frozen_worker_that_no_broker_knows_is_noticed_by_the_watchdog() -> None
 def test_killed_watchdog_is_noticed_and_started_anew_by_supervisord() -> None:
     case = Case()
     case.inject("watchdog-kill", 6, at=2.0)
-    case.journal.entries.append(Entry(2.4, EXITED, {"worker": "broker"}))
-    case.journal.entries.append(Entry(2.7, EXITED, {"worker": "watchdog"}))
-    case.journal.entries.append(Entry(3.1, SPAWNED, {"worker": "worker-0", "pid": 8}))
-    case.journal.entries.append(Entry(3.2, SPAWNED, {"worker": "watchdog", "pid": 9}))
+    case.logs.entries.append(LogEntry(2.4, EXITED, {"worker": "broker"}))
+    case.logs.entries.append(LogEntry(2.7, EXITED, {"worker": "watchdog"}))
+    case.logs.entries.append(LogEntry(3.1, SPAWNED, {"worker": "worker-0", "pid": 8}))
+    case.logs.entries.append(LogEntry(3.2, SPAWNED, {"worker": "watchdog", "pid": 9}))
 
     assert only(case) == about("supervisord", 0.7, 1.2)
 

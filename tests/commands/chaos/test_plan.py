@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 
 from racepool.commands.chaos.kinds import ABSENT_SUPERVISORD, KINDS, Kind, UnknownKindError, chosen
+from racepool.commands.chaos.lab_races import LIGHT, RACES, body, harmful, lab_race
 from racepool.commands.chaos.plan import BURST, BURST_LEAD_S, STEADY_CLIENTS, Fault, Plan
-from racepool.commands.chaos.races import LIGHT, RACES, body, harmful, lab_race
 from racepool.races.race import RaceData
 
 ALL = tuple(KINDS.values())

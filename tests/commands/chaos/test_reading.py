@@ -5,22 +5,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from racepool.commands.chaos.journal import ENDED_BY_WATCHDOG, EXITED, SPAWNED, Journal
-from racepool.commands.chaos.memory import SAMPLES_KEPT, Memory
-from racepool.commands.chaos.processes import Process, died_at, end_all, processes_of, signalled
+from racepool.commands.chaos.lab_processes import LabProcess, died_at, end_all, processes_of, signalled
+from racepool.commands.chaos.memory import SAMPLES_KEPT, MemorySamples
+from racepool.commands.chaos.program_logs import ENDED_BY_WATCHDOG, EXITED, SPAWNED, ProgramLogs
 from racepool.commands.chaos.records import OK, Record, Resolved, Submitted, digest, from_line, outcome_of, to_line
 from racepool.commands.chaos.rubbish import Rubbish
 from racepool.commands.chaos.tail import Tail
 from racepool.protocol.errors import TaskTimeoutError, TransformError
 from racepool.protocol.frames import FROM_CLIENT, FROM_HEARTBEAT, FROM_WORKER, BadFrameError, Inlet, M, decode
-from racepool.protocol.messages import Ready
+from racepool.protocol.messages import Payload, Ready
 from tests.commands.chaos.building import line
 
 MIB = 1024
@@ -73,44 +73,44 @@ def test_file_that_is_gone_for_a_moment_is_found_again(path: Path, tail: Tail) -
 
 
 def test_instants_of_the_calendar_become_those_of_the_shared_clock() -> None:
-    journal = Journal(1_000.0)
-    journal.on_broker_line(line("broker_started", 1_002.5, pid=5))
+    logs = ProgramLogs(1_000.0)
+    logs.on_broker_line(line("broker_started", 1_002.5, pid=5))
 
-    (entry,) = journal.of("broker_started")
+    (entry,) = logs.of("broker_started")
     assert entry.at == pytest.approx(2.5)
     assert (entry.pid, entry.worker) == (5, "")
 
 
 def test_supervisord_tells_who_ended_and_who_began() -> None:
-    journal = Journal(0.0)
+    logs = ProgramLogs(0.0)
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(100))
-    journal.on_supervisord_line(f"{stamp},250 WARN exited: broker (terminated by SIGKILL; not expected)\n".encode())
-    journal.on_supervisord_line(f"{stamp},750 INFO spawned: 'worker-1' with pid 42".encode())
-    journal.on_supervisord_line(b"Unlinking stale socket")
+    logs.on_supervisord_line(f"{stamp},250 WARN exited: broker (terminated by SIGKILL; not expected)\n".encode())
+    logs.on_supervisord_line(f"{stamp},750 INFO spawned: 'worker-1' with pid 42".encode())
+    logs.on_supervisord_line(b"Unlinking stale socket")
 
-    (exited,), (spawned,) = journal.of(EXITED), journal.of(SPAWNED)
+    (exited,), (spawned,) = logs.of(EXITED), logs.of(SPAWNED)
     assert (exited.at, exited.worker) == (100.25, "broker")
     assert (spawned.at, spawned.worker, spawned.pid) == (100.75, "worker-1", 42)
-    assert journal.alarms == []
+    assert logs.alarms == []
 
 
 def test_watchdog_tells_whom_it_killed_and_else_only_its_own_failure_counts() -> None:
-    journal = Journal(0.0)
-    journal.on_watchdog_line(line("worker_killed", 5.5, process="worker:worker-1", pid=42))
-    journal.on_watchdog_line(line("anything", 6.0))
-    assert journal.alarms == []
-    journal.on_watchdog_line(b"Traceback (most recent call last):")
+    logs = ProgramLogs(0.0)
+    logs.on_watchdog_line(line("worker_killed", 5.5, process="worker:worker-1", pid=42))
+    logs.on_watchdog_line(line("anything", 6.0))
+    assert logs.alarms == []
+    logs.on_watchdog_line(b"Traceback (most recent call last):")
 
-    (ended,) = journal.of(ENDED_BY_WATCHDOG)
+    (ended,) = logs.of(ENDED_BY_WATCHDOG)
     assert (ended.at, ended.worker, ended.pid) == (5.5, "worker-1", 42)
-    assert journal.alarms == ["watchdog: Traceback (most recent call last):"]
+    assert logs.alarms == ["watchdog: Traceback (most recent call last):"]
 
 
 def test_line_that_was_cut_by_a_death_is_no_alarm() -> None:
-    journal = Journal(0.0)
-    journal.on_broker_line(line("worker_lost", 1.0, worker="worker-0")[:-5])
+    logs = ProgramLogs(0.0)
+    logs.on_broker_line(line("worker_lost", 1.0, worker="worker-0")[:-5])
 
-    assert (journal.entries, journal.alarms) == ([], [])
+    assert (logs.entries, logs.alarms) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -203,13 +203,13 @@ def test_death_of_a_process_is_told(sleeper: Callable[..., subprocess.Popen[byte
     assert died_at(child.pid, 0.0) is not None
 
 
-def look(rss_mib: int) -> list[Process]:
-    return [Process(1, "broker", "broker", "S", rss_mib * MIB)]
+def look(rss_mib: int) -> list[LabProcess]:
+    return [LabProcess(1, "broker", "broker", "S", rss_mib * MIB)]
 
 
 @pytest.mark.parametrize(("late_mib", "is_flat"), [(55, True), (120, False)])
 def test_growth_is_that_of_the_medians(late_mib: int, is_flat: bool) -> None:  # noqa: FBT001
-    memory = Memory()
+    memory = MemorySamples()
     for second in range(100):
         memory.on_look(second, look(50 if second < 60 else late_mib))
 
@@ -218,7 +218,7 @@ def test_growth_is_that_of_the_medians(late_mib: int, is_flat: bool) -> None:  #
 
 
 def test_too_short_a_run_tells_nothing_of_growth() -> None:
-    memory = Memory()
+    memory = MemorySamples()
     for second in range(30):
         memory.on_look(second, look(second))
 
@@ -226,7 +226,7 @@ def test_too_short_a_run_tells_nothing_of_growth() -> None:
 
 
 def test_samples_are_thinned_out_and_still_span_the_whole_run() -> None:
-    memory = Memory()
+    memory = MemorySamples()
     for second in range(3 * SAMPLES_KEPT):
         memory.on_look(second, look(50))
 
@@ -235,9 +235,9 @@ def test_samples_are_thinned_out_and_still_span_the_whole_run() -> None:
     assert memory.samples[-1].at_s > 3 * SAMPLES_KEPT - 10
 
 
-def decoded(frames: Sequence[bytes], inlet: Inlet[M]) -> M | None:
+def decoded(frames: list[Payload], inlet: Inlet[M]) -> M | None:
     try:
-        return decode(list(frames), inlet)
+        return decode(frames, inlet)
     except BadFrameError:
         return None
 

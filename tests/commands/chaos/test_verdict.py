@@ -4,7 +4,7 @@ import pytest
 
 from racepool.commands.chaos.memory import Growth
 from racepool.commands.chaos.verdict import Ending, expected_errors, unresolved_count
-from tests.commands.chaos.building import ALICE, BOB, Case, figures, line, task_id
+from tests.commands.chaos.building import ALICE, BOB, Case, line, pool_stats, task_id
 
 OVERRAN = "TaskTimeoutError running"
 CRASHED = "WorkerCrashedError"
@@ -19,7 +19,7 @@ def test_a_run_in_which_all_went_well_breaks_nothing() -> None:
     case.run(5, fault="gil-hold")
     for n in (1, 2, 3):
         case.assign(n)
-    case.witness.on_stats(figures(submitted=3, completed=2, crashed=1))
+    case.witness.on_stats(pool_stats(submitted=3, completed=2, crashed=1))
 
     assert case.broken() == []
     assert case.witness.counts == {"execs": 5, "right": 2}
@@ -242,7 +242,7 @@ def test_loss_that_no_fault_explains_is_found() -> None:
     case.lose(7)
     case.lose(8, reason="silence")
 
-    assert case.broken() == ["nobody was taken for lost without a cause"]
+    assert case.broken() == ["no worker was called lost without a cause"]
 
 
 def test_loss_of_a_worker_out_of_step_is_explained_by_no_fault() -> None:
@@ -251,7 +251,7 @@ def test_loss_of_a_worker_out_of_step_is_explained_by_no_fault() -> None:
     case.lose(7, at=3.0, reason="silence")
     case.lose(7, at=6.0, reason="out_of_step")
 
-    assert case.broken() == ["nobody was taken for lost without a cause"]
+    assert case.broken() == ["no worker was called lost without a cause"]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_silence_that_was_the_brokers_own_pause_is_found(event: str, reason: str
     case.log("broker_paused", 4.0)
     case.log(event, at, worker="worker-0", pid=7, reason=reason)
 
-    assert case.broken() == (["a pause of the broker was nobody's silence"] if is_broken else [])
+    assert case.broken() == (["a pause of the broker was not taken for silence"] if is_broken else [])
 
 
 def test_broker_that_stood_still_with_all_others_drops_a_killed_clients_tasks_later() -> None:
@@ -296,7 +296,7 @@ def test_death_of_a_further_worker_explains_its_loss_and_is_to_be_noticed_at_onc
 def test_watchdogs_patience_with_a_worker_that_no_broker_knows_has_an_end(at: float, is_late: bool) -> None:  # noqa: FBT001
     case = Case()
     case.inject("worker-freeze-for-good", 7, at=1.0)
-    case.journal.on_watchdog_line(line("worker_killed", at, process="worker:worker-0", pid=7))
+    case.logs.on_watchdog_line(line("worker_killed", at, process="worker:worker-0", pid=7))
 
     assert case.broken() == (["each loss was noticed in time"] if is_late else [])
 
@@ -307,7 +307,7 @@ def test_fault_that_must_cost_no_worker_explains_no_loss(kind: str) -> None:
     case.inject(kind, 7, until=1.4)
     case.lose(7, reason="silence")
 
-    assert case.broken() == ["nobody was taken for lost without a cause"]
+    assert case.broken() == ["no worker was called lost without a cause"]
 
 
 @pytest.mark.parametrize(
@@ -330,15 +330,15 @@ def test_loss_that_was_noticed_late_is_found(kind: str, reason: str, at: float) 
 
 def test_counters_that_do_not_add_up_are_found() -> None:
     case = Case()
-    case.witness.on_stats(figures(submitted=3, completed=2))
+    case.witness.on_stats(pool_stats(submitted=3, completed=2))
 
     assert case.broken() == ["the counters added up"]
 
 
 def test_counter_that_falls_is_found() -> None:
     case = Case()
-    case.witness.on_stats(figures(submitted=3, completed=3))
-    case.witness.on_stats(figures(submitted=2, completed=2))
+    case.witness.on_stats(pool_stats(submitted=3, completed=3))
+    case.witness.on_stats(pool_stats(submitted=2, completed=2))
 
     assert case.broken() == ["the counters added up"]
 
@@ -352,23 +352,23 @@ def test_counter_that_falls_is_found() -> None:
 )
 def test_supervisord_that_gives_up_and_program_that_crashes_are_found(text: str) -> None:
     case = Case()
-    case.journal.on_supervisord_line(text.encode())
+    case.logs.on_supervisord_line(text.encode())
 
-    assert case.broken() == ["no program failed of itself"]
+    assert case.broken() == ["no program failed by itself"]
 
 
 @pytest.mark.parametrize("text", [b'{"event":"worker_failed"}', b"Traceback (most recent call last):"])
 def test_program_that_raises_is_found(text: bytes) -> None:
     case = Case()
-    case.journal.on_other_line("worker-0", text)
+    case.logs.on_other_line("worker-0", text)
 
-    assert case.broken() == ["no program failed of itself"]
+    assert case.broken() == ["no program failed by itself"]
 
 
 def test_broker_that_ends_itself_is_found_unless_its_sockets_were_removed() -> None:
     case = Case()
     case.log("broker_failed", 3.0, reason="removed")
-    assert case.broken() == ["no program failed of itself"]
+    assert case.broken() == ["no program failed by itself"]
 
     case.inject("sockets-removed", at=1.0)
     assert case.broken() == []
@@ -378,7 +378,7 @@ def test_frozen_process_that_nobody_ended_is_found() -> None:
     case = Case()
     case.inject("broker-freeze-for-good", 5).troubles.append("nobody ended it")
 
-    assert case.broken() == ["the frozen were replaced, and nobody outlived supervisord"]
+    assert case.broken() == ["frozen programs were replaced, and none outlived supervisord"]
 
 
 @pytest.mark.parametrize(("died_at", "is_late"), [(12.9, False), (13.1, True)])
@@ -395,7 +395,7 @@ def test_frozen_worker_that_the_broker_left_to_others_is_found(
     if is_broker_absent:
         case.inject("broker-freeze", 5, at=6.0, until=7.0)
 
-    promise = "the frozen were replaced, and nobody outlived supervisord"
+    promise = "frozen programs were replaced, and none outlived supervisord"
     assert case.broken() == ([promise] if is_late and not is_broker_absent else [])
 
 

@@ -31,12 +31,12 @@ from tests.commands import stats as pictures
 RUN = Path("/run/racepool")
 NOW = pictures.NOON.timestamp()
 VOLUME = facts.Volume("ext4", 2**40, 10**6)
-BROKER = facts.Process(50, "racepool.broker", "S", NOW, open_files=30, file_limit=20_000)
+BROKER = facts.MachineProcess(50, "racepool.broker", "S", NOW, open_files=30, file_limit=20_000)
 WARNING, PROBLEM = Level.WARNING, Level.PROBLEM
 
 
-def process(pid: int, module: str = "racepool.worker", state: str = "S") -> facts.Process:
-    return facts.Process(pid, module, state, NOW)
+def process(pid: int, module: str = "racepool.worker", state: str = "S") -> facts.MachineProcess:
+    return facts.MachineProcess(pid, module, state, NOW)
 
 
 def program(name: str, pid: int, group: str = "worker", state: str = "RUNNING") -> facts.Program:
@@ -55,9 +55,9 @@ HERE = facts.Installation(VERSION, (3, 11, 7), "pyzmq 27", "Linux 6.1", "", (fac
 LOG = facts.LogDirectory(RUN / "log", is_there=True, is_writable=True, used_bytes=9, volume=VOLUME)
 
 
-def answered(**changes: object) -> facts.Answer:
-    figures = pictures.pool(**changes)  # type: ignore[arg-type]
-    return facts.Answer(took_ms=1.0, figures=figures, version=VERSION, protocol_version=PROTOCOL_VERSION)
+def answered(**changes: object) -> facts.StatsAnswer:
+    stats = pictures.pool(**changes)  # type: ignore[arg-type]
+    return facts.StatsAnswer(took_ms=1.0, stats=stats, version=VERSION, protocol_version=PROTOCOL_VERSION)
 
 
 def well(**changes: object) -> Facts:
@@ -76,7 +76,7 @@ def well(**changes: object) -> Facts:
         supervision=ABOVE,
         memory=facts.Memory(2**36, 2**35, is_group=False),
         logs=(LOG,),
-        dead=facts.DeadTasks(0, 0),
+        dead=facts.DeadTaskCount(0, 0),
         keys=KEYS,
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ CASES: list[tuple[Check, Facts, Level, str]] = [
         place.settings,
         well(environment=replace(given(), unknown=("RACEPOOL_WROKERS",))),
         WARNING,
-        "RACEPOOL_WROKERS is set but is no setting",
+        "RACEPOOL_WROKERS is set, but is no setting",
     ),
     (place.run_directory, well(directory=placed(is_there=False)), WARNING, "is not there"),
     (place.run_directory, well(directory=placed(refusal="others may enter it; chmod 700 it")), PROBLEM, "chmod 700"),
@@ -134,13 +134,13 @@ CASES: list[tuple[Check, Facts, Level, str]] = [
     (place.space, well(directory=placed(volume=replace(VOLUME, free_bytes=2**20))), PROBLEM, "1.0 MB free"),
     (place.space, well(directory=placed(volume=replace(VOLUME, free_files=0))), PROBLEM, "no more files"),
     (place.space, well(directory=placed(volume=replace(VOLUME, free_bytes=2**27))), WARNING, "134.2 MB free"),
-    (place.space, well(directory=placed(volume=replace(VOLUME, free_files=9))), WARNING, "make room"),
+    (place.space, well(directory=placed(volume=replace(VOLUME, free_files=9))), WARNING, "free some space"),
     (place.sockets, socket("missing"), WARNING, "not there: frontend.ipc"),
     (place.sockets, socket("missing", held=True), PROBLEM, "though a broker runs"),
     (place.sockets, socket("stale"), WARNING, "stale: frontend.ipc"),
-    (place.sockets, socket("full"), PROBLEM, "accepts nobody"),
+    (place.sockets, socket("full"), PROBLEM, "accepts no connection"),
     (place.sockets, socket("no socket"), PROBLEM, "is no socket"),
-    (place.sockets, socket("refused"), PROBLEM, "nobody listens"),
+    (place.sockets, socket("refused"), PROBLEM, "no process listens"),
     (place.sockets, socket("unreachable"), PROBLEM, "cannot be reached"),
     (
         place.sockets,
@@ -149,31 +149,31 @@ CASES: list[tuple[Check, Facts, Level, str]] = [
         "tcp without keys",
     ),
     (place.lock, well(lock=replace(LOCK, holder_pid=None, holder=None)), PROBLEM, "does not hold"),
-    (place.lock, well(lock=replace(LOCK, holder_pid=0, holder=None)), WARNING, "not to be seen from here"),
+    (place.lock, well(lock=replace(LOCK, holder_pid=0, holder=None)), WARNING, "not visible here"),
     (place.lock, well(lock=replace(LOCK, holder=replace(BROKER, state="T"))), PROBLEM, "kill -CONT 50"),
     (place.lock, well(lock=replace(LOCK, holder=replace(BROKER, module="vi"))), PROBLEM, "is no broker"),
     (place.lock, well(lock=replace(LOCK, holder_pid=51, holder=BROKER)), PROBLEM, "but pid 50 answers"),
     (place.keys, well(keys=replace(KEYS, error="client.key: is not there; make it")), PROBLEM, "make it"),
-    (place.keys, well(keys=replace(KEYS, unreadable=(RUN / "x.key",))), WARNING, "x.key is no key"),
-    (place.keys, well(keys=replace(KEYS, knows_us=False)), PROBLEM, "does not let our own key in"),
+    (place.keys, well(keys=replace(KEYS, unreadable=(RUN / "x.key",))), WARNING, "x.key holds no key"),
+    (place.keys, well(keys=replace(KEYS, knows_us=False)), PROBLEM, "does not accept our own key"),
     (place.logs, well(logs=(replace(LOG, is_there=False),)), PROBLEM, "mkdir -m 700 /run/racepool/log"),
-    (place.logs, well(logs=(replace(LOG, is_writable=False),)), PROBLEM, "may not be written"),
+    (place.logs, well(logs=(replace(LOG, is_writable=False),)), PROBLEM, "we may not write"),
     (place.logs, well(logs=(replace(LOG, volume=replace(VOLUME, free_bytes=0)),)), PROBLEM, "0 bytes free"),
-    (broker.answers, well(answer=facts.Answer(error="no broker; start one")), PROBLEM, "start one"),
-    (broker.answers, old(figures=None, version="9.0"), PROBLEM, "it is 9.0"),
+    (broker.answers, well(answer=facts.StatsAnswer(error="no broker; start one")), PROBLEM, "start one"),
+    (broker.answers, old(stats=None, version="9.0"), PROBLEM, "it is 9.0"),
     (broker.answers, old(took_ms=900.0), WARNING, "answered in 900 ms"),
     (broker.versions, old(protocol_version=99), PROBLEM, "speaks protocol 99"),
     (broker.versions, old(version="9.0"), WARNING, "the broker is 9.0"),
     (broker.memory, said(broker=pictures.broker(rss_bytes=2**32)), WARNING, "4.3 GB of the 4.3 GB"),
     (broker.files, with_open_files(81, 100), PROBLEM, "81 of 100 open"),
     (broker.files, with_open_files(600, 1_000), WARNING, "600 of 1000 open"),
-    (broker.files, with_open_files(10, 80), PROBLEM, "3 workers use up"),
+    (broker.files, with_open_files(10, 80), PROBLEM, "3 workers need all of them"),
     (broker.files, well(broker=None, hard_file_limit=200), PROBLEM, "supervisord does not start"),
     (broker.backlog, said(queue_depth=90, backlog_limit=100), PROBLEM, "90 of 100"),
     (broker.backlog, said(queue_depth=60, backlog_limit=100), WARNING, "60 of 100"),
     (broker.backlog, said(queue_depth=1, oldest_queued_s=40.0), WARNING, "the oldest for 40.0 s"),
-    (broker.dead_tasks, well(dead=facts.DeadTasks(1, 0)), WARNING, "1 task was given up"),
-    (broker.dead_tasks, well(dead=facts.DeadTasks(0, 2)), WARNING, "2 files among them"),
+    (broker.dead_tasks, well(dead=facts.DeadTaskCount(1, 0)), WARNING, "1 task was given up"),
+    (broker.dead_tasks, well(dead=facts.DeadTaskCount(0, 2)), WARNING, "2 files of dead tasks"),
     (workers.number, said(total_workers=2, degraded=True), PROBLEM, "degraded: 2 of 3"),
     (workers.number, said(total_workers=4), WARNING, "more than the broker expects"),
     (workers.number, well(environment=given(workers=9)), WARNING, "RACEPOOL_WORKERS is 9 here"),
@@ -187,10 +187,10 @@ CASES: list[tuple[Check, Facts, Level, str]] = [
     (workers.heartbeats, said(workers=[pictures.worker("w", last_heartbeat_age_s=3.0)]), WARNING, "one long C call"),
     (workers.versions, said(workers=[pictures.worker("w", version="0.0.1")]), WARNING, "w is 0.0.1"),
     (workers.losses, said(recent_events=events(3)), WARNING, "3 were lost within the last minute"),
-    (supervision.supervisor, well(supervision=None), WARNING, "no supervisord of ours"),
+    (supervision.supervisor, well(supervision=None), WARNING, "no supervisord runs this broker"),
     (
         supervision.supervisor,
-        well(supervision=None, broker=None, answer=facts.Answer(error="none; start one")),
+        well(supervision=None, broker=None, answer=facts.StatsAnswer(error="none; start one")),
         PROBLEM,
         "supervisord does not run",
     ),
@@ -208,7 +208,7 @@ CASES: list[tuple[Check, Facts, Level, str]] = [
     ),
     (machine.memory, well(memory=facts.Memory(2**36, 2**25, is_group=False)), PROBLEM, "33.6 MB of this machine"),
     (machine.memory, well(memory=facts.Memory(2**36, 2**32, is_group=True)), WARNING, "control group"),
-    (machine.memory, well(memory=facts.Memory(2**30, 2**30, is_group=False)), WARNING, "the kernel would end it"),
+    (machine.memory, well(memory=facts.Memory(2**30, 2**30, is_group=False)), WARNING, "the kernel would kill first"),
     (machine.memory, well(environment=given(broker_memory_limit=0)), WARNING, "no memory limit"),
     (
         machine.memory,
@@ -216,7 +216,7 @@ CASES: list[tuple[Check, Facts, Level, str]] = [
         WARNING,
         "the limits of broker and workers together",
     ),
-    (machine.clock, well(clock=facts.Clock(NOW, 30.0)), WARNING, "set by +30.0 s while we looked"),
+    (machine.clock, well(clock=facts.Clock(NOW, 30.0)), WARNING, "set by +30.0 s during this check"),
     (machine.clock, said(recent_events=events(1, ahead_s=60.0)), WARNING, "60 s ahead of ours"),
     (
         machine.clock,
@@ -230,7 +230,7 @@ CASES: list[tuple[Check, Facts, Level, str]] = [
         WARNING,
         "far-0's host is at least 90 s ahead",
     ),
-    (machine.overdue, well(overdue=("keys",)), PROBLEM, "could not be looked at"),
+    (machine.overdue, well(overdue=("keys",)), PROBLEM, "could not be checked in time"),
 ]
 
 

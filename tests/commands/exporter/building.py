@@ -34,7 +34,7 @@ def event(kind: str = "worker_lost", **changes: object) -> dict[str, Any]:
     return {"at": NOON, "event": kind, "worker": "worker-0", "task_id": None, "reason": "process_exit"} | changes
 
 
-def figures(**changes: Any) -> PoolStats:  # noqa: ANN401  # any field's value
+def pool_stats(**changes: Any) -> PoolStats:  # noqa: ANN401  # any field's value
     """Of a pool of three idle workers; of `counters` and `broker`, only what differs."""
     counters, broker = changes.pop("counters", {}), changes.pop("broker", {})
     workers = changes.pop("workers", [worker(f"worker-{number}", pid=11 + number) for number in range(3)])

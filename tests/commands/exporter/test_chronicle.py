@@ -1,7 +1,7 @@
 from datetime import timedelta
 
 from racepool.commands.exporter.chronicle import EVENTS, NAMES, Absence, Chronicle
-from tests.commands.exporter.building import NOON, event, figures, worker
+from tests.commands.exporter.building import NOON, event, pool_stats, worker
 
 LATER = NOON + timedelta(seconds=1)
 
@@ -14,28 +14,28 @@ def test_each_event_is_kept_once() -> None:
     chronicle = Chronicle()
     lost, back = event(), event("worker_restarted", reason=None)
 
-    chronicle.on_answer(figures(recent_events=[lost]), NOON)
-    chronicle.on_answer(figures(recent_events=[lost, back]), LATER)
+    chronicle.on_answer(pool_stats(recent_events=[lost]), NOON)
+    chronicle.on_answer(pool_stats(recent_events=[lost, back]), LATER)
 
     assert kinds(chronicle) == ["worker_lost", "worker_restarted"]
 
 
 def test_events_outlive_the_broker_that_told_them() -> None:
     chronicle = Chronicle()
-    chronicle.on_answer(figures(recent_events=[event()]), NOON)
+    chronicle.on_answer(pool_stats(recent_events=[event()]), NOON)
 
     chronicle.on_silence("nobody there", NOON)
-    chronicle.on_answer(figures(broker={"epoch": "bb"}, recent_events=[event("task_requeued")]), LATER)
+    chronicle.on_answer(pool_stats(broker={"epoch": "bb"}, recent_events=[event("task_requeued")]), LATER)
 
     assert kinds(chronicle) == ["worker_lost", "broker_away", "broker_started", "task_requeued"]
 
 
 def test_broker_that_only_stood_still_is_back_and_not_another() -> None:
     chronicle = Chronicle()
-    chronicle.on_answer(figures(), NOON)
+    chronicle.on_answer(pool_stats(), NOON)
 
     chronicle.on_silence("nobody there", NOON)
-    chronicle.on_answer(figures(), LATER)
+    chronicle.on_answer(pool_stats(), LATER)
 
     assert kinds(chronicle) == ["broker_away", "broker_back"]
     assert chronicle.absence is None
@@ -45,16 +45,16 @@ def test_first_broker_takes_over_from_none() -> None:
     chronicle = Chronicle()
     chronicle.on_silence("nobody there", NOON)
 
-    chronicle.on_answer(figures(), LATER)
+    chronicle.on_answer(pool_stats(), LATER)
 
     assert kinds(chronicle) == ["broker_away", "broker_back"]
 
 
 def test_restart_that_fell_between_two_questions_is_told() -> None:
     chronicle = Chronicle()
-    chronicle.on_answer(figures(), NOON)
+    chronicle.on_answer(pool_stats(), NOON)
 
-    chronicle.on_answer(figures(broker={"epoch": "bb"}), LATER)
+    chronicle.on_answer(pool_stats(broker={"epoch": "bb"}), LATER)
 
     assert kinds(chronicle) == ["broker_started"]
 
@@ -71,20 +71,20 @@ def test_absence_is_since_the_first_silence_for_the_latest_reason() -> None:
 
 def test_worker_that_was_there_is_missing_until_all_are() -> None:
     chronicle = Chronicle()
-    chronicle.on_answer(figures(), NOON)
+    chronicle.on_answer(pool_stats(), NOON)
 
-    chronicle.on_answer(figures(workers=[worker("worker-0"), worker("worker-2")]), LATER)
+    chronicle.on_answer(pool_stats(workers=[worker("worker-0"), worker("worker-2")]), LATER)
     assert chronicle.missing == ["worker-1"]
 
-    chronicle.on_answer(figures(), LATER)
+    chronicle.on_answer(pool_stats(), LATER)
     assert chronicle.missing == []
 
 
 def test_no_more_workers_are_missing_than_should_be_there() -> None:
     chronicle = Chronicle()
-    chronicle.on_answer(figures(), NOON)
+    chronicle.on_answer(pool_stats(), NOON)
 
-    chronicle.on_answer(figures(workers=[worker("new-0"), worker("new-1")]), LATER)
+    chronicle.on_answer(pool_stats(workers=[worker("new-0"), worker("new-1")]), LATER)
 
     assert len(chronicle.missing) == 1
 
@@ -92,11 +92,11 @@ def test_no_more_workers_are_missing_than_should_be_there() -> None:
 def test_past_is_bounded() -> None:
     chronicle = Chronicle()
     many = [event(at=NOON + timedelta(seconds=second)) for second in range(EVENTS)]
-    chronicle.on_answer(figures(recent_events=many), NOON)
+    chronicle.on_answer(pool_stats(recent_events=many), NOON)
 
-    chronicle.on_answer(figures(recent_events=[event("task_requeued")], broker={"epoch": "bb"}), LATER)
+    chronicle.on_answer(pool_stats(recent_events=[event("task_requeued")], broker={"epoch": "bb"}), LATER)
     passing = [worker(f"passing-{number}") for number in range(NAMES)]
-    chronicle.on_answer(figures(workers=passing, expected_workers=2 * NAMES, broker={"epoch": "bb"}), LATER)
+    chronicle.on_answer(pool_stats(workers=passing, expected_workers=2 * NAMES, broker={"epoch": "bb"}), LATER)
 
     assert len(chronicle.events) == EVENTS
     assert kinds(chronicle)[-1] == "task_requeued"

@@ -13,10 +13,10 @@ from racepool.commands.exporter.dead_view import DeadView
 from racepool.commands.exporter.metrics import families
 from racepool.protocol.errors import BrokerUnavailableError
 from racepool.protocol.stats import PoolStats
-from tests.commands.exporter.building import NOON, distribution, event, figures, worker
+from tests.commands.exporter.building import NOON, distribution, event, pool_stats, worker
 from tests.running import ROOT
 
-FULL = figures(
+FULL = pool_stats(
     workers=[worker(state="busy", task_id="ab" * 16, busy_for_s=1.5, tasks_completed=4, tasks_failed=1)],
     oldest_queued_s=2.5,
     recent_events=[event(task_id="cd" * 16)],
@@ -123,7 +123,7 @@ def test_figures_are_told_in_base_units() -> None:
 def test_states_add_up_to_the_workers() -> None:
     workers = [worker("a", state="busy"), worker("b", state="draining"), worker("c")]
 
-    told = samples(text_of(figures(workers=workers)))
+    told = samples(text_of(pool_stats(workers=workers)))
 
     assert {name: told[f"racepool_workers{{state={name}}}"] for name in ("idle", "busy", "draining")} == {
         "idle": 1, "busy": 1, "draining": 1
@@ -136,14 +136,14 @@ def test_states_add_up_to_the_workers() -> None:
 def test_of_two_workers_of_one_name_the_later_is_told() -> None:
     earlier, later = worker(tasks_completed=9), worker(tasks_completed=2, started_at=NOON + timedelta(seconds=1))
 
-    told = text_of(figures(workers=[later, earlier]))
+    told = text_of(pool_stats(workers=[later, earlier]))
 
     assert len(re.findall(r"^racepool_worker_tasks_total\{.*completed", told, re.MULTILINE)) == 1
     assert samples(told)["racepool_worker_tasks_total{outcome=completed}{worker=worker-0}"] == 2
 
 
 def test_unknown_memory_of_a_worker_is_no_sample() -> None:
-    told = samples(text_of(figures(workers=[worker("a"), worker("b", rss_bytes=None)])))
+    told = samples(text_of(pool_stats(workers=[worker("a"), worker("b", rss_bytes=None)])))
 
     assert told["racepool_worker_resident_memory_bytes{worker=a}"] == 1_000
     assert "racepool_worker_resident_memory_bytes{worker=b}" not in told
@@ -157,7 +157,7 @@ def test_dead_tasks_of_this_host_are_counted_and_no_other_process_is_taken_for_t
     (run_dir / "dead").mkdir()
     (run_dir / "dead" / f"{'ab' * 16}.dead").write_bytes(b"rubbish")
     registry = CollectorRegistry()
-    registry.register(PoolCollector(lambda: figures(broker={"pid": 1}), DeadView(run_dir)))
+    registry.register(PoolCollector(lambda: pool_stats(broker={"pid": 1}), DeadView(run_dir)))
 
     told = samples(generate_latest(registry).decode())
 

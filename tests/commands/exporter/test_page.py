@@ -6,12 +6,12 @@ import pytest
 
 from racepool.commands.dead.tasks import DeadTasks
 from racepool.commands.exporter import page
+from racepool.commands.exporter.chart_history import COLUMNS, ChartHistory
 from racepool.commands.exporter.chronicle import Chronicle
-from racepool.commands.exporter.history import COLUMNS, History
 from racepool.commands.exporter.page import moment, verdict
 from racepool.commands.exporter.server import FILES, STATIC
 from racepool.protocol.stats import PoolStats
-from tests.commands.exporter.building import NOON, event, figures
+from tests.commands.exporter.building import NOON, event, pool_stats
 
 AA = 4.5  # WCAG 2.1, 1.4.3
 
@@ -22,7 +22,7 @@ def told(stats: PoolStats | None, dead: DeadTasks | str | None = None) -> dict[s
         chronicle.on_silence("nobody there", NOON)
     else:
         chronicle.on_answer(stats, NOON)
-    point = History().record(NOON.timestamp(), stats)
+    point = ChartHistory().record(NOON.timestamp(), stats)
     facts: dict[str, object] = orjson.loads(orjson.dumps(moment(NOON, stats, chronicle, dead, point)))
     return facts
 
@@ -30,13 +30,13 @@ def told(stats: PoolStats | None, dead: DeadTasks | str | None = None) -> dict[s
 @pytest.mark.parametrize(
     ("stats", "expected"),
     [
-        (figures(), ("ok", "All workers are ready")),
-        (None, ("down", "The broker is away")),
-        (figures(workers=[]), ("down", "No worker is ready")),
-        (figures(workers=figures().model_dump()["workers"][:2]), ("warning", "2 of 3 workers are ready")),
-        (figures(queue_depth=80), ("warning", "The backlog is nearly full")),
-        (figures(queue_depth=80, held_by_clients=1), ("ok", "All workers are ready")),
-        (figures(oldest_queued_s=page.OLD_S), ("warning", "Tasks wait for long")),
+        (pool_stats(), ("ok", "All workers are ready")),
+        (None, ("down", "The broker does not answer")),
+        (pool_stats(workers=[]), ("down", "No worker is ready")),
+        (pool_stats(workers=pool_stats().model_dump()["workers"][:2]), ("warning", "2 of 3 workers are ready")),
+        (pool_stats(queue_depth=80), ("warning", "The backlog is nearly full")),
+        (pool_stats(queue_depth=80, held_by_clients=1), ("ok", "All workers are ready")),
+        (pool_stats(oldest_queued_s=page.OLD_S), ("warning", "Tasks have waited for a long time")),
     ],
 )
 def test_verdict_names_the_worst(stats: PoolStats | None, expected: tuple[str, str]) -> None:
@@ -44,7 +44,7 @@ def test_verdict_names_the_worst(stats: PoolStats | None, expected: tuple[str, s
 
 
 def test_moment_tells_the_latest_event_first_and_no_buckets() -> None:
-    facts = told(figures(recent_events=[event(), event("worker_restarted", reason=None)]))
+    facts = told(pool_stats(recent_events=[event(), event("worker_restarted", reason=None)]))
 
     assert [each["event"] for each in facts["events"]] == ["worker_restarted", "worker_lost"]  # type: ignore[attr-defined]
     assert "buckets" not in facts["stats"]["run_ms"]  # type: ignore[index]
@@ -59,11 +59,16 @@ def test_moment_without_a_broker_tells_since_when_and_why() -> None:
 
 
 def test_dead_tasks_that_cannot_be_read_are_not_said_to_be_none(tmp_path: Path) -> None:
-    assert told(figures(), "it is closed to us")["dead"] == {
+    assert told(pool_stats(), "it is closed to us")["dead"] == {
         "problem": "it is closed to us", "count": None, "unreadable": None, "tasks": []
     }  # fmt: skip
-    assert told(figures(), DeadTasks(tmp_path))["dead"] == {"problem": None, "count": 0, "unreadable": 0, "tasks": []}
-    assert told(figures())["dead"] is None
+    assert told(pool_stats(), DeadTasks(tmp_path))["dead"] == {
+        "problem": None,
+        "count": 0,
+        "unreadable": 0,
+        "tasks": [],
+    }
+    assert told(pool_stats())["dead"] is None
 
 
 def test_charts_show_what_the_history_has() -> None:

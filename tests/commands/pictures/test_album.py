@@ -84,7 +84,7 @@ def test_each_race_is_drawn_into_a_folder_which_is_made(tmp_path: Path) -> None:
 
 def test_race_without_a_picture_is_told_and_the_others_are_drawn(tmp_path: Path) -> None:
     assert draw(Album(tmp_path), race("one", minutes=[1]), race("two")) == [
-        "no picture: there is one poll only of Otterby Plate, and no time passes in it"
+        "no picture: there is only one poll of Otterby Plate; a picture needs two"
     ]
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -93,7 +93,7 @@ def test_several_races_are_no_single_picture(tmp_path: Path) -> None:
     album = Album(tmp_path / "race.png")
     album.require_one(1)
 
-    with pytest.raises(PoolError, match=r"there are 2 races; name a folder, for a picture of each, or so$"):
+    with pytest.raises(PoolError, match=r"there are 2 races; name a folder for a picture of each, or so$"):
         album.require_one(2, ", or so")
 
 

@@ -85,7 +85,7 @@ def test_race_without_money_has_no_picture(rows: list[MoneyRow]) -> None:
 
 
 def test_one_poll_is_no_picture() -> None:
-    with pytest.raises(NothingToShowError, match="one poll only of Otterby Plate"):
+    with pytest.raises(NothingToShowError, match="only one poll of Otterby Plate"):
         curves_of([sonata(1, 100), kettle(1, 200)])
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from racepool.commands.replay.poll import Entry, Poll
+from racepool.commands.replay.poll import CapturedPoll, PollEntry
 from racepool.races.money_row import MoneyRow
 
 START = datetime(2025, 7, 17, 0, 15, tzinfo=UTC)
@@ -32,25 +32,25 @@ def row(
     return MoneyRow.model_validate(known | fields)
 
 
-def good(race: str, number: int, *wins: int, start: datetime = START) -> Entry:
+def good(race: str, number: int, *wins: int, start: datetime = START) -> PollEntry:
     """A poll that succeeded, with this much win money on its entrants a, b, c ..."""
     rows = tuple(row(win, entrant=entrant, race=race) for win, entrant in zip(wins, "abcdefgh", strict=False))
-    return Entry(race_id=race, number=number, start_time=start, rows=rows)
+    return PollEntry(race_id=race, number=number, start_time=start, rows=rows)
 
 
-def failed(race: str, number: int) -> Entry:
-    return Entry(race_id=race, number=number, error="broke")
+def failed(race: str, number: int) -> PollEntry:
+    return PollEntry(race_id=race, number=number, error="broke")
 
 
-def chain(race: str, count: int) -> tuple[Poll, ...]:
+def chain(race: str, count: int) -> tuple[CapturedPoll, ...]:
     """The polls of a race, a minute apart."""
     return tuple(
-        Poll(Path(f"{race}-{number}.json"), race, None, START + timedelta(minutes=number), f"{race}/{number}")
+        CapturedPoll(Path(f"{race}-{number}.json"), race, None, START + timedelta(minutes=number), f"{race}/{number}")
         for number in range(count)
     )
 
 
-def chains(**counts: int) -> dict[str, tuple[Poll, ...]]:
+def chains(**counts: int) -> dict[str, tuple[CapturedPoll, ...]]:
     return {race: chain(race, count) for race, count in counts.items()}
 
 

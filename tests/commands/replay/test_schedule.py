@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from racepool.commands.replay.poll import Entry
+from racepool.commands.replay.poll import PollEntry
 from racepool.commands.replay.schedule import RETRY_S, Schedule, Turn
 from tests.commands.replay.building import START, chains, failed, good
 
@@ -99,7 +99,7 @@ def test_refused_poll_still_counts_from_the_one_before() -> None:
 
 
 @pytest.mark.parametrize("entry", [good("a", 1), good("b", 0), good("a", 2)])
-def test_entry_that_is_not_its_races_next_poll_is_refused(entry: Entry) -> None:
+def test_entry_that_is_not_its_races_next_poll_is_refused(entry: PollEntry) -> None:
     with pytest.raises(ValueError, match="is not its next one"):
         Schedule(chains(a=2), limit=1, entries=[entry])
 
@@ -141,7 +141,7 @@ def test_any_course_settles_each_poll_once_and_goes_on_from_anywhere(
     course = iter(choices)
     schedule = Schedule(day, limit)
     out: list[Turn] = []
-    entries: list[Entry] = []
+    entries: list[PollEntry] = []
     last_good: dict[str, int] = {}
     now = 0.0
     while not schedule.is_done:

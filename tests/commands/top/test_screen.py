@@ -3,23 +3,23 @@ from datetime import timedelta
 import pytest
 from rich.console import Console
 
-from racepool.commands.top.history import History
 from racepool.commands.top.screen import ORDERS, View, frame, snapshot
+from racepool.commands.top.trend import PoolTrend
 from racepool.protocol.stats import PoolStats, WorkerStats
 from tests.commands.stats import NOON, event, pool, worker
 
 ENDPOINT = "ipc:///run/racepool/stats.ipc"
 
 
-def view(*figures: PoolStats, silent: bool = False, **changes: object) -> View:
-    history = History(0.0)
-    for index, each in enumerate(figures):
-        history.on_figures(each, float(index), NOON + timedelta(seconds=index))
+def view(*stats: PoolStats, silent: bool = False, **changes: object) -> View:
+    trend = PoolTrend(0.0)
+    for index, each in enumerate(stats):
+        trend.on_stats(each, float(index), NOON + timedelta(seconds=index))
     if silent:
-        history.on_silence(len(figures) + 1.0)
+        trend.on_silence(len(stats) + 1.0)
     plain = {"dead_tasks": 0} | changes
-    now = float(len(figures) + 2)
-    return View(history, now, NOON + timedelta(seconds=now), ENDPOINT, "start one", **plain)  # type: ignore[arg-type]
+    now = float(len(stats) + 2)
+    return View(trend, now, NOON + timedelta(seconds=now), ENDPOINT, "start one", **plain)  # type: ignore[arg-type]
 
 
 def drawn(picture: View, width: int = 80, height: int = 24) -> list[str]:
@@ -81,10 +81,10 @@ def test_broker_that_never_answered_is_told_with_the_remedy() -> None:
 
 
 def test_workers_without_room_are_counted_and_sorting_brings_them_up() -> None:
-    figures = pool(*crowd(60), expected_workers=60, degraded=False)
+    stats = pool(*crowd(60), expected_workers=60, degraded=False)
     by_name, by_done = (order for order in ORDERS if order.name in ("name", "done"))
 
-    plain, sorted_ = drawn(view(figures, order=by_name)), drawn(view(figures, order=by_done))
+    plain, sorted_ = drawn(view(stats, order=by_name)), drawn(view(stats, order=by_done))
 
     assert names(plain)[:3] == ["worker-0", "worker-1", "worker-2"]
     assert names(sorted_)[:3] == ["worker-59", "worker-58", "worker-57"]

@@ -1,4 +1,4 @@
-"""The races of a lab: invented, valid, and the same for the same seed. Knows no transform."""
+"""The races of a lab: invented, valid, the same for the same seed. Knows no transform."""
 
 import json
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ _PRODUCTS: Final = ("Win", "Place", "Quinella", "Trifecta", "First4", "Running D
 
 
 def lab_race(seed: int, index: int) -> dict[str, Any]:
-    """The nth race of a lab, normalised; from LIGHT on they have 50 to 400 KB."""
+    """The race of this index, normalised. From LIGHT on, races have 50 to 400 KB."""
     random = Random(f"{seed}/race/{index}")  # noqa: S311  # no secret
     runners = random.randint(6, 18)
     entries = random.randint(*(_LIGHT_ENTRIES if index < LIGHT else _HEAVY_ENTRIES))
@@ -56,10 +56,10 @@ def _entrant(random: Random, race: int, number: int) -> dict[str, Any]:
 
 
 def body(race: dict[str, Any]) -> bytes:
-    """As a service fetches it."""
+    """The race as JSON, as a service fetches it."""
     return json.dumps(race, ensure_ascii=False).encode()
 
 
 def harmful(race: dict[str, Any], verb: str, argument: str, fault: int) -> dict[str, Any]:
-    """The race with a harm in its name (see commands/chaos/saboteur.py); for who survives that, it is as it was."""
+    """The race with a harm in its name, see saboteur.py. A worker that survives the harm gets the race without it."""
     return race | {"name": f"chaos:{verb}:{argument}:{fault}:{race['name']}"}

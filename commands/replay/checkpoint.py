@@ -1,7 +1,7 @@
-"""The checkpoint of a replay: what became of each poll, a line each, in a file beside the output.
+"""The checkpoint of a replay: a file beside the output, with a line for the outcome of each poll.
 
-The first line tells of which day it is. Lines are only ever appended; one that a crash has torn is the last, and is
-cut off. The table is written from this file at the end, so it is the same however often the replay was interrupted.
+The first line has the fingerprint of the day. Lines are only appended. A crash can leave a torn line at the end, which
+is cut off. The table is written from this file at the end, so it is the same after any number of interruptions.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from pydantic import ValidationError
 
-from racepool.commands.replay.poll import Entry
+from racepool.commands.replay.poll import PollEntry
 from racepool.protocol.errors import PoolError
 from racepool.races.money_row import MoneyRow
 
@@ -23,10 +23,10 @@ SUFFIX: Final = ".replay"
 _KEY: Final = "polls of this replay"
 
 
-class Journal:
-    """An open checkpoint. Made by `beside` or `temporary`; a context manager that closes it and leaves it there.
+class Checkpoint:
+    """An open checkpoint, made by `beside` or `temporary`. A context manager: closes the file, does not delete it.
 
-    Invariant: what is before `_end` are whole lines, and `_places` tells where each race's entries lie among them.
+    Invariant: everything before `_end` is whole lines, and `_places` has the offset and length of each race's entries.
     """
 
     def __init__(self, file: FileIO, fingerprint: str, path: Path | None = None) -> None:
@@ -38,35 +38,35 @@ class Journal:
 
     @classmethod
     def beside(cls, output: Path, fingerprint: str, *, anew: bool) -> Self:
-        """The checkpoint of this output: that of an earlier run of the same polls, else a new one.
+        """Opens the checkpoint of this output: that of an earlier run of the same polls, or else a new one.
 
         Args:
-            output: it lies beside it, with `.replay` after its name.
+            output: the checkpoint is beside it, with `.replay` after its name.
             fingerprint: of the day.
-            anew: whether the checkpoint of other polls may be thrown away.
+            anew: whether to replace the checkpoint of other polls.
 
         Raises:
-            PoolError: it cannot be written, another replay writes it, or it is of other polls.
+            PoolError: it cannot be written, another replay writes it, or it belongs to other polls.
         """
         path = checkpoint_of(output)
         try:
             file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666), "a+")
         except OSError as error:
             raise PoolError(f"{path}: {error.strerror}") from None
-        journal = cls(file, fingerprint, path)
+        checkpoint = cls(file, fingerprint, path)
         try:
-            journal._claim(output, anew=anew)
+            checkpoint._claim(output, anew=anew)
         except BaseException:
             file.close()
             raise
-        return journal
+        return checkpoint
 
     @classmethod
     def temporary(cls, fingerprint: str) -> Self:
-        """One without a name, which ends with this process."""
-        journal = cls(tempfile.TemporaryFile(buffering=0), fingerprint)  # noqa: SIM115  # it closes it
-        journal._write(journal._first_line)
-        return journal
+        """A checkpoint without a name, which disappears with this process."""
+        checkpoint = cls(tempfile.TemporaryFile(buffering=0), fingerprint)  # noqa: SIM115  # the checkpoint closes it
+        checkpoint._write(checkpoint._first_line)
+        return checkpoint
 
     def __enter__(self) -> Self:
         return self
@@ -74,14 +74,14 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def entries(self) -> Iterator[Entry]:
-        """What was written before, in that order. A torn end is cut off."""
+    def entries(self) -> Iterator[PollEntry]:
+        """The entries of earlier runs, in order. Cuts off a torn end."""
         self._places.clear()
         self._end = self._file.seek(len(self._first_line))
         reader = BufferedReader(self._file)
         for line in reader:
             try:
-                entry = Entry.model_validate_json(line) if line.endswith(b"\n") else None
+                entry = PollEntry.model_validate_json(line) if line.endswith(b"\n") else None
             except ValidationError:
                 entry = None
             if entry is None:
@@ -92,8 +92,8 @@ class Journal:
         self._file.truncate(self._end)
         self._file.seek(self._end)
 
-    def append(self, entry: Entry) -> None:
-        """Writes what became of a poll; it survives this process.
+    def append(self, entry: PollEntry) -> None:
+        """Writes the outcome of a poll; it stays if this process is killed.
 
         Raises:
             PoolError: it cannot be written.
@@ -103,12 +103,12 @@ class Journal:
         self._note(entry.race_id, len(line))
 
     def rows_of(self, race_id: str) -> Iterator[MoneyRow]:
-        """The rows of this race, poll by poll."""
+        """The rows of this race, in the order of its polls."""
         for offset, length in self._places.get(race_id, ()):
-            yield from Entry.model_validate_json(os.pread(self._file.fileno(), length, offset)).rows
+            yield from PollEntry.model_validate_json(os.pread(self._file.fileno(), length, offset)).rows
 
     def remove(self) -> None:
-        """The output is there: nobody needs it any more."""
+        """Deletes the checkpoint: the output is complete."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
@@ -120,12 +120,12 @@ class Journal:
         self._file.seek(0)
         found = self._file.read(len(self._first_line) + 1)
         if not found.startswith(self._first_line):
-            if self._first_line.startswith(found):  # empty, or torn in its first line
+            if self._first_line.startswith(found):  # empty, or the first line is torn
                 anew = True
             if not anew:
                 raise PoolError(
                     f"{self._path} is the checkpoint of other polls, or of another version of racepool; "
-                    "give --overwrite to begin anew"
+                    "give --overwrite to start from the beginning"
                 )
             self._file.truncate(0)
             self._write(self._first_line)
@@ -141,12 +141,12 @@ class Journal:
                 left = left[self._file.write(left) :]
             except OSError as error:
                 raise PoolError(
-                    f"{self._path or 'the temporary checkpoint'}: {error.strerror}; see to it, and give the same "
-                    "command: it goes on from there"
+                    f"{self._path or 'the temporary checkpoint'}: {error.strerror}; mend that, and give the same "
+                    "command: it continues from there"
                 ) from None
 
 
 def checkpoint_of(output: Path) -> Path:
-    """Where its checkpoint lies, while it is not finished. The output may be any folder, such as `.`."""
-    place = Path(os.path.abspath(output))  # noqa: PTH100  # a link stays what it is
+    """The path of the output's checkpoint. The output may also be a folder, such as `.`."""
+    place = Path(os.path.abspath(output))  # noqa: PTH100  # resolve() would follow links
     return place.parent / (place.name + SUFFIX)

@@ -13,24 +13,24 @@ from racepool.commands.available_pool import available_pool
 from racepool.commands.display import screen_of_stdout
 from racepool.commands.extras import require
 from racepool.commands.pictures.album import Album
+from racepool.commands.replay.checkpoint import Checkpoint, checkpoint_of
 from racepool.commands.replay.day import Day, poll_files, read_day
-from racepool.commands.replay.journal import Journal, checkpoint_of
 from racepool.commands.replay.progress import progress
-from racepool.commands.replay.run import run
 from racepool.commands.replay.schedule import Schedule
+from racepool.commands.replay.sending import send_all
 from racepool.commands.replay.table import SUFFIXES, write_ndjson, write_table
 from racepool.protocol.errors import PoolError
 from racepool.protocol.settings import Settings
 from racepool.races.money_row import MoneyRow
 
-OUT_FOR_EACH_WORKER: Final = 4  # polls on their way: they keep it busy, and whoever shares the broker waits for few
+OUT_FOR_EACH_WORKER: Final = 4  # polls out: enough to keep a worker busy, few for other clients to wait for
 STDOUT: Final = Path("-")
 NAMES_SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What is asked for; at least one of `out` and `plot`."""
+    """The arguments of a replay; at least one of `out` and `plot` is given."""
 
     paths: tuple[Path, ...]
     out: Path | None
@@ -45,14 +45,14 @@ class Errand:
 
     @property
     def checkpointed(self) -> Path:
-        """The output that the checkpoint lies beside."""
+        """The output that has the checkpoint beside it."""
         target = self.out or self.plot
         assert target is not None, "there is an output"  # noqa: S101
         return target
 
 
-class Session:
-    """A replay under way. `standing` says at any moment what is done and kept."""
+class ReplayRun:
+    """One replay. `standing` tells at any moment how much is done and kept."""
 
     def __init__(self, errand: Errand, settings: Settings) -> None:
         self._errand = errand
@@ -62,52 +62,52 @@ class Session:
 
     @property
     def is_begun(self) -> bool:
-        """Whether there is something to go on from."""
+        """Whether any poll is settled, so that a later run can continue."""
         return self._schedule is not None and self._schedule.settled > 0
 
     @property
     def standing(self) -> str:
-        """For whoever stopped it."""
+        """What the user reads after an interruption."""
         if self._schedule is None:
             return "stopped before the first poll"
         done = f"stopped after {self._schedule.settled:,} of {self._day.poll_count:,} polls"
         if self._errand.is_to_stdout:
-            return f"{done}; nothing is kept, since the output has no place for it"
-        return f"{done}; the same command goes on from there"
+            return f"{done}; nothing is kept, because standard output has no checkpoint"
+        return f"{done}; the same command continues from there"
 
     def run(self) -> bool:
-        """Does it all; returns whether every file was a poll that succeeded, and every race has its picture.
+        """Runs the replay; returns whether every file was a poll that succeeded, and every race has its picture.
 
         Raises:
-            PoolError: it cannot be done, or not to its end.
-            click.UsageError: what is asked for makes no sense.
+            PoolError: the replay cannot start or not reach its end.
+            click.UsageError: the arguments are wrong.
         """
         album = self._album()
         self._day = self._read_day()
         if album is not None:
             album.require_one(len(self._day.chains), remedy=", or choose one with --race")
-        with self._journal() as journal:
+        with self._checkpoint() as checkpoint:
             schedule = self._schedule = Schedule(
-                self._day.chains, OUT_FOR_EACH_WORKER * self._settings.workers, journal.entries()
+                self._day.chains, OUT_FOR_EACH_WORKER * self._settings.workers, checkpoint.entries()
             )
-            self._replay(schedule, journal)
-            is_drawn = self._write(schedule, journal, album)
-            journal.remove()
+            self._replay(schedule, checkpoint)
+            is_drawn = self._write(schedule, checkpoint, album)
+            checkpoint.remove()
         return self._tell_failures(schedule) and is_drawn
 
     def _album(self) -> Album | None:
-        """Whatever would stop the output is said before the work."""
+        """Checks everything that could prevent the output before the work begins."""
         out, plot = self._errand.out, self._errand.plot
         if out is not None and not self._errand.is_to_stdout:
             if out.suffix not in SUFFIXES:
-                raise click.UsageError(f"--out {out}: its name must end in {' or '.join(SUFFIXES)}, or be - alone")
+                raise click.UsageError(f"--out {out}: its name must end in {' or '.join(SUFFIXES)}, or be -")
             if out.suffix == ".parquet":
                 require("pyarrow", extra="replay", purpose=f"--out {out}")
         album = None if plot is None else Album(plot)
         may_replace = self._errand.overwrite or checkpoint_of(self._errand.checkpointed).exists()
         for target in (out, plot):
             if target is not None and target.is_file() and not may_replace:
-                raise PoolError(f"{target} is there already; give --overwrite, or another name")
+                raise PoolError(f"{target} exists already; give --overwrite, or another name")
         return album
 
     def _read_day(self) -> Day:
@@ -124,25 +124,25 @@ class Session:
         except LookupError as error:
             raise click.UsageError(f"--race {error.args[0]}: there are {_named(day)}") from None
 
-    def _journal(self) -> Journal:
+    def _checkpoint(self) -> Checkpoint:
         if self._errand.is_to_stdout:
-            return Journal.temporary(self._day.fingerprint)
-        return Journal.beside(self._errand.checkpointed, self._day.fingerprint, anew=self._errand.overwrite)
+            return Checkpoint.temporary(self._day.fingerprint)
+        return Checkpoint.beside(self._errand.checkpointed, self._day.fingerprint, anew=self._errand.overwrite)
 
-    def _replay(self, schedule: Schedule, journal: Journal) -> None:
+    def _replay(self, schedule: Schedule, checkpoint: Checkpoint) -> None:
         done, total = schedule.settled, self._day.poll_count
         if done:
-            click.echo(f"racepool: {done:,} of {total:,} polls were done before; going on from there", err=True)
+            click.echo(f"racepool: {done:,} of {total:,} polls were done before; continuing from there", err=True)
         if not schedule.is_done:
             with available_pool(self._settings) as pool, progress("replaying", "polls", total, done) as advance:
-                run(pool, schedule, journal, self._settings.payload_limit, advance)
+                send_all(pool, schedule, checkpoint, self._settings.payload_limit, advance)
 
-    def _write(self, schedule: Schedule, journal: Journal, album: Album | None) -> bool:
+    def _write(self, schedule: Schedule, checkpoint: Checkpoint, album: Album | None) -> bool:
         """Table and pictures; returns whether every race has its picture."""
         races = schedule.written_order()
         written, is_drawn = [], True
         if self._errand.out is not None:
-            rows = _rows(journal, races)
+            rows = _rows(checkpoint, races)
             count = (
                 write_ndjson(sys.stdout.buffer, rows)
                 if self._errand.is_to_stdout
@@ -151,7 +151,7 @@ class Session:
             written.append(f"{_count(count, 'record')} in {self._errand.out}")
         if album is not None:
             with progress("drawing", "races", len(races)) as advance:
-                missing = album.draw_races(_rows(journal, races), advance)
+                missing = album.draw_races(_rows(checkpoint, races), advance)
             for line in missing:
                 click.echo(f"racepool: {line}", err=True)
             is_drawn = not missing
@@ -172,18 +172,18 @@ class Session:
         if failed:
             total = self._day.poll_count + len(self._day.unread)
             click.echo(
-                f"racepool: {len(failed):,} of {total:,} files failed; later polls count from the last good one before",
+                f"racepool: {len(failed):,} of {total:,} files failed; later polls are compared with the last good one",
                 err=True,
             )
         return not failed
 
 
-def _rows(journal: Journal, races: Iterable[str]) -> Iterator[Iterator[MoneyRow]]:
-    return (journal.rows_of(race_id) for race_id in races)
+def _rows(checkpoint: Checkpoint, races: Iterable[str]) -> Iterator[Iterator[MoneyRow]]:
+    return (checkpoint.rows_of(race_id) for race_id in races)
 
 
 def _named(day: Day) -> str:
-    """A few of its races, as --race may name them."""
+    """A few races of the day, as --race accepts them."""
     races = sorted((polls[-1].race_number or 0, polls[-1].race_label, race_id) for race_id, polls in day.chains.items())
     names = [f"{label} ({race_id})" for _, label, race_id in races]
     more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""

@@ -1,4 +1,4 @@
-"""Sends a day's polls through a pool and writes down what becomes of each. schedule.py decides."""
+"""Sends a day's polls through a pool and writes the outcome of each. schedule.py decides the order."""
 
 import time
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from racepool.client.zmq_pool import ZmqPool
+from racepool.commands.replay.checkpoint import Checkpoint
 from racepool.commands.replay.day import UnreadableFileError, body_of
-from racepool.commands.replay.journal import Journal
-from racepool.commands.replay.poll import Entry
+from racepool.commands.replay.poll import PollEntry
 from racepool.commands.replay.schedule import Schedule, Turn
 from racepool.protocol.errors import (
     BacklogFullError,
@@ -28,18 +28,20 @@ from racepool.races.transformed_race import TransformedRace
 OF_THE_POLL = (UnreadableFileError, InvalidRaceError, PayloadTooLargeError, TransformError, WorkerCrashedError)
 
 
-def run(pool: ZmqPool, schedule: Schedule, journal: Journal, limit_bytes: int, advance: Callable[[], None]) -> None:
-    """Settles all polls of the schedule, and enters each into the journal.
+def send_all(
+    pool: ZmqPool, schedule: Schedule, checkpoint: Checkpoint, limit_bytes: int, advance: Callable[[], None]
+) -> None:
+    """Settles all polls of the schedule, and writes each outcome to the checkpoint.
 
     Args:
         pool: where they are transformed.
         schedule: what is left to do.
-        journal: gets an entry for each poll.
-        limit_bytes: how large a race may be, uncompressed.
+        checkpoint: gets an entry for each poll.
+        limit_bytes: the maximum size of a race, uncompressed.
         advance: called after each poll.
 
     Raises:
-        PoolError: the pool, not a poll, is to blame, or the journal cannot be written. What is settled is written.
+        PoolError: the pool failed, not a poll, or the checkpoint cannot be written. Settled polls are in it.
     """
     answers: SimpleQueue[tuple[Turn, Future[TransformedRace] | Exception]] = SimpleQueue()
     while not schedule.is_done:
@@ -55,7 +57,7 @@ def run(pool: ZmqPool, schedule: Schedule, journal: Journal, limit_bytes: int, a
             schedule.refuse(turn.poll.race_id, time.monotonic())
             continue
         entry = _entry(turn, outcome)
-        journal.append(entry)
+        checkpoint.append(entry)
         schedule.settle(entry)
         advance()
 
@@ -76,26 +78,26 @@ def _outcome(answer: Future[TransformedRace] | Exception) -> TransformedRace | E
     return answer.exception() or answer.result()  # type: ignore[return-value]  # no BaseException is ever set
 
 
-def _entry(turn: Turn, outcome: TransformedRace | Exception) -> Entry:
-    """What is written of it.
+def _entry(turn: Turn, outcome: TransformedRace | Exception) -> PollEntry:
+    """The entry for this outcome.
 
     Raises:
-        PoolError: it says nothing of this poll, but that the pool does not work.
+        PoolError: the outcome tells that the pool does not work, and nothing about the poll.
     """
     race_id, number = turn.poll.race_id, turn.number
     if isinstance(outcome, TransformedRace) and outcome.race_id == race_id:
         rows = tuple(rows_of(outcome))
         if any(max(row.win_pool_amount, row.place_pool_amount, row.total_pool_amount) > LARGEST_AMOUNT for row in rows):
             error = f"its money is more than the {LARGEST_AMOUNT:,} cents that a table and the next poll can take"
-            return Entry(race_id=race_id, number=number, error=error)
-        return Entry(race_id=race_id, number=number, start_time=outcome.race.start_time, rows=rows)
+            return PollEntry(race_id=race_id, number=number, error=error)
+        return PollEntry(race_id=race_id, number=number, start_time=outcome.race.start_time, rows=rows)
     if isinstance(outcome, TransformedRace):
-        return Entry(race_id=race_id, number=number, error=f"came back as race {outcome.race_id}")
+        return PollEntry(race_id=race_id, number=number, error=f"came back as race {outcome.race_id}")
     if isinstance(outcome, OF_THE_POLL) or (isinstance(outcome, TaskTimeoutError) and outcome.state == "running"):
-        return Entry(race_id=race_id, number=number, error=str(outcome))
+        return PollEntry(race_id=race_id, number=number, error=str(outcome))
     if isinstance(outcome, Exception):
         raise outcome
     raise PoolError(
-        f"the workers' transform gives a {type(outcome).__name__} and no money flow; "
+        f"the workers' transform returns a {type(outcome).__name__} and no money flow; "
         "replay with a pool whose RACEPOOL_TRANSFORM is not set"
     )

@@ -2,17 +2,17 @@ from datetime import timedelta
 
 import pytest
 
-from racepool.commands.top.history import MAX_EVENTS, SLOT_S, WINDOW_S, History, Latency, Slot
+from racepool.commands.top.trend import MAX_EVENTS, SLOT_S, WINDOW_S, Latency, PoolTrend, Slot
 from racepool.protocol.stats import Distribution, PoolStats
 from tests.commands.stats import NOON, broker, event, pool, spread, worker
 
 
-def told(*figures: PoolStats, every_s: float = 1.0) -> History:
+def told(*stats: PoolStats, every_s: float = 1.0) -> PoolTrend:
     """What is known after these, one after the other."""
-    history = History(0.0)
-    for index, each in enumerate(figures):
-        history.on_figures(each, index * every_s, NOON + timedelta(seconds=index * every_s))
-    return history
+    trend = PoolTrend(0.0)
+    for index, each in enumerate(stats):
+        trend.on_stats(each, index * every_s, NOON + timedelta(seconds=index * every_s))
+    return trend
 
 
 def test_throughput_is_what_was_added_since_we_look() -> None:
@@ -28,21 +28,21 @@ def test_throughput_forgets_what_is_longer_ago_than_the_window() -> None:
 
 
 def test_broker_that_counts_from_zero_again_takes_nothing_away() -> None:
-    history = told(pool(completed=1_000), pool(completed=12, broker=broker(epoch="second", pid=51)))
+    trend = told(pool(completed=1_000), pool(completed=12, broker=broker(epoch="second", pid=51)))
 
-    assert history.throughput() == 12.0
-    assert [each.event for each in history.events] == ["broker_restarted"]
-    assert history.events[0].reason == "pid 50 -> 51, up 0:01:00"
+    assert trend.throughput() == 12.0
+    assert [each.event for each in trend.events] == ["broker_restarted"]
+    assert trend.events[0].reason == "pid 50 -> 51, up 0:01:00"
 
 
 def test_latency_is_of_the_last_seconds_only() -> None:
     before, after = spread(1_000, 0, 0, 0), spread(1_000, 0, 10, 0)
 
-    history = told(pool(run_ms=before), pool(run_ms=after))
+    trend = told(pool(run_ms=before), pool(run_ms=after))
 
-    run = history.run()
+    run = trend.run()
     assert (run.p50, run.p90, run.p99, run.count) == pytest.approx((55.0, 91.0, 99.1, 10))
-    assert history.queue_wait() == Latency()
+    assert trend.queue_wait() == Latency()
 
 
 def test_latency_beyond_all_bounds_reaches_to_the_longest() -> None:
@@ -63,61 +63,61 @@ def test_latency_counts_a_restarted_broker_from_zero_and_adds_up_with_its_predec
 def test_latency_of_brokers_with_different_buckets_is_not_added_up() -> None:
     other = Distribution.of([(5.0, 4), (None, 4)], 3.0, 8.0)
 
-    assert (
-        told(pool(), pool(run_ms=spread(3, 0, 0, 0)), pool(run_ms=other, broker=broker(epoch="2"))).run() == Latency()
-    )
+    run = told(pool(), pool(run_ms=spread(3, 0, 0, 0)), pool(run_ms=other, broker=broker(epoch="2"))).run()
+
+    assert run == Latency()
 
 
 def test_silence_lasts_from_the_first_unanswered_question_to_the_next_answer() -> None:
-    history = told(pool())
-    history.on_silence(2.0)
-    history.on_silence(3.0)
+    trend = told(pool())
+    trend.on_silence(2.0)
+    trend.on_silence(3.0)
 
-    silences = [history.silent_since]
-    history.on_figures(pool(), 4.5, NOON)
-    silences.append(history.silent_since)
+    silences = [trend.silent_since]
+    trend.on_stats(pool(), 4.5, NOON)
+    silences.append(trend.silent_since)
 
     assert silences == [2.0, None]
-    assert history.events[-1].event == "broker_back"
-    assert history.events[-1].reason == "silent for 4.5 s"
+    assert trend.events[-1].event == "broker_back"
+    assert trend.events[-1].reason == "silent for 4.5 s"
 
 
 def test_events_are_told_once_and_in_their_order() -> None:
     lost, back = event("worker_lost", who="worker-1"), event("worker_restarted", after_s=0.4, who="worker-1")
 
-    history = told(pool(recent_events=[lost]), pool(recent_events=[lost, back]), pool(recent_events=[back]))
+    trend = told(pool(recent_events=[lost]), pool(recent_events=[lost, back]), pool(recent_events=[back]))
 
-    assert list(history.events) == [lost, back]
-    assert history.restarts == {"worker-1": 1}
+    assert list(trend.events) == [lost, back]
+    assert trend.restarts == {"worker-1": 1}
 
 
 def test_events_do_not_pile_up() -> None:
-    history = told(*(pool(recent_events=[event("worker_lost", after_s=index)]) for index in range(3 * MAX_EVENTS)))
+    trend = told(*(pool(recent_events=[event("worker_lost", after_s=index)]) for index in range(3 * MAX_EVENTS)))
 
-    assert len(history.events) == MAX_EVENTS
+    assert len(trend.events) == MAX_EVENTS
 
 
 def test_worker_that_was_replaced_while_the_broker_was_away_counts_as_restarted() -> None:
-    history = told(
+    trend = told(
         pool(worker("worker-0", pid=1), worker("worker-1", pid=2)),
         pool(worker("worker-0", pid=1), worker("worker-1", pid=9), broker=broker(epoch="second")),
     )
 
-    assert history.restarts == {"worker-1": 1}
+    assert trend.restarts == {"worker-1": 1}
 
 
 def test_missing_workers_are_named_while_they_are_expected() -> None:
-    history = told(pool(), pool(worker("worker-0"), worker("worker-2")))
+    trend = told(pool(), pool(worker("worker-0"), worker("worker-2")))
 
-    assert history.missing() == {"worker-1": 0.0}
-    history.on_figures(pool(worker("worker-0"), worker("worker-2"), expected_workers=2), 2.0, NOON)
-    assert history.missing() == {}
+    assert trend.missing() == {"worker-1": 0.0}
+    trend.on_stats(pool(worker("worker-0"), worker("worker-2"), expected_workers=2), 2.0, NOON)
+    assert trend.missing() == {}
 
 
 def test_bars_have_a_gap_where_the_broker_was_not_heard() -> None:
-    history = told(pool(queue_depth=1))
-    history.on_figures(pool(queue_depth=7), 2 * SLOT_S, NOON)
-    history.on_figures(pool(queue_depth=5), 2 * SLOT_S + 0.5, NOON)
+    trend = told(pool(queue_depth=1))
+    trend.on_stats(pool(queue_depth=7), 2 * SLOT_S, NOON)
+    trend.on_stats(pool(queue_depth=5), 2 * SLOT_S + 0.5, NOON)
 
-    assert history.bars(lambda slot: slot.queue_depth, 4, 2 * SLOT_S + 0.6) == [None, 1, None, 7]
-    assert history.bars(Slot.throughput, 3, 2 * SLOT_S) == [None, None, 0.0]
+    assert trend.bars(lambda slot: slot.queue_depth, 4, 2 * SLOT_S + 0.6) == [None, 1, None, 7]
+    assert trend.bars(Slot.throughput, 3, 2 * SLOT_S) == [None, None, 0.0]

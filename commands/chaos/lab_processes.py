@@ -1,4 +1,4 @@
-"""The processes of a lab, as the kernel tells them: all that carry its run directory in their environment."""
+"""The processes of a lab, from /proc: all that have its run directory in their environment."""
 
 import os
 import select
@@ -23,12 +23,12 @@ _PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class LabProcess:
     """One process.
 
     Attributes:
         program: broker, worker, stutterer, supervisord, watchdog, client, rubbish or other.
-        name: supervisord's, such as worker-0; else the program's.
+        name: the name in supervisord, such as worker-0; else the program.
         state: the kernel's letter; T is stopped.
         rss_kb: resident memory.
     """
@@ -40,35 +40,35 @@ class Process:
     rss_kb: int
 
     def __str__(self) -> str:
-        """For a report."""
+        """As the report shows it."""
         return f"{self.name} (pid {self.pid}, {'frozen' if self.state == 'T' else f'state {self.state}'})"
 
 
-def processes_of(directory: Path) -> list[Process]:
-    """All of a lab's, by pid. One that was forked a moment ago may still pass for its parent's program."""
+def processes_of(directory: Path) -> list[LabProcess]:
+    """All processes of a lab, by pid. Until it execs, a new child shows its parent's program."""
     mark = f"RACEPOOL_DIR={directory}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
-            with suppress(OSError, IndexError):  # it ended meanwhile, or is another user's
+            with suppress(OSError, IndexError):  # it has just ended, or belongs to another user
                 environment = (entry / "environ").read_bytes().split(b"\0")
                 if mark in environment:
                     found.append(_process(entry, environment))
     return sorted(found, key=lambda process: process.pid)
 
 
-def _process(entry: Path, environment: list[bytes]) -> Process:
+def _process(entry: Path, environment: list[bytes]) -> LabProcess:
     arguments = (entry / "cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
     status = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     module = arguments[arguments.index("-m") + 1] if "-m" in arguments else ""
     program = MODULES.get(module, "other")
     given = b"SUPERVISOR_PROCESS_NAME="
     name = next((field.removeprefix(given).decode() for field in environment if field.startswith(given)), program)
-    return Process(int(entry.name), program, name, status[0], int(status[21]) * _PAGE_KB)
+    return LabProcess(int(entry.name), program, name, status[0], int(status[21]) * _PAGE_KB)
 
 
 def signalled(pid: int, number: signal.Signals) -> bool:
-    """Sends a signal; false if that process is no more."""
+    """Sends a signal; false if the process does not exist any more."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:
@@ -77,7 +77,7 @@ def signalled(pid: int, number: signal.Signals) -> bool:
 
 
 def died_at(pid: int, timeout_s: float) -> float | None:
-    """The instant at which a process ends, None if it does not in time."""
+    """Waits for the end of a process and returns its instant; None if it does not end in time."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -89,11 +89,13 @@ def died_at(pid: int, timeout_s: float) -> float | None:
         os.close(descriptor)
 
 
-def end_all(directory: Path) -> list[Process]:
-    """Ends every process of a lab, frozen ones as well; returns those that are left."""
+def end_all(directory: Path) -> list[LabProcess]:
+    """Kills every process of a lab, also frozen ones; returns those that are left."""
     deadline = time.monotonic() + END_S
     while (left := processes_of(directory)) and time.monotonic() < deadline:
-        for process in sorted(left, key=lambda each: each.program != "supervisord"):  # lest it starts others
+        for process in sorted(
+            left, key=lambda each: each.program != "supervisord"
+        ):  # first, so that it restarts nothing
             signalled(process.pid, signal.SIGKILL)
         time.sleep(POLL_S)
     return left

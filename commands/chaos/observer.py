@@ -1,4 +1,4 @@
-"""What is to be seen of a running lab, brought together in one place: logs, records, harms, figures, processes."""
+"""Collects everything that a running lab shows: logs, records, harms, stats, processes."""
 
 import threading
 import time
@@ -11,10 +11,10 @@ import orjson
 
 from racepool.client.monitoring import fetch_stats
 from racepool.commands.chaos.injection import Hit, Injection
-from racepool.commands.chaos.journal import Journal
-from racepool.commands.chaos.memory import Memory
+from racepool.commands.chaos.lab_processes import processes_of
+from racepool.commands.chaos.memory import MemorySamples
 from racepool.commands.chaos.plan import Fault
-from racepool.commands.chaos.processes import processes_of
+from racepool.commands.chaos.program_logs import ProgramLogs
 from racepool.commands.chaos.records import Submitted, from_line
 from racepool.commands.chaos.tail import Tail
 from racepool.commands.chaos.witness import Witness
@@ -23,20 +23,20 @@ from racepool.protocol.settings import Settings
 from racepool.protocol.stats import PoolStats
 
 SAMPLE_S: Final = 1.0
-FIGURES_S: Final = 1.0
+STATS_S: Final = 1.0
 
 
-class Watch:
-    """The eyes of a lab. `look` takes in what is new; it must be called every second or so.
+class Observer:
+    """Follows a lab. `look` reads what is new; call it about once a second.
 
     Attributes:
-        witness: None until the truth is known.
-        injections: those of faults that travel in races come from here, by the number of the fault.
+        witness: None until the right results are known.
+        injections: by the number of the fault. `look` adds those of faults inside races, the lab all others.
     """
 
     def __init__(self, settings: Settings, faults: list[Fault]) -> None:
-        self.journal = Journal(time.time() - time.monotonic())
-        self.memory = Memory()
+        self.logs = ProgramLogs(time.time() - time.monotonic())
+        self.memory = MemorySamples()
         self.witness: Witness | None = None
         self.injections: dict[int, Injection] = {}
         self.begins_at = time.monotonic()
@@ -47,34 +47,34 @@ class Watch:
         self._logs = settings.dir / "log"
         self._tails: dict[Path, Tail] = {}
         self._sampled_at = 0.0
-        self._figures: SimpleQueue[PoolStats] = SimpleQueue()
+        self._stats: SimpleQueue[PoolStats] = SimpleQueue()
         self._stop = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
 
     def start(self) -> None:
-        """Begins to ask the broker for its figures."""
+        """Starts to ask the broker for its stats."""
         self._sampler.start()
 
     def close(self) -> None:
-        """Gives all files back."""
+        """Closes all files."""
         for tail in self._tails.values():
             tail.close()
 
     def stop(self) -> None:
-        """Asks no more."""
+        """Stops to ask the broker."""
         self._stop.set()
         if self._sampler.ident is not None:
             self._sampler.join()
 
     def look(self) -> None:
-        """Takes in all that is new."""
+        """Reads everything that is new."""
         self._read_logs()
         if self.witness is None:
             return
         self._read_records(self.witness)
         with suppress(Empty):
             while True:
-                self.witness.on_stats(self._figures.get_nowait())
+                self.witness.on_stats(self._stats.get_nowait())
         now = time.monotonic()
         if now >= self._sampled_at + SAMPLE_S:
             self._sampled_at = now
@@ -84,13 +84,13 @@ class Watch:
         for path in sorted(self._logs.glob("*.log")):
             for line in self._tail(path).lines():
                 if path.stem == "broker":
-                    self.journal.on_broker_line(line)
+                    self.logs.on_broker_line(line)
                 elif path.stem == "supervisord":
-                    self.journal.on_supervisord_line(line)
+                    self.logs.on_supervisord_line(line)
                 elif path.stem == "watchdog":
-                    self.journal.on_watchdog_line(line)
+                    self.logs.on_watchdog_line(line)
                 else:
-                    self.journal.on_other_line(path.stem, line)
+                    self.logs.on_other_line(path.stem, line)
 
     def _read_records(self, witness: Witness) -> None:
         for path in sorted(self.records.glob("*.ndjson")):
@@ -114,6 +114,6 @@ class Watch:
         return self._tails.setdefault(path, Tail(path))
 
     def _sample(self) -> None:
-        while not self._stop.wait(FIGURES_S):
+        while not self._stop.wait(STATS_S):
             with suppress(PoolError):  # the broker is down, or frozen
-                self._figures.put(fetch_stats(self._settings, FIGURES_S))
+                self._stats.put(fetch_stats(self._settings, STATS_S))

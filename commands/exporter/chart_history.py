@@ -1,4 +1,4 @@
-"""The last minutes, a point each second: what the page's charts show. Pure: figures and time in, points out."""
+"""The last minutes, one point a second, for the page's charts. Pure: stats and time in, points out."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -8,13 +8,13 @@ from typing import Any
 from racepool.protocol.stats import PoolStats
 
 POINTS = 900
-WINDOW_S = 5.0  # rates and percentiles are those of the last seconds: of one second they would only jump
+WINDOW_S = 5.0  # for rates and percentiles: over one second they would jump too much
 UNSUCCESSFUL = ("failed", "crashed", "timed_out")
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One moment. All but `at` are null while no broker answers; what needs two moments is null in the first."""
+    """One moment. All but `at` are None while no broker answers. Rates and percentiles need two moments."""
 
     at: float  # seconds since 1970
     ready_workers: int | None = None
@@ -34,15 +34,15 @@ class Point:
 COLUMNS = tuple(field.name for field in fields(Point))
 
 
-class History:
-    """Bounded: the oldest point makes room. Counters are only compared within one broker epoch."""
+class ChartHistory:
+    """The last `size` points. Counters are compared only within one epoch of the broker."""
 
     def __init__(self, size: int = POINTS) -> None:
         self.points: deque[Point] = deque(maxlen=size)
         self._recent: deque[tuple[float, PoolStats]] = deque()
 
     def record(self, at: float, stats: PoolStats | None) -> Point:
-        """Adds the moment `at`; None = no broker answered."""
+        """Adds and returns the point of the moment `at`; `stats` is None if no broker answered."""
         point = Point(at) if stats is None else self._point(at, stats)
         if stats is None:
             self._recent.clear()
@@ -50,7 +50,7 @@ class History:
         return point
 
     def columns(self) -> dict[str, list[Any]]:
-        """All points by what they tell, the oldest first."""
+        """All points as columns, by field name, the oldest first."""
         rows: Iterable[tuple[Any, ...]] = zip(*map(astuple, self.points), strict=True)
         return dict(zip(COLUMNS, map(list, rows), strict=True)) if self.points else {name: [] for name in COLUMNS}
 
@@ -82,7 +82,7 @@ class History:
 
 
 def _sum(parts: list[int | None]) -> int | None:
-    """Unknown where a part is: a worker that has just started would else look like memory that was given back."""
+    """None if a part is unknown: without it, the sum would seem to fall when a worker has just started."""
     known = [part for part in parts if part is not None]
     return sum(known) if len(known) == len(parts) else None
 

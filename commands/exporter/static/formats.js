@@ -1,4 +1,4 @@
-/** How the status page writes numbers, spans and instants. Each is rounded before its unit is chosen. */
+/** How the status page writes numbers, spans and instants. A value is rounded first, then its unit is chosen. */
 
 const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 });
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
@@ -7,7 +7,7 @@ export const count = (value) => whole.format(value);
 export const timeOf = (seconds) => clock.format(new Date(seconds * 1000));
 export const memory = (bytes) => `${count(bytes / 2 ** 20)} MiB`;
 
-/** A number in three digits or so: 7.5, 310, 1.25k, 2M. */
+/** A number in about three digits: 7.5, 310, 1.25k, 2M. */
 export function compact(value) {
   if (value < 10) return value % 1 ? value.toFixed(1) : count(value);
   const rounded = +value.toPrecision(3);
@@ -21,14 +21,14 @@ export function milliseconds(value) {
   return rounded < 1000 ? `${rounded} ms` : `${rounded / 1000} s`;
 }
 
-/** A time of today; with its date, if it is of another day. */
+/** The time; with the date if it is not today. */
 export function instant(seconds) {
   const then = new Date(seconds * 1000);
   return then.toDateString() === new Date().toDateString() ? clock.format(then)
     : `${then.toLocaleDateString(undefined, { day: "numeric", month: "short" })} ${clock.format(then)}`;
 }
 
-/** A span in its two largest units at most. */
+/** A span, in at most two units. */
 export function span(seconds) {
   if (seconds < 1) return milliseconds(Math.round(seconds * 1000));
   if (seconds < 10) return `${seconds.toFixed(1)} s`;

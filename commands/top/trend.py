@@ -1,7 +1,7 @@
-"""What the broker's figures tell when one snapshot is held against the next. Knows no socket, clock or screen.
+"""How the pool works at present: compares each stats snapshot with the one before. Knows no socket, clock or screen.
 
-The broker counts from its start; what a person asks is how it goes now. So each snapshot is turned into what was added
-since the one before, also across the broker's restarts, after which it counts from zero again.
+The broker counts from its start, and from zero again after a restart. A person wants to know the state now. So each
+snapshot becomes the increase since the one before.
 """
 
 from collections import Counter, deque
@@ -12,15 +12,15 @@ from datetime import datetime, timedelta
 from racepool.protocol.stats import Distribution, Event, PoolStats
 
 WINDOW_S = 10.0
-SLOT_S = 2.0  # what one bar of a sparkline stands for
+SLOT_S = 2.0  # the time of one bar of a sparkline
 MAX_SLOTS = 600
 MAX_EVENTS = 200
 MAX_SEEN = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
-    """What was added between two snapshots: tasks answered, and the durations of each bucket."""
+class Increase:
+    """The increase between two snapshots: of answered tasks, and of each bucket's durations."""
 
     since: float
     at: float
@@ -31,7 +31,7 @@ class Beat:
 
 @dataclass(slots=True)
 class Slot:
-    """So many seconds of the past: what was answered in how much of it, and the most that waited or was in flight."""
+    """SLOT_S seconds of the past. `seconds` is the part of them that the answered tasks cover; the rest are maxima."""
 
     number: int
     answered: int = 0
@@ -40,13 +40,13 @@ class Slot:
     in_flight: int = 0
 
     def throughput(self) -> float | None:
-        """Tasks a second; None of the very first snapshot, which has none before it."""
+        """Tasks a second; None for the first snapshot, which has no other before it."""
         return self.answered / self.seconds if self.seconds else None
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Percentiles of a few seconds, in milliseconds; None where nothing happened."""
+    """Percentiles over WINDOW_S, in milliseconds; None if there was no task."""
 
     p50: float | None = None
     p90: float | None = None
@@ -54,45 +54,45 @@ class Latency:
     count: int = 0
 
 
-class History:
-    """All that was seen of a pool.
+class PoolTrend:
+    """Everything that `top` has seen of a pool.
 
     Attributes:
-        figures: the last that the broker said, None if it has not spoken yet.
-        silent_since: when it should have spoken again; None while it speaks.
-        heard_at: when it spoke last.
-        events: the last ones, ours among them: that the broker restarted or came back.
-        restarts: of each worker, as far as the broker remembers and since we watch.
+        stats: the broker's last stats; None before its first answer.
+        silent_since: when the broker failed to answer in time; None while it answers.
+        heard_at: when it answered last.
+        events: the broker's latest events, and ours: the broker restarted, or is back.
+        restarts: of each worker: those that the broker remembers, and those that `top` has seen.
     """
 
     def __init__(self, now: float) -> None:
-        self.figures: PoolStats | None = None
+        self.stats: PoolStats | None = None
         self.silent_since: float | None = None
         self.heard_at = now
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self.restarts: Counter[str] = Counter()
         self._seen: dict[Event, None] = {}
         self._seen_at: dict[str, float] = {}  # workers
-        self._beats: deque[Beat] = deque()
+        self._increases: deque[Increase] = deque()
         self._slots: deque[Slot] = deque(maxlen=MAX_SLOTS)
 
-    def on_figures(self, figures: PoolStats, now: float, wall: datetime) -> None:
-        """The broker spoke; `wall` is the same instant by the calendar."""
-        before = self.figures
+    def on_stats(self, stats: PoolStats, now: float, wall: datetime) -> None:
+        """The broker answered; `wall` is the wall-clock time of `now`."""
+        before = self.stats
         slot = self._slot(now)
         if before is not None:
-            beat = _beat(before, figures, self.heard_at, now)
-            self._beats.append(beat)
-            slot.answered += beat.answered
-            slot.seconds += beat.at - beat.since
-            self._tell_return(before, figures, now, wall)
-        while self._beats and self._beats[0].at <= now - WINDOW_S:
-            self._beats.popleft()
-        slot.queue_depth = max(slot.queue_depth, figures.queue_depth)
-        slot.in_flight = max(slot.in_flight, figures.in_flight)
-        self._remember(figures.recent_events)
-        self._seen_at |= {worker.name: now for worker in figures.workers}
-        self.figures, self.heard_at, self.silent_since = figures, now, None
+            increase = _increase(before, stats, self.heard_at, now)
+            self._increases.append(increase)
+            slot.answered += increase.answered
+            slot.seconds += increase.at - increase.since
+            self._tell_return(before, stats, now, wall)
+        while self._increases and self._increases[0].at <= now - WINDOW_S:
+            self._increases.popleft()
+        slot.queue_depth = max(slot.queue_depth, stats.queue_depth)
+        slot.in_flight = max(slot.in_flight, stats.in_flight)
+        self._remember(stats.recent_events)
+        self._seen_at |= {worker.name: now for worker in stats.workers}
+        self.stats, self.heard_at, self.silent_since = stats, now, None
 
     def on_silence(self, now: float) -> None:
         """The broker did not answer in time."""
@@ -100,29 +100,29 @@ class History:
             self.silent_since = now
 
     def throughput(self) -> float | None:
-        """Tasks answered a second, over the last seconds."""
-        seconds = sum(beat.at - beat.since for beat in self._beats)
-        return sum(beat.answered for beat in self._beats) / seconds if seconds else None
+        """Tasks answered a second, over WINDOW_S."""
+        seconds = sum(increase.at - increase.since for increase in self._increases)
+        return sum(increase.answered for increase in self._increases) / seconds if seconds else None
 
     def queue_wait(self) -> Latency:
-        """How long tasks waited, of those that were assigned in the last seconds."""
-        return _latency([beat.waits for beat in self._beats])
+        """How long tasks waited that were assigned within WINDOW_S."""
+        return _latency([increase.waits for increase in self._increases])
 
     def run(self) -> Latency:
-        """How long tasks ran, of those that were answered in the last seconds."""
-        return _latency([beat.runs for beat in self._beats])
+        """How long tasks ran that were answered within WINDOW_S."""
+        return _latency([increase.runs for increase in self._increases])
 
     def missing(self) -> dict[str, float]:
-        """Workers that were there and are expected back, with the instant at which each was last seen."""
-        if self.figures is None:
+        """Workers that were there before and are expected back: name -> the instant at which it was last seen."""
+        if self.stats is None:
             return {}
-        present = {worker.name for worker in self.figures.workers}
+        present = {worker.name for worker in self.stats.workers}
         gone = {name: at for name, at in self._seen_at.items() if name not in present}
-        count = max(self.figures.expected_workers - self.figures.total_workers, 0)
+        count = max(self.stats.expected_workers - self.stats.total_workers, 0)
         return dict(sorted(gone.items(), key=lambda item: -item[1])[:count])
 
     def bars(self, value: Callable[[Slot], float | None], count: int, now: float) -> list[float | None]:
-        """A value for each of the last slots, the latest last; None where the broker was not heard."""
+        """A value for each of the last slots, the latest last; None if the broker did not answer in it."""
         last = int(now // SLOT_S)
         known = {slot.number: value(slot) for slot in self._slots}
         return [known.get(number) for number in range(last - count + 1, last + 1)]
@@ -162,13 +162,13 @@ def _event(name: str, at: datetime, reason: str) -> Event:
     return Event(at=at, event=name, worker=None, task_id=None, reason=reason)
 
 
-def _answered(figures: PoolStats) -> int:
-    return figures.counters.completed + figures.counters.failed
+def _answered(stats: PoolStats) -> int:
+    return stats.counters.completed + stats.counters.failed
 
 
-def _beat(before: PoolStats, after: PoolStats, since: float, at: float) -> Beat:
+def _increase(before: PoolStats, after: PoolStats, since: float, at: float) -> Increase:
     is_same = before.broker.epoch == after.broker.epoch
-    return Beat(
+    return Increase(
         since,
         at,
         _answered(after) - (_answered(before) if is_same else 0),
@@ -180,7 +180,7 @@ def _beat(before: PoolStats, after: PoolStats, since: float, at: float) -> Beat:
 def _latency(added: Sequence[Distribution]) -> Latency:
     bounds = {tuple(bound for bound, _ in each.buckets) for each in added}
     if len(bounds) != 1:
-        return Latency()  # no beat yet, or brokers of two versions, whose buckets differ
+        return Latency()  # no increase yet, or brokers of two versions, whose buckets differ
     counts = [sum(each) for each in zip(*([count for _, count in each.buckets] for each in added), strict=True)]
     longest = max((each.max for each in added if each.max is not None), default=None)
     whole = Distribution.of(list(zip(*bounds, counts, strict=True)), longest, sum(each.sum for each in added))

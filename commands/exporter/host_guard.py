@@ -1,4 +1,4 @@
-"""Between the world and the pages: who is answered, and what browsers may do with the answer."""
+"""Checks the Host header of each request, and adds the headers that tell browsers what the page may do."""
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -21,15 +21,15 @@ HEADERS = {
 }
 
 
-class Gate:
-    """Answers only requests that are meant for one of these names, with headers that keep the page to itself."""
+class HostGuard:
+    """ASGI middleware: refuses requests for other host names; adds HEADERS to each response."""
 
     def __init__(self, app: ASGIApp, names: Names) -> None:
         self._app = app
         self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
+        """The ASGI interface."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -49,6 +49,6 @@ class Gate:
 
 def _refusal(host: str) -> str:
     return (
-        f"This racepool exporter is not called {host!r}. If it should be, start it with --allow-host NAME "
+        f"This racepool exporter does not answer to the name {host!r}. If it should, start it with --allow-host NAME "
         "(or RACEPOOL_EXPORTER_ALLOW_HOST); by default it answers to loopback names only.\n"
     )

@@ -1,4 +1,4 @@
-"""What the programs logged, as the lab needs it: entries with instants of the clock that all processes share."""
+"""What the programs logged, as far as the lab needs it. Instants are converted to the monotonic clock."""
 
 import re
 import time
@@ -26,7 +26,7 @@ _OWN_DEATHS = ("SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LogEntry:
     """One log line."""
 
     at: float
@@ -35,39 +35,39 @@ class Entry:
 
     @property
     def worker(self) -> str:
-        """Whom it is about; empty if nobody."""
+        """The worker that the entry is about; empty if there is none."""
         return str(self.fields.get("worker", ""))
 
     @property
     def pid(self) -> int:
-        """Its process; 0 if the line does not say."""
+        """The pid in the line; 0 if there is none."""
         return int(self.fields.get("pid", 0))
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A task came into a worker's hands, or went back to its place in the backlog."""
+    """A task was assigned to a worker (`is_back` false), or went back to its place in the backlog."""
 
     at: float
     task_id: str
     is_back: bool
 
 
-class Journal:
-    """All that was logged, reduced to what is judged: entries of note, the moves of tasks, and bad signs.
+class ProgramLogs:
+    """The log lines that are judged: the events in KEPT, the moves of tasks, and alarms.
 
     Attributes:
-        moves: of tasks, to workers and back, by epoch.
-        has_gaps: whether lines of that epoch were dropped.
-        workers_of: who worked on each task; None once nobody wants to know any more.
-        alarms: what no fault asks for, as text.
+        moves: of tasks, to workers and back; one list for each epoch of the broker.
+        has_gaps: for each epoch, whether its log has lost lines.
+        workers_of: the workers of each task; None after the lab has no more use for it.
+        alarms: failures that no fault explains, as text.
 
     Args:
-        wall_offset_s: what to subtract from an instant of the calendar to get one of the shared clock.
+        wall_offset_s: the wall clock minus the monotonic clock.
     """
 
     def __init__(self, wall_offset_s: float) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[LogEntry] = []
         self.moves: list[list[Move]] = [[]]
         self.workers_of: dict[str, set[str]] | None = {}
         self.has_gaps: list[bool] = [False]
@@ -75,7 +75,7 @@ class Journal:
         self._offset_s = wall_offset_s
 
     def on_broker_line(self, line: bytes) -> None:
-        """A line of the broker's log."""
+        """Takes a line of the broker's log."""
         entry = self._parsed(line)
         if entry is None:
             self.on_other_line("broker", line)
@@ -94,32 +94,32 @@ class Journal:
             self.entries.append(entry)
 
     def on_supervisord_line(self, line: bytes) -> None:
-        """A line of supervisord's log."""
+        """Takes a line of supervisord's log."""
         found = _SUPERVISORD_LINE.fullmatch(line.decode(errors="replace").strip())
         if found is None:
             return
         instant, milliseconds, text = found.groups()
         at = time.mktime(time.strptime(instant, "%Y-%m-%d %H:%M:%S")) + int(milliseconds) / 1000 - self._offset_s
         if exited := _EXITED_LINE.match(text):
-            self.entries.append(Entry(at, EXITED, {"worker": exited[1], "how": exited[2]}))
+            self.entries.append(LogEntry(at, EXITED, {"worker": exited[1], "how": exited[2]}))
             if any(signal in exited[2] for signal in _OWN_DEATHS):
-                self.alarms.append(f"{exited[1]} died of itself: {exited[2]}")
+                self.alarms.append(f"{exited[1]} died by itself: {exited[2]}")
         elif spawned := _SPAWNED_LINE.match(text):
-            self.entries.append(Entry(at, SPAWNED, {"worker": spawned[1], "pid": int(spawned[2])}))
+            self.entries.append(LogEntry(at, SPAWNED, {"worker": spawned[1], "pid": int(spawned[2])}))
         if any(word in text for word in _GAVE_UP):
             self.alarms.append(f"supervisord: {text}")
 
     def on_watchdog_line(self, line: bytes) -> None:
-        """A line of the watchdog's log: whom it killed."""
+        """Takes a line of the watchdog's log: only what it killed is kept."""
         entry = self._parsed(line)
         if entry is None or entry.event not in ("worker_killed", "broker_killed"):
             self.on_other_line("watchdog", line)
             return
         name = str(entry.fields["process"]).rpartition(":")[2]
-        self.entries.append(Entry(entry.at, ENDED_BY_WATCHDOG, {"worker": name, "pid": entry.pid}))
+        self.entries.append(LogEntry(entry.at, ENDED_BY_WATCHDOG, {"worker": name, "pid": entry.pid}))
 
     def on_other_line(self, program: str, line: bytes) -> None:
-        """A line of any other log: nothing but a program's own failure is of note."""
+        """Takes a line of any other log: only a program's own failure is kept."""
         if (
             b"worker_failed" in line
             or b"worker_refused" in line
@@ -127,17 +127,17 @@ class Journal:
         ):
             self.alarms.append(f"{program}: {line.decode(errors='replace')[:300]}")
 
-    def of(self, *events: str) -> Iterator[Entry]:
+    def of(self, *events: str) -> Iterator[LogEntry]:
         """The entries of these events, in the order of their lines."""
         return (entry for entry in self.entries if entry.event in events)
 
-    def _parsed(self, line: bytes) -> Entry | None:
+    def _parsed(self, line: bytes) -> LogEntry | None:
         if not line.startswith(b"{"):
             return None
         try:
             fields = orjson.loads(line)
             instant = fields.get("timestamp")
             at = datetime.fromisoformat(instant).timestamp() - self._offset_s if instant else 0.0
-            return Entry(at, str(fields["event"]), fields)
-        except (ValueError, KeyError):  # cut by the death of its writer
+            return LogEntry(at, str(fields["event"]), fields)
+        except (ValueError, KeyError):  # the writer died in the middle of the line
             return None

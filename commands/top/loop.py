@@ -1,4 +1,4 @@
-"""`racepool top` while it runs: asks, listens for keys and signals, draws."""
+"""The loop of `racepool top`: asks the broker, reads keys and signals, draws."""
 
 import os
 import signal
@@ -14,27 +14,27 @@ from rich.live import Live
 
 from racepool.commands.dead.tasks import record_count
 from racepool.commands.top.enquiry import Enquiry
-from racepool.commands.top.history import History
 from racepool.commands.top.screen import ORDERS, View, frame
 from racepool.commands.top.terminal import INTERRUPT, Terminal
+from racepool.commands.top.trend import PoolTrend
 from racepool.protocol.settings import Settings
 
-PATIENCE_S = 1.0  # after which a broker that did not answer counts as away
-REDRAW_S = 1.0  # at least so often: clocks go on while the broker is away
+PATIENCE_S = 1.0  # a broker that does not answer in this time counts as away
+REDRAW_S = 1.0  # the longest time between two drawings: the clock on the screen goes on without a broker
 QUIT = {"q", "Q", INTERRUPT}
 PAUSE = {"p", "P", " "}
 SORT = {"s", "S"}
 
 
-class Session:
-    """One sitting in front of a pool. `run` returns when whoever sits there has seen enough."""
+class TopLoop:
+    """Shows one pool on a terminal until the user ends it."""
 
     def __init__(self, settings: Settings, console: Console, interval_s: float) -> None:
         self._settings = settings
         self._console = console
         self._interval_s = interval_s
         self._enquiry = Enquiry(settings)
-        self._history = History(time.monotonic())
+        self._trend = PoolTrend(time.monotonic())
         self._ask_at = time.monotonic()
         self._order = 0
         self._paused: View | None = None
@@ -42,7 +42,7 @@ class Session:
         self._is_suspended = False
 
     def run(self) -> None:
-        """Until q, Ctrl-C or SIGTERM; Ctrl-Z gives the terminal back for as long as it lasts."""
+        """Runs until q, Ctrl-C or SIGTERM. Ctrl-Z gives the terminal back until SIGCONT."""
         try:
             while not self._is_over:
                 self._is_suspended = False
@@ -81,19 +81,19 @@ class Session:
     def _ask(self) -> None:
         now = time.monotonic()
         if self._enquiry.is_out:
-            self._history.on_silence(now)
+            self._trend.on_silence(now)
         self._enquiry.ask()
         self._ask_at = now + PATIENCE_S
 
     def _hear(self) -> None:
-        figures = self._enquiry.answer()
-        if figures is not None:
+        stats = self._enquiry.answer()
+        if stats is not None:
             now = time.monotonic()
-            self._history.on_figures(figures, now, datetime.now(UTC))
+            self._trend.on_stats(stats, now, datetime.now(UTC))
             self._ask_at += self._interval_s - PATIENCE_S
 
     def _on_signals(self, numbers: set[int]) -> None:
-        """SIGWINCH needs nothing but the drawing that comes next."""
+        """SIGWINCH needs nothing here: the next drawing has the new size."""
         self._is_over |= bool({signal.SIGTERM, signal.SIGINT} & numbers)
         self._is_suspended |= signal.SIGTSTP in numbers
 
@@ -106,13 +106,13 @@ class Session:
             self._order = (self._order + 1) % len(ORDERS)
 
     def _still(self) -> View:
-        """What is to be seen now, and stays so while the history goes on."""
-        return replace(self._view(), history=deepcopy(self._history), is_paused=True)
+        """A copy of the present view, which does not change while the trend goes on."""
+        return replace(self._view(), trend=deepcopy(self._trend), is_paused=True)
 
     def _view(self) -> View:
         settings = self._settings
         return View(
-            self._history,
+            self._trend,
             time.monotonic(),
             datetime.now(UTC),
             settings.stats_endpoint,

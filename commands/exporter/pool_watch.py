@@ -1,4 +1,4 @@
-"""Asks the broker once a second, and remembers: what the page shows."""
+"""Asks the broker once a second, and publishes what the page shows."""
 
 import asyncio
 import time
@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import orjson
 
 from racepool.commands.dead.tasks import DeadTasks
+from racepool.commands.exporter.chart_history import ChartHistory
 from racepool.commands.exporter.chronicle import Chronicle
 from racepool.commands.exporter.dead_view import DeadView
 from racepool.commands.exporter.feed import Feed
-from racepool.commands.exporter.history import History
 from racepool.commands.exporter.page import moment
 from racepool.protocol.errors import PoolError
 from racepool.protocol.logs import Log
@@ -20,13 +20,13 @@ from racepool.protocol.stats import PoolStats
 INTERVAL_S = 1.0
 
 
-class Watch:
-    """One pool, watched for as long as `run` runs.
+class PoolWatch:
+    """One pool, watched while `run` runs.
 
     Args:
-        ask: as for PoolCollector; it blocks, and is called in a thread.
+        ask: as for PoolCollector; it blocks, so it is called in a thread.
         dead: as for PoolCollector.
-        log: is told when the broker goes and comes.
+        log: gets a line when the broker stops answering, and when it answers again.
     """
 
     def __init__(self, ask: Callable[[], PoolStats], dead: DeadView | None, log: Log) -> None:
@@ -34,28 +34,28 @@ class Watch:
         self._ask = ask
         self._dead = dead
         self._log = log
-        self._history = History()
+        self._history = ChartHistory()
         self._chronicle = Chronicle()
 
     async def run(self) -> None:
-        """Never ends by itself."""
+        """Asks and publishes until it is cancelled."""
         next_at = time.monotonic()
         while True:
-            stats, dead = await asyncio.to_thread(self._look)
-            self._note(stats)
+            answer, dead = await asyncio.to_thread(self._look)
+            self._note(answer)
             now = datetime.now(UTC)
-            figures = stats if isinstance(stats, PoolStats) else None
-            point = self._history.record(now.timestamp(), figures)
-            self.feed.publish(orjson.dumps(moment(now, figures, self._chronicle, dead, point)))
-            next_at = max(next_at + INTERVAL_S, time.monotonic())  # what a frozen machine missed is not made up for
+            stats = answer if isinstance(answer, PoolStats) else None
+            point = self._history.record(now.timestamp(), stats)
+            self.feed.publish(orjson.dumps(moment(now, stats, self._chronicle, dead, point)))
+            next_at = max(next_at + INTERVAL_S, time.monotonic())  # after a pause, the missed turns are not made up
             await asyncio.sleep(next_at - time.monotonic())
 
     def history(self) -> bytes:
-        """All points, as JSON."""
+        """All points of the charts, as JSON."""
         return orjson.dumps({"interval_s": INTERVAL_S, "points": self._history.columns()})
 
     def _look(self) -> tuple[PoolStats | str, DeadTasks | str | None]:
-        """The figures and the dead tasks, or why there are none."""
+        """The stats and the dead tasks; for each a text instead if there are none."""
         stats: PoolStats | str
         dead: DeadTasks | str | None
         try:
