@@ -15,6 +15,7 @@ from racepool.protocol.settings import variable
 from racepool.worker.settings import WorkerSettings
 from tests.running import ROOT
 
+pytestmark = pytest.mark.system
 LOADS = {("link", "href"), ("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("object", "data")}
 STYLE_LOADS = re.compile(r"(?:@import|url\()\s*[\"']?((?:https?:)?//[^\"')\s]+)")
 

@@ -52,7 +52,7 @@ from racepool.protocol.sockets import Context, Socket, dealer
 from racepool.protocol.stats import PoolStats
 from tests.running import ROOT, WaitUntil, environment
 
-PATIENCE_MS = 10_000
+PATIENCE_MS = 60_000
 COMMANDS = b"HELLO SUBMIT CANCEL PING ASKSTATS READY RESULT HEARTBEAT".split()
 HEARTBEAT = Heartbeat(Id(b"x" * 16), Name("nobody"), 1, Name("raw"), 0, busy=False, draining=False, rss_bytes=1)
 SLOW = {"liveness": 60, "heartbeat_interval": 1}  # raw peers send no heartbeats
@@ -541,7 +541,8 @@ def test_message_of_very_many_frames_holds_up_its_own_socket_only(start: StartBr
     gaps_s: list[float] = []
     bad_frames = 0
 
-    stranger.send_multipart([b""] * 2_000_000)  # reading them at once would take the broker seconds
+    stranger.send_multipart([b""] * 400_000)
+    started_at = time.monotonic()
     while not bad_frames or len(gaps_s) < 10:
         asked_at = time.monotonic()
         send(client, AskStats())
@@ -551,7 +552,7 @@ def test_message_of_very_many_frames_holds_up_its_own_socket_only(start: StartBr
     broker.stats()
 
     assert bad_frames == 1
-    assert max(gaps_s) < 1.5
+    assert max(gaps_s) < (time.monotonic() - started_at) / 2, "they were read in one go"
 
 
 def test_oversized_frame_costs_its_sender_the_connection_only(start: StartBroker, wait_until: WaitUntil) -> None:

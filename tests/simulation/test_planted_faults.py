@@ -98,6 +98,7 @@ def test_fault_can_be_planted(name: str) -> None:
     assert (ROOT / fault.path).read_text(encoding="utf-8").count(fault.piece) == 1, "the code has changed"
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", FAULTS if is_long() else ALWAYS)
 def test_planted_fault_breaks_a_promise(name: str, tmp_path: Path) -> None:
     fault = FAULTS[name]
