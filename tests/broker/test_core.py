@@ -956,11 +956,23 @@ def test_second_worker_is_recycled_when_the_first_is_back(broker: BrokerCore) ->
     with_client(with_workers(broker, 2), "t1", "t2")
     broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
     assert SendToWorker(W2, Recycle()) not in broker.on_worker(W2, result("t2", 2, recycle=True), now=1.1)
+    assert SendToWorker(W2, Recycle()) not in broker.on_tick(1.2)
 
     actions = broker.on_worker(W1_AGAIN, ready(session="fresh", pid=201, later_ms=1), now=1.5, local_pid=201)
 
     assert report(actions, "worker_restarted")["duration_ms"] == 500.0
+    assert broker.next_check() == 1.5
     assert SendToWorker(W2, Recycle()) in broker.on_tick(1.5)
+
+
+def test_worker_that_does_not_ask_again_is_not_recycled(broker: BrokerCore) -> None:
+    with_client(with_workers(broker, 2), "t1", "t2", "t3")
+    broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
+    broker.on_worker(W2, result("t2", 2, recycle=True), now=1.1)
+    broker.on_worker(W2, result("t3", 3, recycle=False), now=1.2)
+    broker.on_worker(W1_AGAIN, ready(session="fresh", pid=201, later_ms=1), now=1.5, local_pid=201)
+
+    assert SendToWorker(W2, Recycle()) not in broker.on_tick(1.5)
 
 
 def test_no_worker_is_recycled_if_the_welcome_of_the_returned_one_cannot_be_delivered(broker: BrokerCore) -> None:
