@@ -36,6 +36,7 @@ from racepool.protocol.messages import (
     Waited,
     Who,
 )
+from racepool.protocol.settings import Settings
 from tests.broker.building import (
     ALICE,
     ALICE_AGAIN,
@@ -632,6 +633,7 @@ def test_client_is_kept_while_it_speaks(broker: BrokerCore) -> None:
     for beats in range(1, 20):
         broker.on_client(ALICE, Ping(0), now=beats * LIVENESS_S / 2)
         assert told(broker.on_tick(now=beats * LIVENESS_S / 2)) == []
+        assert broker.next_check() <= (beats / 2 + 1) * LIVENESS_S
 
     assert broker.ledger.backlog.depth == 1
 
@@ -1008,8 +1010,11 @@ def test_broker_does_not_wait_for_ever_for_a_worker_that_never_comes_back(broker
     broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
 
     until = 0.5 + roster.AWAY_S
-    broker.on_heartbeat(H1, beat(), now=until)
-    assert broker.next_check() <= until
+    for now in (until - 1.0, until - 0.5):
+        broker.on_client(ALICE, Ping(0), now)
+        broker.on_heartbeat(H1, beat(), now)
+        broker.on_tick(now)
+    assert broker.next_check() == until
     assert SendToWorker(W1, Recycle()) in broker.on_tick(until)
 
 
@@ -1337,6 +1342,14 @@ def test_run_timeout_that_a_pause_did_not_touch_stays(broker: BrokerCore) -> Non
     broker.on_pause(now=5.0)
 
     assert broker.roster.workers[an_id("worker-1")].deadline == 60.0
+
+
+def test_audit_finds_a_check_that_is_missing() -> None:
+    broker = with_client(BrokerCore(Settings.load(), EPOCH))
+    assert broker.audit() == []
+    broker._next_check = float("inf")
+
+    assert broker.audit() == ["nobody will look when something is due"]
 
 
 def test_broker_without_peers_has_nothing_to_check(broker: BrokerCore) -> None:
