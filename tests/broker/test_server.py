@@ -53,6 +53,8 @@ from racepool.protocol.messages import (
     decode,
     encode,
 )
+from racepool.protocol.parcel import Parcel
+from racepool.protocol.shared_memory import Segment
 from racepool.protocol.sockets import Context, Socket, dealer
 from racepool.protocol.stats import PoolStats
 from tests.running import ROOT, WaitUntil, environment
@@ -806,6 +808,70 @@ def test_full_disk_costs_the_record_only(start: StartBroker) -> None:
     assert [path.name for path in (broker.dir / "dead").iterdir()] == [f"{small.task_id.hex()}.dead"]
     assert '"event":"quarantine_failed"' in output
     assert "File too large" in output
+
+
+# --- shared memory ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def segment() -> Iterator[Segment]:
+    made = Segment()
+    yield made
+    made.close()
+
+
+def shared_task(segment: Segment, parcel: Parcel) -> Submit:
+    task_id = Id(os.urandom(16))
+    reference = segment.reference(task_id, parcel)
+    assert reference
+    return Submit(task_id, 60_000, 0, again=False, is_shared=True, payload=reference.packed())
+
+
+def client_that_shares(broker: Broker, segment: Segment) -> Socket:
+    socket = broker.dealer()
+    send(socket, Hello(Id(os.urandom(16)), 1, os.getpid(), 0, *segment.name))
+    assert receive(socket, TO_CLIENT).can_share
+    return socket
+
+
+def test_remote_worker_gets_the_payload_itself_and_the_broker_unmaps_the_segment(
+    start: StartBroker, segment: Segment, wait_until: WaitUntil
+) -> None:
+    broker = _broker_of_remote_workers(start)
+    client, parcel = client_that_shares(broker, segment), Parcel(b"head", random.randbytes(100_000))
+    order = shared_task(segment, parcel)
+    maps = Path(f"/proc/{broker.process.pid}/maps")
+    worker, _ = broker.worker()
+
+    send(client, order)
+    task = receive(worker, TO_WORKER)
+
+    assert (task.is_shared, task.payload) == (False, parcel.payload())
+    assert "memfd:racepool" in maps.read_text()
+    wait_until(lambda: "memfd:racepool" not in maps.read_text())
+
+
+def test_shared_task_that_cannot_be_read_is_answered(start: StartBroker, segment: Segment) -> None:
+    broker = _broker_of_remote_workers(start)
+    client, order = client_that_shares(broker, segment), shared_task(segment, Parcel(b"head", bytes(100_000)))
+    segment.free(order.task_id)
+    broker.worker()
+
+    send(client, order)
+
+    assert receive(client, TO_CLIENT).outcome is Outcome.RAISED
+
+
+def test_dead_task_is_kept_with_its_payload_from_shared_memory(start: StartBroker, segment: Segment) -> None:
+    broker = _broker_of_remote_workers(start)
+    client, parcel = client_that_shares(broker, segment), Parcel(b"head", random.randbytes(100_000))
+    order = shared_task(segment, parcel)
+
+    send(client, order)
+    _kill_in_turn(broker, client, 1)
+    broker.end()
+
+    assert (broker.dir / "dead" / f"{order.task_id.hex()}.dead").read_bytes().endswith(parcel.payload())
 
 
 def _broker_of_remote_workers(start: StartBroker) -> Broker:
