@@ -23,6 +23,7 @@ import zmq
 
 from racepool.broker import dead_tasks
 from racepool.broker.frozen import PATIENCE
+from racepool.broker.server import MAX_FOREIGN_VERSIONS
 from racepool.protocol.endpoints import SOCKETS, sockets_in
 from racepool.protocol.messages import (
     TO_CLIENT,
@@ -476,6 +477,18 @@ def test_foreign_version_is_answered_with_who(broker: Broker, setting: str) -> N
     stranger.close()
 
 
+def test_foreign_version_is_logged_once_and_only_so_many_of_them(start: StartBroker) -> None:
+    broker = start(**SLOW)
+    stranger = broker.dealer()
+
+    for version in [*range(50, 50 + MAX_FOREIGN_VERSIONS + 5)] * 2:
+        stranger.send_multipart([b"\x92" + bytes([version]) + b"\xa5HELLO"])
+        assert receive(stranger, TO_CLIENT) == Who()
+
+    _, output = broker.end()
+    assert output.count('"event":"foreign_version"') == MAX_FOREIGN_VERSIONS
+
+
 @pytest.mark.parametrize("setting", ["endpoint", "backend", "heartbeat_endpoint"])
 def test_garbage_is_counted_and_not_answered(broker: Broker, wait_until: WaitUntil, setting: str) -> None:
     stranger = broker.dealer(setting)
@@ -687,10 +700,13 @@ def test_sigterm_waits_for_a_task_in_flight_for_a_limited_time(start: StartBroke
     send(client, submit())
     receive(worker, TO_WORKER)
 
+    broker.process.terminate()
+    broker.stats()  # answered after the signal was handled
     code, output = broker.end(signal.SIGINT)
 
     assert code == 0
     assert '"event":"broker_stopped"' in output
+    assert output.count('"event":"broker_draining"') == 1, "a second signal does not begin the drain again"
     assert receive(client, TO_CLIENT) == Bye()
 
 
