@@ -1278,6 +1278,15 @@ def test_beat_after_a_silence_may_have_overtaken_the_result(broker: BrokerCore) 
     assert answered(broker.on_worker(W1, result("t1", 1), now=3.001)) == [(ALICE, "t1", Outcome.OK)]
 
 
+def test_time_in_which_heartbeats_call_a_worker_idle_begins_again_after_a_gap(broker: BrokerCore) -> None:
+    with_client(with_workers(broker), "t1")
+    for now in (0.1, 0.1 + LIVENESS_S / 2):
+        broker.on_heartbeat(H1, beat(busy=False), now)
+
+    assert told(broker.on_heartbeat(H1, beat(busy=False), 0.1 + LIVENESS_S)) == []
+    assert broker.ledger.in_flight == 1
+
+
 def test_beat_after_the_brokers_own_pause_may_have_overtaken_the_result(broker: BrokerCore) -> None:
     with_client(with_workers(broker), "t1")
     broker.on_heartbeat(H1, beat(busy=False), 0.1)
