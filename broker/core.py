@@ -391,4 +391,6 @@ class BrokerCore:
         broken = [*self.roster.audit(), *self.ledger.audit(held + ahead), *self.assignments.prefetch.audit(workers)]
         if any(task.assignments != 1 or task.goes_alone or task.was_returned for task in ahead):
             broken.append("a prefetched task was assigned before, or is to go alone")
+        if min(self._checks(), default=inf) < self._next_check:
+            broken.append("nobody will look when something is due")
         return [*broken, *self.clients.audit()]

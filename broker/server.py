@@ -129,6 +129,22 @@ class Server:
         self._doors[bound] = door
         return bound
 
+    def _intake(self, source: Socket, handle: Handler) -> Intake:
+        """An Intake. With keys, it drops the messages whose key is not allowed."""
+        door = self._doors.get(source)
+        if door is None:
+            return Intake(source, handle)
+
+        def admit(peer: Peer, frames: list[Payload], first: zmq.Frame | None) -> None:
+            if door.admits(peer, first):
+                handle(peer, frames, first)
+            else:
+                self._core.counters["bad_frames"] += 1
+
+        return Intake(source, admit)
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
     def run(self) -> None:
         """Serves until a signal, drains, says farewell.
 
@@ -168,7 +184,7 @@ class Server:
         if self._termination.fileno() in ready:
             self._on_termination()
         if self._gate is not None:
-            self._keep(self._gate, is_asked=self._gate.source in ready)
+            self._serve_gate(self._gate, is_asked=self._gate.source in ready)
         undrained = [each.socket for each in self._intakes if each.socket in ready and not each.drain()]
         now = time.monotonic()
         stood_still_s = now - self._woke_at - asleep_s
@@ -187,21 +203,7 @@ class Server:
             self._perform(self._core.on_tick(now))
         self._look_after_itself(now)
 
-    def _intake(self, source: Socket, handle: Handler) -> Intake:
-        """An Intake. With keys, it drops the messages whose key is not allowed."""
-        door = self._doors.get(source)
-        if door is None:
-            return Intake(source, handle)
-
-        def admit(peer: Peer, frames: list[Payload], first: zmq.Frame | None) -> None:
-            if door.admits(peer, first):
-                handle(peer, frames, first)
-            else:
-                self._core.counters["bad_frames"] += 1
-
-        return Intake(source, admit)
-
-    def _keep(self, gate: Gate, *, is_asked: bool) -> None:
+    def _serve_gate(self, gate: Gate, *, is_asked: bool) -> None:
         """Answers new connections, and ends the sessions whose key is not allowed any more."""
         if is_asked:
             gate.answer()
@@ -303,7 +305,7 @@ class Server:
                 has_progress = self._processes.has_progress(session_id)
                 return self._core.on_probe(session_id, time.monotonic(), has_progress=has_progress)
             case KeepDeadTask():
-                self._keep_task(action)
+                self._keep_dead_task(action)
             case _:
                 assert_never(action)
         return ()
@@ -311,7 +313,7 @@ class Server:
     def _by_value(self, reference: Payload, task_id: Id) -> bytes:
         return self._segments.read(reference, task_id, self._settings.payload_limit).payload()
 
-    def _keep_task(self, task: KeepDeadTask) -> None:
+    def _keep_dead_task(self, task: KeepDeadTask) -> None:
         if task.is_shared:
             try:
                 task = replace(task, payload=self._by_value(task.payload, task.task_id), is_shared=False)

@@ -1,7 +1,7 @@
-"""A worker process of a few lines, to be killed: it says READY, prints what it is given, and answers nothing.
+"""A small worker process for a test to kill: it says READY, prints what it is given, and answers nothing.
 
-It leaves an heir, a forked child that holds its connection open for a while: the end of a process is no end of its
-sockets, and what is sent to it seems to arrive.
+It forks a child that keeps its connection open for a while. So its sockets outlive it, and messages to it seem to
+arrive.
 """
 
 import os

@@ -36,6 +36,7 @@ from racepool.protocol.messages import (
     Waited,
     Who,
 )
+from racepool.protocol.settings import Settings
 from tests.broker.building import (
     ALICE,
     ALICE_AGAIN,
@@ -632,6 +633,7 @@ def test_client_is_kept_while_it_speaks(broker: BrokerCore) -> None:
     for beats in range(1, 20):
         broker.on_client(ALICE, Ping(0), now=beats * LIVENESS_S / 2)
         assert told(broker.on_tick(now=beats * LIVENESS_S / 2)) == []
+        assert broker.next_check() <= (beats / 2 + 1) * LIVENESS_S
 
     assert broker.ledger.backlog.depth == 1
 
@@ -956,11 +958,23 @@ def test_second_worker_is_recycled_when_the_first_is_back(broker: BrokerCore) ->
     with_client(with_workers(broker, 2), "t1", "t2")
     broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
     assert SendToWorker(W2, Recycle()) not in broker.on_worker(W2, result("t2", 2, recycle=True), now=1.1)
+    assert SendToWorker(W2, Recycle()) not in broker.on_tick(1.2)
 
     actions = broker.on_worker(W1_AGAIN, ready(session="fresh", pid=201, later_ms=1), now=1.5, local_pid=201)
 
     assert report(actions, "worker_restarted")["duration_ms"] == 500.0
+    assert broker.next_check() == 1.5
     assert SendToWorker(W2, Recycle()) in broker.on_tick(1.5)
+
+
+def test_worker_that_does_not_ask_again_is_not_recycled(broker: BrokerCore) -> None:
+    with_client(with_workers(broker, 2), "t1", "t2", "t3")
+    broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
+    broker.on_worker(W2, result("t2", 2, recycle=True), now=1.1)
+    broker.on_worker(W2, result("t3", 3, recycle=False), now=1.2)
+    broker.on_worker(W1_AGAIN, ready(session="fresh", pid=201, later_ms=1), now=1.5, local_pid=201)
+
+    assert SendToWorker(W2, Recycle()) not in broker.on_tick(1.5)
 
 
 def test_no_worker_is_recycled_if_the_welcome_of_the_returned_one_cannot_be_delivered(broker: BrokerCore) -> None:
@@ -996,8 +1010,11 @@ def test_broker_does_not_wait_for_ever_for_a_worker_that_never_comes_back(broker
     broker.on_worker(W1, result("t1", 1, recycle=True), now=1.0)
 
     until = 0.5 + roster.AWAY_S
-    broker.on_heartbeat(H1, beat(), now=until)
-    assert broker.next_check() <= until
+    for now in (until - 1.0, until - 0.5):
+        broker.on_client(ALICE, Ping(0), now)
+        broker.on_heartbeat(H1, beat(), now)
+        broker.on_tick(now)
+    assert broker.next_check() == until
     assert SendToWorker(W1, Recycle()) in broker.on_tick(until)
 
 
@@ -1261,6 +1278,15 @@ def test_beat_after_a_silence_may_have_overtaken_the_result(broker: BrokerCore) 
     assert answered(broker.on_worker(W1, result("t1", 1), now=3.001)) == [(ALICE, "t1", Outcome.OK)]
 
 
+def test_time_in_which_heartbeats_call_a_worker_idle_begins_again_after_a_gap(broker: BrokerCore) -> None:
+    with_client(with_workers(broker), "t1")
+    for now in (0.1, 0.1 + LIVENESS_S / 2):
+        broker.on_heartbeat(H1, beat(busy=False), now)
+
+    assert told(broker.on_heartbeat(H1, beat(busy=False), 0.1 + LIVENESS_S)) == []
+    assert broker.ledger.in_flight == 1
+
+
 def test_beat_after_the_brokers_own_pause_may_have_overtaken_the_result(broker: BrokerCore) -> None:
     with_client(with_workers(broker), "t1")
     broker.on_heartbeat(H1, beat(busy=False), 0.1)
@@ -1325,6 +1351,14 @@ def test_run_timeout_that_a_pause_did_not_touch_stays(broker: BrokerCore) -> Non
     broker.on_pause(now=5.0)
 
     assert broker.roster.workers[an_id("worker-1")].deadline == 60.0
+
+
+def test_audit_finds_a_check_that_is_missing() -> None:
+    broker = with_client(BrokerCore(Settings.load(), EPOCH))
+    assert broker.audit() == []
+    broker._next_check = float("inf")
+
+    assert broker.audit() == ["nobody will look when something is due"]
 
 
 def test_broker_without_peers_has_nothing_to_check(broker: BrokerCore) -> None:

@@ -244,6 +244,23 @@ def test_directory_that_may_not_be_written_to_is_logged(writer: DeadTaskWriter, 
     assert "Permission denied" in lines.of("quarantine_failed")[0]["reason"]
 
 
+def test_task_is_dropped_if_no_thread_can_be_started_and_a_later_one_is_kept(
+    writer: DeadTaskWriter, run_dir: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        writer.keep(poison(1), WALL_OFFSET_S)
+    assert writer._waiting_bytes == 0
+
+    keep(writer, poison(2))
+
+    assert names_in(run_dir) == [name_of(2)]
+    assert [entry["task_id"] for entry in lines.of("quarantine_failed")] == [f"{1:032x}"]
+
+
 def test_directory_that_was_removed_is_made_again(
     writer: DeadTaskWriter, run_dir: Path, lines: Lines, wait_until: WaitUntil
 ) -> None:

@@ -160,11 +160,15 @@ def test_message_of_a_revoked_key_is_not_admitted(guarded: Guarded, ring: Keyrin
 
     ring.dismiss(Role.WORKER, "mill")
     guarded.gate._allowed.refresh()  # like `look`, but without evicting anybody
+    monitor = peer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
 
     peer.send(b"x")
     late = guarded.next_message()
     assert late is not None
     assert not guarded.door.admits(late[0], late[2])
+    assert monitor.poll(PATIENCE_MS), "its connection is cut"
+    peer.disable_monitor()
+    monitor.close(linger=0)
     assert guarded.door.evict() == [name]
 
 
@@ -286,6 +290,7 @@ def test_many_peers_that_stay_are_remembered(guard: Callable[[str], Guarded], ri
 
     for _ in range(MIN_PRUNED + 10):
         assert guarded.door.admits(*guarded.heard_from(dial(guarded.endpoint, keys)))
+    assert guarded.door._prune_at == 2 * MIN_PRUNED, "it does not look at all of them for each new one"
 
     ring.dismiss(Role.CLIENT, "web")
     assert len(guarded.gate.look(LOOK_S)["stats"]) == MIN_PRUNED + 10

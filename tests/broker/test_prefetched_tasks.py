@@ -142,6 +142,8 @@ def test_prefetched_task_goes_to_the_worker_that_has_been_at_work_for_longest(br
 @pytest.mark.parametrize("why", ["slow", "draining", "suspect", "silent"])
 def test_worker_that_would_not_begin_it_soon_prefetches_nothing(broker: BrokerCore, why: str) -> None:
     now = with_short_tasks(broker)
+    if why == "silent":
+        now += LIVENESS_S / 2 + 0.001
     give(broker, now, "t1")
     (worker,) = broker.roster.workers.values()
     if why == "slow":
@@ -150,8 +152,6 @@ def test_worker_that_would_not_begin_it_soon_prefetches_nothing(broker: BrokerCo
         broker.on_heartbeat(H1, beat(busy=True, draining=True), now)
     elif why == "suspect":
         worker.is_suspect = True
-    else:
-        worker.last_seen = now - LIVENESS_S / 2 - 0.001
 
     give(broker, now, "t2")
 

@@ -14,6 +14,13 @@ from tests.broker.building import an_id
 from tests.running import WaitUntil
 
 SPIN, SLEEP = "while True: pass", "import time; time.sleep(60)"
+WORK_WHEN_TOLD = """
+import os, time
+while not os.path.exists({!r}): time.sleep(0.01)
+end = time.process_time() + 0.3
+while time.process_time() < end: pass
+time.sleep(60)
+"""
 DESCRIPTORS = Path("/proc/self/fd")
 ONE, TWO = an_id("one"), an_id("two")
 Spawn = Callable[[str], "subprocess.Popen[bytes]"]
@@ -189,6 +196,17 @@ def test_stopped_process_makes_no_progress_after_much_work(spawn: Spawn, wait_un
     child.send_signal(signal.SIGSTOP)
     wait_until(lambda: cpu_ticks(child.pid) is None)
 
+    assert not watch.has_progress(ONE)
+
+
+def test_process_makes_no_progress_when_its_work_is_done(spawn: Spawn, wait_until: WaitUntil, tmp_path: Path) -> None:
+    watch, child = ProcessWatch(), spawn(WORK_WHEN_TOLD.format(str(tmp_path / "begin")))
+    watch.watch(ONE, child.pid)
+    before = cpu_ticks(child.pid) or 0
+    (tmp_path / "begin").touch()
+    wait_until(lambda: (cpu_ticks(child.pid) or 0) > before + 10 and process_state(child.pid) == "S")
+
+    assert watch.has_progress(ONE)
     assert not watch.has_progress(ONE)
 
 

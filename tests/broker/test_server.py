@@ -23,6 +23,7 @@ import zmq
 
 from racepool.broker import dead_tasks
 from racepool.broker.frozen import PATIENCE
+from racepool.broker.server import MAX_FOREIGN_VERSIONS
 from racepool.protocol.endpoints import SOCKETS, sockets_in
 from racepool.protocol.frames import TO_CLIENT, TO_HEARTBEAT, TO_WORKER, Inlet, decode, encode
 from racepool.protocol.messages import (
@@ -48,6 +49,8 @@ from racepool.protocol.messages import (
     Welcome,
     Who,
 )
+from racepool.protocol.parcel import Parcel
+from racepool.protocol.shared_memory import Segment
 from racepool.protocol.sockets import Context, Socket, dealer
 from racepool.protocol.stats import PoolStats
 from tests.running import ROOT, WaitUntil, environment
@@ -469,6 +472,18 @@ def test_foreign_version_is_answered_with_who(broker: Broker, setting: str) -> N
     stranger.close()
 
 
+def test_foreign_version_is_logged_once_and_only_so_many_of_them(start: StartBroker) -> None:
+    broker = start(**SLOW)
+    stranger = broker.dealer()
+
+    for version in [*range(50, 50 + MAX_FOREIGN_VERSIONS + 5)] * 2:
+        stranger.send_multipart([b"\x92" + bytes([version]) + b"\xa5HELLO"])
+        assert receive(stranger, TO_CLIENT) == Who()
+
+    _, output = broker.end()
+    assert output.count('"event":"foreign_version"') == MAX_FOREIGN_VERSIONS
+
+
 @pytest.mark.parametrize("setting", ["endpoint", "backend", "heartbeat_endpoint"])
 def test_garbage_is_counted_and_not_answered(broker: Broker, wait_until: WaitUntil, setting: str) -> None:
     stranger = broker.dealer(setting)
@@ -681,10 +696,13 @@ def test_sigterm_waits_for_a_task_in_flight_for_a_limited_time(start: StartBroke
     send(client, submit())
     receive(worker, TO_WORKER)
 
+    broker.process.terminate()
+    broker.stats()  # answered after the signal was handled
     code, output = broker.end(signal.SIGINT)
 
     assert code == 0
     assert '"event":"broker_stopped"' in output
+    assert output.count('"event":"broker_draining"') == 1, "a second signal does not begin the drain again"
     assert receive(client, TO_CLIENT) == Bye()
 
 
@@ -778,6 +796,9 @@ def test_task_that_is_given_up_right_before_the_end_is_kept(start: StartBroker) 
     client = broker.client()
     payload = random.randbytes(8 * 2**20)
     order = submit(payload)
+    (broker.dir / "dead").mkdir()
+    for number in range(1_000):  # to make room takes the broker's thread longer than the end of the broker
+        (broker.dir / "dead" / f"{number:032x}.dead").touch()
 
     send(client, order)
     _kill_in_turn(broker, client, 1)
@@ -802,6 +823,70 @@ def test_full_disk_costs_the_record_only(start: StartBroker) -> None:
     assert [path.name for path in (broker.dir / "dead").iterdir()] == [f"{small.task_id.hex()}.dead"]
     assert '"event":"quarantine_failed"' in output
     assert "File too large" in output
+
+
+# --- shared memory ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def segment() -> Iterator[Segment]:
+    made = Segment()
+    yield made
+    made.close()
+
+
+def shared_task(segment: Segment, parcel: Parcel) -> Submit:
+    task_id = Id(os.urandom(16))
+    reference = segment.reference(task_id, parcel)
+    assert reference
+    return Submit(task_id, 60_000, 0, again=False, is_shared=True, payload=reference.packed())
+
+
+def client_that_shares(broker: Broker, segment: Segment) -> Socket:
+    socket = broker.dealer()
+    send(socket, Hello(Id(os.urandom(16)), 1, os.getpid(), 0, *segment.name))
+    assert receive(socket, TO_CLIENT).can_share
+    return socket
+
+
+def test_remote_worker_gets_the_payload_itself_and_the_broker_unmaps_the_segment(
+    start: StartBroker, segment: Segment, wait_until: WaitUntil
+) -> None:
+    broker = _broker_of_remote_workers(start)
+    client, parcel = client_that_shares(broker, segment), Parcel(b"head", random.randbytes(100_000))
+    order = shared_task(segment, parcel)
+    maps = Path(f"/proc/{broker.process.pid}/maps")
+    worker, _ = broker.worker()
+
+    send(client, order)
+    task = receive(worker, TO_WORKER)
+
+    assert (task.is_shared, task.payload) == (False, parcel.payload())
+    assert "memfd:racepool" in maps.read_text()
+    wait_until(lambda: "memfd:racepool" not in maps.read_text())
+
+
+def test_shared_task_that_cannot_be_read_is_answered(start: StartBroker, segment: Segment) -> None:
+    broker = _broker_of_remote_workers(start)
+    client, order = client_that_shares(broker, segment), shared_task(segment, Parcel(b"head", bytes(100_000)))
+    segment.free(order.task_id)
+    broker.worker()
+
+    send(client, order)
+
+    assert receive(client, TO_CLIENT).outcome is Outcome.RAISED
+
+
+def test_dead_task_is_kept_with_its_payload_from_shared_memory(start: StartBroker, segment: Segment) -> None:
+    broker = _broker_of_remote_workers(start)
+    client, parcel = client_that_shares(broker, segment), Parcel(b"head", random.randbytes(100_000))
+    order = shared_task(segment, parcel)
+
+    send(client, order)
+    _kill_in_turn(broker, client, 1)
+    broker.end()
+
+    assert (broker.dir / "dead" / f"{order.task_id.hex()}.dead").read_bytes().endswith(parcel.payload())
 
 
 def _broker_of_remote_workers(start: StartBroker) -> Broker:

@@ -14,7 +14,7 @@ from racepool.protocol.messages import (
     Stats,
 )
 from tests.simulation.network import Port, Program
-from tests.simulation.promises import Books, Caller, Process
+from tests.simulation.promises import Books, Caller, WorkerProcess
 from tests.simulation.stage import Stage
 
 MESSAGES_PER_TURN = 64
@@ -42,7 +42,7 @@ class BrokerProgram(Program):
         self._network = stage.network
         self._witness = stage.witness
         self._max_pause_s = core.settings.liveness / 4
-        self._watched: dict[Id, Process] = {}
+        self._watched: dict[Id, WorkerProcess] = {}
         self._stood_still_s = 0.0
         self._network.broker_starts(self)
         self.wake(stage.clock.now)

@@ -26,7 +26,7 @@ NOTICE_S = 0.5  # heartbeats on their way, and their interval
 COSTLY = {"process_exit", "silence", "out_of_step", "replaced", "run_timeout", "cancelled"}
 
 
-class Process(Program):
+class WorkerProcess(Program):
     """A worker process as the kernel and these promises see it."""
 
     name: str
@@ -97,7 +97,7 @@ class Witness:
 
     def __init__(self, clock: Clock, *, max_attempts: int, liveness_s: float) -> None:
         self.wanted: list[Wanted] = []
-        self.process_of: dict[Id, Process] = {}
+        self.process_of: dict[Id, WorkerProcess] = {}
         self.max_attempts = max_attempts
         self.liveness_s = liveness_s
         self.outages = 0
@@ -217,7 +217,7 @@ class Books:
     _latest: dict[Id, int] = field(default_factory=dict)
     _clients: set[Id] = field(default_factory=set)
     _sessions: dict[Id, int] = field(default_factory=dict)
-    _recycled: Process | None = None
+    _recycled: WorkerProcess | None = None
     _recycled_at: float = 0.0
 
     # --- clients ------------------------------------------------------------------------------------------------------
@@ -442,7 +442,13 @@ class Books:
         self._on_ended_unanswered(entry.wanted.id)
 
     def _judge(
-        self, reason: str, process: Process, entry: Entry | None, recalled: RecalledTask | None, *, is_current: bool
+        self,
+        reason: str,
+        process: WorkerProcess,
+        entry: Entry | None,
+        recalled: RecalledTask | None,
+        *,
+        is_current: bool,
     ) -> None:
         """Checks that the broker had cause to end a session for this reason."""
         now = self.clock.now

@@ -18,13 +18,13 @@ from racepool.protocol.settings import Settings
 from racepool.worker import core as worker_core
 from racepool.worker import heartbeat
 from tests.simulation.network import Link, Network, Port, Program
-from tests.simulation.promises import Process
+from tests.simulation.promises import WorkerProcess
 from tests.simulation.stage import Stage
 
 UNREADABLE = 0.2  # the part of references that cannot be read
 
 
-class WorkerProgram(Process):
+class WorkerProgram(WorkerProcess):
     """The main thread of one worker process; `pulse` is the other thread."""
 
     def __init__(self, name: str, pid: int, stage: Stage, settings: Settings, *, is_local: bool) -> None:
