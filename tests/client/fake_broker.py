@@ -64,6 +64,7 @@ class FakeBroker:
         self.epoch = Epoch(os.urandom(8))
         self.on_submit = on_submit
         self.is_mute = False
+        self.can_share = False
         self.noise: Callable[[], list[Payload]] | None = None
         self.heard: list[FromClient] = []
         self._peers: list[Payload] = []
@@ -116,7 +117,7 @@ class FakeBroker:
         replies: list[ToClient] = []
         if isinstance(message, Hello):
             self._peers.append(peer)
-            replies = [Welcome(self.epoch, PAYLOAD_LIMIT, 2000)]
+            replies = [Welcome(self.epoch, PAYLOAD_LIMIT, 2000, self.can_share)]
         elif peer not in self._peers:
             replies = [Who()]
         elif isinstance(message, Ping):

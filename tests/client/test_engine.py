@@ -1,6 +1,7 @@
 """The I/O thread against a broker that the test plays: sessions, answers that nobody can read, and its own end."""
 
 import gc
+import json
 import os
 import resource
 import threading
@@ -39,6 +40,7 @@ from racepool.protocol.messages import (
     Outcome,
     Ping,
     Pong,
+    Reject,
     Stats,
     Submit,
     ToClient,
@@ -46,8 +48,9 @@ from racepool.protocol.messages import (
 )
 from racepool.protocol.parcel import Parcel
 from racepool.protocol.settings import Settings
-from racepool.races.payloads import pack_result
-from tests.client.fake_broker import FakeBroker, echo, nothing
+from racepool.protocol.shared_memory import SEGMENT_BYTES, SHARE_FROM_BYTES, SegmentReader
+from racepool.races.payloads import pack_result, unpack_request
+from tests.client.fake_broker import PAYLOAD_LIMIT, FakeBroker, echo, nothing
 from tests.fuzzing.corpus import any_frames_but_terms
 
 BOUND_S = 15.0
@@ -116,10 +119,12 @@ def test_broker_that_died_is_found_again(
     assert future.result(BOUND_S) == "r1"
 
 
+@pytest.mark.parametrize("interval_s", [0.05, 0.25], ids=["short", "half the liveness"])
 def test_broker_that_falls_silent_is_left(
-    broker: FakeBroker, make_pool: MakePool, race: Race, wait_until: WaitUntil
+    broker: FakeBroker, make_pool: MakePool, race: Race, wait_until: WaitUntil, interval_s: float
 ) -> None:
-    pool = make_pool(liveness=0.5)
+    """The thread sleeps up to a heartbeat interval: that is no pause of its own."""
+    pool = make_pool(liveness=0.5, heartbeat_interval=interval_s)
     broker.on_submit = nothing
     future = submit(pool, race(race_id="r1"))
     wait_until(lambda: broker.of(Submit))
@@ -129,6 +134,31 @@ def test_broker_that_falls_silent_is_left(
     broker.is_mute, broker.on_submit = False, echo
 
     assert future.result(BOUND_S) == "r1"
+
+
+def test_pause_of_its_own_thread_is_not_the_brokers_silence(
+    broker: FakeBroker, make_pool: MakePool, race: Race, wait_until: WaitUntil
+) -> None:
+    liveness_s = 1.5
+    pool = make_pool(liveness=liveness_s)
+    broker.on_submit = nothing
+    future = submit(pool, race())
+    wait_until(lambda: broker.of(Submit))
+    broker.is_mute = True  # nothing it said before waits in the socket when the pause ends
+    has_paused = threading.Event()
+
+    def stand_still(_future: object) -> None:
+        has_paused.wait(liveness_s * 1.2)
+        hellos.append(len(broker.of(Hello)))
+        broker.is_mute, broker.on_submit = False, echo
+
+    hellos: list[int] = []
+    future.add_done_callback(stand_still)
+    broker.say(*echo(broker.of(Submit)[0]))
+
+    wait_until(lambda: hellos)
+    assert execute(pool, race(race_id="r2")) == "r2"
+    assert len(broker.of(Hello)) == hellos[0], "the session goes on"
 
 
 def test_second_answer_and_unknown_answers_change_nothing(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
@@ -196,13 +226,13 @@ def test_unreadable_answer_fails_its_own_task_only(
     assert execute(pool, race(race_id="r2")) == "r2"
 
 
-def test_unreadable_figures_fail_the_question_only(
+def test_unreadable_stats_fail_the_question_only(
     broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil
 ) -> None:
-    def figures(_submit: Submit) -> list[ToClient]:
+    def stats(_submit: Submit) -> list[ToClient]:
         return [Stats(b"{}")]
 
-    broker.on_submit = figures
+    broker.on_submit = stats
     submit(pool, race()).cancel()
     asked = pool._connected().ask_stats()
     wait_until(lambda: broker.of(AskStats))
@@ -326,6 +356,87 @@ def test_many_temporary_pools_leak_no_descriptor(broker: FakeBroker, race: Race,
     assert [future.result(BOUND_S) for future in futures] == [f"r{number}" for number in range(20)]
     wait_until(lambda: io_threads() == threads)
     wait_until(lambda: descriptors() < before + 10)
+
+
+def segments() -> int:
+    """How many descriptors of shared memory this process has open."""
+    gc.collect()
+    opened = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return sum("memfd:racepool" in str(target) for target in opened)
+
+
+BODY = json.dumps({"id": "r1", "padding": "x" * SHARE_FROM_BYTES}).encode()
+ENDS: dict[str, Callable[[Id], ToClient]] = {
+    "answered": lambda task_id: Answer(task_id, Outcome.OK, 1, pack_result("r1")),
+    "failed": lambda task_id: Answer(task_id, Outcome.RAISED, 1, b""),
+    "refused": lambda task_id: Reject(task_id, 1, 1, in_bytes=False),
+}
+
+
+@pytest.mark.parametrize("end", [*ENDS, "cancelled"])
+def test_shared_memory_of_a_task_is_free_again_at_its_end(
+    broker: FakeBroker, pool: ZmqPool, wait_until: WaitUntil, end: str
+) -> None:
+    """A client whose memory is full sends its payloads through the socket: the leak would only cost time."""
+    broker.can_share, broker.on_submit = True, nothing
+    body = BODY + b" " * (PAYLOAD_LIMIT - 2 * len(BODY))
+
+    for number in range(2 * SEGMENT_BYTES // len(body)):
+        future = pool.exec(body)
+        wait_until(lambda: len(broker.of(Submit)) == number + 1)  # noqa: B023  # it is waited for here
+        last = broker.of(Submit)[-1]
+        assert last.is_shared, f"no room is left after {number} tasks"
+        if end == "cancelled":
+            assert future.cancel()
+        else:
+            broker.say(ENDS[end](last.task_id))
+            future.exception(BOUND_S)
+
+
+def test_payload_in_shared_memory_is_the_race(broker: FakeBroker, pool: ZmqPool, wait_until: WaitUntil) -> None:
+    broker.can_share, broker.on_submit = True, nothing
+    pool.exec(BODY)
+    wait_until(lambda: broker.of(Submit))
+    (shared,) = broker.of(Submit)
+
+    parcel = SegmentReader().read(shared.payload, shared.task_id, PAYLOAD_LIMIT)
+
+    assert shared.is_shared
+    assert unpack_request(parcel).race == BODY
+
+
+@pytest.mark.parametrize(("can_share", "size", "is_shared"), [(True, 0, True), (True, -1, False), (False, 0, False)])
+def test_payload_is_shared_from_a_size_on_and_only_where_the_broker_can(
+    broker: FakeBroker, pool: ZmqPool, wait_until: WaitUntil, *, can_share: bool, size: int, is_shared: bool
+) -> None:
+    broker.can_share, broker.on_submit = can_share, nothing
+
+    pool.exec(BODY[: SHARE_FROM_BYTES + size])
+
+    wait_until(lambda: broker.of(Submit))
+    assert broker.of(Submit)[0].is_shared is is_shared
+
+
+def test_pool_that_was_shut_down_holds_no_shared_memory(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
+    before = segments()
+    assert execute(pool, race(race_id=broker.endpoint)) == broker.endpoint
+    assert segments() > before
+
+    pool.shutdown()
+
+    assert segments() == before
+
+
+def test_forked_child_gives_its_copy_of_the_shared_memory_back(run_dir: Path) -> None:
+    before = segments()
+    engine = Engine(settings(run_dir))
+    assert segments() > before
+
+    engine.disown()  # as in the child
+
+    assert segments() == before
+    engine.stop()
+    engine.join(BOUND_S)
 
 
 def test_pool_that_nobody_holds_frees_its_thread(broker: FakeBroker, race: Race) -> None:
