@@ -1,4 +1,4 @@
-"""A broker played by the test: a real ROUTER in a thread that welcomes and answers as the test wants."""
+"""A broker that the test plays: a real ROUTER in a thread, which welcomes and answers as the test wants."""
 
 import json
 import os
@@ -42,21 +42,21 @@ def echo(submit: Submit) -> list[ToClient]:
 
 
 def race_of(submit: Submit) -> dict[str, Any]:
-    """The race that came in."""
+    """The race in this message."""
     race: Any = unpack_request(submit.payload).race
     parsed: dict[str, Any] = json.loads(race) if isinstance(race, bytes) else race
     return parsed
 
 
 def nothing(_submit: Submit) -> list[ToClient]:
-    """Keeps the task for ever."""
+    """Never answers the task."""
     return []
 
 
 class FakeBroker:
-    """Welcomes whoever says HELLO, answers pings; `on_submit` makes the answers to a task.
+    """Welcomes every HELLO and answers pings; `on_submit` makes the answers to a task.
 
-    `noise`, where there is one, makes frames that are sent before each reply.
+    `noise`, if it is set, makes frames that are sent before each reply.
     """
 
     def __init__(self, endpoint: str, on_submit: OnSubmit = echo) -> None:
@@ -77,7 +77,7 @@ class FakeBroker:
         self._thread.start()
 
     def of(self, kind: type[M]) -> list[M]:
-        """What was heard of this kind."""
+        """All messages of this kind that came."""
         return [message for message in list(self.heard) if isinstance(message, kind)]
 
     def say(self, *messages: ToClient) -> None:
@@ -86,7 +86,7 @@ class FakeBroker:
             self.say_frames(encode(message))
 
     def say_frames(self, frames: Sequence[Payload]) -> None:
-        """As `say`, with any frames."""
+        """Like `say`, with any frames."""
         self._outbox.append([self._peers[-1], *frames])
 
     def say_to(self, task_id: Id, message: ToClient) -> None:
@@ -94,7 +94,7 @@ class FakeBroker:
         self._outbox.append([self._submitter[task_id], *encode(message)])
 
     def close(self) -> None:
-        """Ends without a word, as if killed."""
+        """Ends without a message, as if killed."""
         self._is_over = True
         self._thread.join()
 

@@ -452,7 +452,7 @@ def test_waiting_is_not_counted_twice_when_a_session_is_lost_within_an_epoch(up:
     up.on_message(Who(), 0.5)
     up.on_message(welcome(EPOCH), 0.5)
 
-    assert Send(Expire(one.id, 1000)) in up.on_tick(1.0)  # the broker has known it for all of its second
+    assert Send(Expire(one.id, 1000)) in up.on_tick(1.0)  # it waited at this broker for all of its 1 s
 
 
 def test_running_of_an_unknown_task_changes_nothing(up: ClientCore) -> None:
@@ -484,7 +484,7 @@ def test_second_answer_is_ignored(up: ClientCore, late: Outcome) -> None:
 
 
 def test_answer_before_the_resubmission_saves_it(up: ClientCore) -> None:
-    """The broker still had it: its answer comes with the welcome, before the window lets the task out again."""
+    """The same broker still had the task: its answer comes before the window submits the task again."""
     first, second = task(1, size=LARGE - UNIT_BYTES), task(2)
     up.on_submit(first, 0.0)
     up.on_submit(second, 0.0)
@@ -520,7 +520,7 @@ def test_tasks_that_are_cancelled_together_make_room_for_none_of_them(up: Client
 
 
 def test_overdue_tasks_are_looked_at_many_at_a_time(up: ClientCore) -> None:
-    """Each look goes through all of them."""
+    """One look goes through all tasks, so it must not happen for each of them."""
     for number in range(2_000):
         up.on_submit(task(number, queue_timeout_s=1.0 + number * 1e-6), 0.0)
     now, looks = 0.9, 0
@@ -682,7 +682,7 @@ def test_every_deadline_lies_ahead_after_its_tick(up: ClientCore, settle: Callab
 
 
 class AnyHistory(RuleBasedStateMachine):
-    """A broker of any behaviour, callers of any kind, any clock: the promises hold."""
+    """The invariants hold for any broker, any callers and any clock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -788,7 +788,7 @@ class AnyHistory(RuleBasedStateMachine):
             assert one.check_at < inf
 
     def teardown(self) -> None:
-        """Without a broker all end by themselves."""
+        """Without a broker all tasks end by themselves."""
         self.observe(self.core.on_message(Who(), self.now))
         for _ in range(40):
             self.now += 5.0

@@ -69,7 +69,7 @@ def descriptors() -> int:
 
 
 def submit(pool: ZmqPool, race: dict[str, Any]) -> PoolFuture[Any]:
-    """As `exec`, for a broker that answers other things than races."""
+    """Like `exec`, for a broker that answers other things than races."""
     return pool.exec(race)
 
 
@@ -176,7 +176,7 @@ def test_second_answer_and_unknown_answers_change_nothing(broker: FakeBroker, po
 
 
 def clients_of(broker: FakeBroker) -> set[Id]:
-    """Who said HELLO; one that waits for its answer says it again."""
+    """All clients that sent HELLO. A client may send it several times."""
     return {hello.client_id for hello in broker.of(Hello)}
 
 
@@ -345,7 +345,7 @@ def test_temporary_pool_lives_until_its_answer_and_leaves_nothing(
     assert future.result(BOUND_S) == "r1"
     wait_until(lambda: io_threads() == threads)
     wait_until(lambda: broker.of(Bye))
-    wait_until(lambda: descriptors() <= before + 1)  # the broker closes its end when it has heard of it
+    wait_until(lambda: descriptors() <= before + 1)  # the broker's end of the connection closes a little later
 
 
 def test_many_temporary_pools_leak_no_descriptor(broker: FakeBroker, race: Race, wait_until: WaitUntil) -> None:
@@ -457,7 +457,7 @@ def settings(run_dir: Path) -> Settings:
 
 
 def test_submission_to_an_engine_that_has_just_ended_fails(run_dir: Path) -> None:
-    """exec() in one thread, shutdown() in another: the task that comes between must not wait for ever."""
+    """exec() in one thread, shutdown() in another: a task that comes in between must not wait for ever."""
     engine = Engine(settings(run_dir))
     engine.close()
     engine.join(BOUND_S)
@@ -513,14 +513,14 @@ def test_stop_fails_what_is_unresolved_and_says_farewell(
 
 
 def test_future_that_is_being_cancelled_at_a_fork_is_usable_in_the_child(run_dir: Path, wait_until: WaitUntil) -> None:
-    """Its lock is held by the I/O thread then, which no child has."""
+    """The I/O thread holds the future's lock at that moment, and the child has no I/O thread."""
     engine = Engine(settings(run_dir))
     future = engine.submit(Parcel(b"", b""), 60.0, 30.0)
     condition = future._condition
 
     with condition:
         future.cancel()
-        wait_until(lambda: engine.unresolved == 0)  # the thread has begun, and waits for the lock
+        wait_until(lambda: engine.unresolved == 0)  # the I/O thread has begun, and waits for the lock
         engine.disown()  # as in the child
         asking = threading.Thread(target=future.cancelled, daemon=True)
         asking.start()
@@ -533,7 +533,7 @@ def test_future_that_is_being_cancelled_at_a_fork_is_usable_in_the_child(run_dir
 
 @pytest.mark.parametrize("depth", [5, 1_000, 100_000])
 def test_race_whose_id_is_anything_fails_alone(broker: FakeBroker, pool: ZmqPool, race: Race, depth: int) -> None:
-    """1,000 lists in each other can be packed, and nothing that calls itself for each can read them."""
+    """1,000 nested lists can be packed, but no recursive function can read them."""
     broker.on_submit = lambda submit: [Answer(submit.task_id, Outcome.INVALID_RACE, 1, pack_field_errors([]))]
     nested: list[Any] = []
     for _ in range(depth):
@@ -544,14 +544,14 @@ def test_race_whose_id_is_anything_fails_alone(broker: FakeBroker, pool: ZmqPool
 
     broker.on_submit = echo
     assert execute(pool, race(race_id="next")) == "next"
-    while nested:  # to free it at once would take as many calls
+    while nested:  # freed level by level: freed at once, it would take as many nested calls
         nested = nested[0]
 
 
 def test_death_of_the_thread_fails_all_and_names_the_cause(
     broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil
 ) -> None:
-    """A process out of file descriptors cannot open the next session's socket."""
+    """A process without a free file descriptor cannot open the next session's socket."""
     broker.on_submit = nothing
     futures = [submit(pool, race()) for _ in range(3)]
     asked = pool._connected().ask_stats()

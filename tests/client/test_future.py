@@ -46,7 +46,7 @@ async def result_of(future: PoolFuture[T]) -> T:
 
 
 async def await_in_task(future: PoolFuture[T]) -> "asyncio.Task[T]":
-    """A task that has come to its await."""
+    """Starts a task and returns when it has reached its await."""
     task = asyncio.create_task(result_of(future))
     await asyncio.sleep(0)
     return task
@@ -80,7 +80,7 @@ def test_wait_and_as_completed_take_it(elsewhere: Elsewhere) -> None:
 
 
 def test_asyncio_waits_for_it(elsewhere: Elsewhere) -> None:
-    """The loop has nothing else to do: whoever calls back from another thread has to wake it."""
+    """The loop has nothing else to do, so the callback from the other thread must wake it."""
 
     async def main() -> None:
         early, first, second = PoolFuture[str](), PoolFuture[str](), PoolFuture[str]()
@@ -344,7 +344,7 @@ def test_many_completions_wake_the_loop_with_few_calls(elsewhere: Elsewhere, mon
             return call(callback)
 
         monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
-        elsewhere.resolve(*futures)  # this loop stands still meanwhile
+        elsewhere.resolve(*futures)  # blocks this loop
         monkeypatch.undo()
         return await asyncio.wait_for(gathered, BOUND_S)
 
@@ -400,7 +400,7 @@ def test_disowned_future_fails_without_calling_anyone() -> None:
     future: PoolFuture[str] = PoolFuture()
     called: list[object] = []
     future.add_done_callback(called.append)
-    holder = threading.Thread(target=future._condition.acquire)  # as a thread of the parent's at the fork
+    holder = threading.Thread(target=future._condition.acquire)  # as a thread of the parent may at the fork
     holder.start()
     holder.join()
     disowning = threading.Thread(target=future.disown, args=("task 1 (race r1)",), daemon=True)

@@ -1,4 +1,4 @@
-"""A broker played by the test: real ROUTERs for one worker's data and heartbeats in a thread. No broker code."""
+"""A broker that the test plays: a thread with real ROUTERs for one worker's data and heartbeats. No broker code."""
 
 import os
 import threading
@@ -49,9 +49,9 @@ class Heard:
 
 
 class FakeBroker:
-    """Welcomes each READY unless it is `is_mute`, answers heartbeats of the incarnations that it welcomed.
+    """Welcomes each READY unless it `is_mute`, and answers the heartbeats of the sessions that it welcomed.
 
-    `noise`, where there is one, makes frames that are sent before each reply.
+    `noise`, if it is set, makes frames that are sent before each reply.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -70,7 +70,7 @@ class FakeBroker:
         self._thread.start()
 
     def of(self, kind: type[M]) -> list[M]:
-        """What was heard of this kind."""
+        """All messages of this kind that came."""
         return [one.message for one in list(self.heard) if isinstance(one.message, kind)]
 
     def say(self, message: ToWorker) -> None:
@@ -79,12 +79,12 @@ class FakeBroker:
         self._outbox.append([peers[-1], *encode(message)])
 
     def say_frames(self, frames: Sequence[Payload]) -> None:
-        """As `say`, with any frames."""
+        """Like `say`, with any frames."""
         peers = [one.peer for one in list(self.heard) if isinstance(one.message, Ready)]
         self._outbox.append([peers[-1], *frames])
 
     def assign(self, race: RaceInput, *, run_timeout_s: float = 30.0) -> Assign:
-        """Gives the worker this race to do, under a new lease."""
+        """Assigns this race to the worker, under a new lease."""
         self._lease += 1
         payload = pack_request(race, datetime.now(UTC), None).payload()
         task = Assign(
@@ -100,11 +100,11 @@ class FakeBroker:
         return task
 
     def forget(self) -> None:
-        """Knows no session any more, as after a restart."""
+        """Forgets all sessions, as a restart does."""
         self._known.clear()
 
     def close(self) -> None:
-        """Ends without a word, as if killed."""
+        """Ends without a message, as if killed."""
         self._is_over = True
         self._thread.join()
 

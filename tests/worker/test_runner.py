@@ -1,4 +1,4 @@
-"""A real worker process against a broker that the test plays: its whole life, and each of its ends."""
+"""A real worker process against a broker that the test plays: its whole life, and each way in which it ends."""
 
 import itertools
 import json
@@ -179,7 +179,9 @@ def test_heartbeats_keep_their_interval_while_the_transform_computes(
     assert worker.process.poll() is None
 
 
-def test_unknown_session_is_opened_anew(broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil) -> None:
+def test_unknown_session_is_replaced_by_a_new_one(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil
+) -> None:
     first = broker.of(Ready)[0]
 
     broker.say(Who())
@@ -270,7 +272,7 @@ def test_broker_that_says_anything_gets_its_tasks_done(
     broker.noise = lambda: any_frames(dice)
     pid = worker.process.pid
 
-    for _ in range(500):  # half of what the broker's socket keeps for it
+    for _ in range(500):  # half of the send limit of the broker's socket
         broker.say_frames(any_frames(dice))
     for kind in (Assign, Who, Welcome, Bye) * 10:
         broker.say(real(kind, dice))
@@ -278,7 +280,7 @@ def test_broker_that_says_anything_gets_its_tasks_done(
     tasks: list[Assign] = []
 
     def is_done() -> bool:
-        """A task that comes into a session that noise has ended is the broker's to assign again."""
+        """Assigns again and again: the worker drops a task whose session the noise has ended."""
         if not tasks or len(tasks) < len(broker.of(Heartbeat)):
             tasks.append(broker.assign(race("echo", "through it all")))
         return any(result.outcome is Outcome.OK for task in tasks for result in results_of(broker, task))
@@ -355,7 +357,7 @@ def test_large_result_of_a_worker_that_ends_arrives_whole(
 def test_kernel_ends_a_task_that_hangs_even_with_the_lock_held_in_c(
     broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil, name: str
 ) -> None:
-    """The broker kills sooner where it can; this is the worker's own backstop."""
+    """The broker kills earlier if it can; this timer is for the case that it cannot."""
     started_at = time.monotonic()
     broker.assign(race(name), run_timeout_s=0.3)
 
@@ -411,7 +413,7 @@ def test_module_that_fails_at_its_import_ends_it_slowly_and_clearly(start_worker
 def test_uncaught_error_is_logged_and_ends_it(
     broker: FakeBroker, start_worker: StartWorker, race: Race, wait_until: WaitUntil
 ) -> None:
-    """Its transform took all descriptors: the worker cannot even read its own memory's size."""
+    """The transform took all descriptors, so the worker cannot read how much memory it uses."""
     worker = start_worker(
         transform="transforms:no_descriptors", worker_memory_limit=1 << 40, heartbeat_interval=5, liveness=10
     )
@@ -432,7 +434,7 @@ def test_worker_without_heartbeats_ends_itself(
     wait_until(lambda: broker.of(Heartbeat), timeout=BOUND_S)
 
     broker.assign(race("sleep:5"))
-    broker.is_mute = True  # so that it wants another socket for its heartbeats
+    broker.is_mute = True  # then the heartbeat thread opens another socket, which fails
 
     assert worker.exit_code() == 70
     assert "Too many open files" in worker.log
