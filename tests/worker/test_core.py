@@ -133,7 +133,7 @@ def test_second_task_waits_in_hand_for_the_end_of_the_first(busy: WorkerCore) ->
 
 
 def test_worker_that_begins_the_task_in_its_hand_is_busy_at_every_moment(idle: WorkerCore) -> None:
-    """The heartbeat thread may ask between any two steps of `begin`, and `begin` may run between two steps of asking."""
+    """The heartbeat thread may ask between two steps of `begin`, and `begin` may run between two steps of asking."""
 
     class Hand(deque[Assign]):
         def popleft(self) -> Assign:
