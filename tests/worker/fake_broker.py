@@ -30,6 +30,7 @@ from racepool.protocol.messages import (
     decode,
     encode,
 )
+from racepool.protocol.shared_memory import Segment
 from racepool.protocol.sockets import Context, Socket, receive_from, router
 from racepool.races.payloads import pack_request
 from racepool.races.race import RaceInput
@@ -57,6 +58,7 @@ class FakeBroker:
     def __init__(self, directory: Path) -> None:
         self.epoch = Epoch(os.urandom(8))
         self.is_mute = False
+        self.payload_limit = PAYLOAD_LIMIT  # as a WELCOME tells it
         self.noise: Callable[[], list[Payload]] | None = None
         self.heard: list[Heard] = []
         self._known: set[Id] = set()
@@ -83,18 +85,20 @@ class FakeBroker:
         peers = [one.peer for one in list(self.heard) if isinstance(one.message, Ready)]
         self._outbox.append([peers[-1], *frames])
 
-    def assign(self, race: RaceInput, *, run_timeout_s: float = 30.0) -> Assign:
-        """Assigns this race to the worker, under a new lease."""
+    def assign(self, race: RaceInput, *, run_timeout_s: float = 30.0, shared_in: Segment | None = None) -> Assign:
+        """Assigns this race to the worker, under a new lease. In `shared_in`, its payload is in shared memory."""
         self._lease += 1
-        payload = pack_request(race, datetime.now(UTC), None).payload()
+        task_id = Id(os.urandom(16))
+        parcel = pack_request(race, datetime.now(UTC), None)
+        reference = None if shared_in is None else shared_in.reference(task_id, parcel)
         task = Assign(
             self.epoch,
             self._lease,
-            Id(os.urandom(16)),
+            task_id,
             1,
             round(run_timeout_s * 1000),
-            is_shared=False,
-            payload=payload,
+            is_shared=reference is not None,
+            payload=parcel.payload() if reference is None else reference.packed(),
         )
         self.say(task)
         return task
@@ -133,7 +137,7 @@ class FakeBroker:
             self._send(self._backend, [peer, *self.noise()])
         if isinstance(message, Ready) and not self.is_mute:
             self._known.add(message.incarnation)
-            self._send(self._backend, [peer, *encode(Welcome(self.epoch, PAYLOAD_LIMIT, 2000))])
+            self._send(self._backend, [peer, *encode(Welcome(self.epoch, self.payload_limit, 2000))])
 
     def _feel(self, peer: bytes, beat: Heartbeat) -> None:
         self.heard.append(Heard(beat, peer))

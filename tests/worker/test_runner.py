@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -18,6 +19,7 @@ import pytest
 from racepool.protocol import VERSION
 from racepool.protocol.exits import Exit
 from racepool.protocol.messages import (
+    MAX_INT,
     Assign,
     Bye,
     Epoch,
@@ -33,6 +35,7 @@ from racepool.protocol.messages import (
     Who,
     encode,
 )
+from racepool.protocol.shared_memory import Segment
 from racepool.races.payloads import unpack_result
 from tests.fuzzing.corpus import any_frames, real
 from tests.running import environment
@@ -164,6 +167,96 @@ def test_task_in_hand_is_begun_without_another_word_and_one_that_is_recalled_is_
     assert [each.task_id for each in broker.of(Result)] == [each.task_id for each in (first, second, slow, last)]
     assert broker.of(Returned) == [Returned(broker.epoch, recalled.lease)]
     wait_until(lambda: len(worker.events("task_executed")) == 4)
+
+
+@pytest.fixture
+def segment() -> Iterator[Segment]:
+    """The test's own shared memory: it plays the client, too."""
+    made = Segment()
+    yield made
+    made.close()
+
+
+def has_segment(worker: Worker) -> bool:
+    return "memfd:racepool" in Path(f"/proc/{worker.process.pid}/maps").read_text()
+
+
+def test_race_in_shared_memory_is_read_there_and_one_that_is_gone_is_reported(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil, segment: Segment
+) -> None:
+    shared = broker.assign(race("echo", "r1"), shared_in=segment)
+    wait_until(lambda: results_of(broker, shared))
+    slow = broker.assign(race("spin:0.3"))
+    gone = broker.assign(race("echo", "r2"), shared_in=segment)
+    segment.free(gone.task_id)  # as at a cancellation, while the task waits in hand
+    wait_until(lambda: results_of(broker, gone))
+    broken = broker.assign(race())
+    broker.say(replace(broken, lease=broken.lease + 1, is_shared=True, payload=b"no reference"))
+    wait_until(lambda: len(results_of(broker, broken)) == 2)
+
+    assert shared.is_shared
+    assert unpack_result(results_of(broker, shared)[0].payload)["id"] == "r1"
+    assert results_of(broker, slow)[0].outcome is Outcome.OK
+    assert (results_of(broker, gone)[0].outcome, results_of(broker, gone)[0].payload) == (Outcome.UNREADABLE, b"")
+    assert results_of(broker, broken)[1].outcome is Outcome.UNREADABLE
+    wait_until(lambda: len(worker.events("payload_unreadable")) == 2)
+
+
+@pytest.mark.parametrize("is_busy_then", [False, True], ids=["idle", "busy"])
+def test_worker_lets_go_of_shared_memory_that_it_does_not_read_from(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil, segment: Segment, *, is_busy_then: bool
+) -> None:
+    """Its client may be dead, and the memory of a dead client should be free."""
+    shared = broker.assign(race("echo"), shared_in=segment)
+    wait_until(lambda: results_of(broker, shared))
+    assert has_segment(worker)
+    in_hand: list[Assign] = []
+
+    def has_let_go() -> bool:
+        """Keeps a second task in the hand of a busy worker, so that it never waits for a message."""
+        while is_busy_then and sum(not results_of(broker, task) for task in in_hand) < 2:
+            in_hand.append(broker.assign(race("spin:0.1")))
+        return not has_segment(worker)
+
+    wait_until(has_let_go)
+
+
+@pytest.mark.parametrize(("own", "brokers"), [(1_000_000, 16 << 20), (16 << 20, 1_000_000)], ids=["own", "broker"])
+def test_result_above_the_lower_of_both_limits_is_too_large(
+    broker: FakeBroker, start_worker: StartWorker, race: Race, wait_until: WaitUntil, *, own: int, brokers: int
+) -> None:
+    broker.payload_limit = brokers
+    start_worker(payload_limit=own)
+    wait_until(lambda: broker.of(Heartbeat), timeout=BOUND_S)
+
+    task = broker.assign(race("large:1000000"))
+
+    wait_until(lambda: results_of(broker, task))
+    assert results_of(broker, task)[0].outcome is Outcome.TOO_LARGE
+
+
+def test_run_timeout_beyond_any_timer_harms_nobody(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil
+) -> None:
+    """A client of another make may send any number."""
+    task = broker.assign(race(), run_timeout_s=MAX_INT // 1000)
+    wait_until(lambda: results_of(broker, task))
+
+    assert results_of(broker, task)[0].outcome is Outcome.OK
+    assert worker.process.poll() is None
+
+
+def test_log_of_a_task_is_written_while_the_next_one_computes(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil, run_dir: Path
+) -> None:
+    broker.assign(race("spin:0.2", "r1"))
+    slow = broker.assign(race(f"wait-for:{run_dir}/go", "r2"))  # in hand: begun as soon as r1 is done
+
+    wait_until(lambda: [line["race_id"] for line in worker.events("task_executed")] == ["r1"])
+
+    assert results_of(broker, slow) == []
+    (run_dir / "go").touch()
+    wait_until(lambda: results_of(broker, slow))
 
 
 def test_heartbeats_keep_their_interval_while_the_transform_computes(
