@@ -455,6 +455,38 @@ def test_answer_between_the_decision_to_wait_and_the_waiting_is_seen() -> None:
     assert asyncio.run(collect()) == ["just now"]
 
 
+class Slow(Stream):
+    """Each race is answered 0.1 s after the one before it. Counts the steps that were asked for."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.timers: list[threading.Timer] = []
+        super().__init__(lambda _: Parcel(b"", b""), self.submit_slowly, start=3, prompt_s=1.0)
+
+    def submit_slowly(self, _parcel: Parcel) -> PoolFuture[Any]:
+        future: PoolFuture[Any] = PoolFuture()
+        self.timers.append(threading.Timer(0.1 * (1 + len(self.timers)), future.resolve, ("late", None)))
+        self.timers[-1].start()
+        return future
+
+    def next_step(self, now: float, *, may_take: bool = True) -> Step:
+        self.steps += 1
+        return super().next_step(now, may_take=may_take)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_iteration_sleeps_between_two_answers(is_async: bool) -> None:  # noqa: FBT001
+    stream, races = Slow(), [b"race"] * 3
+
+    async def collect() -> list[str]:
+        return [done.future.result() async for done in completed_async(stream, races)]
+
+    results = asyncio.run(collect()) if is_async else [done.future.result() for done in completed(stream, races)]
+
+    assert results == ["late"] * 3
+    assert stream.steps < 30, "it used all CPU while it waited"
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_time_that_the_input_takes_is_not_the_answers(is_async: bool) -> None:  # noqa: FBT001
     """Otherwise a slow input would look like a pool that has enough to do."""
