@@ -249,10 +249,12 @@ def test_run_timeout_beyond_any_timer_harms_nobody(
 def test_log_of_a_task_is_written_while_the_next_one_computes(
     broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil, run_dir: Path
 ) -> None:
-    broker.assign(race("spin:0.2", "r1"))
-    slow = broker.assign(race(f"wait-for:{run_dir}/go", "r2"))  # in hand: begun as soon as r1 is done
+    first = broker.assign(race("spin:0.2", "r1"))
+    broker.assign(race("echo", "r2"))  # in hand: its line comes just after that of r1, so it is held for a moment
+    wait_until(lambda: results_of(broker, first))
+    slow = broker.assign(race(f"wait-for:{run_dir}/go", "r3"))
 
-    wait_until(lambda: [line["race_id"] for line in worker.events("task_executed")] == ["r1"])
+    wait_until(lambda: [line["race_id"] for line in worker.events("task_executed")] == ["r1", "r2"])
 
     assert results_of(broker, slow) == []
     (run_dir / "go").touch()
