@@ -6,6 +6,7 @@ import os
 import resource
 import threading
 import time
+import weakref
 from asyncio import CancelledError
 from collections.abc import Callable
 from concurrent.futures import wait
@@ -356,6 +357,24 @@ def test_many_temporary_pools_leak_no_descriptor(broker: FakeBroker, race: Race,
     assert [future.result(BOUND_S) for future in futures] == [f"r{number}" for number in range(20)]
     wait_until(lambda: io_threads() == threads)
     wait_until(lambda: descriptors() < before + 10)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_nothing_is_kept_of_a_task_that_has_ended(
+    broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil, *, is_cancelled: bool
+) -> None:
+    """The last task of a day would keep its race and its result until the next day."""
+    broker.on_submit = nothing if is_cancelled else echo
+    future = submit(pool, race(race_id="r1"))
+    if is_cancelled:
+        assert future.cancel()
+    else:
+        assert future.result(BOUND_S) == "r1"
+    ended = weakref.ref(future)
+
+    del future
+
+    wait_until(lambda: gc.collect() >= 0 and ended() is None)
 
 
 def segments() -> int:
