@@ -215,7 +215,7 @@ def test_worker_lets_go_of_shared_memory_that_it_does_not_read_from(
     def has_let_go() -> bool:
         """Keeps a second task in the hand of a busy worker, so that it never waits for a message."""
         while is_busy_then and sum(not results_of(broker, task) for task in in_hand) < 2:
-            in_hand.append(broker.assign(race("spin:0.1")))
+            in_hand.append(broker.assign(race("spin:0.4")))
         return not has_segment(worker)
 
     wait_until(has_let_go)
