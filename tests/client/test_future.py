@@ -328,6 +328,23 @@ def test_closed_loop_harms_nobody_else(elsewhere: Elsewhere, caplog: pytest.LogC
     assert caplog.records == []
 
 
+def test_closed_loop_is_not_kept(elsewhere: Elsewhere) -> None:
+    """A service may make a loop for each job, and its futures may come late."""
+    future: PoolFuture[str] = PoolFuture()
+    closed = asyncio.new_event_loop()
+    task = closed.create_task(result_of(future))
+    closed.run_until_complete(asyncio.sleep(0))
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # as the test means it
+    closed.close()
+    kept = weakref.ref(closed)
+
+    elsewhere.resolve(future)
+
+    del closed, task, future
+    gc.collect()
+    assert kept() is None
+
+
 def test_many_completions_wake_the_loop_with_few_calls(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
 

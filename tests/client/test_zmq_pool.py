@@ -831,7 +831,7 @@ def test_fork_leaves_the_parent_its_tasks_and_the_child_a_pool_of_its_own(
 
 
 FORK_LOOP = """
-import asyncio, os
+import asyncio, os, signal
 from racepool import pool
 
 async def one():
@@ -839,19 +839,23 @@ async def one():
 
 assert asyncio.run(one()) == "r"
 import racepool.client.future
-racepool.client.future._mailboxes_lock.acquire()  # as the I/O thread may hold it at this very moment
+LOCK.acquire()  # as another thread may at the moment of the fork
 child = os.fork()
 if child == 0:
-    os._exit(0 if asyncio.run(asyncio.wait_for(one(), 5)) == "r" else 1)
-racepool.client.future._mailboxes_lock.release()
+    signal.alarm(10)  # ends a child that waits for the lock
+    os._exit(0 if asyncio.run(one()) == "r" else 1)
+LOCK.release()
 _, status = os.waitpid(child, 0)
 assert asyncio.run(one()) == "r"
 print(os.waitstatus_to_exitcode(status))
 """
 
 
-def test_child_awaits_whatever_the_parents_thread_held_at_the_fork(broker: FakeBroker, run_dir: Path) -> None:
-    out, err = python(run_dir, FORK_LOOP).communicate(timeout=10)
+@pytest.mark.parametrize("lock", ["racepool.client.future._mailboxes_lock", "pool._lock"])
+def test_child_can_await_though_a_thread_of_the_parent_held_a_lock_at_the_fork(
+    broker: FakeBroker, run_dir: Path, lock: str
+) -> None:
+    out, err = python(run_dir, FORK_LOOP.replace("LOCK", lock)).communicate(timeout=BOUND_S)
 
     assert (out.strip(), err) == ("0", "")
     assert broker.of(Submit)
