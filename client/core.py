@@ -97,7 +97,7 @@ class ClientCore:
         self._payload_limit = 0
         self._can_share = False
         self._was_ever_welcome = False
-        self._lost_at: float | None = None
+        self._lost_at: float | None = None  # when the last session was lost; None in a session
         self._heard_at = 0.0
         self._ping_at = inf
         self._hello_at = inf

@@ -72,14 +72,14 @@ class Engine:
         )
         self._unresolved: dict[Id, tuple[ClientTask, PoolFuture[Any]]] = {}
         self._asking: deque[PoolFuture[PoolStats]] = deque()
-        self._inbox: deque[Callable[[float], list[Action]]] = deque()
+        self._inbox: deque[Callable[[float], list[Action]]] = deque()  # each is called with the time
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         weakref.finalize(self, os.close, self._wake).atexit = False  # not at the thread's end: others may still write
-        self._is_awake = False
+        self._is_awake = False  # True: the thread will look into the inbox without another wake-up
         self._is_closing = False
         self._is_stopping = False
         self._has_ended = False
-        self._resolving: tuple[ClientTask, PoolFuture[Any]] | None = None
+        self._resolving: tuple[ClientTask, PoolFuture[Any]] | None = None  # just taken out of `_unresolved`
         self._socket: Socket | None = None
         self._context: Context = zmq.Context()
         self._poller = zmq.Poller()

@@ -101,12 +101,12 @@ class Stream:
         self._prompt_s = prompt_s
         self._taken = 0
         self._has_input = True
-        self._kept = 0
+        self._kept = 0  # races taken and not released
         self._kept_units = 0
         self._submitted: dict[int, StreamTask] = {}
         self._refused: list[StreamTask] = []
         self._finished: deque[StreamTask] = deque()
-        self._answered_at = -inf
+        self._answered_at = -inf  # the last answer of this stream
         self._retry_at = -inf
         self._retry_s = RETRY_S
 

@@ -1,6 +1,6 @@
 """The tasks that the client took back, until the broker has certainly heard it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 
 from racepool.protocol.messages import Epoch, Id
@@ -54,9 +54,8 @@ class Withdrawals:
             }
 
     def on_session_lost(self) -> None:
-        """What was not heard yet must be said again."""
+        """The next session counts from 0. What was not heard yet is said again at its welcome, before any pong."""
         self._pings = self._pongs = 0
-        self._unheard = {task_id: replace(each, heard_by_ping=inf) for task_id, each in self._unheard.items()}
 
     def on_welcome(self, epoch: Epoch) -> dict[Id, Withdrawal]:
         """What this broker must be told. Withdrawals of another epoch are forgotten: that broker is gone."""

@@ -1,1 +1,1 @@
-"""Races of our own making, and the program that writes them: no horse, person, place or host in them is real."""
+"""Invented races, and the program that writes them. No horse, person, place or host in them is real."""

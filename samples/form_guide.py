@@ -1,4 +1,4 @@
-"""The form guides that fill most of a response and that the transform never reads: the right shape, little sense."""
+"""Invents form guides. They fill most of a response, but the transform never reads them: only their shape is right."""
 
 from random import Random
 from typing import Any, Final

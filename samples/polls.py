@@ -9,7 +9,7 @@ from typing import Final
 from samples.races import Race, Runner
 
 _LAST_POLL: Final = timedelta(seconds=45)  # after the start
-_NEAR: Final = timedelta(minutes=5)  # from here on every 15 s, before that every minute
+_NEAR: Final = timedelta(minutes=5)  # before the start: a poll every 15 s; earlier, one every minute
 _COMMON_POOLS: Final = {"Win": 1.0, "Place": 0.45, "Quinella": 0.55, "Trifecta": 0.85, "FirstFour": 0.5, "Exacta": 0.1}
 _MULTI_LEG_POOLS: Final = {"EarlyQuadrella": 0.8, "Running Double": 0.2}
 
@@ -25,13 +25,13 @@ class TrackerEntry:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """The race as the tote told it at one instant."""
+    """What the tote says of the race at one instant."""
 
     at: datetime
     status: str
     pools: dict[str, float]  # dollars by product type
     tracker: tuple[TrackerEntry, ...]
-    win_odds: dict[str, float]  # the tote's, by entrant
+    win_odds: dict[str, float]  # the tote's odds, by entrant
 
 
 def poll_instants(race: Race, count: int) -> list[datetime]:
@@ -73,7 +73,7 @@ def _pools(race: Race, at: datetime) -> dict[str, float]:
 
 
 def _tracker(runners: tuple[Runner, ...], holds: dict[str, int], rng: Random) -> list[TrackerEntry]:
-    """Each hold in several entries, mixed with those of the others; the last ones are mostly zero."""
+    """Splits each hold into several entries and mixes all entries; zero entries follow at the end."""
     entries = [
         TrackerEntry(entrant_id, part, max(0, part + rng.randint(-1, 1)))
         for entrant_id, hold in holds.items()

@@ -1,4 +1,4 @@
-"""Invents races: what does not change from poll to poll. All randomness comes in as a Random, so a seed says it all."""
+"""Invents races: what does not change from poll to poll. The same Random always makes the same races."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -143,7 +143,7 @@ def _runners(rng: Random, code: Code, field: int, scratched: int) -> list[Runner
 
 
 def _mobile_barrier(barrier: int) -> str:
-    """Nine start in the front row, the others in the second."""
+    """The barrier of a mobile start: nine horses start in the front row, the others in the second row."""
     return f"Fr{barrier}" if barrier <= 9 else f"Sr{barrier - 9}"
 
 

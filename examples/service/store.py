@@ -47,16 +47,16 @@ class MemoryStore:
         self._last: dict[str, list[Record]] = {}
 
     async def add(self, race: TransformedRace) -> None:
-        """As Store has it."""
+        """See Store."""
         if race.money_flow_records:
             self._last[race.race_id] = [record.model_dump(mode="json") for record in race.money_flow_records]
 
     async def previous(self, race_id: str) -> Sequence[Record]:
-        """As Store has it."""
+        """See Store."""
         return self._last.get(race_id, [])
 
     async def aclose(self) -> None:
-        """As Store has it."""
+        """See Store."""
 
 
 class SqliteStore:
@@ -69,7 +69,7 @@ class SqliteStore:
         self._connection.execute(SCHEMA)
 
     async def add(self, race: TransformedRace) -> None:
-        """As Store has it."""
+        """See Store."""
         rows = [
             (record.race_id, record.polling_timestamp.isoformat(), record.entrant_id, record.model_dump_json())
             for record in race.money_flow_records
@@ -77,11 +77,11 @@ class SqliteStore:
         await asyncio.to_thread(self._write, rows)
 
     async def previous(self, race_id: str) -> Sequence[Record]:
-        """As Store has it."""
+        """See Store."""
         return await asyncio.to_thread(self._last, race_id)
 
     async def aclose(self) -> None:
-        """As Store has it."""
+        """See Store."""
         await asyncio.to_thread(self._connection.close)
 
     def _write(self, rows: Sequence[tuple[str, ...]]) -> None:

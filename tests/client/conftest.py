@@ -1,4 +1,4 @@
-"""A run directory of the test's own, a broker that the test plays, and pools that end with the test."""
+"""Fixtures: a run directory for each test, a broker that the test plays, and pools that end with the test."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ def endpoint(run_dir: Path) -> str:
 
 @pytest.fixture
 def start_broker(endpoint: str) -> Iterator[Callable[..., FakeBroker]]:
-    """Starts brokers at `endpoint`, one after the other."""
+    """Starts a broker at `endpoint`; a test may start several, one after the other."""
     started: list[FakeBroker] = []
 
     def start(on_submit: OnSubmit = echo) -> FakeBroker:
@@ -37,7 +37,7 @@ def broker(start_broker: Callable[..., FakeBroker]) -> FakeBroker:
 
 @pytest.fixture
 def make_pool(run_dir: Path) -> Iterator[Callable[..., ZmqPool]]:
-    """Makes pools with settings of their own; whatever they hold at the end of the test is cancelled."""
+    """Makes a pool with these settings. The end of the test cancels all that it still holds."""
     made: list[ZmqPool] = []
 
     def make(**settings: object) -> ZmqPool:

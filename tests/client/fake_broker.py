@@ -1,4 +1,4 @@
-"""A broker played by the test: a real ROUTER in a thread that welcomes and answers as the test wants."""
+"""A broker that the test plays: a real ROUTER in a thread, which welcomes and answers as the test wants."""
 
 import json
 import os
@@ -40,21 +40,21 @@ def echo(submit: Submit) -> list[ToClient]:
 
 
 def race_of(submit: Submit) -> dict[str, Any]:
-    """The race that came in."""
+    """The race in this message."""
     race: Any = unpack_request(submit.payload).race
     parsed: dict[str, Any] = json.loads(race) if isinstance(race, bytes) else race
     return parsed
 
 
 def nothing(_submit: Submit) -> list[ToClient]:
-    """Keeps the task for ever."""
+    """Never answers the task."""
     return []
 
 
 class FakeBroker:
-    """Welcomes whoever says HELLO, answers pings; `on_submit` makes the answers to a task.
+    """Welcomes every HELLO and answers pings; `on_submit` makes the answers to a task.
 
-    `noise`, where there is one, makes frames that are sent before each reply.
+    `noise`, if it is set, makes frames that are sent before each reply.
     """
 
     def __init__(self, endpoint: str, on_submit: OnSubmit = echo) -> None:
@@ -62,6 +62,7 @@ class FakeBroker:
         self.epoch = Epoch(os.urandom(8))
         self.on_submit = on_submit
         self.is_mute = False
+        self.can_share = False
         self.noise: Callable[[], list[Payload]] | None = None
         self.heard: list[FromClient] = []
         self._peers: list[Payload] = []
@@ -74,7 +75,7 @@ class FakeBroker:
         self._thread.start()
 
     def of(self, kind: type[M]) -> list[M]:
-        """What was heard of this kind."""
+        """All messages of this kind that came."""
         return [message for message in list(self.heard) if isinstance(message, kind)]
 
     def say(self, *messages: ToClient) -> None:
@@ -83,7 +84,7 @@ class FakeBroker:
             self.say_frames(encode(message))
 
     def say_frames(self, frames: Sequence[Payload]) -> None:
-        """As `say`, with any frames."""
+        """Like `say`, with any frames."""
         self._outbox.append([self._peers[-1], *frames])
 
     def say_to(self, task_id: Id, message: ToClient) -> None:
@@ -91,7 +92,7 @@ class FakeBroker:
         self._outbox.append([self._submitter[task_id], *encode(message)])
 
     def close(self) -> None:
-        """Ends without a word, as if killed."""
+        """Ends without a message, as if killed."""
         self._is_over = True
         self._thread.join()
 
@@ -114,7 +115,7 @@ class FakeBroker:
         replies: list[ToClient] = []
         if isinstance(message, Hello):
             self._peers.append(peer)
-            replies = [Welcome(self.epoch, PAYLOAD_LIMIT, 2000)]
+            replies = [Welcome(self.epoch, PAYLOAD_LIMIT, 2000, self.can_share)]
         elif peer not in self._peers:
             replies = [Who()]
         elif isinstance(message, Ping):

@@ -19,7 +19,7 @@ from racepool.client.actions import (
 )
 from racepool.client.core import ClientCore, Identity, Timing
 from racepool.client.task import UNIT_BYTES, ClientTask
-from racepool.client.window import WINDOW_UNITS
+from racepool.client.window import REFILL_UNITS, WINDOW_UNITS
 from racepool.protocol.errors import (
     BacklogFullError,
     BrokerUnavailableError,
@@ -59,6 +59,10 @@ LIMIT = LARGE
 
 def task(number: int, *, at: float = 0.0, size: int = 10, queue_timeout_s: float = 60.0) -> ClientTask:
     return ClientTask(Id(number.to_bytes(2, "big") * 8), Parcel(b"", bytes(size)), 30_000, queue_timeout_s, at, at)
+
+
+def task_of(core: ClientCore, number: int) -> ClientTask:
+    return core.window.tasks[task(number).id]
 
 
 def submit(sent_task: ClientTask, *, waited_ms: int = 0, again: bool = False, can_share: bool = False) -> SendTask:
@@ -157,6 +161,21 @@ def test_window_holds_small_tasks_by_number(up: ClientCore) -> None:
 
     assert sent == [submit(one) for one in tasks[:WINDOW_UNITS]]
     assert up.on_tick(0.25) == [Send(Ping(2))]
+
+
+def test_full_window_is_filled_when_it_has_come_down_far_enough_and_then_at_once(up: ClientCore) -> None:
+    tasks = [task(number) for number in range(WINDOW_UNITS + 2)]
+    for each in tasks:
+        up.on_submit(each, 0.0)
+    to_answer = iter(tasks)
+    for _ in range(WINDOW_UNITS - REFILL_UNITS - 1):
+        one = next(to_answer)
+        assert up.on_message(answer(one), 0.0) == [Deliver(one, answer(one))]
+
+    one = next(to_answer)
+    assert up.on_message(answer(one), 0.0)[1:] == [submit(each) for each in tasks[WINDOW_UNITS:]]
+    late = task(WINDOW_UNITS + 2)
+    assert up.on_submit(late, 0.0) == [submit(late)], "the window is not full any more"
 
 
 def test_large_tasks_keep_all_workers_busy() -> None:
@@ -260,6 +279,31 @@ def test_pings_keep_their_interval_and_tell_what_is_held(up: ClientCore) -> None
     assert up.on_tick(0.25) == [Send(Ping(1))]
     assert up.on_tick(0.3) == []
     assert up.next_check() == 0.5
+
+
+def test_hello_is_repeated_less_and_less_often_until_a_welcome(core: ClientCore) -> None:
+    now, pauses_s = 0.0, []
+    for _ in range(5):
+        pauses_s.append(core.next_check() - now)
+        now = core.next_check()
+        assert core.on_tick(now) == [hello(number=1 + len(pauses_s))]
+
+    assert pauses_s == [0.5, 1.0, 2.0, 2.0, 2.0]
+    core.on_message(welcome(), now)
+    core.on_message(Who(), now)
+    assert core.next_check() == now + 0.5, "the first HELLO to the next broker is soon repeated again"
+
+
+def test_next_broker_is_taken_at_its_own_word(core: ClientCore) -> None:
+    core.on_message(Welcome(EPOCH, 10, 400, can_share=True), 0.0)
+    assert core.on_submit(task(1), 0.0) == [submit(task_of(core, 1), can_share=True)]
+
+    core.on_message(Pong(LATER_EPOCH), 0.0)
+    sent, _ping = core.on_message(Welcome(LATER_EPOCH, 20, 2000), 0.0)
+
+    assert sent == submit(task_of(core, 1), again=True, can_share=False)
+    assert core.next_check() == TIMING.heartbeat_interval_s
+    assert [type(action) for action in core.on_submit(task(2, size=20), 0.0)] == [SendTask]
 
 
 def test_pings_are_more_frequent_for_a_broker_of_little_patience(core: ClientCore) -> None:
@@ -370,6 +414,28 @@ def test_waiting_of_an_earlier_epoch_counts(up: ClientCore, waited_ms: int) -> N
     assert Send(Expire(one.id, 1000)) in up.on_tick(1.26)
 
 
+@pytest.mark.parametrize("queued", [False, True])
+def test_broker_is_not_asked_again_within_a_heartbeat_though_the_time_is_over(up: ClientCore, *, queued: bool) -> None:
+    """The two clocks differ: the broker may say that it counted less, or that the task runs."""
+    one = task(1, queue_timeout_s=1.0)
+    up.on_submit(one, 0.0)
+    assert Send(Expire(one.id, 1000)) in up.on_tick(1.0)
+
+    up.on_message(Waited(one.id, waited_ms=1500, queued=queued), 1.0)
+
+    assert Send(Expire(one.id, 1000)) not in up.on_tick(1.0 + TIMING.heartbeat_interval_s - 0.001)
+    assert Send(Expire(one.id, 1000)) in up.on_tick(1.0 + TIMING.heartbeat_interval_s)
+
+
+def test_connect_timeout_of_a_broker_that_was_reached_wakes_nobody(up: ClientCore) -> None:
+    up.on_submit(task(1), 0.0)
+    now = TIMING.connect_timeout_s + 1.0
+    up.on_message(Pong(EPOCH), now)
+    up.on_tick(now)
+
+    assert up.next_check() == now + TIMING.heartbeat_interval_s, "nothing is due but the ping"
+
+
 def test_a_task_that_was_in_flight_for_long_and_waits_again_is_given_its_whole_time(up: ClientCore) -> None:
     one = task(1, queue_timeout_s=1.0)
     up.on_submit(one, 0.0)
@@ -387,7 +453,7 @@ def test_waiting_is_not_counted_twice_when_a_session_is_lost_within_an_epoch(up:
     up.on_message(Who(), 0.5)
     up.on_message(welcome(EPOCH), 0.5)
 
-    assert Send(Expire(one.id, 1000)) in up.on_tick(1.0)  # the broker has known it for all of its second
+    assert Send(Expire(one.id, 1000)) in up.on_tick(1.0)  # it waited at this broker for all of its 1 s
 
 
 def test_running_of_an_unknown_task_changes_nothing(up: ClientCore) -> None:
@@ -419,7 +485,7 @@ def test_second_answer_is_ignored(up: ClientCore, late: Outcome) -> None:
 
 
 def test_answer_before_the_resubmission_saves_it(up: ClientCore) -> None:
-    """The broker still had it: its answer comes with the welcome, before the window lets the task out again."""
+    """The same broker still had the task: its answer comes before the window submits the task again."""
     first, second = task(1, size=LARGE - UNIT_BYTES), task(2)
     up.on_submit(first, 0.0)
     up.on_submit(second, 0.0)
@@ -455,7 +521,7 @@ def test_tasks_that_are_cancelled_together_make_room_for_none_of_them(up: Client
 
 
 def test_overdue_tasks_are_looked_at_many_at_a_time(up: ClientCore) -> None:
-    """Each look goes through all of them."""
+    """One look goes through all tasks, so it must not happen for each of them."""
     for number in range(2_000):
         up.on_submit(task(number, queue_timeout_s=1.0 + number * 1e-6), 0.0)
     now, looks = 0.9, 0
@@ -532,6 +598,19 @@ def test_cancellation_is_told_again_in_the_next_session_unless_it_was_heard(up: 
     assert up.on_message(welcome(), 0.5) == [Send(Cancel(unheard.id, kill=True)), PING]
 
 
+def test_cancellation_that_was_heard_in_a_later_session_is_not_told_again(up: ClientCore) -> None:
+    one = task(1)
+    up.on_submit(one, 0.0)
+    up.on_withdraw(one.id, kill=False)
+    up.on_message(Who(), 0.1)  # before any pong: the pings of that session are lost
+    assert up.on_message(welcome(), 0.2) == [Send(Cancel(one.id, kill=False)), PING]
+    up.on_message(Pong(EPOCH), 0.3)
+
+    up.on_message(Who(), 0.4)
+
+    assert up.on_message(welcome(), 0.5) == [PING]
+
+
 def test_cancellation_between_two_epochs_needs_no_word(up: ClientCore) -> None:
     one = task(1)
     up.on_submit(one, 0.0)
@@ -577,6 +656,7 @@ def test_stats_asked_without_a_broker_wait_for_one(core: ClientCore) -> None:
 
 def test_stats_without_a_broker_fail_after_the_connect_timeout(core: ClientCore) -> None:
     core.on_ask_stats(1.0)
+    core.on_ask_stats(20.0)  # who asks later does not make the first one wait longer
 
     assert [action for action in core.on_tick(30.9) if isinstance(action, FailStats)] == []
     (failed,) = [action for action in core.on_tick(31.0) if isinstance(action, FailStats)]
@@ -603,7 +683,7 @@ def test_every_deadline_lies_ahead_after_its_tick(up: ClientCore, settle: Callab
 
 
 class AnyHistory(RuleBasedStateMachine):
-    """A broker of any behaviour, callers of any kind, any clock: the promises hold."""
+    """The invariants hold for any broker, any callers and any clock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -709,7 +789,7 @@ class AnyHistory(RuleBasedStateMachine):
             assert one.check_at < inf
 
     def teardown(self) -> None:
-        """Without a broker all end by themselves."""
+        """Without a broker all tasks end by themselves."""
         self.observe(self.core.on_message(Who(), self.now))
         for _ in range(40):
             self.now += 5.0

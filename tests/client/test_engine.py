@@ -1,10 +1,12 @@
 """The I/O thread against a broker that the test plays: sessions, answers that nobody can read, and its own end."""
 
 import gc
+import json
 import os
 import resource
 import threading
 import time
+import weakref
 from asyncio import CancelledError
 from collections.abc import Callable
 from concurrent.futures import wait
@@ -39,6 +41,7 @@ from racepool.protocol.messages import (
     Outcome,
     Ping,
     Pong,
+    Reject,
     Stats,
     Submit,
     ToClient,
@@ -46,8 +49,9 @@ from racepool.protocol.messages import (
 )
 from racepool.protocol.parcel import Parcel
 from racepool.protocol.settings import Settings
-from racepool.races.payloads import pack_result
-from tests.client.fake_broker import FakeBroker, echo, nothing
+from racepool.protocol.shared_memory import SEGMENT_BYTES, SHARE_FROM_BYTES, SegmentReader
+from racepool.races.payloads import pack_result, unpack_request
+from tests.client.fake_broker import PAYLOAD_LIMIT, FakeBroker, echo, nothing
 from tests.fuzzing.corpus import any_frames_but_terms
 
 BOUND_S = 15.0
@@ -66,7 +70,7 @@ def descriptors() -> int:
 
 
 def submit(pool: ZmqPool, race: dict[str, Any]) -> PoolFuture[Any]:
-    """As `exec`, for a broker that answers other things than races."""
+    """Like `exec`, for a broker that answers other things than races."""
     return pool.exec(race)
 
 
@@ -116,10 +120,12 @@ def test_broker_that_died_is_found_again(
     assert future.result(BOUND_S) == "r1"
 
 
+@pytest.mark.parametrize("interval_s", [0.05, 0.25], ids=["short", "half the liveness"])
 def test_broker_that_falls_silent_is_left(
-    broker: FakeBroker, make_pool: MakePool, race: Race, wait_until: WaitUntil
+    broker: FakeBroker, make_pool: MakePool, race: Race, wait_until: WaitUntil, interval_s: float
 ) -> None:
-    pool = make_pool(liveness=0.5)
+    """The thread sleeps up to a heartbeat interval: that is no pause of its own."""
+    pool = make_pool(liveness=0.5, heartbeat_interval=interval_s)
     broker.on_submit = nothing
     future = submit(pool, race(race_id="r1"))
     wait_until(lambda: broker.of(Submit))
@@ -129,6 +135,31 @@ def test_broker_that_falls_silent_is_left(
     broker.is_mute, broker.on_submit = False, echo
 
     assert future.result(BOUND_S) == "r1"
+
+
+def test_pause_of_its_own_thread_is_not_the_brokers_silence(
+    broker: FakeBroker, make_pool: MakePool, race: Race, wait_until: WaitUntil
+) -> None:
+    liveness_s = 1.5
+    pool = make_pool(liveness=liveness_s)
+    broker.on_submit = nothing
+    future = submit(pool, race())
+    wait_until(lambda: broker.of(Submit))
+    broker.is_mute = True  # nothing it said before waits in the socket when the pause ends
+    has_paused = threading.Event()
+
+    def stand_still(_future: object) -> None:
+        has_paused.wait(liveness_s * 1.2)
+        hellos.append(len(broker.of(Hello)))
+        broker.is_mute, broker.on_submit = False, echo
+
+    hellos: list[int] = []
+    future.add_done_callback(stand_still)
+    broker.say(*echo(broker.of(Submit)[0]))
+
+    wait_until(lambda: hellos)
+    assert execute(pool, race(race_id="r2")) == "r2"
+    assert len(broker.of(Hello)) == hellos[0], "the session goes on"
 
 
 def test_second_answer_and_unknown_answers_change_nothing(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
@@ -146,7 +177,7 @@ def test_second_answer_and_unknown_answers_change_nothing(broker: FakeBroker, po
 
 
 def clients_of(broker: FakeBroker) -> set[Id]:
-    """Who said HELLO; one that waits for its answer says it again."""
+    """All clients that sent HELLO. A client may send it several times."""
     return {hello.client_id for hello in broker.of(Hello)}
 
 
@@ -196,13 +227,13 @@ def test_unreadable_answer_fails_its_own_task_only(
     assert execute(pool, race(race_id="r2")) == "r2"
 
 
-def test_unreadable_figures_fail_the_question_only(
+def test_unreadable_stats_fail_the_question_only(
     broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil
 ) -> None:
-    def figures(_submit: Submit) -> list[ToClient]:
+    def stats(_submit: Submit) -> list[ToClient]:
         return [Stats(b"{}")]
 
-    broker.on_submit = figures
+    broker.on_submit = stats
     submit(pool, race()).cancel()
     asked = pool._connected().ask_stats()
     wait_until(lambda: broker.of(AskStats))
@@ -315,7 +346,7 @@ def test_temporary_pool_lives_until_its_answer_and_leaves_nothing(
     assert future.result(BOUND_S) == "r1"
     wait_until(lambda: io_threads() == threads)
     wait_until(lambda: broker.of(Bye))
-    wait_until(lambda: descriptors() <= before + 1)  # the broker closes its end when it has heard of it
+    wait_until(lambda: descriptors() <= before + 1)  # the broker's end of the connection closes a little later
 
 
 def test_many_temporary_pools_leak_no_descriptor(broker: FakeBroker, race: Race, wait_until: WaitUntil) -> None:
@@ -326,6 +357,105 @@ def test_many_temporary_pools_leak_no_descriptor(broker: FakeBroker, race: Race,
     assert [future.result(BOUND_S) for future in futures] == [f"r{number}" for number in range(20)]
     wait_until(lambda: io_threads() == threads)
     wait_until(lambda: descriptors() < before + 10)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_nothing_is_kept_of_a_task_that_has_ended(
+    broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil, *, is_cancelled: bool
+) -> None:
+    """The last task of a day would keep its race and its result until the next day."""
+    broker.on_submit = nothing if is_cancelled else echo
+    future = submit(pool, race(race_id="r1"))
+    if is_cancelled:
+        assert future.cancel()
+    else:
+        assert future.result(BOUND_S) == "r1"
+    ended = weakref.ref(future)
+
+    del future
+
+    wait_until(lambda: gc.collect() >= 0 and ended() is None)
+
+
+def segments() -> int:
+    """How many descriptors of shared memory this process has open."""
+    gc.collect()
+    opened = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return sum("memfd:racepool" in str(target) for target in opened)
+
+
+BODY = json.dumps({"id": "r1", "padding": "x" * SHARE_FROM_BYTES}).encode()
+ENDS: dict[str, Callable[[Id], ToClient]] = {
+    "answered": lambda task_id: Answer(task_id, Outcome.OK, 1, pack_result("r1")),
+    "failed": lambda task_id: Answer(task_id, Outcome.RAISED, 1, b""),
+    "refused": lambda task_id: Reject(task_id, 1, 1, in_bytes=False),
+}
+
+
+@pytest.mark.parametrize("end", [*ENDS, "cancelled"])
+def test_shared_memory_of_a_task_is_free_again_at_its_end(
+    broker: FakeBroker, pool: ZmqPool, wait_until: WaitUntil, end: str
+) -> None:
+    """A client whose memory is full sends its payloads through the socket: the leak would only cost time."""
+    broker.can_share, broker.on_submit = True, nothing
+    body = BODY + b" " * (PAYLOAD_LIMIT - 2 * len(BODY))
+
+    for number in range(2 * SEGMENT_BYTES // len(body)):
+        future = pool.exec(body)
+        wait_until(lambda: len(broker.of(Submit)) == number + 1)  # noqa: B023  # it is waited for here
+        last = broker.of(Submit)[-1]
+        assert last.is_shared, f"no room is left after {number} tasks"
+        if end == "cancelled":
+            assert future.cancel()
+        else:
+            broker.say(ENDS[end](last.task_id))
+            future.exception(BOUND_S)
+
+
+def test_payload_in_shared_memory_is_the_race(broker: FakeBroker, pool: ZmqPool, wait_until: WaitUntil) -> None:
+    broker.can_share, broker.on_submit = True, nothing
+    pool.exec(BODY)
+    wait_until(lambda: broker.of(Submit))
+    (shared,) = broker.of(Submit)
+
+    parcel = SegmentReader().read(shared.payload, shared.task_id, PAYLOAD_LIMIT)
+
+    assert shared.is_shared
+    assert unpack_request(parcel).race == BODY
+
+
+@pytest.mark.parametrize(("can_share", "size", "is_shared"), [(True, 0, True), (True, -1, False), (False, 0, False)])
+def test_payload_is_shared_from_a_size_on_and_only_where_the_broker_can(
+    broker: FakeBroker, pool: ZmqPool, wait_until: WaitUntil, *, can_share: bool, size: int, is_shared: bool
+) -> None:
+    broker.can_share, broker.on_submit = can_share, nothing
+
+    pool.exec(BODY[: SHARE_FROM_BYTES + size])
+
+    wait_until(lambda: broker.of(Submit))
+    assert broker.of(Submit)[0].is_shared is is_shared
+
+
+def test_pool_that_was_shut_down_holds_no_shared_memory(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
+    before = segments()
+    assert execute(pool, race(race_id=broker.endpoint)) == broker.endpoint
+    assert segments() > before
+
+    pool.shutdown()
+
+    assert segments() == before
+
+
+def test_forked_child_gives_its_copy_of_the_shared_memory_back(run_dir: Path) -> None:
+    before = segments()
+    engine = Engine(settings(run_dir))
+    assert segments() > before
+
+    engine.disown()  # as in the child
+
+    assert segments() == before
+    engine.stop()
+    engine.join(BOUND_S)
 
 
 def test_pool_that_nobody_holds_frees_its_thread(broker: FakeBroker, race: Race) -> None:
@@ -346,7 +476,7 @@ def settings(run_dir: Path) -> Settings:
 
 
 def test_submission_to_an_engine_that_has_just_ended_fails(run_dir: Path) -> None:
-    """exec() in one thread, shutdown() in another: the task that comes between must not wait for ever."""
+    """exec() in one thread, shutdown() in another: a task that comes in between must not wait for ever."""
     engine = Engine(settings(run_dir))
     engine.close()
     engine.join(BOUND_S)
@@ -402,14 +532,14 @@ def test_stop_fails_what_is_unresolved_and_says_farewell(
 
 
 def test_future_that_is_being_cancelled_at_a_fork_is_usable_in_the_child(run_dir: Path, wait_until: WaitUntil) -> None:
-    """Its lock is held by the I/O thread then, which no child has."""
+    """The I/O thread holds the future's lock at that moment, and the child has no I/O thread."""
     engine = Engine(settings(run_dir))
     future = engine.submit(Parcel(b"", b""), 60.0, 30.0)
     condition = future._condition
 
     with condition:
         future.cancel()
-        wait_until(lambda: engine.unresolved == 0)  # the thread has begun, and waits for the lock
+        wait_until(lambda: engine.unresolved == 0)  # the I/O thread has begun, and waits for the lock
         engine.disown()  # as in the child
         asking = threading.Thread(target=future.cancelled, daemon=True)
         asking.start()
@@ -422,7 +552,7 @@ def test_future_that_is_being_cancelled_at_a_fork_is_usable_in_the_child(run_dir
 
 @pytest.mark.parametrize("depth", [5, 1_000, 100_000])
 def test_race_whose_id_is_anything_fails_alone(broker: FakeBroker, pool: ZmqPool, race: Race, depth: int) -> None:
-    """1,000 lists in each other can be packed, and nothing that calls itself for each can read them."""
+    """1,000 nested lists can be packed, but no recursive function can read them."""
     broker.on_submit = lambda submit: [Answer(submit.task_id, Outcome.INVALID_RACE, 1, pack_field_errors([]))]
     nested: list[Any] = []
     for _ in range(depth):
@@ -433,14 +563,14 @@ def test_race_whose_id_is_anything_fails_alone(broker: FakeBroker, pool: ZmqPool
 
     broker.on_submit = echo
     assert execute(pool, race(race_id="next")) == "next"
-    while nested:  # to free it at once would take as many calls
+    while nested:  # freed level by level: freed at once, it would take as many nested calls
         nested = nested[0]
 
 
 def test_death_of_the_thread_fails_all_and_names_the_cause(
     broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil
 ) -> None:
-    """A process out of file descriptors cannot open the next session's socket."""
+    """A process without a free file descriptor cannot open the next session's socket."""
     broker.on_submit = nothing
     futures = [submit(pool, race()) for _ in range(3)]
     asked = pool._connected().ask_stats()

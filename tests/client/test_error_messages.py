@@ -1,4 +1,4 @@
-"""Every error as a caller meets it: its message names the task and the race, where there are any, and what to do."""
+"""Every error as a caller meets it: its message names the task and the race, if there is one, and says what to do."""
 
 import os
 import re
@@ -48,7 +48,7 @@ Race: TypeAlias = Callable[..., dict[str, Any]]
 
 @dataclass(frozen=True)
 class Stage:
-    """What an error needs to come about."""
+    """What is needed to provoke an error."""
 
     start_broker: Callable[..., FakeBroker]
     make_pool: Callable[..., ZmqPool]
@@ -62,7 +62,7 @@ class Stage:
 
 
 Met: TypeAlias = tuple[BaseException | None, str | None]
-"""The error, and the id of the task that it is of."""
+"""The error, and the id of its task."""
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def failure(future: PoolFuture[Any]) -> Met:
 
 
 def is_documented(error: BaseException | None) -> bool:
-    """Whether the page of errors shows such a message below the name of its class; an ellipsis stands for any text."""
+    """Whether docs/errors.md shows this message below the name of its class; an ellipsis stands for any text."""
     section = ERRORS.partition(f"\n## {type(error).__name__}\n")[2].partition("\n## ")[0]
     shown = section.partition("```text\n")[2].partition("\n```")[0].splitlines()
     patterns = [".+".join(map(re.escape, line.split("\u2026"))) for line in shown]
@@ -90,7 +90,7 @@ def is_documented(error: BaseException | None) -> bool:
 
 
 def refusal(pool: ZmqPool, race: object, **options: Any) -> Met:  # noqa: ANN401
-    """What `exec` itself raises."""
+    """The error that `exec` itself raises."""
     try:
         pool.exec(race, **options)  # type: ignore[arg-type]
     except PoolError as error:
@@ -102,7 +102,7 @@ def refusal(pool: ZmqPool, race: object, **options: Any) -> Met:  # noqa: ANN401
 
 
 def worked(stage: Stage, race: object = None, *, returns: object = None, limit_bytes: int = 1 << 20) -> Met:
-    """A real worker's execution, whose transform returns this, or raises it."""
+    """Runs a real worker's execution, whose transform returns or raises `returns`."""
 
     def transform(_race: RaceData, **_poll: object) -> object:
         if isinstance(returns, Exception):
@@ -154,7 +154,7 @@ def of_another_version(stage: Stage) -> Met:
 
 
 def shut_down_before_the_answer(stage: Stage) -> Met:
-    """As at the interpreter's exit."""
+    """Does what the interpreter's exit does."""
     broker = stage.start_broker(nothing)
     pool = stage.make_pool()
     future = pool.exec(stage.race)
@@ -179,7 +179,7 @@ def of_a_dead_thread(stage: Stage) -> Met:
     future = stage.submit()
     stage.wait_until(lambda: broker.of(Submit))
     with no_descriptors():
-        broker.say(Who())  # the next session cannot open its socket
+        broker.say(Who())  # the next session then fails to open its socket
         return failure(future)
 
 
@@ -189,7 +189,7 @@ def inherited(stage: Stage) -> Met:
 
 
 def _in_child(meet: Callable[[], BaseException | None]) -> PoolForkedError:
-    """The error that a forked child has met."""
+    """The error that a forked child gets."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -327,7 +327,7 @@ def asked(stage: Stage, ask: Callable[[ZmqPool], object]) -> Met:
     return None, None
 
 
-def figures_of_another_version(stage: Stage) -> Met:
+def stats_of_another_version(stage: Stage) -> Met:
     broker = stage.start_broker(nothing)
     pool = stage.make_pool()
     pool.exec(stage.race)
@@ -398,14 +398,14 @@ OF_NO_TASK: list[Any] = [
     pytest.param(exposed, SettingsError, NOT_TOLD, "chmod 700 it or choose another", id="directory"),
     pytest.param(
         lambda stage: asked(stage, ZmqPool.stats),
-        BrokerUnavailableError, NOT_TOLD, "is `racepool up` running", id="figures",
+        BrokerUnavailableError, NOT_TOLD, "is `racepool up` running", id="stats",
     ),
     pytest.param(
         lambda stage: asked(stage, ZmqPool.wait_for_workers),
         BrokerUnavailableError, NOT_TOLD, "is `racepool up` running", id="workers",
     ),
     pytest.param(
-        figures_of_another_version, ProtocolMismatchError, NOT_TOLD, "install the same racepool", id="figures' version"
+        stats_of_another_version, ProtocolMismatchError, NOT_TOLD, "install the same racepool", id="stats' version"
     ),
     pytest.param(inherited_iteration, PoolForkedError, NOT_TOLD, "start a new one here", id="iteration"),
 ]  # fmt: skip
@@ -419,7 +419,7 @@ def test_error_without_a_task_names_the_race_where_it_was_looked_at_and_the_reme
     is_race_told: bool,  # noqa: FBT001
     remedy: str,
 ) -> None:
-    """By design: `exec` raises these before there is a task, or they are of no race at all."""
+    """This is by design: `exec` raises these errors before there is a task, or they concern no race."""
     error, task_id = meet(stage)
 
     assert type(error) is kind
@@ -477,7 +477,7 @@ def test_traceback_of_the_transform_comes_along(stage: Stage) -> None:
 
 
 def test_error_that_ends_a_map_names_the_race(stage: Stage) -> None:
-    """Nothing else could tell which one it was."""
+    """Nothing else says which race it was."""
     stage.start_broker()
     races: list[Any] = [stage.race | {"id": "r-41"}, stage.race | {"extra": object()}]
 

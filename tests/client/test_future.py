@@ -46,7 +46,7 @@ async def result_of(future: PoolFuture[T]) -> T:
 
 
 async def await_in_task(future: PoolFuture[T]) -> "asyncio.Task[T]":
-    """A task that has come to its await."""
+    """Starts a task and returns when it has reached its await."""
     task = asyncio.create_task(result_of(future))
     await asyncio.sleep(0)
     return task
@@ -80,7 +80,7 @@ def test_wait_and_as_completed_take_it(elsewhere: Elsewhere) -> None:
 
 
 def test_asyncio_waits_for_it(elsewhere: Elsewhere) -> None:
-    """The loop has nothing else to do: whoever calls back from another thread has to wake it."""
+    """The loop has nothing else to do, so the callback from the other thread must wake it."""
 
     async def main() -> None:
         early, first, second = PoolFuture[str](), PoolFuture[str](), PoolFuture[str]()
@@ -328,6 +328,23 @@ def test_closed_loop_harms_nobody_else(elsewhere: Elsewhere, caplog: pytest.LogC
     assert caplog.records == []
 
 
+def test_closed_loop_is_not_kept(elsewhere: Elsewhere) -> None:
+    """A service may make a loop for each job, and its futures may come late."""
+    future: PoolFuture[str] = PoolFuture()
+    closed = asyncio.new_event_loop()
+    task = closed.create_task(result_of(future))
+    closed.run_until_complete(asyncio.sleep(0))
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # as the test means it
+    closed.close()
+    kept = weakref.ref(closed)
+
+    elsewhere.resolve(future)
+
+    del closed, task, future
+    gc.collect()
+    assert kept() is None
+
+
 def test_many_completions_wake_the_loop_with_few_calls(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
 
@@ -344,7 +361,7 @@ def test_many_completions_wake_the_loop_with_few_calls(elsewhere: Elsewhere, mon
             return call(callback)
 
         monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
-        elsewhere.resolve(*futures)  # this loop stands still meanwhile
+        elsewhere.resolve(*futures)  # blocks this loop
         monkeypatch.undo()
         return await asyncio.wait_for(gathered, BOUND_S)
 
@@ -400,7 +417,7 @@ def test_disowned_future_fails_without_calling_anyone() -> None:
     future: PoolFuture[str] = PoolFuture()
     called: list[object] = []
     future.add_done_callback(called.append)
-    holder = threading.Thread(target=future._condition.acquire)  # as a thread of the parent's at the fork
+    holder = threading.Thread(target=future._condition.acquire)  # as a thread of the parent may at the fork
     holder.start()
     holder.join()
     disowning = threading.Thread(target=future.disown, args=("task 1 (race r1)",), daemon=True)

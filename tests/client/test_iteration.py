@@ -1,4 +1,4 @@
-"""`map`, `as_completed` and their asynchronous twins, through a real thread and socket, to a broker the test plays."""
+"""`map` and `as_completed`, also asynchronous, through a real thread and socket, with a broker that the test plays."""
 
 import asyncio
 import itertools
@@ -30,7 +30,7 @@ ITERATIONS = [
 
 
 def collected(pool: ZmqPool, verb: str, races: Any, **arguments: Any) -> list[Any]:  # noqa: ANN401
-    """All that the iteration gives."""
+    """All that the iteration yields."""
     made = getattr(pool, verb)(races, **arguments)
     if not verb.endswith("async"):
         return list(made)
@@ -155,7 +155,7 @@ def test_map_keeps_the_order_of_the_input_and_bounds_what_is_early(
     wait_until(lambda: races.taken == 256)
     time.sleep(0.05)
 
-    assert races.taken == 256  # all that came early, and no more
+    assert races.taken == 256  # as many as finished early, and no more
     assert got == []
     broker.say(*echo(first[0]))
     consumer.join(10)
@@ -277,7 +277,7 @@ def test_timeout_counts_from_the_call(
     with pytest.raises(TimeoutError, match="not all results"):
         next(results) if verb == "map" else asyncio.run(anext(results))
 
-    assert time.monotonic() - asked_at < 1.3  # one that counts from here ends later
+    assert time.monotonic() - asked_at < 1.3  # a timeout that counts from here would end later
 
 
 @pytest.mark.parametrize("verb", ITERATIONS)
@@ -432,7 +432,7 @@ def test_iteration_of_the_parent_process_fails_in_the_child(
 
 
 class Hasty(Stream):
-    """Its race is answered when the iteration has just decided to wait."""
+    """The race is answered just after the iteration has decided to wait."""
 
     def __init__(self) -> None:
         self.future: PoolFuture[Any] = PoolFuture()
@@ -455,9 +455,41 @@ def test_answer_between_the_decision_to_wait_and_the_waiting_is_seen() -> None:
     assert asyncio.run(collect()) == ["just now"]
 
 
+class Slow(Stream):
+    """Each race is answered 0.1 s after the one before it. Counts the steps that were asked for."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.timers: list[threading.Timer] = []
+        super().__init__(lambda _: Parcel(b"", b""), self.submit_slowly, start=3, prompt_s=1.0)
+
+    def submit_slowly(self, _parcel: Parcel) -> PoolFuture[Any]:
+        future: PoolFuture[Any] = PoolFuture()
+        self.timers.append(threading.Timer(0.1 * (1 + len(self.timers)), future.resolve, ("late", None)))
+        self.timers[-1].start()
+        return future
+
+    def next_step(self, now: float, *, may_take: bool = True) -> Step:
+        self.steps += 1
+        return super().next_step(now, may_take=may_take)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_iteration_sleeps_between_two_answers(is_async: bool) -> None:  # noqa: FBT001
+    stream, races = Slow(), [b"race"] * 3
+
+    async def collect() -> list[str]:
+        return [done.future.result() async for done in completed_async(stream, races)]
+
+    results = asyncio.run(collect()) if is_async else [done.future.result() for done in completed(stream, races)]
+
+    assert results == ["late"] * 3
+    assert stream.steps < 30, "it used all CPU while it waited"
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_time_that_the_input_takes_is_not_the_answers(is_async: bool) -> None:  # noqa: FBT001
-    """Else a slow feed would look like a pool that has enough to do."""
+    """Otherwise a slow input would look like a pool that has enough to do."""
 
     def submit(_parcel: Parcel) -> PoolFuture[Any]:
         future: PoolFuture[Any] = PoolFuture()

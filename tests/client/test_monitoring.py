@@ -19,7 +19,7 @@ Answering = Callable[[list[bytes | None]], Settings]
 
 @pytest.fixture
 def answering(endpoint: str) -> Iterator[Answering]:
-    """Settings whose stats socket gives these answers, one to each question; None: none."""
+    """Settings whose stats socket gives one of these answers to each question; None means no answer."""
     context = zmq.Context()
     bound = context.socket(zmq.ROUTER)
     bound.set(zmq.RCVTIMEO, 5_000)

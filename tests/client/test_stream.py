@@ -1,4 +1,4 @@
-"""What a stream of races decides: when to take, to submit again, to wait; with futures that the test resolves."""
+"""What a stream decides: when to take, to submit again, to wait. The test resolves the futures."""
 
 from math import inf
 
@@ -43,7 +43,7 @@ class Pool:
             self.stream.take(race, now)
 
     def handed_over(self, now: float) -> list[int]:
-        """The indices of all that is finished; the consumer releases each at once."""
+        """The indices of all finished races; the consumer releases each one at once."""
         indices = []
         while isinstance(step := self.stream.next_step(now), HandOver):
             self.stream.release(step.task)
@@ -293,7 +293,7 @@ def test_races_that_cannot_be_packed_leave_the_bounds_as_they_are(pool: Pool) ->
 
 
 def test_race_that_somebody_cancelled_is_a_result(pool: Pool) -> None:
-    """As a shutdown does that cancels."""
+    """As shutdown(cancel_futures=True) does."""
     pool.take(1)
     pool.futures[0].cancel()
 

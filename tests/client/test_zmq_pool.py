@@ -1,4 +1,4 @@
-"""Every row of the library's contract, against a broker that the test plays; real ones are in test_local.py."""
+"""Every row of the library's contract, with a broker that the test plays."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ MakePool = Callable[..., ZmqPool]
 
 
 def submit(pool: ZmqPool, race: object, **options: Any) -> PoolFuture[Any]:  # noqa: ANN401
-    """As `exec`, for a broker that answers other things than races, and for races that are none."""
+    """Like `exec`, for a broker that answers other things than races, and for races of a wrong type."""
     return pool.exec(race, **options)  # type: ignore[arg-type]
 
 
@@ -212,7 +212,7 @@ def test_arguments_that_are_left_out_are_the_settings(
 
 
 def test_exec_returns_at_once_whatever_the_broker_does(broker: FakeBroker, make_pool: MakePool, race: Race) -> None:
-    """More than fits into the window, and nobody answers; or there is no broker at all."""
+    """There are more tasks than fit into the window and no answers; or there is no broker at all."""
     broker.on_submit = nothing
     started_at = time.monotonic()
 
@@ -343,7 +343,7 @@ def test_nothing_of_a_body_is_parsed_in_the_callers_process(
             called.add(what.__name__ if event == "c_call" else frame.f_code.co_name)
 
     pool = make_pool()
-    threading.setprofile(note)  # the I/O thread's, which starts at the first exec
+    threading.setprofile(note)  # profiles the I/O thread, which the first exec starts
     sys.setprofile(note)
     try:
         future = submit(pool, body(b'{"id": "r1"}'))
@@ -419,7 +419,7 @@ def test_loop_after_loop_uses_one_pool(broker: FakeBroker, pool: ZmqPool, race: 
 
 
 def test_closed_loop_harms_no_other_task(broker: FakeBroker, pool: ZmqPool, race: Race, wait_until: WaitUntil) -> None:
-    """A service's loop ends while its tasks are with the broker; another loop of the process works on."""
+    """An event loop ends while its tasks are at the broker; another loop of the process goes on."""
     broker.on_submit = nothing
     loop = asyncio.new_event_loop()
     task = loop.create_task(awaited(pool, race(race_id="r1")))
@@ -575,7 +575,7 @@ def test_pool_tells_its_state(broker: FakeBroker, make_pool: MakePool, race: Rac
 # --- stats and workers ------------------------------------------------------------------------------------------------
 
 
-def figures(workers: int, expected: int = 3) -> bytes:
+def stats_with(workers: int, expected: int = 3) -> bytes:
     none: dict[str, Any] = {"p50": None, "p90": None, "p99": None, "max": None, "count": 0, "sum": 0.0, "buckets": []}
     told: dict[str, Any] = {
         "total_workers": workers, "active_workers": 0, "idle_workers": workers, "expected_workers": expected,
@@ -588,7 +588,7 @@ def figures(workers: int, expected: int = 3) -> bytes:
 
 
 class Counting:
-    """Answers the nth question for figures with n workers."""
+    """Answers the nth question for stats with n workers."""
 
     def __init__(self, broker: FakeBroker) -> None:
         self._broker = broker
@@ -602,7 +602,7 @@ class Counting:
             asked = len(self._broker.of(AskStats))
             while answered < asked:
                 answered += 1
-                self._broker.say(Stats(figures(answered)))
+                self._broker.say(Stats(stats_with(answered)))
 
     def close(self) -> None:
         self._is_over.set()
@@ -623,8 +623,8 @@ def test_stats_come_to_threads_and_loops(pool: ZmqPool) -> None:
 
 
 @pytest.mark.usefixtures("counting")
-def test_question_that_follows_an_answer_gets_newer_figures(pool: ZmqPool) -> None:
-    """Even from another thread that is awake before the I/O thread has told all who asked."""
+def test_question_that_follows_an_answer_gets_newer_stats(pool: ZmqPool) -> None:
+    """Even if it comes from another thread, before the I/O thread has resolved all earlier questions."""
     following: list[PoolFuture[Any]] = []
     has_asked = threading.Event()
 
@@ -831,7 +831,7 @@ def test_fork_leaves_the_parent_its_tasks_and_the_child_a_pool_of_its_own(
 
 
 FORK_LOOP = """
-import asyncio, os
+import asyncio, os, signal
 from racepool import pool
 
 async def one():
@@ -839,19 +839,23 @@ async def one():
 
 assert asyncio.run(one()) == "r"
 import racepool.client.future
-racepool.client.future._mailboxes_lock.acquire()  # as the I/O thread may hold it at this very moment
+LOCK.acquire()  # as another thread may at the moment of the fork
 child = os.fork()
 if child == 0:
-    os._exit(0 if asyncio.run(asyncio.wait_for(one(), 5)) == "r" else 1)
-racepool.client.future._mailboxes_lock.release()
+    signal.alarm(10)  # ends a child that waits for the lock
+    os._exit(0 if asyncio.run(one()) == "r" else 1)
+LOCK.release()
 _, status = os.waitpid(child, 0)
 assert asyncio.run(one()) == "r"
 print(os.waitstatus_to_exitcode(status))
 """
 
 
-def test_child_awaits_whatever_the_parents_thread_held_at_the_fork(broker: FakeBroker, run_dir: Path) -> None:
-    out, err = python(run_dir, FORK_LOOP).communicate(timeout=10)
+@pytest.mark.parametrize("lock", ["racepool.client.future._mailboxes_lock", "pool._lock"])
+def test_child_can_await_though_a_thread_of_the_parent_held_a_lock_at_the_fork(
+    broker: FakeBroker, run_dir: Path, lock: str
+) -> None:
+    out, err = python(run_dir, FORK_LOOP.replace("LOCK", lock)).communicate(timeout=BOUND_S)
 
     assert (out.strip(), err) == ("0", "")
     assert broker.of(Submit)

@@ -1,4 +1,4 @@
-"""What the example service says of itself."""
+"""How the example service judges its own health."""
 
 import pytest
 

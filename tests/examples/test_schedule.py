@@ -28,7 +28,7 @@ class Races:
         await self.gates[race_id].wait()
 
     async def settle(self) -> None:
-        """Lets what can run run."""
+        """Lets the other tasks of the event loop run."""
         for _ in range(5):
             await asyncio.sleep(0)
 

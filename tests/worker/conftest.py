@@ -10,7 +10,7 @@ from tests.worker.fake_broker import FakeBroker
 
 @pytest.fixture
 def start_broker(run_dir: Path) -> Iterator[Callable[[], FakeBroker]]:
-    """Starts brokers in `run_dir`, one after the other."""
+    """Starts a broker in `run_dir`; a test may start several, one after the other."""
     started: list[FakeBroker] = []
 
     def start() -> FakeBroker:

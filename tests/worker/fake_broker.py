@@ -1,4 +1,4 @@
-"""A broker played by the test: real ROUTERs for one worker's data and heartbeats in a thread. No broker code."""
+"""A broker that the test plays: a thread with real ROUTERs for one worker's data and heartbeats. No broker code."""
 
 import os
 import threading
@@ -27,6 +27,7 @@ from racepool.protocol.messages import (
     Welcome,
     Who,
 )
+from racepool.protocol.shared_memory import Segment
 from racepool.protocol.sockets import Context, Socket, receive_from, router
 from racepool.races.payloads import pack_request
 from racepool.races.race import RaceInput
@@ -46,14 +47,15 @@ class Heard:
 
 
 class FakeBroker:
-    """Welcomes each READY unless it is `is_mute`, answers heartbeats of the incarnations that it welcomed.
+    """Welcomes each READY unless it `is_mute`, and answers the heartbeats of the sessions that it welcomed.
 
-    `noise`, where there is one, makes frames that are sent before each reply.
+    `noise`, if it is set, makes frames that are sent before each reply.
     """
 
     def __init__(self, directory: Path) -> None:
         self.epoch = Epoch(os.urandom(8))
         self.is_mute = False
+        self.payload_limit = PAYLOAD_LIMIT  # as a WELCOME tells it
         self.noise: Callable[[], list[Payload]] | None = None
         self.heard: list[Heard] = []
         self._known: set[Id] = set()
@@ -67,7 +69,7 @@ class FakeBroker:
         self._thread.start()
 
     def of(self, kind: type[M]) -> list[M]:
-        """What was heard of this kind."""
+        """All messages of this kind that came."""
         return [one.message for one in list(self.heard) if isinstance(one.message, kind)]
 
     def say(self, message: ToWorker) -> None:
@@ -76,32 +78,34 @@ class FakeBroker:
         self._outbox.append([peers[-1], *encode(message)])
 
     def say_frames(self, frames: Sequence[Payload]) -> None:
-        """As `say`, with any frames."""
+        """Like `say`, with any frames."""
         peers = [one.peer for one in list(self.heard) if isinstance(one.message, Ready)]
         self._outbox.append([peers[-1], *frames])
 
-    def assign(self, race: RaceInput, *, run_timeout_s: float = 30.0) -> Assign:
-        """Gives the worker this race to do, under a new lease."""
+    def assign(self, race: RaceInput, *, run_timeout_s: float = 30.0, shared_in: Segment | None = None) -> Assign:
+        """Assigns this race to the worker, under a new lease. In `shared_in`, its payload is in shared memory."""
         self._lease += 1
-        payload = pack_request(race, datetime.now(UTC), None).payload()
+        task_id = Id(os.urandom(16))
+        parcel = pack_request(race, datetime.now(UTC), None)
+        reference = None if shared_in is None else shared_in.reference(task_id, parcel)
         task = Assign(
             self.epoch,
             self._lease,
-            Id(os.urandom(16)),
+            task_id,
             1,
             round(run_timeout_s * 1000),
-            is_shared=False,
-            payload=payload,
+            is_shared=reference is not None,
+            payload=parcel.payload() if reference is None else reference.packed(),
         )
         self.say(task)
         return task
 
     def forget(self) -> None:
-        """Knows no session any more, as after a restart."""
+        """Forgets all sessions, as a restart does."""
         self._known.clear()
 
     def close(self) -> None:
-        """Ends without a word, as if killed."""
+        """Ends without a message, as if killed."""
         self._is_over = True
         self._thread.join()
 
@@ -130,7 +134,7 @@ class FakeBroker:
             self._send(self._backend, [peer, *self.noise()])
         if isinstance(message, Ready) and not self.is_mute:
             self._known.add(message.incarnation)
-            self._send(self._backend, [peer, *encode(Welcome(self.epoch, PAYLOAD_LIMIT, 2000))])
+            self._send(self._backend, [peer, *encode(Welcome(self.epoch, self.payload_limit, 2000))])
 
     def _feel(self, peer: bytes, beat: Heartbeat) -> None:
         self.heard.append(Heard(beat, peer))

@@ -1,3 +1,4 @@
+from collections import deque
 from itertools import count
 from math import inf
 
@@ -43,8 +44,8 @@ def result(of: Assign, outcome: Outcome = Outcome.OK, *, recycle: bool = False) 
 
 
 def make_core(max_tasks: int = 0) -> WorkerCore:
-    """Started at 0 with incarnation 1, not welcome yet."""
-    numbers = count()  # 0 is the name before the start
+    """Started at 0 with session 1, not welcome yet."""
+    numbers = count()  # session 0 is the one before the start
     core = WorkerCore(ME, lambda: session_id(next(numbers)), liveness_s=LIVENESS_S, max_tasks=max_tasks)
     core.start(0.0)
     return core
@@ -83,7 +84,7 @@ def test_first_action_is_a_session() -> None:
     assert core.session.epoch is None
 
 
-def test_unanswered_ready_is_repeated_as_a_new_incarnation(core: WorkerCore) -> None:
+def test_unanswered_ready_is_repeated_as_a_new_session(core: WorkerCore) -> None:
     assert core.next_check() == LIVENESS_S
     assert core.on_tick(LIVENESS_S - 0.001) == []
 
@@ -129,6 +130,30 @@ def test_second_task_waits_in_hand_for_the_end_of_the_first(busy: WorkerCore) ->
     assert busy.begin() == [Execute(second)]
     assert busy.on_finished(Outcome.OK, b"result", 3.0) == [result(second)]
     assert not busy.is_busy
+
+
+def test_worker_that_begins_the_task_in_its_hand_is_busy_at_every_moment(idle: WorkerCore) -> None:
+    """The heartbeat thread may ask between two steps of `begin`, and `begin` may run between two steps of asking."""
+
+    class Hand(deque[Assign]):
+        def popleft(self) -> Assign:
+            task = super().popleft()
+            assert idle.is_busy, "asked just after the hand is empty"
+            return task
+
+    class HandThatEmptiesWhenAsked(deque[Assign]):
+        def __len__(self) -> int:
+            if idle.task is None and super().__len__():
+                idle.task = self[0]
+                self.clear()
+            return super().__len__()
+
+    idle._hand = Hand([task()])
+    assert idle.begin() == [Execute(task())]
+    idle.on_finished(Outcome.OK, b"result", 2.0)
+
+    idle._hand = HandThatEmptiesWhenAsked([task()])
+    assert idle.is_busy, "begun while it is asked"
 
 
 def test_third_task_changes_nothing(loaded: WorkerCore) -> None:
@@ -219,7 +244,7 @@ def test_loss_of_an_earlier_session_changes_nothing(idle: WorkerCore) -> None:
 
 def test_busy_worker_finishes_first_and_drops_its_stale_result(busy: WorkerCore) -> None:
     assert busy.on_session_lost(session_id(1), 2.0) == []
-    assert busy.session.id == session_id(1), "heartbeats go on under the old name"
+    assert busy.session.id == session_id(1), "heartbeats go on in the old session"
 
     assert busy.on_finished(Outcome.OK, b"result", 3.0) == [Report("session_lost"), opened(2)]
     assert busy.task is None

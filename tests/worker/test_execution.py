@@ -9,9 +9,9 @@ import msgpack
 import pytest
 
 from racepool.protocol.errors import InvalidRaceError, SettingsError
-from racepool.protocol.failures import unpack_field_errors, unpack_raised, unpack_size
+from racepool.protocol.failures import pack_size, unpack_field_errors, unpack_raised, unpack_size
 from racepool.protocol.messages import Outcome
-from racepool.races.payloads import pack_request, unpack_result
+from racepool.races.payloads import pack_request, pack_result, unpack_result
 from racepool.races.previous_amounts import PreviousAmounts
 from racepool.races.race import RaceData
 from racepool.races.transform import transform_race
@@ -107,6 +107,13 @@ def test_result_beyond_the_limit_tells_its_size(payload: bytes) -> None:
     assert outcome is Outcome.TOO_LARGE
     assert unpack_size(packed) > LIMIT
     assert run(returning(bytes(LIMIT - 100)), payload)[0] is Outcome.OK
+
+
+def test_result_may_be_exactly_as_large_as_the_limit(payload: bytes) -> None:
+    size_bytes = len(pack_result(bytes(1_000)))
+
+    assert run(returning(bytes(1_000)), payload, size_bytes)[0] is Outcome.OK
+    assert run(returning(bytes(1_000)), payload, size_bytes - 1) == (Outcome.TOO_LARGE, pack_size(size_bytes))
 
 
 def test_exception_travels_as_data(payload: bytes) -> None:

@@ -8,13 +8,13 @@ from racepool.worker.heartbeat import Beat, HeartbeatCore, OpenSocket
 
 INTERVAL_S, LIVENESS_S = 0.25, 2.0
 EPOCH, LATER_EPOCH = Epoch(b"epoch-01"), Epoch(b"epoch-02")
-NEW, WELCOMED = Session(Id(b"incarnation-0001")), Session(Id(b"incarnation-0001"), EPOCH)
-NEXT = Session(Id(b"incarnation-0002"), LATER_EPOCH)
+NEW, WELCOMED = Session(Id(b"session----00001")), Session(Id(b"session----00001"), EPOCH)
+NEXT = Session(Id(b"session----00002"), LATER_EPOCH)
 
 
 @pytest.fixture
 def heartbeat() -> HeartbeatCore:
-    """That of a worker that was welcomed, after its first beat at 0."""
+    """The heartbeats of a welcome worker, after the first one at 0."""
     core = HeartbeatCore(WELCOMED, 0.0, interval_s=INTERVAL_S, liveness_s=LIVENESS_S)
     assert core.on_tick(WELCOMED, 0.0) == [OpenSocket(), Beat(WELCOMED)]
     return core
@@ -26,7 +26,7 @@ def test_worker_beats_at_its_interval(heartbeat: HeartbeatCore) -> None:
     assert heartbeat.on_tick(WELCOMED, INTERVAL_S) == [Beat(WELCOMED)]
 
 
-def test_worker_beats_sooner_for_a_broker_of_little_patience() -> None:
+def test_worker_beats_more_often_for_a_broker_with_a_short_liveness() -> None:
     hurried = Session(WELCOMED.id, EPOCH, beat_s=0.1)
     core = HeartbeatCore(hurried, 0.0, interval_s=INTERVAL_S, liveness_s=LIVENESS_S)
     core.on_tick(hurried, 0.0)

@@ -25,7 +25,7 @@ WaitUntil = Callable[..., None]
 
 
 class Beating:
-    """A core in a session with the test's broker, and its pulse."""
+    """A worker core in a session with the test's broker, and its pulse."""
 
     def __init__(self, run_dir: Path) -> None:
         self.context: Context = zmq.Context()
@@ -37,7 +37,7 @@ class Beating:
         self.pulse.start()
 
     def join_session(self, broker: FakeBroker) -> None:
-        """As if the broker had welcomed the READY."""
+        """Does what a WELCOME does."""
         broker._known.add(self.core.session.id)
         self.core.on_message(Welcome(broker.epoch, 1000, 2000), 0.0)
 
@@ -50,7 +50,7 @@ def beating(run_dir: Path) -> Iterator[Beating]:
     made = Beating(run_dir)
     yield made
     made.pulse.stop()
-    made.context.term()  # hangs if the thread left its socket open
+    made.context.term()  # blocks for ever if the thread left its socket open
 
 
 def peers(broker: FakeBroker) -> list[bytes]:
@@ -58,7 +58,7 @@ def peers(broker: FakeBroker) -> list[bytes]:
 
 
 def test_no_beat_before_the_welcome(broker: FakeBroker, beating: Beating, wait_until: WaitUntil) -> None:
-    """A beat that overtakes its READY would be answered by Who."""
+    """The broker answers a beat that overtakes its READY with Who."""
     assert not beating.woken.wait(3 * INTERVAL_S)
     assert broker.heard == []
 
@@ -168,7 +168,7 @@ def test_stop_ends_it_at_once(beating: Beating) -> None:
 
 
 def test_session_is_replaced_whole(beating: Beating) -> None:
-    """The thread reads `session` without a lock: no incarnation may ever be seen with another's epoch."""
+    """The thread reads `session` without a lock: it must never see the id of one session with the epoch of another."""
     before = beating.core.session
 
     beating.core.on_message(Welcome(Epoch(b"12345678"), 1, 2000), 0.0)

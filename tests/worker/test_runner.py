@@ -1,4 +1,4 @@
-"""A real worker process against a broker that the test plays: its whole life, and each of its ends."""
+"""A real worker process against a broker that the test plays: its whole life, and each way in which it ends."""
 
 import itertools
 import json
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -20,6 +21,7 @@ from racepool.protocol import VERSION
 from racepool.protocol.exits import Exit
 from racepool.protocol.frames import encode
 from racepool.protocol.messages import (
+    MAX_INT,
     Assign,
     Bye,
     Epoch,
@@ -34,6 +36,7 @@ from racepool.protocol.messages import (
     Welcome,
     Who,
 )
+from racepool.protocol.shared_memory import Segment
 from racepool.races.payloads import unpack_result
 from tests.fuzzing.corpus import any_frames
 from tests.running import environment
@@ -167,6 +170,98 @@ def test_task_in_hand_is_begun_without_another_word_and_one_that_is_recalled_is_
     wait_until(lambda: len(worker.events("task_executed")) == 4)
 
 
+@pytest.fixture
+def segment() -> Iterator[Segment]:
+    """The test's own shared memory: it plays the client, too."""
+    made = Segment()
+    yield made
+    made.close()
+
+
+def has_segment(worker: Worker) -> bool:
+    return "memfd:racepool" in Path(f"/proc/{worker.process.pid}/maps").read_text()
+
+
+def test_race_in_shared_memory_is_read_there_and_one_that_is_gone_is_reported(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil, segment: Segment
+) -> None:
+    shared = broker.assign(race("echo", "r1"), shared_in=segment)
+    wait_until(lambda: results_of(broker, shared))
+    slow = broker.assign(race("spin:0.3"))
+    gone = broker.assign(race("echo", "r2"), shared_in=segment)
+    segment.free(gone.task_id)  # as at a cancellation, while the task waits in hand
+    wait_until(lambda: results_of(broker, gone))
+    broken = broker.assign(race())
+    broker.say(replace(broken, lease=broken.lease + 1, is_shared=True, payload=b"no reference"))
+    wait_until(lambda: len(results_of(broker, broken)) == 2)
+
+    assert shared.is_shared
+    assert unpack_result(results_of(broker, shared)[0].payload)["id"] == "r1"
+    assert results_of(broker, slow)[0].outcome is Outcome.OK
+    assert (results_of(broker, gone)[0].outcome, results_of(broker, gone)[0].payload) == (Outcome.UNREADABLE, b"")
+    assert results_of(broker, broken)[1].outcome is Outcome.UNREADABLE
+    wait_until(lambda: len(worker.events("payload_unreadable")) == 2)
+
+
+@pytest.mark.parametrize("is_busy_then", [False, True], ids=["idle", "busy"])
+def test_worker_lets_go_of_shared_memory_that_it_does_not_read_from(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil, segment: Segment, *, is_busy_then: bool
+) -> None:
+    """Its client may be dead, and the memory of a dead client should be free."""
+    shared = broker.assign(race("echo"), shared_in=segment)
+    wait_until(lambda: results_of(broker, shared))
+    assert has_segment(worker)
+    in_hand: list[Assign] = []
+
+    def has_let_go() -> bool:
+        """Keeps a second task in the hand of a busy worker, so that it never waits for a message."""
+        while is_busy_then and sum(not results_of(broker, task) for task in in_hand) < 2:
+            in_hand.append(broker.assign(race("spin:0.4")))
+        return not has_segment(worker)
+
+    wait_until(has_let_go)
+
+
+@pytest.mark.parametrize(("own", "brokers"), [(1_000_000, 16 << 20), (16 << 20, 1_000_000)], ids=["own", "broker"])
+def test_result_above_the_lower_of_both_limits_is_too_large(
+    broker: FakeBroker, start_worker: StartWorker, race: Race, wait_until: WaitUntil, *, own: int, brokers: int
+) -> None:
+    broker.payload_limit = brokers
+    start_worker(payload_limit=own)
+    wait_until(lambda: broker.of(Heartbeat), timeout=BOUND_S)
+
+    task = broker.assign(race("large:1000000"))
+
+    wait_until(lambda: results_of(broker, task))
+    assert results_of(broker, task)[0].outcome is Outcome.TOO_LARGE
+
+
+def test_run_timeout_beyond_any_timer_harms_nobody(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil
+) -> None:
+    """A client of another make may send any number."""
+    task = broker.assign(race(), run_timeout_s=MAX_INT // 1000)
+    wait_until(lambda: results_of(broker, task))
+
+    assert results_of(broker, task)[0].outcome is Outcome.OK
+    assert worker.process.poll() is None
+
+
+def test_log_of_a_task_is_written_while_the_next_one_computes(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil, run_dir: Path
+) -> None:
+    first = broker.assign(race("spin:0.2", "r1"))
+    broker.assign(race("echo", "r2"))  # in hand: its line comes just after that of r1, so it is held for a moment
+    wait_until(lambda: results_of(broker, first))
+    slow = broker.assign(race(f"wait-for:{run_dir}/go", "r3"))
+
+    wait_until(lambda: [line["race_id"] for line in worker.events("task_executed")] == ["r1", "r2"])
+
+    assert results_of(broker, slow) == []
+    (run_dir / "go").touch()
+    wait_until(lambda: results_of(broker, slow))
+
+
 def test_heartbeats_keep_their_interval_while_the_transform_computes(
     broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil
 ) -> None:
@@ -180,7 +275,9 @@ def test_heartbeats_keep_their_interval_while_the_transform_computes(
     assert worker.process.poll() is None
 
 
-def test_unknown_session_is_opened_anew(broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil) -> None:
+def test_unknown_session_is_replaced_by_a_new_one(
+    broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil
+) -> None:
     first = broker.of(Ready)[0]
 
     broker.say(Who())
@@ -271,7 +368,7 @@ def test_broker_that_says_anything_gets_its_tasks_done(
     broker.noise = lambda: any_frames(dice)
     pid = worker.process.pid
 
-    for _ in range(500):  # half of what the broker's socket keeps for it
+    for _ in range(500):  # half of the send limit of the broker's socket
         broker.say_frames(any_frames(dice))
     for kind in (Assign, Who, Welcome, Bye) * 10:
         broker.say(real(kind, dice))
@@ -279,7 +376,7 @@ def test_broker_that_says_anything_gets_its_tasks_done(
     tasks: list[Assign] = []
 
     def is_done() -> bool:
-        """A task that comes into a session that noise has ended is the broker's to assign again."""
+        """Assigns again and again: the worker drops a task whose session the noise has ended."""
         if not tasks or len(tasks) < len(broker.of(Heartbeat)):
             tasks.append(broker.assign(race("echo", "through it all")))
         return any(result.outcome is Outcome.OK for task in tasks for result in results_of(broker, task))
@@ -356,7 +453,7 @@ def test_large_result_of_a_worker_that_ends_arrives_whole(
 def test_kernel_ends_a_task_that_hangs_even_with_the_lock_held_in_c(
     broker: FakeBroker, worker: Worker, race: Race, wait_until: WaitUntil, name: str
 ) -> None:
-    """The broker kills sooner where it can; this is the worker's own backstop."""
+    """The broker kills earlier if it can; this timer is for the case that it cannot."""
     started_at = time.monotonic()
     broker.assign(race(name), run_timeout_s=0.3)
 
@@ -412,7 +509,7 @@ def test_module_that_fails_at_its_import_ends_it_slowly_and_clearly(start_worker
 def test_uncaught_error_is_logged_and_ends_it(
     broker: FakeBroker, start_worker: StartWorker, race: Race, wait_until: WaitUntil
 ) -> None:
-    """Its transform took all descriptors: the worker cannot even read its own memory's size."""
+    """The transform took all descriptors, so the worker cannot read how much memory it uses."""
     worker = start_worker(
         transform="transforms:no_descriptors", worker_memory_limit=1 << 40, heartbeat_interval=5, liveness=10
     )
@@ -433,7 +530,7 @@ def test_worker_without_heartbeats_ends_itself(
     wait_until(lambda: broker.of(Heartbeat), timeout=BOUND_S)
 
     broker.assign(race("sleep:5"))
-    broker.is_mute = True  # so that it wants another socket for its heartbeats
+    broker.is_mute = True  # then the heartbeat thread opens another socket, which fails
 
     assert worker.exit_code() == 70
     assert "Too many open files" in worker.log
