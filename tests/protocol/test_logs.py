@@ -284,16 +284,6 @@ def test_lines_are_held_back_and_written_together_when_that_is_due(pipe: Pipe) -
     assert pipe.read() == b"second\nthird\n"
 
 
-def test_a_warning_is_written_at_once_with_all_before_it(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.writer, hold_s=60)
-    outlet.info(b"first")
-    outlet.info(b"second")
-
-    outlet.warning(b"third")
-
-    assert pipe.read() == b"first\nsecond\nthird\n"
-
-
 def test_terminal_whose_reader_stands_still_holds_nobody_up() -> None:
     reader, terminal = os.openpty()
     tty.setraw(terminal)
@@ -309,11 +299,13 @@ def test_terminal_whose_reader_stands_still_holds_nobody_up() -> None:
     worker.join(5.0)
 
     assert not worker.is_alive()
+    assert outlet._waiting_bytes == sum(map(len, outlet._waiting)) > 0
     assert not fcntl.fcntl(terminal, fcntl.F_GETFL) & os.O_NONBLOCK  # the shell's own
     taken = b""
     while taken.count(b"\n") < len(lines):
         taken += os.read(reader, 65_536)
         outlet.flush()
     assert taken.splitlines() == lines
+    assert outlet._waiting_bytes == 0
     for descriptor in (reader, terminal, outlet._fd):
         os.close(descriptor)

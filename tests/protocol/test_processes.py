@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from racepool.protocol.processes import cpu_ticks, file_limit, open_files, own_pid, process_state, resident_bytes
+from racepool.protocol import processes
+from racepool.protocol.processes import (
+    cpu_ticks,
+    death_signal,
+    file_limit,
+    open_files,
+    own_pid,
+    process_state,
+    resident_bytes,
+)
 from tests.running import ROOT, WaitUntil
 
 
@@ -138,3 +147,51 @@ def test_freed_memory_is_given_back() -> None:
     )
 
     assert int(python(code)) > 50_000_000  # what the C library kept for itself
+
+
+def test_child_tells_its_own_memory_and_not_its_parents() -> None:
+    code = (
+        "import os; from racepool.protocol.processes import *; resident_bytes()\n"
+        "if os.fork(): os.wait()\n"
+        "else: before = resident_bytes(); ballast = b'x' * 50_000_000; print(resident_bytes() - before)"
+    )
+
+    assert int(python(code)) >= 50_000_000
+
+
+def test_descriptors_that_cannot_be_counted_are_all_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "Path", lambda _path: Path("/proc/self/not there"))
+
+    assert open_files() == file_limit()
+
+
+def test_process_whose_parent_is_another_one_by_now_ends() -> None:
+    code = "import os; from racepool.protocol.processes import *; die_with_parent(os.getpid())"
+
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=20).returncode == 1
+
+
+@pytest.mark.parametrize(("ends_by", "signal_number"), [("kill", 9), ("terminate", 15), ("wait", None)])
+def test_signal_that_ended_a_process_is_known_until_it_is_reaped(
+    ends_by: str, signal_number: int | None, wait_until: WaitUntil
+) -> None:
+    code = "pass" if ends_by == "wait" else "import time; time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code]) as child:
+        pidfd = os.pidfd_open(child.pid)
+        if ends_by != "wait":
+            getattr(child, ends_by)()
+        wait_until(lambda: process_state(child.pid) == "Z")
+
+        assert death_signal(pidfd, child.pid) == signal_number
+    os.close(pidfd)
+
+
+def test_signal_of_another_process_that_has_the_pid_by_now_is_not_told(wait_until: WaitUntil) -> None:
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as first:
+        pidfd = os.pidfd_open(first.pid)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as later:
+        later.kill()
+        wait_until(lambda: process_state(later.pid) == "Z")
+
+        assert death_signal(pidfd, later.pid) is None
+    os.close(pidfd)

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from racepool.protocol import shared_memory
 from racepool.protocol.codec import pack
 from racepool.protocol.messages import Hello, Id
 from racepool.protocol.parcel import Parcel
@@ -137,6 +139,58 @@ def test_slot_that_is_reused_while_it_is_read_never_gives_a_mixture(segment: Seg
     assert set(reads) <= {b"a" * 500_000}
 
 
+class ReadMeanwhile:
+    """A mapped segment in which something happens just before a body is copied."""
+
+    def __init__(self, memory: mmap.mmap, happens: Callable[[], object]) -> None:
+        self._memory, self._happens = memory, happens
+
+    def __getitem__(self, part: slice) -> bytes:
+        if part.stop - part.start > STAMP_BYTES:
+            self._happens()
+        return self._memory[part]
+
+    def close(self) -> None:
+        self._memory.close()
+
+
+@pytest.mark.parametrize("is_reused", [False, True], ids=["freed", "reused"])
+def test_slot_that_is_freed_between_the_two_looks_at_its_stamp_is_unreadable(
+    segment: Segment, *, is_reused: bool
+) -> None:
+    reader, reference = SegmentReader(), put(segment)
+    assert reader.read(reference.packed(), an_id(), LIMIT).body == BODY
+
+    def free() -> None:
+        segment.free(an_id())
+        if is_reused:
+            assert put(segment, 2, bytes(len(BODY))).offset == reference.offset
+
+    for place, memory in reader._mapped.items():
+        reader._mapped[place] = ReadMeanwhile(memory, free)  # type: ignore[assignment]  # stands for it in this test
+
+    with pytest.raises(UnreadableError, match="waits for it no more"):
+        reader.read(reference.packed(), an_id(), LIMIT)
+    reader.close()
+
+
+def test_slot_begins_in_the_first_gap_that_is_large_enough(segment: Segment) -> None:
+    offsets = [put(segment, number, bytes(size)).offset for number, size in ((1, 40_000), (2, 50_000), (3, 60_000))]
+    segment.free(an_id(2))
+
+    beyond = put(segment, 4, bytes(50_001)).offset
+    within = put(segment, 5, bytes(50_000)).offset
+
+    assert (beyond, within) == (offsets[2] + STAMP_BYTES + 60_000, offsets[1])
+
+
+def test_segment_holds_a_body_up_to_its_last_byte(segment: Segment) -> None:
+    largest = SEGMENT_BYTES - STAMP_BYTES
+
+    assert segment.reference(an_id(1), Parcel(b"", bytes(largest + 1))) is None
+    assert put(segment, 2, bytes(largest)).end == SEGMENT_BYTES
+
+
 def test_closed_segment_is_unreadable_even_if_its_descriptor_is_another_file_now() -> None:
     segment = Segment()
     reference = put(segment)
@@ -170,6 +224,10 @@ def test_another_segment_under_the_same_descriptor_is_not_taken_for_it() -> None
 def test_segment_cannot_be_shrunk_under_its_readers(segment: Segment) -> None:
     with pytest.raises(PermissionError):
         os.ftruncate(segment.name[0], 4096)
+
+
+def test_payload_of_the_limit_is_read(segment: Segment) -> None:
+    assert read(put(segment).packed(), an_id(), len(BODY)).body == BODY
 
 
 def test_payload_beyond_the_limit_is_not_read(segment: Segment) -> None:
@@ -233,6 +291,23 @@ def test_reader_lets_go_of_segments_that_it_has_not_read_from_for_a_while(
 
     wait_until(is_gone, KEPT_S + 5)
     assert reader.read(frame, an_id(), LIMIT).body == BODY
+
+
+def test_each_read_keeps_the_segments_mapped(segment: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, before = [100.0], mappings()
+    monkeypatch.setattr(shared_memory, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    reader, frame = SegmentReader(), put(segment).packed()
+
+    for at in (100.0, 100.0 + 0.9 * KEPT_S):
+        now[0] = at
+        reader.read(frame, an_id(), LIMIT)
+    now[0] = 100.0 + 1.8 * KEPT_S
+    reader.let_go()
+    assert mappings() == before + 1
+
+    now[0] = 100.0 + 2.0 * KEPT_S
+    reader.let_go()
+    assert mappings() == before
 
 
 def test_reader_holds_few_segments_at_once() -> None:

@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from socket import (
     AF_INET,
@@ -13,8 +13,11 @@ from socket import (
     SOL_SOCKET,
     TCP_KEEPIDLE,
     TCP_USER_TIMEOUT,
+    create_connection,
+    create_server,
     fromfd,
 )
+from socket import socket as KernelSocket  # noqa: N812  # a class
 
 import pytest
 import zmq
@@ -24,6 +27,7 @@ from racepool.protocol.sockets import (
     KEEPALIVE_IDLE_S,
     MAX_FRAMES,
     UNACKNOWLEDGED_MS,
+    Connection,
     Context,
     Guard,
     PeerKeys,
@@ -33,6 +37,7 @@ from racepool.protocol.sockets import (
     receive_from,
     router,
     say,
+    send,
     sender_pid,
     skip,
 )
@@ -124,6 +129,59 @@ def test_of_a_multipart_without_end_the_first_frames_are_kept(pair: Pair) -> Non
     assert receive(connected) == [b"y"] * MAX_FRAMES
     assert connected.poll(PATIENCE_MS)
     assert receive(connected) == [b"next"]
+
+
+def test_rest_of_a_multipart_is_dropped_up_to_the_limit_and_no_further(pair: Pair) -> None:
+    bound, connected = pair()
+    connected.send_multipart([b"x"] * (MAX_FRAMES + 5))
+    next_from(bound)
+
+    assert not skip(bound, 3)
+    assert skip(bound, 2)
+
+
+def test_message_that_cannot_be_sent_is_dropped(context: Context, opened: list[Socket]) -> None:
+    nobody_reads = context.socket(zmq.PUSH)
+    opened.append(nobody_reads)
+
+    with pytest.raises(zmq.Again):
+        send(nobody_reads, [b"lost"])
+    say(nobody_reads, [b"lost"])
+
+
+@pytest.fixture
+def connections() -> Iterator[list[KernelSocket]]:
+    """The accepted ends of two tcp connections, and after them their clients' ends."""
+    with create_server(("127.0.0.1", 0)) as server, ExitStack() as stack:
+        clients = [stack.enter_context(create_connection(server.getsockname()[:2])) for _ in range(2)]
+        accepted = [stack.enter_context(server.accept()[0]) for _ in clients]
+        yield [*accepted, *clients]
+
+
+def test_connection_is_cut(connections: list[KernelSocket]) -> None:
+    ours, _, theirs, _ = connections
+    connection = Connection(ours.fileno(), ours.getpeername())
+    assert connection.is_open
+
+    connection.cut()
+
+    theirs.settimeout(PATIENCE_MS / 1_000)
+    assert theirs.recv(1) == b""
+
+
+def test_connection_whose_descriptor_belongs_to_another_one_is_closed_and_not_cut(
+    connections: list[KernelSocket],
+) -> None:
+    gone, other, _, others_peer = connections
+    connection = Connection(gone.fileno(), gone.getpeername())
+    os.dup2(other.fileno(), gone.fileno())
+
+    connection.cut()
+
+    assert not connection.is_open
+    other.sendall(b"still there")
+    others_peer.settimeout(PATIENCE_MS / 1_000)
+    assert others_peer.recv(100) == b"still there"
 
 
 def test_sender_over_ipc_is_known_by_the_kernel(pair: Pair) -> None:
