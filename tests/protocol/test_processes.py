@@ -37,7 +37,7 @@ def python(code: str) -> str:
 def test_resident_memory_grows_with_what_is_held() -> None:
     before = resident_bytes()
 
-    with mmap.mmap(-1, 50_000_000) as ballast:  # pages of its own; an allocator might have some at hand
+    with mmap.mmap(-1, 50_000_000) as ballast:  # not a bytearray: the allocator may have free memory
         ballast.write(b"x" * 50_000_000)
 
         assert resident_bytes() - before > 45_000_000
@@ -85,7 +85,7 @@ def test_stopped_process_has_no_ticks(spinning: subprocess.Popen[bytes], wait_un
 def test_ended_process_has_no_ticks(spinning: subprocess.Popen[bytes], wait_until: WaitUntil) -> None:
     spinning.kill()
 
-    wait_until(lambda: cpu_ticks(spinning.pid) is None)  # not reaped yet
+    wait_until(lambda: cpu_ticks(spinning.pid) is None)  # a zombie
     assert process_state(spinning.pid) == "Z"
     spinning.wait()
     assert cpu_ticks(spinning.pid) is None
@@ -146,7 +146,7 @@ def test_freed_memory_is_given_back() -> None:
         "top = ballast.pop(); del ballast; before = resident_bytes(); trim_memory(); print(before - resident_bytes())"
     )
 
-    assert int(python(code)) > 50_000_000  # what the C library kept for itself
+    assert int(python(code)) > 50_000_000  # bytes that the C library had kept
 
 
 def test_child_tells_its_own_memory_and_not_its_parents() -> None:

@@ -34,7 +34,7 @@ BODY = os.urandom(100_000)
 
 
 def read(frame: bytes, task_id: Id, limit_bytes: int) -> Parcel:
-    """By a reader that has seen nothing before."""
+    """Reads with a new reader, which has no segment mapped."""
     reader = SegmentReader()
     try:
         return reader.read(frame, task_id, limit_bytes)
@@ -117,7 +117,7 @@ def test_slot_of_another_task_is_unreadable(segment: Segment) -> None:
 
 
 def test_slot_that_is_reused_while_it_is_read_never_gives_a_mixture(segment: Segment) -> None:
-    """Two tasks take turns in one slot, each of one repeated byte."""
+    """Two tasks take turns in one slot; the body of each repeats one byte."""
     first = put(segment, 1, b"a" * 500_000).packed()
     reads: list[bytes] = []
 
@@ -365,7 +365,7 @@ def test_segment_that_nobody_closes_leaves_no_descriptor() -> None:
 
 
 def test_nothing_is_left_of_a_client_that_was_killed() -> None:
-    """Its memory is in no file system, and a reader that had it open is done with it."""
+    """Its memory is in no file system, and a reader closes all that it has opened."""
     program = (
         "import os, sys; from racepool.protocol.shared_memory import Segment;"
         "from racepool.protocol.parcel import Parcel;"

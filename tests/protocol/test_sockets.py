@@ -45,13 +45,13 @@ from tests.key_files import key_pair, tcp_endpoints
 from tests.running import ROOT, WaitUntil
 
 PATIENCE_MS = 5_000
-REFUSED_MS = 1_000  # what is let in is there in a hundredth of that
+REFUSED_MS = 1_000  # a peer that is let in is there in a hundredth of this
 Pair = Callable[..., tuple[Socket, Socket]]
 
 
 @pytest.fixture
 def opened() -> list[Socket]:
-    """Every socket of a test: one that is not closed would be reported by the garbage collector."""
+    """All sockets of a test, to be closed after it: the garbage collector complains about one that is open."""
     return []
 
 
@@ -66,7 +66,7 @@ def context(opened: list[Socket]) -> Iterator[Context]:
 
 @pytest.fixture
 def pair(context: Context, endpoint: str, opened: list[Socket]) -> Pair:
-    """A ROUTER and a DEALER that reaches it."""
+    """A ROUTER, and a DEALER that is connected to it."""
 
     def make(at: str = endpoint, send_limit: int = 100, payload_limit: int = 10_000) -> tuple[Socket, Socket]:
         bound = router(context, at, send_limit=send_limit, payload_limit=payload_limit)
@@ -120,7 +120,7 @@ def test_of_a_multipart_without_end_the_first_frames_are_kept(pair: Pair) -> Non
     assert received == [b"x"] * MAX_FRAMES
     assert not skip(bound, 10_000)
     assert skip(bound, 10_000)
-    assert skip(bound, 10_000)  # as before any other message
+    assert skip(bound, 10_000)  # also if nothing is left
     assert next_from(bound)[1] == [b"next"]
 
     bound.send_multipart([peer, *[b"y"] * 20_000])
@@ -221,7 +221,7 @@ def test_router_tells_what_it_cannot_deliver(pair: Pair) -> None:
 
 
 def test_numbers_of_peers_cannot_be_foretold(endpoint: str) -> None:
-    """libzmq starts from the same number in every process: who claims one of the next as its name would abort it."""
+    """Unseeded, libzmq gives the same numbers in every process, and a peer that takes the next one aborts it."""
     code = (
         "import zmq; from racepool.protocol.sockets import *; context = zmq.Context();"
         f"bound = router(context, {endpoint!r}, send_limit=1, payload_limit=1); peer = dealer(context, {endpoint!r});"
@@ -259,7 +259,7 @@ def test_oversized_frame_never_arrives(pair: Pair, wait_until: WaitUntil) -> Non
     connected.send(bytes(1_000 + 1_025))
 
     def arrives() -> bool:
-        connected.send(b"after")  # what was on its way with the oversized one is lost with the connection
+        connected.send(b"after")  # again and again: what follows the oversized frame is lost with the connection
         return bool(bound.poll(50))
 
     wait_until(arrives)
@@ -297,7 +297,7 @@ def test_dealer_has_no_name_and_no_limits(pair: Pair) -> None:
 
 
 def test_kernel_probes_both_ends_of_a_silent_tcp_connection(pair: Pair) -> None:
-    """`ss` would show it as a timer; what the kernel was asked for is in the sockets of this very process."""
+    """The options are read from the sockets of this process."""
     bound, connected = pair("tcp://127.0.0.1:*")
     connected.send(b"hello")
     bound.recv_multipart()
