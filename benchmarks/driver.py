@@ -1,4 +1,4 @@
-"""One contender in a process of its own: `python -m benchmarks.driver KEY LOADS WORKERS`, told by lines of JSON.
+"""One contender in a process of its own: `python -m benchmarks.driver KEY LOADS WORKERS`, controlled by lines of JSON.
 
 It answers `{"started_s": …}` when the first result is there, then each `{"do": …, "load": …, "tasks": …}` with
 `{"value": …}`; it ends with its standard input. A process of its own gives each contender the same idle machine, and
@@ -32,7 +32,7 @@ DOES = {
 
 
 async def drive(key: str, folder: Path, workers: int, answers: int) -> None:
-    """Opens the pool and does what it is told; the end of its input cancels it, whatever it is about."""
+    """Opens the pool and carries out the commands. The end of standard input cancels a command that still runs."""
     commands: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     listening = asyncio.create_task(_listen(commands, asyncio.current_task()))
     loads = read_loads(folder)
@@ -48,7 +48,7 @@ async def drive(key: str, folder: Path, workers: int, answers: int) -> None:
 
 
 async def _listen(commands: "asyncio.Queue[dict[str, Any]]", driving: "asyncio.Task[None] | None") -> None:
-    """No signal ends a driver: the handler of one would be inherited by processes that are forked."""
+    """Ends the driver without a signal handler: forked processes would inherit one."""
     reader = asyncio.StreamReader(limit=MAX_LINE_BYTES)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
@@ -64,7 +64,7 @@ def _answer(answers: int, content: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Keeps standard output for the answers: what libraries print goes where errors go."""
+    """Keeps standard output for the answers: what libraries print goes to standard error."""
     answers = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     key, folder, workers = sys.argv[1:]

@@ -1,4 +1,4 @@
-"""What is made of repeated measurements: medians, quartiles, percentiles, and ratios within rounds."""
+"""Statistics of repeated measurements: medians, quartiles, percentiles, and ratios within rounds."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -23,11 +23,11 @@ def spread(figures: Sequence[float]) -> Spread:
 
 
 def percentile(figures: Sequence[float], percent: float) -> float:
-    """The smallest figure that so many percent of them do not exceed."""
+    """The smallest figure that `percent` percent of the figures do not exceed."""
     ordered = sorted(figures)
     return ordered[max(0, ceil(len(ordered) * percent / 100) - 1)]
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Ours to theirs, round by round: what disturbed a round disturbed both."""
+    """The ratio of ours to theirs in each round: what disturbed a round disturbed both."""
     return [mine / other for mine, other in zip(ours, theirs, strict=False)]

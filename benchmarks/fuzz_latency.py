@@ -1,8 +1,8 @@
-"""`python -m benchmarks.fuzz_latency`: what hostile messages cost the legitimate, beside as many valid ones.
+"""`python -m benchmarks.fuzz_latency`: how much hostile messages delay valid tasks.
 
-A peer process sends 2,000 messages a second through four sockets, made beforehand: broken messages to all doors of the
-broker, or a client's pings. Meanwhile a race is submitted every 10 ms. Rounds are interleaved, medians are told; read
-the ratio.
+A peer process sends 2,000 messages a second through four sockets: broken messages to all sockets of the broker, or the
+pings of clients. Meanwhile a race is submitted every 10 ms. Rounds of both kinds alternate. The result is the ratio of
+their medians.
 """
 
 import subprocess
@@ -40,7 +40,7 @@ KINDS = ("nothing", "pings", "broken messages")
 
 
 def send(kind: str, directory: str) -> None:
-    """The peer's life; ended from outside."""
+    """What the peer does until it is killed."""
     dice = Random(7)  # noqa: S311  # no secret
     endpoints = sockets_in(Path(directory))
     context: Context = zmq.Context()
@@ -51,7 +51,7 @@ def send(kind: str, directory: str) -> None:
         for socket in sockets:
             socket.send_multipart(encode(real(Hello, dice, session=1, held=0)))
     prepared = [_hostile(dice) if is_hostile else encode(Ping(0)) for _ in range(PREPARED)]
-    print("ready", flush=True)  # noqa: T201  # who started it waits for this
+    print("ready", flush=True)  # noqa: T201  # the parent waits for this line
     for _, (frames, socket) in zip(turns(FOREVER_S, RATE), zip(cycle(prepared), cycle(sockets)), strict=False):
         socket.send_multipart(frames)
         while receive(socket) is not None:
@@ -59,7 +59,7 @@ def send(kind: str, directory: str) -> None:
 
 
 def _hostile(dice: Random) -> list[Payload]:
-    """No message by chance: one that is a READY would be given tasks."""
+    """Random frames that are not a message by chance: the broker would give tasks to a sender of READY."""
     while True:
         frames = any_frames(dice)
         if not any(_is_message(frames, inlet) for inlet in INLETS):
@@ -97,11 +97,11 @@ def _latencies_ms(pool: ZmqPool, seconds: float) -> list[float]:
 
 
 def _measure(rounds: int, seconds: float) -> dict[str, list[tuple[float, float]]]:
-    """The p50 and p99 of each round, by what was beside."""
+    """The p50 and p99 of each round, for each kind of peer that ran beside the tasks."""
     figures: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
     local = local_pool(workers=3)
     with local as pool:
-        directory = local._settings.dir  # noqa: SLF001  # hostile peers have nobody's leave
+        directory = local._settings.dir  # noqa: SLF001  # a hostile peer does not ask for it
         for index in range(rounds):
             for kind in KINDS if index % 2 else KINDS[::-1]:
                 with _peer(kind, directory):
@@ -117,7 +117,7 @@ def _measure(rounds: int, seconds: float) -> dict[str, list[tuple[float, float]]
 @click.option("--peer", type=click.Choice(KINDS), hidden=True)
 @click.option("--dir", "directory", hidden=True)
 def main(rounds: int, seconds: float, peer: str | None, directory: str | None) -> None:
-    """Measure legitimate latency beside hostile and beside valid messages, as many of each."""
+    """Measure the latency of tasks beside hostile messages, and beside as many valid ones."""
     if peer and directory:
         send(peer, directory)
         return

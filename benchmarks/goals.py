@@ -1,4 +1,4 @@
-"""What racepool means to reach beside its peers, and whether a run shows it."""
+"""The goals of racepool beside its peers, and whether a run reaches them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from benchmarks.turns import key
 
 _THROUGHPUT: Final = ((turns.THROUGHPUT, NORMALISED), (turns.THROUGHPUT, RAW))
 _BURST: Final = (turns.BURST + turns.P50, NORMALISED)
-# Of ours to the peer's: throughput of normalised races and of raw bodies at least, the burst of five at most.
+# Ratios of racepool to the peer: the least throughput of normalised races and of raw bodies, the longest burst.
 _RATIOS: Final[Mapping[str, tuple[float, float, float | None]]] = {
     "ppe": (1.4, 1.5, 1.0),
     "loky": (1.4, 1.5, 1.0),
@@ -26,26 +26,26 @@ _RATIOS: Final[Mapping[str, tuple[float, float, float | None]]] = {
     "proxy": (0.9, 0.9, 1.1),
     "piscina": (0.8, 1.1, None),
 }
-_STALL_MS: Final = 5.0  # and under it where the machine itself lets a bare ticker keep its time
+_STALL_MS: Final = 5.0  # less than this, if a ticker on an idle loop is on time
 _BARE_STALL_MS: Final = 2.0
 QUEUED_TASK_BYTES: Final = 800
 
 
 class Limit(NamedTuple):
-    """What a figure must keep to; the unit `x` is a ratio of racepool's to the peer's."""
+    """A limit for a figure. The unit `x` is a ratio of racepool to the peer."""
 
     sense: Literal["≥", "≤"]
     value: float
     unit: str = "x"
 
     def is_kept_by(self, figure: float) -> bool:
-        """Whether it does."""
+        """Whether the figure keeps to the limit."""
         return figure >= self.value if self.sense == "≥" else figure <= self.value
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A goal, and the figures by which it is judged: their median counts; without any it was not measured.
+    """A goal, and the figures that decide: their median counts. If there are none, it was not measured.
 
     Attributes:
         peer: whom racepool is compared with; empty for a goal of its own.
@@ -58,7 +58,7 @@ class Verdict:
 
     @property
     def is_met(self) -> bool | None:
-        """Whether the limit is kept; None if nobody knows."""
+        """Whether the limit is kept; None if it was not measured."""
         return None if self.figure is None else self.limit.is_kept_by(self.figure.middle)
 
 
@@ -99,7 +99,7 @@ def _ratio(measured: Measured, peer: str, limit: Limit, what: str, measure: str)
 
 
 def _stall(measured: Measured) -> Verdict:
-    """Judged by the turns before which a bare ticker of the same process showed that the machine was quiet."""
+    """Only those turns count before which a ticker on an idle loop showed that the machine was quiet."""
     bare = measured.figures.get(key(turns.BARE_STALL, RAW), {}).get(OURS, ())
     stalls = measured.figures.get(key(turns.STALL, RAW), {}).get(OURS, ())
     quiet = [stall for stall, floor in zip(stalls, bare, strict=False) if floor < _BARE_STALL_MS]
@@ -108,7 +108,7 @@ def _stall(measured: Measured) -> Verdict:
 
 
 def _queued_task(sizes: Sequence[float]) -> Verdict:
-    """The worst of the cases counts."""
+    """The heaviest of the cases decides."""
     figure = Spread(min(sizes), max(sizes), max(sizes)) if sizes else None
     what = "broker's memory for a queued task, beside its body"
     return Verdict(what, "", Limit("≤", QUEUED_TASK_BYTES, "bytes"), figure)

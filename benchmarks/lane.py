@@ -1,4 +1,4 @@
-"""A driver as the run sees it: a process that is told what to do, and its tree of processes."""
+"""The run's side of a driver: the process that gets the commands, and its tree of processes."""
 
 import json
 import os
@@ -25,11 +25,11 @@ READ_BYTES: Final = 65_536
 
 
 class LaneError(Exception):
-    """The driver failed, hangs or has ended; the text has the end of its log."""
+    """The driver failed, hangs, or has ended. The text has the end of its log."""
 
 
 class Lane:
-    """A contender in a driver of its own, opened when made; a context manager that leaves no process behind."""
+    """A contender in a driver of its own, which starts at once. A context manager; it leaves no process behind."""
 
     def __init__(self, contender: Contender, loads: Path, workers: int) -> None:
         self.contender = contender
@@ -42,7 +42,7 @@ class Lane:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for the run, which ends it
+                start_new_session=True,  # Ctrl-C goes to the run only, which then ends the driver
             )
         self.tree = ProcessTree(self._process.pid)
         self._answers = b""
@@ -54,36 +54,36 @@ class Lane:
         self.stop()
 
     def started_s(self) -> float:
-        """Waits until its first result is there: how long that took, from the import of the contender's library on."""
+        """Waits for the first result. Returns the time since the import of the contender's library, in seconds."""
         return float(self._answer("started_s", START_S))
 
     def ask(
         self, do: str, load: str, tasks: int, *, meanwhile: Callable[[], None] | None = None, every_s: float = LOOK_S
     ) -> Any:  # noqa: ANN401  # what the driver measured
-        """Has the driver do something, and gives its answer; `meanwhile` is called at intervals until then.
+        """Sends the driver a command, and returns its answer. Calls `meanwhile` at intervals until the answer is there.
 
         Raises:
             LaneError: it gave none.
         """
         command = json.dumps({"do": do, "load": load, "tasks": tasks}).encode() + b"\n"
-        with suppress(BrokenPipeError):  # the answer, that there is none, tells more
+        with suppress(BrokenPipeError):  # reading the answer then fails, with a better text
             os.write(self._process.stdin.fileno(), command)  # type: ignore[union-attr]  # a pipe
         return self._answer("value", ANSWER_S, meanwhile, every_s)
 
     def stop(self) -> None:
-        """Its input ends, so it closes its pool and ends; what is left after a while is killed."""
+        """Closes its input, so that the driver closes its pool and ends. Then kills the processes that are left."""
         self.let_end()
         try:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_S)
-        finally:  # Ctrl-C, once more
+        finally:  # also if Ctrl-C comes a second time
             self.tree.kill()
             self._process.wait()
             self._process.stdout.close()  # type: ignore[union-attr]  # a pipe
 
     def let_end(self) -> None:
-        """Ends its input, and does not wait."""
-        self.tree.pids()  # those of children whose parent ends before them
+        """Closes the driver's input, and does not wait."""
+        self.tree.pids()  # notes the children now: their parent may end before them
         with suppress(BrokenPipeError):
             self._process.stdin.close()  # type: ignore[union-attr]  # a pipe
 
@@ -121,6 +121,6 @@ def _program(contender: Contender, loads: Path, workers: int) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without any racepool setting, and our packages within reach of whatever a peer starts."""
+    """Our environment without racepool's settings. The processes of every peer can import our packages."""
     base = {name: value for name, value in os.environ.items() if not name.startswith("RACEPOOL_")}
     return base | {"PYTHONPATH": str(ROOT)}

@@ -1,4 +1,4 @@
-"""The races that every contender is given, as files that drivers in any language read."""
+"""The races that every contender gets, as files that a driver in any language can read."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 Race: TypeAlias = "dict[str, Any] | bytes"
-"""What a service holds: a normalised race as a mapping, or a response's body as it was fetched."""
+"""A race as a service has it: a normalised race as a mapping, or the body of a response as it was fetched."""
 
 POLLED_AT: Final = datetime(2025, 7, 17, 0, 12, tzinfo=UTC)
 NORMALISED, RAW, MIXED = LOADS = ("normalised", "raw", "mixed")
@@ -17,7 +17,7 @@ ONE_LARGE_IN = 10
 
 @dataclass(frozen=True)
 class Load:
-    """Races to be cycled through, and the money in each one's result, by which the caller's use of it is checked.
+    """Races that take turns, and the money in the result of each, by which the results are checked.
 
     Attributes:
         money: per race, the sum of `win_pool_amount` over its money-flow records, in cents.
@@ -27,26 +27,26 @@ class Load:
     money: Sequence[int]
 
     def race(self, number: int) -> Race:
-        """The race of a task that has this number."""
+        """The race of the task with this number."""
         return self.races[number % len(self.races)]
 
     def money_of(self, numbers: Iterable[int]) -> int:
-        """What the results of tasks that have these numbers must add up to."""
+        """The money that the results of the tasks with these numbers must add up to."""
         return sum(self.money[number % len(self.money)] for number in numbers)
 
 
 def money_in(result: Mapping[str, Any]) -> int:
-    """The sum by which a result is used, of a result as JSON."""
+    """The money in a result, given as JSON."""
     return sum(record["win_pool_amount"] for record in result["money_flow_records"])
 
 
 def result_path(folder: Path, name: str, index: int) -> Path:
-    """Where the expected result of a race is."""
+    """The file of the expected result of a race."""
     return folder / f"{name}-{index}.result.json"
 
 
 def race_path(folder: Path, name: str, index: int) -> Path:
-    """Where a race is."""
+    """The file of a race."""
     return folder / f"{name}-{index}.json"
 
 

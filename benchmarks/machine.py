@@ -1,4 +1,4 @@
-"""Where and with what a run was made."""
+"""The machine and the software of a run."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ def machine() -> dict[str, str]:
 
 
 def versions(contenders: Iterable[Contender]) -> dict[str, str]:
-    """Of Python, of what racepool stands on, and of each contender that is compared."""
+    """The versions of Python, of the libraries that racepool uses, and of each contender."""
     libraries = {library: version(library) for library in LIBRARIES}
     given = {contender.key: contender.version() for contender in contenders}
     node = {"Node": _said("node", "--version")} if "piscina" in given else {}
@@ -36,7 +36,7 @@ def versions(contenders: Iterable[Contender]) -> dict[str, str]:
 
 
 def _said(*command: str) -> str:
-    """What a program says of itself; nothing if it is absent, or if this is no checkout."""
+    """The output of a program; empty if it is not installed, or if git runs outside of a checkout."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
     except OSError:

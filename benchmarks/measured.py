@@ -1,4 +1,4 @@
-"""What a run found, as a file keeps it: every figure of every round, so that a report can be made of it at any time."""
+"""The results of a run, as a file: every figure of every round, so that a report can be made again at any time."""
 
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ FILE_NAME: Final = "side_by_side.json"
 
 
 class CpuPart(BaseModel):
-    """What a part took of the CPUs, in microseconds per task."""
+    """The CPU time of one part, in microseconds per task."""
 
     process: str
     thread: str
@@ -42,20 +42,20 @@ class Measured(BaseModel):
     failed: dict[str, str] = Field(default_factory=dict)
 
     def note(self, measure: str, contender: str, figure: float) -> None:
-        """Keeps one more figure."""
+        """Adds one figure."""
         self.figures.setdefault(measure, {}).setdefault(contender, []).append(figure)
 
     def forget(self, contender: str) -> None:
-        """A contender that failed is compared with nothing."""
+        """Removes all figures of a contender that failed."""
         for by_contender in (*self.figures.values(), *self.latencies.values(), *self.cpu.values()):
-            by_contender.pop(contender, None)  # type: ignore[attr-defined]  # dicts, all of them
+            by_contender.pop(contender, None)  # type: ignore[attr-defined]  # all of them are dicts
 
     def save(self, folder: Path) -> None:
-        """Writes it beside the report."""
+        """Writes the results beside the report."""
         (folder / FILE_NAME).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def load_measured(folder: Path) -> Measured | None:
-    """The last run whose figures are in this folder; None without one."""
+    """The last run whose results are in this folder; None if there is none."""
     path = folder / FILE_NAME
     return Measured.model_validate_json(path.read_bytes()) if path.exists() else None

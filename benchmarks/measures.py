@@ -1,4 +1,4 @@
-"""What a driver does with its pool: the same loads and the same use of each result, whatever the pool is.
+"""The measurements that a driver makes: the same loads, and the same use of each result, for every pool.
 
 The caller is an asyncio service. Nothing here knows a contender; drivers in other languages do the same.
 """
@@ -14,30 +14,30 @@ from benchmarks.loads import Load, Race
 
 Submit: TypeAlias = Callable[[Race], Awaitable[Any]]
 
-POLLERS: Final = 100  # races that a busy day's service has under way at once
+POLLERS: Final = 100  # races that a service has under way at once on a busy day
 BURST: Final = 5
 TICK_S: Final = 0.001
 SETTLE_S: Final = 0.05
 
 
 class WrongResultError(Exception):
-    """A contender's results are not what they must be: its figures would mean nothing."""
+    """The results of a contender are wrong, so its figures would mean nothing."""
 
 
 class Caller:
-    """A service that hands races to a pool and uses what comes back."""
+    """A service that submits races to a pool, and uses the results."""
 
     def __init__(self, submit: Submit, loads: dict[str, Load]) -> None:
         self._submit = submit
         self._loads = loads
-        self._numbers = count()  # of the tasks, so that their races take turns
+        self._numbers = count()  # of the tasks; the races take turns by it
 
     async def results(self, load: str, _tasks: int) -> list[Any]:
-        """Each race's result as JSON has it."""
+        """The result of each race, as JSON."""
         return [(await self._submit(race)).model_dump(mode="json") for race in self._loads[load].races]
 
     async def sustained_s(self, load: str, tasks: int) -> float:
-        """How long so many tasks take that pollers, each with one race under way, submit one after the other."""
+        """How long these tasks take in total, if each of POLLERS pollers submits the next race after each result."""
         await _settle()
         numbers = iter(range(tasks))
 
@@ -51,7 +51,7 @@ class Caller:
         return took_s
 
     async def together_ms(self, load: str, tasks: int) -> float:
-        """How long so many tasks take that are submitted all at once."""
+        """How long these tasks take in total, if all are submitted at once."""
         numbers = list(islice(self._numbers, tasks))
         started_at = time.perf_counter()
         money = sum(await asyncio.gather(*(self._used(load, number) for number in numbers)))
@@ -60,24 +60,24 @@ class Caller:
         return took_ms
 
     async def idle_ms(self, load: str, tasks: int) -> list[float]:
-        """The latency of each of so many tasks, one at a time."""
+        """The latency of each of these tasks, one at a time."""
         await _settle()
         return [await self.together_ms(load, 1) for _ in range(tasks)]
 
     async def bursts_ms(self, load: str, tasks: int) -> list[float]:
-        """The time of each of so many bursts of five."""
+        """How long each of these bursts of five tasks takes."""
         await _settle()
         return [await self.together_ms(load, BURST) for _ in range(tasks)]
 
     async def submit_us(self, load: str, tasks: int) -> list[float]:
-        """What each of so many submissions takes of the caller's thread, the pool being idle."""
+        """How long each submission takes in the caller's thread, with an idle pool."""
         await _settle()
         took_us = []
         for number in islice(self._numbers, tasks):
             race = self._loads[load].race(number)
             started_at = time.perf_counter()
             future = self._submit(race)
-            if asyncio.iscoroutine(future):  # nothing has been submitted yet
+            if asyncio.iscoroutine(future):  # nothing is submitted before it is awaited
                 future = asyncio.ensure_future(future)
                 await asyncio.sleep(0)
             took_us.append((time.perf_counter() - started_at) * 1e6)
@@ -85,7 +85,7 @@ class Caller:
         return took_us
 
     async def stall_ms(self, load: str, tasks: int) -> float:
-        """The longest that a 1 ms ticker on the caller's loop is late while so many tasks are submitted and used."""
+        """The longest delay of a 1 ms ticker on the caller's loop, while these tasks are submitted and used."""
         await _settle()
         ticker = asyncio.create_task(_late_ms(lambda: is_over))
         is_over = False
@@ -95,7 +95,7 @@ class Caller:
         return await ticker
 
     async def bare_stall_ms(self, _load: str, tasks: int) -> float:
-        """How late the ticker is on a loop that does nothing else, over so many ticks."""
+        """The longest delay of the ticker on a loop that does nothing else, over these ticks."""
         await _settle()
         ticks = count()
         return await _late_ms(lambda: next(ticks) >= tasks)
@@ -109,13 +109,13 @@ class Caller:
             raise WrongResultError(f"the results of {load} races hold {money} cents, not {expected}")
 
 
-def _use(result: Any) -> int:  # noqa: ANN401  # a TransformedRace, whose module is imported by the contender alone
-    """A result may be built when it is looked at: so each is, by every contender's caller."""
+def _use(result: Any) -> int:  # noqa: ANN401  # a TransformedRace; only the contender imports its module
+    """Reads the money of a result: some results are built only when they are read, so every caller reads them."""
     return sum(record.win_pool_amount for record in result.money_flow_records)
 
 
 async def _settle() -> None:
-    """What the measurement before left behind is freed now and not in the next one."""
+    """Frees the garbage of the last measurement now, not during the next one."""
     gc.collect()
     await asyncio.sleep(SETTLE_S)
 

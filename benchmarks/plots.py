@@ -30,11 +30,11 @@ PROCESS_COLOURS: Final = {
     "helper": "#1e8449",
 }
 DPI: Final = 110
-SHOWN_LATENCIES: Final = (0.5, 99.5)  # percent; the rest is the machine's
+SHOWN_LATENCIES: Final = (0.5, 99.5)  # percentiles; the rest is noise of the machine
 
 
 def draw(measured: Measured, folder: Path) -> Iterator[str]:
-    """Writes the pictures and gives the names of their files."""
+    """Writes the pictures, and returns the names of their files."""
     keys = [name for name in CONTENDERS if name in measured.figures.get(key(turns.THROUGHPUT, NORMALISED), {})]
     for name, figure in (
         ("against_peers", _against_peers(measured, keys)),
@@ -50,7 +50,7 @@ def _titles(keys: Sequence[str]) -> list[str]:
 
 
 def _against_peers(measured: Measured, keys: Sequence[str]) -> Figure:
-    """Ours to each peer's, so that to the right of 1 racepool is the better one; logarithmic, with quartiles."""
+    """The ratio of racepool to each peer, with quartiles, on a logarithmic axis. Right of 1, racepool is better."""
     panels = [
         (f"throughput, {NORMALISED}", key(turns.THROUGHPUT, NORMALISED), 1),
         (f"throughput, {RAW}", key(turns.THROUGHPUT, RAW), 1),
@@ -86,7 +86,7 @@ def _label(axes: Axes, spreads: Sequence[Spread]) -> None:
 
 
 def _latency(measured: Measured, keys: Sequence[str]) -> Figure:
-    """Violins of every single task's latency on an idle pool."""
+    """The latency of every single task on an idle pool, as violins."""
     figure = Figure(figsize=(13, 1.6 + 0.42 * len(keys)), layout="constrained")
     for axes, load in zip(figure.subplots(1, 2, sharey=True), (NORMALISED, RAW), strict=True):
         latencies = [_trimmed(measured.latencies[load][name]) for name in keys]
@@ -111,7 +111,7 @@ def _trimmed(latencies: Sequence[float]) -> list[float]:
 
 
 def _cpu(measured: Measured, keys: Sequence[str]) -> Figure:
-    """CPU per task, stacked by process; those beyond the frame are written."""
+    """CPU time per task, stacked by process. A bar that is too long for the frame has its number written."""
     figure = Figure(figsize=(13, 1.8 + 0.42 * len(keys)), layout="constrained")
     for axes, load in zip(figure.subplots(1, 2, sharey=True), (NORMALISED, RAW), strict=True):
         processes = sorted({part.process for name in keys for part in measured.cpu[load][name]})

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
 PROC: Final = Path("/proc")
-RUN_TIME: Final = "schedstat"  # to the nanosecond, where `stat` tells ticks of 10 ms
+RUN_TIME: Final = "schedstat"  # in nanoseconds; `stat` has ticks of 10 ms only
 DEATH_S: Final = 5.0
 DEATH_POLL_S: Final = 0.005
 CALLER: Final = "caller"
-SHARED: Final = ("/memfd:", "/dev/shm/")  # noqa: S108  # looked at, not written to
-# What a command line tells of a process's part, the first that fits.
+SHARED: Final = ("/memfd:", "/dev/shm/")  # noqa: S108  # only compared, not written to
+# The part of a process, by words of its command line; the first that fits counts.
 _PARTS: Final = (
     ("-m racepool.broker", "broker"),
     ("-m racepool.worker", "worker"),
@@ -37,30 +37,30 @@ _PARTS: Final = (
 
 
 class Part(NamedTuple):
-    """A thread's part in the work; what plays the same part is added up."""
+    """The part that a thread has in the work. Threads with the same part are added up."""
 
     process: str
     thread: str
 
 
 Cpu: TypeAlias = "Counter[Part]"
-"""Nanoseconds of user and system time by part."""
+"""For each part, its user and system time in nanoseconds."""
 
 
 def counts_run_time() -> bool:
-    """Whether this kernel tells how long each thread has run; one built without CONFIG_SCHED_INFO does not."""
+    """Whether this kernel tells how long each thread has run. It needs CONFIG_SCHED_INFO."""
     return (PROC / "self" / RUN_TIME).exists()
 
 
 class ProcessTree:
-    """The processes below `root`, itself included. One that was seen once stays in it, whoever its parent is now."""
+    """`root` and all processes below it. A process that was seen once stays in the tree, even if its parent ends."""
 
     def __init__(self, root: int) -> None:
         self.root = root
-        self._started: dict[int, str] = {}  # pid -> its start time, which tells it from a later one of that number
+        self._started: dict[int, str] = {}  # pid -> start time; a later process with this pid has another
 
     def pids(self) -> list[int]:
-        """Those that are alive."""
+        """The pids of the processes that are alive."""
         parents = {int(entry.name): _stat(entry) for entry in PROC.iterdir() if entry.name.isdecimal()}
         living = {pid: stat for pid, stat in parents.items() if stat and stat[0] != "Z"}
         inside = {pid for pid, stat in living.items() if self._started.get(pid) == stat[19]}
@@ -71,7 +71,7 @@ class ProcessTree:
         return sorted(inside)
 
     def cpu(self) -> Cpu:
-        """What each part has used up to now."""
+        """The CPU time that each part has used so far."""
         used: Cpu = Counter()
         for pid in self.pids():
             part = self._part(pid)
@@ -84,9 +84,10 @@ class ProcessTree:
         return used
 
     def memory_bytes(self) -> int:
-        """The proportional set size of all, so that what several share counts once, and their shared memory.
+        """The memory of all processes, in bytes.
 
-        What lies in a memfd counts, mapped or not: read and written through its descriptor it is in nobody's set.
+        It is the sum of their proportional set sizes, in which a shared page counts once. A memfd counts with all its
+        memory, also if no process maps it: memory that is used only through a descriptor is in no set.
         """
         total = mapped = 0
         held: dict[tuple[int, int], int] = {}
@@ -98,7 +99,7 @@ class ProcessTree:
         return total - mapped + max(mapped, sum(held.values()))
 
     def kill(self) -> None:
-        """Ends whatever is left, and returns when it is gone; a process takes a moment to die."""
+        """Kills all processes that are left, and returns when they are gone."""
         deadline = time.monotonic() + DEATH_S
         while (pids := self.pids()) and time.monotonic() < deadline:
             for pid in pids:
@@ -123,7 +124,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _stat(entry: Path) -> list[str]:
-    """The fields of `stat` from the state on; empty if there is no such process any more."""
+    """The fields of `stat` from the state on; empty if the process is gone."""
     try:
         return (entry / "stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -138,7 +139,7 @@ def _name(entry: Path) -> str:
 
 
 def _rollup(pid: int) -> dict[str, int]:
-    """The sums over a process's mappings, in bytes."""
+    """The sums over all mappings of a process, in bytes."""
     try:
         lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()[1:]
     except OSError:
@@ -147,7 +148,7 @@ def _rollup(pid: int) -> dict[str, int]:
 
 
 def _shared_files(pid: int) -> dict[tuple[int, int], int]:
-    """The memory of what a process holds open in memory, by device and inode."""
+    """The size of each file in memory that a process has open, by device and inode."""
     held = {}
     for descriptor in _entries(PROC / str(pid) / "fd"):
         with suppress(OSError):

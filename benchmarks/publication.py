@@ -1,4 +1,4 @@
-"""Puts the report together of whatever was measured: the run beside peers, the broker at scale, or both."""
+"""Makes the report of what was measured: the run beside peers, the broker at scale, or both."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ NOT_MEASURED = "Not measured; `python -m benchmarks scale` does.\n"
 
 
 def publish(folder: Path, console: Console) -> None:
-    """Writes the report and its pictures, and shows what was found."""
+    """Writes the report and its pictures, and prints the results."""
     measured, scale = load_measured(folder), load_scale(folder)
     about_scale = section.text(scale) if scale else NOT_MEASURED
     picture = f"\n![the broker at scale]({section.draw(scale, folder)})\n" if scale else ""

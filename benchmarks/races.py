@@ -1,4 +1,4 @@
-"""Invents the races of a run and writes them for the drivers to read, with the results of our own transform."""
+"""Invents the races of a run, and writes them as files for the drivers, with the results of our own transform."""
 
 import json
 from collections.abc import Iterator
@@ -15,20 +15,20 @@ from samples.responses import event_response, normalised
 
 SEED: Final = 2025
 RACES: Final = 8
-FIELD: Final = 8  # of the first race; each next one has a runner more
-RAW_BYTES: Final = 410_000  # what the NZ TAB answers, most of it form guides
+FIELD: Final = 8  # runners of the first race; each next race has one more
+RAW_BYTES: Final = 410_000  # the size of a response of the NZ TAB, most of it form guides
 _SOME_STARTS: Final = 20
 
 
 def write_loads(folder: Path) -> None:
-    """Writes the normalised races as mappings, the same ones as raw responses, and what must come of each."""
+    """Writes each race as a normalised race and as a raw response, and the result that each must have."""
     for index, (race, poll) in enumerate(_day()):
         _write(folder, NORMALISED, index, _json(normalised(race, poll)))
         _write(folder, RAW, index, raw_body(race, poll))
 
 
 def raw_body(race: Race, poll: Poll) -> bytes:
-    """A response of about RAW_BYTES; the number of last starts in its form guides makes it so."""
+    """A response of about RAW_BYTES. Its form guides get as many last starts as that needs."""
 
     def body(starts: int) -> bytes:
         return _json(event_response(race, poll, seed=f"{SEED}/{race.event_id}", last_starts=starts))

@@ -1,4 +1,4 @@
-"""The report of a run in Markdown: what was measured, beside whom, on what, and which goals that meets."""
+"""The report of a run, in Markdown: the measurements, the peers, the machine, and which goals are met."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -29,7 +29,7 @@ Absolute figures belong to the machine and the moment: read the ratios.
 
 
 class Report:
-    """The sections of a report, each of which holds for itself."""
+    """The sections of a report. Each can stand without the others."""
 
     def __init__(self, measured: Measured, queued_task_bytes: Sequence[float] = ()) -> None:
         self._measured = measured
@@ -73,7 +73,7 @@ class Report:
         return [self._row(CONTENDERS[contender].title, measures, contender) for contender in self._keys]
 
     def _of_loads(self, measure: str, loads: Sequence[str]) -> str:
-        """A measure by load, and ours to each peer's."""
+        """One measure for each load, and the ratio of racepool to each peer."""
         head = ["", *loads, *(f"ours, {load}" for load in loads)]
         rows = self._rows(*((key(measure, load), 1.0) for load in loads))
         for row, contender in zip(rows, self._keys, strict=True):
@@ -128,7 +128,7 @@ class Report:
         )
 
     def _parts(self, load: str) -> str:
-        """By process and thread: ours, the executor's and the proxy's; the rest by process."""
+        """CPU time by process and thread for racepool, the executor and the proxy; by process for the others."""
         rows = []
         for contender in self._keys:
             by_process: dict[str, list[str]] = defaultdict(list)

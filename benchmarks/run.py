@@ -1,4 +1,4 @@
-"""The run: every contender in a driver of its own, and in every round each of them has its turn, in rotating order."""
+"""The run: each contender has a driver of its own, and its turn in every round. The order rotates."""
 
 import json
 import time
@@ -23,7 +23,7 @@ MEMORY_ROUNDS: Final = 2
 SAMPLE_S: Final = 0.05
 
 Report = Callable[[str], None]
-"""Told what is being done."""
+"""Is called with the text of each step."""
 
 
 class Run:
@@ -35,11 +35,11 @@ class Run:
         self._measured = measured
         self._report = report
         self._lanes: dict[str, Lane] = {}
-        self._rates: dict[tuple[str, str], float] = {}  # contender, load -> tasks a second, as far as known
+        self._rates: dict[tuple[str, str], float] = {}  # contender, load -> tasks a second, once it is known
         self._cpu: dict[tuple[str, str], list[dict[Part, float]]] = defaultdict(list)  # load, contender -> µs per task
 
     def perform(self) -> None:
-        """Starts, rounds, memory; leaves no process behind."""
+        """Starts the drivers, runs all rounds, and measures memory. Leaves no process behind."""
         started_at = time.monotonic()
         for index in range(min(EXTRA_STARTS, self._measured.rounds - 1)):
             for contender in self._order(index):
@@ -62,7 +62,7 @@ class Run:
         return of_each * len(self._contenders)
 
     def _order(self, index: int) -> list[Contender]:
-        """Those that still run, another one first each time."""
+        """The contenders that still run. Each round begins with another one."""
         alive = [contender for contender in self._contenders if contender.key not in self._measured.failed]
         shift = index % len(alive) if alive else 0
         return alive[shift:] + alive[:shift]
@@ -88,12 +88,12 @@ class Run:
         self._measured.note(turns.START, contender.key, lane.started_s())
 
     def _let_all_end(self) -> None:
-        """They end side by side; each of them is waited for afterwards."""
+        """Ends all drivers at the same time, and then waits for each."""
         for lane in self._lanes.values():
             lane.let_end()
 
     def _round(self, index: int) -> None:
-        """All turns of all contenders; the one with index 0 warms up."""
+        """All turns of all contenders. Round 0 is the warm-up."""
         name = f"round {index} of {self._measured.rounds}" if index else "warming up"
         self._in_turn(index, f"{name}: results", self._check)
         for number, turn in enumerate(TURNS):
@@ -105,7 +105,7 @@ class Run:
             self._attempt(contender, lambda each: step(self._lanes[each.key]))
 
     def _check(self, lane: Lane) -> None:
-        """Every race's result, field by field: a pool that computes something else is not compared."""
+        """Checks the whole result of every race. A pool that computes something else is not compared."""
         for load in (NORMALISED, RAW):
             for index, result in enumerate(lane.ask("results", load, 0)):
                 if result != json.loads(result_path(self._loads, load, index).read_bytes()):
@@ -145,7 +145,7 @@ class Run:
             self._measured.note(turn.name(turns.CPU), contender, _us(sum(used.values()), tasks))
 
     def _memory(self, lane: Lane) -> None:
-        """The tree at rest, and the highest of many looks at it while a thousand raw races come at once."""
+        """The memory of the tree at rest, and its peak while a thousand raw races come at once."""
         contender = lane.contender.key
         looks = [lane.tree.memory_bytes()]
         self._measured.note(turns.MEMORY_REST, contender, looks[0])
@@ -161,7 +161,7 @@ class Run:
 
 
 def _medians(rounds: list[dict[Part, float]]) -> Iterator[tuple[Part, float]]:
-    """Of each part that took anything worth a line."""
+    """The median CPU time of each part that used any."""
     for part in sorted({part for used in rounds for part in used}):
         us = median(used.get(part, 0.0) for used in rounds)
         if us > 0:

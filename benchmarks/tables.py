@@ -6,13 +6,13 @@ from benchmarks.figures import Spread
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, others: str = "---:") -> str:
-    """A table; its first column is text, the others are numbers unless they are marked otherwise."""
+    """A table. Its first column is text; the others are numbers, if not marked otherwise."""
     marks = ["---", *[others] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, marks, *rows)) + "\n"
 
 
 def number(value: float) -> str:
-    """With as many digits as a noisy machine deserves."""
+    """The number with as few digits as its noise allows."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

@@ -1,4 +1,4 @@
-"""What is measured: the turns that every contender has in a round, and the figures that each turn gives."""
+"""The measurements: the turns of every contender in a round, and the figures that each turn gives."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ BURST_OF_MEMORY: Final = 1_000
 
 @dataclass(frozen=True)
 class Turn:
-    """One request to a driver.
+    """One command to a driver.
 
     Attributes:
         tasks: at scale 1; fewer where a contender would take longer than LONGEST_TURN_S for them.
@@ -36,7 +36,7 @@ class Turn:
         return key(figure, self.load)
 
     def tasks_at(self, scale: float) -> int:
-        """How many tasks are asked for."""
+        """How many tasks the command has."""
         return max(5, round(self.tasks * scale)) if self.is_scaled else self.tasks
 
 
@@ -46,7 +46,7 @@ def key(measure: str, load: str) -> str:
 
 
 def memory_tasks(scale: float) -> int:
-    """The burst in which memory is looked at; never a larger one."""
+    """How many tasks come at once while memory is measured. A larger scale does not make them more."""
     return max(5, round(BURST_OF_MEMORY * min(1.0, scale)))
 
 

@@ -1,1 +1,1 @@
-"""The pools that are compared, each opened by a module of its own in a process of its own."""
+"""The pools that are compared. Each has a module that opens it, in a process of its own."""

@@ -1,6 +1,6 @@
 """Celery with redis: the server and the workers are started here.
 
-Celery blocks whoever publishes a task or waits for its result, so both happen in threads, not on the caller's loop.
+To publish a task and to wait for its result both block, so they happen in threads, not on the caller's loop.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from benchmarks.measures import Submit
 from racepool.races.transformed_race import TransformedRace
 
 PATIENCE_S = 10.0
-DRAIN_S = 0.5  # also the limit of reading one result: a short one breaks the connection on a busy machine
+DRAIN_S = 0.5  # also limits the reading of one result; less breaks the connection if the machine is busy
 STOP_S = 5.0
 
 Order = tuple[Race, "asyncio.Future[TransformedRace]"]
@@ -33,23 +33,23 @@ class Collector:
 
     def __init__(self, transform: Any) -> None:  # noqa: ANN401  # a celery Task
         self._transform = transform
-        self._consumer = transform.app.backend.result_consumer  # made before the threads could make two
+        self._consumer = transform.app.backend.result_consumer  # made here, since the two threads could make two
         self._loop = asyncio.get_running_loop()
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
-        self._under_way: dict[str, tuple[Any, ...]] = {}  # a celery result that nobody holds is forgotten
+        self._under_way: dict[str, tuple[Any, ...]] = {}  # keeps the results: Celery drops one that nobody holds
         self._is_over = False
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._publish, self._drain)]
         for thread in self._threads:
             thread.start()
 
     def submit(self, race: Race) -> "asyncio.Future[TransformedRace]":
-        """Hands it to the publishing thread."""
+        """Gives the task to the thread that publishes."""
         future: asyncio.Future[TransformedRace] = self._loop.create_future()
         self._orders.put((race, future))
         return future
 
     def stop(self) -> None:
-        """What is under way is not waited for."""
+        """Stops the threads. Does not wait for tasks that are under way."""
         self._is_over = True
         self._orders.put(None)
         for thread in self._threads:
@@ -62,7 +62,7 @@ class Collector:
             result = self._transform.AsyncResult(task_id)
             resolve = self._resolving(task_id, future)
             self._under_way[task_id] = (result,)
-            result.then(resolve, on_error=resolve)  # before it is published: its result may be there at once
+            result.then(resolve, on_error=resolve)  # before it is published, since the result may come at once
             try:
                 self._under_way[task_id] = (result, self._transform.apply_async((race,), task_id=task_id))
             except Exception as error:  # noqa: BLE001  # for the caller
@@ -84,11 +84,11 @@ class Collector:
 
 @asynccontextmanager
 async def opened(workers: int) -> AsyncIterator[Submit]:
-    """Redis keeps nothing on disk; all that was started ends with the block."""
+    """Starts redis, which keeps nothing on disk, and the workers. All of them end with the block."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-celery-")))
         socket = _start_redis(folder, stack)
-        os.environ |= {"BENCHMARKS_REDIS": str(socket), "C_FORCE_ROOT": "1"}  # root may take pickles: they are ours
+        os.environ |= {"BENCHMARKS_REDIS": str(socket), "C_FORCE_ROOT": "1"}  # lets root read pickles, which are ours
         _start_workers(workers, stack)
         from benchmarks.contenders.celery_app import transform  # noqa: PLC0415  # redis's address is known now
 

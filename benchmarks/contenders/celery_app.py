@@ -7,7 +7,7 @@ from celery import Celery
 from benchmarks.contenders import task
 
 REDIS = "BENCHMARKS_REDIS"
-RESULTS_KEPT_S = 60  # nobody asks later, and redis would keep them all for a day
+RESULTS_KEPT_S = 60  # nobody asks later; the default is a day
 
 app = Celery("benchmarks", broker=f"redis+socket://{os.environ[REDIS]}", backend=f"redis+socket://{os.environ[REDIS]}")
 app.conf.update(
@@ -16,7 +16,7 @@ app.conf.update(
     accept_content=["pickle"],
     result_accept_content=["pickle"],
     result_expires=RESULTS_KEPT_S,
-    result_backend_thread_safe=True,  # one connection for results, whichever thread published the task
+    result_backend_thread_safe=True,  # one connection for the results of all threads
     worker_prefetch_multiplier=4,
     worker_send_task_events=False,
     task_send_sent_event=False,

@@ -12,7 +12,7 @@ from benchmarks.measures import Submit
 
 @asynccontextmanager
 async def opened(workers: int) -> AsyncIterator[Submit]:
-    """The scheduler has a thread of its own; in the caller's loop it would hold that up."""
+    """Opens a cluster whose scheduler has a thread of its own: in the caller's loop it would delay the loop."""
     with LocalCluster(
         n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.ERROR
     ) as cluster:

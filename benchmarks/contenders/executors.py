@@ -11,14 +11,14 @@ from benchmarks.measures import Submit
 
 @asynccontextmanager
 async def process_pool_executor(workers: int) -> AsyncIterator[Submit]:
-    """Python's own."""
+    """Opens Python's own ProcessPoolExecutor."""
     with ProcessPoolExecutor(workers) as executor:
         yield _submit_to(executor)
 
 
 @asynccontextmanager
 async def loky(workers: int) -> AsyncIterator[Submit]:
-    """loky's, not the one that it shares among callers: that one may be resized."""
+    """Opens an executor of loky. Not the one that loky shares between callers: that one may be resized."""
     import loky as library  # noqa: PLC0415  # of the extra
 
     with library.ProcessPoolExecutor(workers) as executor:
@@ -27,7 +27,7 @@ async def loky(workers: int) -> AsyncIterator[Submit]:
 
 @asynccontextmanager
 async def pebble(workers: int) -> AsyncIterator[Submit]:
-    """pebble's, without a timeout for each task."""
+    """Opens a pool of pebble, without a timeout for tasks."""
     import pebble as library  # noqa: PLC0415  # of the extra
 
     with library.ProcessPool(max_workers=workers) as pool:

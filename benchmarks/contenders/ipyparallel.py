@@ -13,12 +13,12 @@ from traitlets.config import Config
 from benchmarks.contenders.task import transform
 from benchmarks.measures import Submit
 
-HIGH_WATER_MARK = 2  # tasks at an engine; the default of 1 leaves it idle between two
+HIGH_WATER_MARK = 2  # tasks at an engine; with 1, the default, it is idle between two tasks
 
 
 @asynccontextmanager
 async def opened(workers: int) -> AsyncIterator[Submit]:
-    """Its profile is a temporary one: the user's own may hold other settings."""
+    """Opens a cluster with a temporary profile: the user's own profile may have other settings."""
     with TemporaryDirectory(prefix="bench-ipyparallel-") as folder:
         os.environ["IPYTHONDIR"] = folder
         config = Config()

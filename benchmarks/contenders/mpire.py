@@ -14,7 +14,7 @@ from racepool.races.transformed_race import TransformedRace
 
 @asynccontextmanager
 async def opened(workers: int) -> AsyncIterator[Submit]:
-    """Its callbacks come in threads of its own."""
+    """Opens a WorkerPool. It calls callbacks in its own threads."""
     loop = asyncio.get_running_loop()
     with WorkerPool(workers) as pool:
 

@@ -1,4 +1,4 @@
-"""zmq.proxy in a process, workers behind it and a client before it: what the hop alone costs.
+"""zmq.proxy in a process, between workers and a client: it shows the cost of the hop alone.
 
 A proxy cannot speak racepool's protocol, so both ends are minimal: our codec and our transform, and no more. There is
 no thread: the socket's descriptor wakes the caller's loop.
@@ -30,7 +30,7 @@ WINDOW_BYTES = 4 * 1024 * 1024
 
 
 class ProxyClient:
-    """Sends races and awaits their results; a result finds its future by its number.
+    """Sends races and receives results. Each result has the number of its future.
 
     What is under way is bounded in bytes, as in racepool's client: without that, large races cost a third more.
     """
@@ -39,24 +39,24 @@ class ProxyClient:
         self._socket = dealer(context, endpoint)
         self._loop = asyncio.get_running_loop()
         self._numbers = count()
-        self._futures: dict[bytes, tuple[asyncio.Future[TransformedRace], int]] = {}  # and the request's bytes
+        self._futures: dict[bytes, tuple[asyncio.Future[TransformedRace], int]] = {}  # with the size of the request
         self._waiting: deque[tuple[bytes, Parcel]] = deque()
         self._under_way_bytes = 0
         self._loop.add_reader(self._socket.fileno(), self._pump)
 
     def submit(self, race: Race) -> "asyncio.Future[TransformedRace]":
-        """Sends it off, or as soon as there is room."""
+        """Sends the race at once, or when there is room."""
         number = next(self._numbers).to_bytes(NUMBER_BYTES, "big")
         parcel = pack_request(race, POLLED_AT, None)
         future: asyncio.Future[TransformedRace] = self._loop.create_future()
         self._futures[number] = future, parcel.size_bytes
         self._waiting.append((number, parcel))
         self._send()
-        self._loop.call_soon(self._pump)  # a send may have swallowed the descriptor's edge
+        self._loop.call_soon(self._pump)  # a send can clear the descriptor, which is edge-triggered
         return future
 
     def close(self) -> None:
-        """Ends it, whatever is under way."""
+        """Closes the socket, also if tasks are under way."""
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close(linger=0)
 
@@ -67,7 +67,7 @@ class ProxyClient:
             self._socket.send_multipart([number, parcel.head, parcel.body], copy=parcel.size_bytes < ZERO_COPY_BYTES)
 
     def _pump(self) -> None:
-        """So many results at a turn of the loop."""
+        """Receives a limited number of results at each turn of the loop."""
         for _ in range(RESULTS_PER_TURN):
             frames = None if self._socket.closed else receive(self._socket)
             if frames is None:
@@ -85,7 +85,7 @@ class ProxyClient:
 
 @asynccontextmanager
 async def opened(workers: int) -> AsyncIterator[Submit]:
-    """The device and the workers are processes, and end with us."""
+    """Starts the device and the workers as processes, which end with us."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-proxy-")))
         front, back = (f"ipc://{folder}/{name}" for name in ("front", "back"))

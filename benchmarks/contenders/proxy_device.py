@@ -8,13 +8,13 @@ from racepool.protocol.processes import die_with_parent
 
 
 def main(front: str, back: str) -> None:
-    """Passes messages on until its owner ends."""
+    """Passes messages on until the parent process ends."""
     die_with_parent()
     context = zmq.Context()
     clients, workers = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
     for socket in (clients, workers):
         socket.set(zmq.RCVHWM, 0)
-        socket.set(zmq.SNDHWM, 0 if socket is clients else 1)  # what a busy worker is handed, another could do
+        socket.set(zmq.SNDHWM, 0 if socket is clients else 1)  # a task that waits at a busy worker could run at another
     workers.bind(back)
     clients.bind(front)
     zmq.proxy(clients, workers)

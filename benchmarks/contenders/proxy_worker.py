@@ -11,11 +11,11 @@ from racepool.races.transform import transform_race
 from racepool.worker.execution import Execution
 
 NUMBER_BYTES = 8
-PREFETCH = 2  # messages in its pipe: the next one is there when one is done
+PREFETCH = 2  # messages in its pipe, so that the next task is there when one is done
 
 
 def main(back: str) -> None:
-    """Works until its owner ends."""
+    """Works until the parent process ends."""
     die_with_parent()
     socket = zmq.Context().socket(zmq.DEALER)
     socket.set(zmq.RCVHWM, PREFETCH)

@@ -10,6 +10,6 @@ from racepool import local_pool
 
 @asynccontextmanager
 async def opened(workers: int) -> AsyncIterator[Submit]:
-    """A private pool."""
+    """Opens a private pool."""
     async with local_pool(workers) as pool:
         yield lambda race: pool.exec(race, polled_at=POLLED_AT)

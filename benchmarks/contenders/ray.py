@@ -11,7 +11,7 @@ from benchmarks.measures import Submit
 
 @asynccontextmanager
 async def opened(workers: int) -> AsyncIterator[Submit]:
-    """A cluster of one node, that ends with the block."""
+    """Opens a cluster of one node, which ends with the block."""
     ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         yield ray.remote(transform).remote

@@ -1,4 +1,4 @@
-"""Every contender by its key: how it is opened, what it needs, and how it is set up."""
+"""Every contender by its key: how to open it, what it needs, and its configuration."""
 
 import importlib
 import json
@@ -39,13 +39,13 @@ class Contender:
     programs: tuple[str, ...] = ()
 
     def opener(self) -> Opener:
-        """The function that opens the pool; imports what it needs."""
+        """The function that opens the pool. To get it imports the contender's library."""
         module, _, function = self.opens.partition(":")
         opener: Opener = getattr(importlib.import_module(f"benchmarks.contenders.{module}"), function)
         return opener
 
     def absence(self) -> str | None:
-        """Why it cannot run here, with the remedy; None if it can."""
+        """Why the contender cannot run here, with the remedy; None if it can."""
         missing = [program for program in self.programs if shutil.which(program) is None]
         if missing:
             return f"needs the program {missing[0]}"
@@ -54,7 +54,7 @@ class Contender:
         return None if self.version() else f"needs `{remedy('peers')}`"
 
     def version(self) -> str:
-        """Of what is installed; empty if nothing is."""
+        """The versions of its packages; empty if they are not installed."""
         if self.key == "piscina":
             piscina, zod = (_read(NODE_FOLDER / "node_modules" / name / "package.json") for name in ("piscina", "zod"))
             return f"{piscina['version']} with zod {zod['version']}"
@@ -132,5 +132,5 @@ def _read(package: Path) -> dict[str, str]:
 
 
 def contender(key: str) -> Contender:
-    """The contender of that key."""
+    """The contender with this key."""
     return CONTENDERS[key]

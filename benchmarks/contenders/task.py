@@ -1,4 +1,4 @@
-"""The task as every Python peer runs it: our transform, on what the caller gave."""
+"""The task that every Python peer runs: our transform, on a race as the caller gave it."""
 
 from benchmarks.loads import POLLED_AT, Race
 from racepool.races.race import RaceData
@@ -7,5 +7,5 @@ from racepool.races.transformed_race import TransformedRace
 
 
 def transform(race: Race) -> TransformedRace:
-    """What a service hands to an executor."""
+    """The function that a service gives to an executor."""
     return transform_race(RaceData.parse(race), polled_at=POLLED_AT)

@@ -1,4 +1,4 @@
-"""A real broker in a process of its own, and what it costs."""
+"""A real broker in a process of its own, with its CPU time and memory."""
 
 import os
 import subprocess
@@ -16,11 +16,11 @@ from racepool.protocol.settings import Settings
 
 GIVE_BACK_S: Final = SOCKET_CHECK_S + 2.0
 PATIENCE_S: Final = 10.0
-NEVER_S: Final = 3_600.0  # fake workers send no heartbeats: those are a cost per second, not per task
+NEVER_S: Final = 3_600.0  # fake workers send no heartbeats, which cost something per second, not per task
 
 
 class BrokerProcess:
-    """A context manager; with the default settings but for the heartbeats, and room for what is queued."""
+    """A context manager. The settings are the defaults, except run directory, workers, backlog limit and liveness."""
 
     def __init__(self, workers: int, queued: int) -> None:
         self._stack = ExitStack()
@@ -41,7 +41,7 @@ class BrokerProcess:
         command = [sys.executable, "-P", "-m", "racepool.broker"]
         process = subprocess.Popen(command, env=others | variables, stdout=self._log, start_new_session=True)  # noqa: S603
         self._stack.callback(process.wait)
-        self._stack.callback(process.kill)  # an orderly end would wait for its workers
+        self._stack.callback(process.kill)  # killed: SIGTERM would make it wait for its workers
         self._tree = ProcessTree(process.pid)
         deadline = time.monotonic() + PATIENCE_S
         socket = Path(self.settings.endpoint.removeprefix("ipc://"))
@@ -56,13 +56,13 @@ class BrokerProcess:
         self._stack.close()
 
     def cpu_us(self) -> dict[str, float]:
-        """What its main thread and its others, libzmq's, have used."""
+        """The CPU time of its main thread, and of the other threads, which are libzmq's."""
         used = {"main": 0.0, "libzmq": 0.0}
         for part, run_ns in self._tree.cpu().items():
             used["main" if part.thread == "main" else "libzmq"] += run_ns / 1000
         return used
 
     def memory_bytes(self) -> int:
-        """Its proportional set size, when it has given what is free of it back to the kernel."""
+        """Its proportional set size, after it has given free memory back to the kernel."""
         time.sleep(GIVE_BACK_S)
         return self._tree.memory_bytes()

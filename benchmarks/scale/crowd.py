@@ -1,4 +1,4 @@
-"""Fake clients and workers in one thread: they say what the protocol asks of them, and compute nothing."""
+"""Fake clients and workers in one thread. They keep to the protocol, and compute nothing."""
 
 import os
 import time
@@ -30,11 +30,11 @@ from racepool.protocol.sockets import Context, Socket, dealer, receive, say
 M = TypeVar("M")
 PATIENCE_S: Final = 60.0
 RUN_TIMEOUT_MS: Final = 3_600_000
-ASK_EVERY: Final = 200  # submissions, after which the broker is waited for: nothing heaps up before it
+ASK_EVERY: Final = 200  # submissions; then wait for the broker, so that nothing piles up before it
 
 
 class CrowdError(Exception):
-    """The broker said something that was not expected, or nothing."""
+    """The broker said something unexpected, or nothing."""
 
 
 class Crowd:
@@ -54,7 +54,7 @@ class Crowd:
         self._context.destroy(linger=0)
 
     def submit(self, tasks: int) -> None:
-        """Returns when the broker has taken them all."""
+        """Submits tasks, and returns when the broker has all of them."""
         for number in range(tasks):
             self._submit(next(self._turn))
             if number % ASK_EVERY == ASK_EVERY - 1:
@@ -62,7 +62,7 @@ class Crowd:
         self._wait_for_broker()
 
     def start_workers(self, workers: int) -> None:
-        """Each is given a task at once, if there is one."""
+        """Adds workers. Each gets a task at once, if there is one."""
         for number in range(workers):
             socket = dealer(self._context, self._settings.backend)
             ready = Ready(Id(os.urandom(16)), 1, Name(f"fake-{number}"), os.getpid(), Name("fake"), 0)
@@ -74,7 +74,7 @@ class Crowd:
             self._poller.register(client, zmq.POLLIN)
 
     def serve(self, answers: int) -> None:
-        """Until so many tasks are answered; for each of them another one is submitted."""
+        """Works until this many tasks are answered. For each answer, a new task is submitted."""
         deadline = time.monotonic() + PATIENCE_S
         while answers > 0:
             for socket, _ in self._poller.poll(100):
@@ -100,14 +100,14 @@ class Crowd:
         )
 
     def _wait_for_broker(self) -> None:
-        """A client's messages are taken in their order: the answer to the last one tells of all."""
+        """Waits until the broker has read all. It reads a client's messages in order, so the last answer tells it."""
         for socket in islice(self._turn, len(self._clients)):
             say(socket, encode(AskStats()))
             self._expect(socket, TO_CLIENT, Stats)
 
     def _work(self, socket: Socket, message: object) -> None:
         if isinstance(message, Recall):
-            return  # too late: it is done
+            return  # the task was done before the recall came
         if not isinstance(message, Assign):
             raise CrowdError(f"a worker was told {message}")
         result = Result(message.epoch, message.lease, message.task_id, Outcome.OK, recycle=False, payload=b"")
@@ -121,7 +121,7 @@ class Crowd:
     def _expect(
         self, socket: Socket, inlet: Inlet[M], kind: type[M], also: Callable[[Socket, object], None] | None = None
     ) -> None:
-        """Waits for a message of this kind; those of others go to `also`."""
+        """Waits for a message of this kind. Messages of other kinds go to `also`."""
         while socket.poll(round(PATIENCE_S * 1000)):
             message = decode(receive(socket) or (), inlet)
             if isinstance(message, kind):

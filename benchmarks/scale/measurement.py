@@ -1,4 +1,4 @@
-"""What a task costs the broker by what else there is, queued tasks, workers, clients; and what a queued one weighs."""
+"""The CPU time of a task in the broker, by numbers of queued tasks, workers and clients; and a queued task's memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -22,7 +22,7 @@ RAW: Final = 410_000
 
 
 class Cost(BaseModel):
-    """One case of what a task costs.
+    """The cost of a task, in one case.
 
     Attributes:
         axis: what is varied in the series that it belongs to.
@@ -38,12 +38,12 @@ class Cost(BaseModel):
 
     @property
     def us(self) -> list[float]:
-        """Both, for each round."""
+        """The sum of both, for each round."""
         return [main + libzmq for main, libzmq in zip(self.main_us, self.libzmq_us, strict=True)]
 
 
 class Weight(BaseModel):
-    """One case of what queued tasks weigh: `beside_bytes` is per task, beside its body, once for each round."""
+    """The memory of queued tasks, in one case. `beside_bytes` is per task, without its body, for each round."""
 
     body_bytes: int
     queued: int
@@ -51,7 +51,7 @@ class Weight(BaseModel):
 
 
 class Scale(BaseModel):
-    """All cases, and when and where they were measured."""
+    """All cases, with the time and the machine of the measurement."""
 
     at: datetime
     machine: dict[str, str]
@@ -60,22 +60,22 @@ class Scale(BaseModel):
     weights: list[Weight]
 
     def queued_task_bytes(self) -> list[float]:
-        """What a queued task takes beside its body, in each case."""
+        """The memory of a queued task without its body, in each case."""
         return [median(weight.beside_bytes) for weight in self.weights]
 
     def save(self, folder: Path) -> None:
-        """Writes it beside the report."""
+        """Writes the results beside the report."""
         (folder / FILE_NAME).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def load_scale(folder: Path) -> Scale | None:
-    """What was measured last and put in this folder; None without it."""
+    """The last results in this folder; None if there are none."""
     path = folder / FILE_NAME
     return Scale.model_validate_json(path.read_bytes()) if path.exists() else None
 
 
 def cases(scale: float) -> Scale:
-    """What is to be measured; fewer tasks at a smaller scale."""
+    """The cases to measure. A smaller scale means fewer tasks."""
 
     def count(tasks: int) -> int:
         return round(tasks * scale)
@@ -94,7 +94,7 @@ def cases(scale: float) -> Scale:
 
 
 def measure(scale: Scale, rounds: int, report: Callable[[str], None]) -> None:
-    """Adds the figures of so many rounds of all cases."""
+    """Measures all cases in this many rounds, and adds the figures."""
     for _ in range(rounds):
         for cost in scale.costs:
             report(f"{cost.queued} queued, {cost.workers} workers, {cost.clients} clients")
@@ -129,7 +129,7 @@ def _beside_bytes(weight: Weight) -> float:
         BrokerProcess(1, 2 * weight.queued) as broker,
         closing(Crowd(broker.settings, 1, bytes(weight.body_bytes))) as crowd,
     ):
-        crowd.submit(weight.queued // 10)  # what grows once is there
+        crowd.submit(weight.queued // 10)  # so that what grows once has grown
         before = broker.memory_bytes()
         crowd.submit(weight.queued)
         grown = broker.memory_bytes() - before
@@ -137,6 +137,6 @@ def _beside_bytes(weight: Weight) -> float:
 
 
 def by_axis(scale: Scale) -> Iterator[tuple[str, list[Cost]]]:
-    """The series, each with what is varied."""
+    """The series of cases, each with the number that varies in it."""
     for axis in ("queued", "workers", "clients"):
         yield axis, [cost for cost in scale.costs if cost.axis == axis]

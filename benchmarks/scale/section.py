@@ -1,4 +1,4 @@
-"""What the report says of the broker at scale, and its picture."""
+"""The section of the report about the broker at scale, and its picture."""
 
 from pathlib import Path
 from typing import Final
@@ -44,7 +44,7 @@ def text(scale: Scale) -> str:
 
 
 def draw(scale: Scale, folder: Path) -> str:
-    """Writes the picture and gives its name: CPU per task along each axis, and what a queued task weighs."""
+    """Writes the picture, and returns its name: CPU time per task in each series, and memory per queued task."""
     from matplotlib.figure import Figure  # noqa: PLC0415  # of the extra
 
     figure = Figure(figsize=(13, 3.4), layout="constrained")

@@ -1,4 +1,4 @@
-"""Runs that never happened, for whatever reads them."""
+"""Invented runs, for the tests of all that reads a run."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""The whole command on real pools: at a scale that measures nothing, but with every part of the report."""
+"""The whole command with real pools. The scale is too small for figures that mean something."""
 
 import re
 import signal

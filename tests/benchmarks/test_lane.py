@@ -1,4 +1,4 @@
-"""A driver that fails must be told apart from a slow one, with the end of what it said."""
+"""A driver that fails is not mistaken for a slow one, and its error has the end of its log."""
 
 import json
 import os

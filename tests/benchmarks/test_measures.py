@@ -12,7 +12,7 @@ LOADS = {"raw": Load([b"one", b"three"], [1, 3])}
 
 
 class Counting:
-    """A pool in this loop whose result for a race is as much money as its name says, and what it was asked for."""
+    """A pool in this loop that notes its tasks. The result of a race has as much money as its name says."""
 
     def __init__(self, **money: int) -> None:
         self.money = money
@@ -67,5 +67,5 @@ def test_ticker_tells_that_the_loop_was_held_up() -> None:
 
     caller = Caller(hold_up, {"raw": Load([b"one"], [1])})
 
-    few = min(asyncio.run(caller.stall_ms("raw", 1)) for _ in range(3))  # a busy machine adds to one or other
+    few = min(asyncio.run(caller.stall_ms("raw", 1)) for _ in range(3))  # a busy machine may delay one
     assert asyncio.run(caller.stall_ms("raw", 10)) > few / 2 > 0

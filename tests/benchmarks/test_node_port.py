@@ -1,4 +1,4 @@
-"""The transform in JavaScript gives what ours gives, to the last digit."""
+"""The transform in JavaScript gives the same results as ours, to the last digit."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ def transformed_by_us(files: list[Path], polled_at: datetime) -> list[Any]:
 
 
 def varied(race: dict[str, Any], random: Random) -> dict[str, Any]:
-    """Percentages and pools with fractions of all lengths, pools of all kinds, local starts on all days of the year."""
+    """Races with fractions of all lengths, all kinds of pools, and local start times on all days of the year."""
 
     def number(largest: int) -> float | None:
         return random.choice([random.randrange(largest), random.random() * largest, 0, None])

@@ -19,7 +19,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def parent() -> Iterator["subprocess.Popen[str]"]:
-    """A process with a child that is busy; the child outlives it unless it is ended."""
+    """A process with a busy child, which lives on after its parent."""
     command = [sys.executable, "-c", PARENT]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process

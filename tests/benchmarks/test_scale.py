@@ -1,4 +1,4 @@
-"""The real broker between a handful of fake peers."""
+"""The real broker, between a few fake peers."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -25,6 +25,7 @@ from racepool.protocol.frames import (
 from racepool.protocol.messages import (
     MAX_INT,
     MAX_NAME_CHARS,
+    MIN_BEAT_S,
     PROTOCOL_VERSION,
     Assign,
     Cancel,
@@ -192,8 +193,15 @@ def test_header_is_bounded() -> None:
     fits = [PROTOCOL_VERSION, "HELLO", b"x" * 64, *["y" * 100] * 4]
     assert len(msgpack.packb(fits)) <= MAX_HEADER_BYTES < len(msgpack.packb([*fits, "y" * 100]))
 
+    rest = "y" * (MAX_HEADER_BYTES - len(header(*fits)) - 1)
+    assert len(header(*fits, rest)) == MAX_HEADER_BYTES
+
     with pytest.raises(BadFrameError, match="6 fields"):
         decode([header(*fits)], FROM_CLIENT)
+    with pytest.raises(BadFrameError, match="client_id breaks its rule"):  # its length is right
+        decode([header(*fits, rest)], FROM_CLIENT)
+    with pytest.raises(BadFrameError, match="the header is no"):
+        decode([header(*fits, rest + "y")], FROM_CLIENT)
     with pytest.raises(BadFrameError, match="the header is no"):
         decode([header(*fits, "y" * 100)], FROM_CLIENT)
 
@@ -335,3 +343,8 @@ def test_flipped_bits_are_refused_or_a_message(data: st.DataObject, kind: type) 
         except BadFrameError:
             continue
         assert decode(encode(message), inlet) == message
+
+
+@pytest.mark.parametrize(("liveness_ms", "beat_s"), [(2_000, 0.5), (40, MIN_BEAT_S), (1, MIN_BEAT_S), (0, MIN_BEAT_S)])
+def test_peer_never_beats_faster_than_the_least_interval(liveness_ms: int, beat_s: float) -> None:
+    assert Welcome(EPOCH, 1, liveness_ms).beat_s == beat_s

@@ -53,7 +53,7 @@ def test_keys_are_those_of_the_files(folder: Path, ring: Keyring) -> None:
 
 
 def test_no_key_is_looked_at_without_a_tcp_endpoint(folder: Path) -> None:
-    """The run directory is the fence there."""
+    """Over ipc, the private run directory protects the sockets."""
     assert peer_keys(settings(folder / "nowhere"), Role.CLIENT, IPC) is None
     assert peer_keys(Settings.load(), Role.CLIENT, "tcp://127.0.0.1:1") is None
     assert broker_keys(Settings.load(keys=folder / "nowhere")) is None

@@ -25,7 +25,7 @@ class Pipe:
         self.size = fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, 8192)
 
     def read(self) -> bytes:
-        """What is in it now."""
+        """All that is in the pipe now."""
         poll = select.poll()
         poll.register(self.reader, select.POLLIN)
         taken = b""
@@ -34,7 +34,7 @@ class Pipe:
         return taken
 
     def drain(self, outlet: Outlet) -> list[bytes]:
-        """What comes out when the reader is back."""
+        """All lines that come out when the reader reads again."""
         taken = b""
         while chunk := self.read():
             taken += chunk
@@ -78,7 +78,7 @@ def test_full_pipe_holds_nobody_up_and_loses_nothing(pipe: Pipe) -> None:
     told = [b"line %d" % index for index in range(5_000)]
 
     for line in told:
-        outlet.msg(line)  # a blocking write would never return: nobody reads
+        outlet.msg(line)  # nobody reads: a blocking write would never return
 
     assert pipe.drain(outlet) == told
 
@@ -115,7 +115,7 @@ def test_lines_flow_again_when_the_reader_is_back(pipe: Pipe, monkeypatch: pytes
         outlet.msg(b"frozen")
 
     seen = b""
-    for _ in range(50):  # nobody calls flush: the log itself is the only thing that runs
+    for _ in range(50):  # without a call of flush: each line must also write what waits
         seen += pipe.read()
         outlet.msg(b"thawed")
     seen += pipe.read()
@@ -157,7 +157,7 @@ def test_reader_that_is_gone_is_nobodys_trouble(pipe: Pipe, before: list[bytes])
         for _ in range(100):
             outlet.msg(b"x" * 10_000)
 
-    logging = threading.Thread(target=log, daemon=True)  # a loop without end would fail here, not hang
+    logging = threading.Thread(target=log, daemon=True)  # in a thread, so that an endless loop fails the test
     logging.start()
     logging.join(timeout=5)
 
@@ -273,7 +273,7 @@ def test_stream_without_a_descriptor_is_a_mistake_at_once() -> None:
 
 def test_lines_are_held_back_and_written_together_when_that_is_due(pipe: Pipe) -> None:
     outlet = Outlet(pipe.writer, hold_s=0.02)
-    outlet.info(b"first")  # nothing was written for long: at once
+    outlet.info(b"first")  # the last write was long ago, so at once
     outlet.info(b"second")
     outlet.info(b"third")
 
@@ -284,16 +284,6 @@ def test_lines_are_held_back_and_written_together_when_that_is_due(pipe: Pipe) -
         outlet.flush_if_due()
         assert time.monotonic() < deadline
     assert pipe.read() == b"second\nthird\n"
-
-
-def test_a_warning_is_written_at_once_with_all_before_it(pipe: Pipe) -> None:
-    outlet = Outlet(pipe.writer, hold_s=60)
-    outlet.info(b"first")
-    outlet.info(b"second")
-
-    outlet.warning(b"third")
-
-    assert pipe.read() == b"first\nsecond\nthird\n"
 
 
 def test_terminal_whose_reader_stands_still_holds_nobody_up() -> None:
@@ -311,11 +301,13 @@ def test_terminal_whose_reader_stands_still_holds_nobody_up() -> None:
     worker.join(5.0)
 
     assert not worker.is_alive()
-    assert not fcntl.fcntl(terminal, fcntl.F_GETFL) & os.O_NONBLOCK  # the shell's own
+    assert outlet._waiting_bytes == sum(map(len, outlet._waiting)) > 0
+    assert not fcntl.fcntl(terminal, fcntl.F_GETFL) & os.O_NONBLOCK  # the shell's descriptor stays as it was
     taken = b""
     while taken.count(b"\n") < len(lines):
         taken += os.read(reader, 65_536)
         outlet.flush()
     assert taken.splitlines() == lines
+    assert outlet._waiting_bytes == 0
     for descriptor in (reader, terminal, outlet._fd):
         os.close(descriptor)

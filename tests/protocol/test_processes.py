@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from racepool.protocol.processes import cpu_ticks, file_limit, open_files, own_pid, process_state, resident_bytes
+from racepool.protocol import processes
+from racepool.protocol.processes import (
+    cpu_ticks,
+    death_signal,
+    file_limit,
+    open_files,
+    own_pid,
+    process_state,
+    resident_bytes,
+)
 from tests.running import ROOT, WaitUntil
 
 
@@ -28,7 +37,7 @@ def python(code: str) -> str:
 def test_resident_memory_grows_with_what_is_held() -> None:
     before = resident_bytes()
 
-    with mmap.mmap(-1, 50_000_000) as ballast:  # pages of its own; an allocator might have some at hand
+    with mmap.mmap(-1, 50_000_000) as ballast:  # not a bytearray: the allocator may have free memory
         ballast.write(b"x" * 50_000_000)
 
         assert resident_bytes() - before > 45_000_000
@@ -76,7 +85,7 @@ def test_stopped_process_has_no_ticks(spinning: subprocess.Popen[bytes], wait_un
 def test_ended_process_has_no_ticks(spinning: subprocess.Popen[bytes], wait_until: WaitUntil) -> None:
     spinning.kill()
 
-    wait_until(lambda: cpu_ticks(spinning.pid) is None)  # not reaped yet
+    wait_until(lambda: cpu_ticks(spinning.pid) is None)  # a zombie
     assert process_state(spinning.pid) == "Z"
     spinning.wait()
     assert cpu_ticks(spinning.pid) is None
@@ -137,4 +146,52 @@ def test_freed_memory_is_given_back() -> None:
         "top = ballast.pop(); del ballast; before = resident_bytes(); trim_memory(); print(before - resident_bytes())"
     )
 
-    assert int(python(code)) > 50_000_000  # what the C library kept for itself
+    assert int(python(code)) > 50_000_000  # bytes that the C library had kept
+
+
+def test_child_tells_its_own_memory_and_not_its_parents() -> None:
+    code = (
+        "import os; from racepool.protocol.processes import *; resident_bytes()\n"
+        "if os.fork(): os.wait()\n"
+        "else: before = resident_bytes(); ballast = b'x' * 50_000_000; print(resident_bytes() - before)"
+    )
+
+    assert int(python(code)) >= 50_000_000
+
+
+def test_descriptors_that_cannot_be_counted_are_all_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "Path", lambda _path: Path("/proc/self/not there"))
+
+    assert open_files() == file_limit()
+
+
+def test_process_whose_parent_is_another_one_by_now_ends() -> None:
+    code = "import os; from racepool.protocol.processes import *; die_with_parent(os.getpid())"
+
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=20).returncode == 1
+
+
+@pytest.mark.parametrize(("ends_by", "signal_number"), [("kill", 9), ("terminate", 15), ("wait", None)])
+def test_signal_that_ended_a_process_is_known_until_it_is_reaped(
+    ends_by: str, signal_number: int | None, wait_until: WaitUntil
+) -> None:
+    code = "pass" if ends_by == "wait" else "import time; time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code]) as child:
+        pidfd = os.pidfd_open(child.pid)
+        if ends_by != "wait":
+            getattr(child, ends_by)()
+        wait_until(lambda: process_state(child.pid) == "Z")
+
+        assert death_signal(pidfd, child.pid) == signal_number
+    os.close(pidfd)
+
+
+def test_signal_of_another_process_that_has_the_pid_by_now_is_not_told(wait_until: WaitUntil) -> None:
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as first:
+        pidfd = os.pidfd_open(first.pid)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as later:
+        later.kill()
+        wait_until(lambda: process_state(later.pid) == "Z")
+
+        assert death_signal(pidfd, later.pid) is None
+    os.close(pidfd)

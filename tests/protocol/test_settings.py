@@ -368,7 +368,7 @@ def test_file_in_the_place_of_the_run_directory_is_refused(directory: Path) -> N
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives a directory away")
 def test_run_directory_that_another_user_put_in_the_place_of_ours_is_refused(directory: Path) -> None:
-    """Who may write into the parent can do that; what they cannot do is make it ours."""
+    """A user who may write into the parent folder can do this, but the new directory belongs to that user."""
     directory.parent.chmod(0o777)
     settings = Settings.load(dir=directory)
     settings.private_dir()

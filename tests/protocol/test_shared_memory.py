@@ -13,6 +13,7 @@ from typing import cast
 
 import pytest
 
+from racepool.protocol import shared_memory
 from racepool.protocol.codec import pack
 from racepool.protocol.messages import Hello, Id
 from racepool.protocol.parcel import Parcel
@@ -34,7 +35,7 @@ BODY = os.urandom(100_000)
 
 
 def read(frame: bytes, task_id: Id, limit_bytes: int) -> Parcel:
-    """By a reader that has seen nothing before."""
+    """Reads with a new reader, which has no segment mapped."""
     reader = SegmentReader()
     try:
         return reader.read(frame, task_id, limit_bytes)
@@ -199,6 +200,23 @@ def test_slot_that_is_reused_while_it_is_read_never_gives_a_mixture(segment: Seg
     assert min(told.values()) > 0
 
 
+def test_slot_begins_in_the_first_gap_that_is_large_enough(segment: Segment) -> None:
+    offsets = [put(segment, number, bytes(size)).offset for number, size in ((1, 40_000), (2, 50_000), (3, 60_000))]
+    segment.free(an_id(2))
+
+    beyond = put(segment, 4, bytes(50_001)).offset
+    within = put(segment, 5, bytes(50_000)).offset
+
+    assert (beyond, within) == (offsets[2] + STAMP_BYTES + 60_000, offsets[1])
+
+
+def test_segment_holds_a_body_up_to_its_last_byte(segment: Segment) -> None:
+    largest = SEGMENT_BYTES - STAMP_BYTES
+
+    assert segment.reference(an_id(1), Parcel(b"", bytes(largest + 1))) is None
+    assert put(segment, 2, bytes(largest)).end == SEGMENT_BYTES
+
+
 def test_closed_segment_is_unreadable_even_if_its_descriptor_is_another_file_now() -> None:
     segment = Segment()
     reference = put(segment)
@@ -232,6 +250,10 @@ def test_another_segment_under_the_same_descriptor_is_not_taken_for_it() -> None
 def test_segment_cannot_be_shrunk_under_its_readers(segment: Segment) -> None:
     with pytest.raises(PermissionError):
         os.ftruncate(segment.name[0], 4096)
+
+
+def test_payload_of_the_limit_is_read(segment: Segment) -> None:
+    assert read(put(segment).packed(), an_id(), len(BODY)).body == BODY
 
 
 def test_payload_beyond_the_limit_is_not_read(segment: Segment) -> None:
@@ -298,6 +320,23 @@ def test_reader_lets_go_of_segments_that_it_has_not_read_from_for_a_while(
     assert reader.read(frame, an_id(), LIMIT).body == BODY
 
 
+def test_each_read_keeps_the_segments_mapped(segment: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, before = [100.0], mappings()
+    monkeypatch.setattr(shared_memory, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    reader, frame = SegmentReader(), put(segment).packed()
+
+    for at in (100.0, 100.0 + 0.9 * KEPT_S):
+        now[0] = at
+        reader.read(frame, an_id(), LIMIT)
+    now[0] = 100.0 + 1.8 * KEPT_S
+    reader.let_go()
+    assert mappings() == before + 1
+
+    now[0] = 100.0 + 2.0 * KEPT_S
+    reader.let_go()
+    assert mappings() == before
+
+
 def test_reader_holds_few_segments_at_once() -> None:
     reader, before = SegmentReader(), mappings()
     segments = [Segment() for _ in range(3 * MAX_KEPT)]
@@ -353,7 +392,7 @@ def test_segment_that_nobody_closes_leaves_no_descriptor() -> None:
 
 
 def test_nothing_is_left_of_a_client_that_was_killed() -> None:
-    """Its memory is in no file system, and a reader that had it open is done with it."""
+    """Its memory is in no file system, and a reader closes all that it has opened."""
     program = (
         "import os, sys; from racepool.protocol.shared_memory import Segment;"
         "from racepool.protocol.parcel import Parcel;"

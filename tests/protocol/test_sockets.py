@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from socket import (
     AF_INET,
@@ -13,8 +13,11 @@ from socket import (
     SOL_SOCKET,
     TCP_KEEPIDLE,
     TCP_USER_TIMEOUT,
+    create_connection,
+    create_server,
     fromfd,
 )
+from socket import socket as KernelSocket  # noqa: N812  # a class
 
 import pytest
 import zmq
@@ -24,6 +27,7 @@ from racepool.protocol.sockets import (
     KEEPALIVE_IDLE_S,
     MAX_FRAMES,
     UNACKNOWLEDGED_MS,
+    Connection,
     Context,
     Guard,
     PeerKeys,
@@ -33,6 +37,7 @@ from racepool.protocol.sockets import (
     receive_from,
     router,
     say,
+    send,
     sender_pid,
     skip,
 )
@@ -40,13 +45,13 @@ from tests.key_files import key_pair, tcp_endpoints
 from tests.running import ROOT, WaitUntil
 
 PATIENCE_MS = 5_000
-REFUSED_MS = 1_000  # what is let in is there in a hundredth of that
+REFUSED_MS = 1_000  # a peer that is let in is there in a hundredth of this
 Pair = Callable[..., tuple[Socket, Socket]]
 
 
 @pytest.fixture
 def opened() -> list[Socket]:
-    """Every socket of a test: one that is not closed would be reported by the garbage collector."""
+    """All sockets of a test, to be closed after it: the garbage collector complains about one that is open."""
     return []
 
 
@@ -61,7 +66,7 @@ def context(opened: list[Socket]) -> Iterator[Context]:
 
 @pytest.fixture
 def pair(context: Context, endpoint: str, opened: list[Socket]) -> Pair:
-    """A ROUTER and a DEALER that reaches it."""
+    """A ROUTER, and a DEALER that is connected to it."""
 
     def make(at: str = endpoint, send_limit: int = 100, payload_limit: int = 10_000) -> tuple[Socket, Socket]:
         bound = router(context, at, send_limit=send_limit, payload_limit=payload_limit)
@@ -115,7 +120,7 @@ def test_of_a_multipart_without_end_the_first_frames_are_kept(pair: Pair) -> Non
     assert received == [b"x"] * MAX_FRAMES
     assert not skip(bound, 10_000)
     assert skip(bound, 10_000)
-    assert skip(bound, 10_000)  # as before any other message
+    assert skip(bound, 10_000)  # also if nothing is left
     assert next_from(bound)[1] == [b"next"]
 
     bound.send_multipart([peer, *[b"y"] * 20_000])
@@ -124,6 +129,59 @@ def test_of_a_multipart_without_end_the_first_frames_are_kept(pair: Pair) -> Non
     assert receive(connected) == [b"y"] * MAX_FRAMES
     assert connected.poll(PATIENCE_MS)
     assert receive(connected) == [b"next"]
+
+
+def test_rest_of_a_multipart_is_dropped_up_to_the_limit_and_no_further(pair: Pair) -> None:
+    bound, connected = pair()
+    connected.send_multipart([b"x"] * (MAX_FRAMES + 5))
+    next_from(bound)
+
+    assert not skip(bound, 3)
+    assert skip(bound, 2)
+
+
+def test_message_that_cannot_be_sent_is_dropped(context: Context, opened: list[Socket]) -> None:
+    nobody_reads = context.socket(zmq.PUSH)
+    opened.append(nobody_reads)
+
+    with pytest.raises(zmq.Again):
+        send(nobody_reads, [b"lost"])
+    say(nobody_reads, [b"lost"])
+
+
+@pytest.fixture
+def connections() -> Iterator[list[KernelSocket]]:
+    """The accepted ends of two tcp connections, and after them their clients' ends."""
+    with create_server(("127.0.0.1", 0)) as server, ExitStack() as stack:
+        clients = [stack.enter_context(create_connection(server.getsockname()[:2])) for _ in range(2)]
+        accepted = [stack.enter_context(server.accept()[0]) for _ in clients]
+        yield [*accepted, *clients]
+
+
+def test_connection_is_cut(connections: list[KernelSocket]) -> None:
+    ours, _, theirs, _ = connections
+    connection = Connection(ours.fileno(), ours.getpeername())
+    assert connection.is_open
+
+    connection.cut()
+
+    theirs.settimeout(PATIENCE_MS / 1_000)
+    assert theirs.recv(1) == b""
+
+
+def test_connection_whose_descriptor_belongs_to_another_one_is_closed_and_not_cut(
+    connections: list[KernelSocket],
+) -> None:
+    gone, other, _, others_peer = connections
+    connection = Connection(gone.fileno(), gone.getpeername())
+    os.dup2(other.fileno(), gone.fileno())
+
+    connection.cut()
+
+    assert not connection.is_open
+    other.sendall(b"still there")
+    others_peer.settimeout(PATIENCE_MS / 1_000)
+    assert others_peer.recv(100) == b"still there"
 
 
 def test_sender_over_ipc_is_known_by_the_kernel(pair: Pair) -> None:
@@ -163,7 +221,7 @@ def test_router_tells_what_it_cannot_deliver(pair: Pair) -> None:
 
 
 def test_numbers_of_peers_cannot_be_foretold(endpoint: str) -> None:
-    """libzmq starts from the same number in every process: who claims one of the next as its name would abort it."""
+    """Unseeded, libzmq gives the same numbers in every process, and a peer that takes the next one aborts it."""
     code = (
         "import zmq; from racepool.protocol.sockets import *; context = zmq.Context();"
         f"bound = router(context, {endpoint!r}, send_limit=1, payload_limit=1); peer = dealer(context, {endpoint!r});"
@@ -201,7 +259,7 @@ def test_oversized_frame_never_arrives(pair: Pair, wait_until: WaitUntil) -> Non
     connected.send(bytes(1_000 + 1_025))
 
     def arrives() -> bool:
-        connected.send(b"after")  # what was on its way with the oversized one is lost with the connection
+        connected.send(b"after")  # again and again: what follows the oversized frame is lost with the connection
         return bool(bound.poll(50))
 
     wait_until(arrives)
@@ -239,7 +297,7 @@ def test_dealer_has_no_name_and_no_limits(pair: Pair) -> None:
 
 
 def test_kernel_probes_both_ends_of_a_silent_tcp_connection(pair: Pair) -> None:
-    """`ss` would show it as a timer; what the kernel was asked for is in the sockets of this very process."""
+    """The options are read from the sockets of this process."""
     bound, connected = pair("tcp://127.0.0.1:*")
     connected.send(b"hello")
     bound.recv_multipart()

@@ -151,6 +151,11 @@ def test_previous_poll_of_another_race_is_refused() -> None:
             transform_race(poll({"a": 5}), polled_at=POLLED_AT, previous=previous)
 
 
+def test_previous_poll_of_a_race_with_an_empty_id_is_refused() -> None:
+    with pytest.raises(InvalidRaceError, match="previous: is of race '', not of 'r1'"):
+        transform_race(poll({"a": 5}), polled_at=POLLED_AT, previous=PreviousAmounts("", {"a": (1, 2)}))
+
+
 holds = st.dictionaries(st.sampled_from("abcd"), st.just(0.0) | st.floats(0, 150))
 pools = st.just(0.0) | st.floats(0, 1e7)
 

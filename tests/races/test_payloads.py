@@ -1,6 +1,7 @@
 import itertools
 import json
 from collections import OrderedDict
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from types import MappingProxyType
@@ -12,12 +13,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from racepool.protocol import VERSION
 from racepool.protocol.errors import InvalidRaceError
 from racepool.protocol.failures import BadPayloadError
 from racepool.protocol.parcel import Parcel
 from racepool.races.payloads import Request, pack_request, pack_result, unpack_request, unpack_result
 from racepool.races.previous_amounts import PreviousAmounts
 from racepool.races.race import RaceData
+from racepool.races.transform import transform_race
+from racepool.races.transformed_race import TransformedRace
+from racepool.races.unopened_race import json_parts
 
 POLLED_AT = datetime(2026, 1, 31, 1, 2, 3, 456_789, tzinfo=UTC)
 RACE: dict[str, Any] = {
@@ -229,16 +234,49 @@ def test_hostile_request_is_refused_or_read(payload: bytes) -> None:
         return
 
 
+JSON_TEXTS = st.sampled_from([b"", b"{", b"{}", b"[]", b"[{}]", b"null", b"\xff"]) | st.binary(max_size=9)
+RESULTS = st.tuples(st.just("transformed_race"), st.just("0.0.1") | ANYTHING, *[JSON_TEXTS | ANYTHING] * 3)
+
+
 @given(
     st.binary(max_size=64)
     | ANYTHING.map(msgpack.packb)
     | st.tuples(st.sampled_from(["transformed_race", "msgpack"]) | ANYTHING, ANYTHING).map(msgpack.packb)
+    | RESULTS.map(msgpack.packb)
 )
 def test_hostile_result_is_refused_or_read(payload: bytes) -> None:
     try:
-        unpack_result(payload)
+        result = unpack_result(payload)
     except BadPayloadError:
         return
+    if isinstance(result, TransformedRace):
+        assert msgpack.unpackb(payload, strict_map_key=False)[1] == VERSION, "that of another version is validated"
+
+
+def packed_result(version: object, **broken: bytes) -> bytes:
+    parts = json_parts(transform_race(RaceData.parse(BODY), polled_at=POLLED_AT))
+    parts = replace(parts, **broken)
+    packed: bytes = msgpack.packb(["transformed_race", version, parts.head, parts.entrants, parts.money_flow_records])
+    return packed
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"head": b"{}"}, {"head": b"{"}, {"entrants": b"[{}]"}, {"money_flow_records": b"[{}]"}, {"entrants": b"\xff"}],
+    ids=str,
+)
+@pytest.mark.parametrize("version", ["0.0.1", "", None, 7])
+def test_broken_result_of_another_version_is_refused(version: object, broken: dict[str, bytes]) -> None:
+    with pytest.raises(BadPayloadError, match="is no TransformedRace"):
+        unpack_result(packed_result(version, **broken))
+
+
+def test_result_of_another_version_is_opened_at_once_and_ours_at_the_first_look() -> None:
+    ours, other = (unpack_result(packed_result(version)) for version in (VERSION, "0.0.1"))
+
+    assert type(other) is TransformedRace
+    assert type(ours) is not TransformedRace
+    assert ours == other
 
 
 @pytest.mark.parametrize("levels", [1_025, 2_000, 9_000, 100_000])

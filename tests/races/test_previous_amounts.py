@@ -116,6 +116,15 @@ def test_all_broken_records_are_told() -> None:
     ]
 
 
+def test_broken_record_says_nothing_of_the_records_after_it() -> None:
+    broken = row(race_id="r2", entrant_id="e2", win_pool_amount=-1)
+
+    with pytest.raises(InvalidRaceError) as caught:
+        PreviousAmounts.of([broken, row(), row(entrant_id="e2"), row(entrant_id="e3", place_pool_amount=-1)])
+
+    assert [path for path, _ in caught.value.errors] == ["previous.0.win_pool_amount", "previous.3.place_pool_amount"]
+
+
 cents = st.integers(0, LARGEST_AMOUNT)
 
 

@@ -184,7 +184,7 @@ EVENT_TEXT = json.dumps(EVENT | {"ignored": {"form_guide": ["\u0101", 1.5e3, Non
 
 @given(st.integers(0, len(EVENT_TEXT) - 1), st.binary(max_size=3), st.integers(0, 3))
 def test_changed_text_has_the_same_outcome_as_by_pydantic_alone(at: int, put: bytes, taken: int) -> None:
-    """Unless what is broken is ignored, as a key is whose bytes are no Unicode."""
+    """Broken text may be accepted only in what is ignored, such as an unknown key whose bytes are no Unicode."""
     body = EVENT_TEXT[:at] + put + EVENT_TEXT[at + taken :]
 
     seen = outcome(body)

@@ -252,6 +252,15 @@ def test_totals_count_all_entries_but_entrants_their_own_only() -> None:
     )
 
 
+def test_id_that_is_no_entrant_is_warned_of_once_whether_it_has_a_hold_or_a_bet() -> None:
+    result = transformed(entry("e1", 100, 90), entry("hold", 1, None), entry("bet", None, 5), entry("bet", None, 5))
+
+    assert [warning.partition(";")[0] for warning in result.warnings] == [
+        "money tracker: id 'hold' is no entrant",
+        "money tracker: id 'bet' is no entrant",
+    ]
+
+
 @pytest.mark.parametrize(
     ("holds", "is_warned"),
     [([95.1], False), ([95], True), ([104.9], False), ([105], True), ([0], True), ([94.9, 0.1], True), ([], True)],

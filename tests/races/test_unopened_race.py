@@ -38,7 +38,7 @@ LOOKS: dict[str, Look] = {
     "vars": vars,
     "dump": lambda race: race.model_dump(),
     "json": lambda race: race.model_dump_json(),
-    "repr": lambda race: repr(race).partition("transformed_at")[0],  # a zone of the same name has two reprs
+    "repr": lambda race: repr(race).partition("transformed_at")[0],  # the two UTC zones have different reprs
     "hash": hash,
     "fields set": lambda race: race.model_fields_set,
     "iteration": list,
@@ -91,6 +91,14 @@ def test_fields_are_read_one_by_one_and_once() -> None:
     assert race.model_dump() == opened().model_dump()
     assert type(race) is TransformedRace
     assert race.money_flow_records is records
+
+
+def test_each_part_is_parsed_once_also_while_the_race_is_unopened() -> None:
+    race = from_json()
+
+    for name in ("metrics", "race", "race_pools", "entrants", "money_flow_records"):
+        assert getattr(race, name) is getattr(race, name)
+    assert type(race) is not TransformedRace
 
 
 @pytest.mark.parametrize("name", TransformedRace.model_fields)
