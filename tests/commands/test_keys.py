@@ -31,7 +31,7 @@ def racepool() -> Iterator[Racepool]:
 
 @pytest.fixture
 def visitor(tmp_path: Path) -> Path:
-    """The public key of another host's client, as it was carried here."""
+    """A file with the public key of another host's client."""
     write_key(tmp_path / "client.key", key_pair().public)
     return tmp_path / "client.key"
 
@@ -91,7 +91,7 @@ def test_keygen_replaces_nothing_unless_forced(keys: Path, racepool: Racepool) -
     assert refused.exit_code == 1
     assert "has a pair of client already; --force replaces it" in refused.output
     (keys / "worker.key_secret").unlink()
-    assert racepool("keygen", "worker").exit_code == 1  # a half is a pair
+    assert racepool("keygen", "worker").exit_code == 1  # half a pair is refused like a pair
     assert set(secrets_in(keys)) < set(before)
 
     assert racepool("keygen", "--force").exit_code == 0
@@ -101,6 +101,15 @@ def test_keygen_replaces_nothing_unless_forced(keys: Path, racepool: Racepool) -
     own = peer_keys(settings, Role.CLIENT, settings.endpoint)
     assert own is not None
     assert public_key(allowed_file(keys, Role.CLIENT, "local"), "") == own.own.public
+
+
+def test_public_half_never_stands_without_its_secret(keys: Path, racepool: Racepool) -> None:
+    (keys / "client.key_secret").mkdir(parents=True)  # so that the secret half cannot be moved into place
+    keys.chmod(0o700)
+
+    assert isinstance(racepool("keygen", "client", "--force").exception, OSError)
+
+    assert sorted(path.name for path in keys.iterdir()) == ["client.key_secret"]
 
 
 def test_other_hosts_make_their_own_pair_and_are_told_what_to_carry(keys: Path, racepool: Racepool) -> None:
