@@ -1,4 +1,4 @@
-"""The crash lab itself: a short run of it, what it refuses, and that it leaves nothing behind."""
+"""The crash lab itself: a short run, wrong usage, and nothing is left behind."""
 
 import json
 import os
@@ -24,7 +24,7 @@ INTERRUPTED = 130
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Where labs have their run directories; the paths of sockets must be short."""
+    """The parent of the labs' run directories; the paths of sockets must be short."""
     with tempfile.TemporaryDirectory(prefix="lab-", dir="/tmp") as name:
         yield Path(name)
 

@@ -1,4 +1,4 @@
-"""The wheel alone, without extras, outside the clone: what production gets."""
+"""The wheel alone, without extras, outside the clone, as in production."""
 
 import os
 import signal

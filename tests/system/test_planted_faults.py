@@ -1,7 +1,7 @@
-"""The crash lab finds faults on real processes: each is planted in a scratch copy, where a run then breaks a promise.
+"""The crash lab finds faults on real processes: each is planted in a scratch copy, where a run must break a promise.
 
-Those that the simulation finds too, as far as real processes can show them, and some of the shells around the cores,
-which it does not see. Three always; all of them, some minutes, with `pytest tests/system/test_planted_faults.py
+The faults are those of the simulation that real processes can show, and some in the shells, which the simulation does
+not see. Three run always; all of them, for some minutes, with `pytest tests/system/test_planted_faults.py
 --hypothesis-profile=long`.
 """
 
@@ -30,7 +30,7 @@ FOUND_WITHIN_S = 180
 
 @dataclass(frozen=True)
 class Hunt:
-    """A planted fault, the kinds of faults that a run has, and the promise that it finds broken."""
+    """A planted fault, the fault kinds of the run, and the promise that the run must find broken."""
 
     fault: Fault
     kinds: str
@@ -103,7 +103,7 @@ def copy(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Where the lab has its run directory; the paths of sockets must be short."""
+    """The parent of the lab's run directory; the paths of sockets must be short."""
     with tempfile.TemporaryDirectory(prefix="lab-", dir="/tmp") as name:
         yield Path(name)
 

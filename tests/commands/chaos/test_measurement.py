@@ -1,4 +1,4 @@
-"""Detection and recovery, from what was injected and what was logged."""
+"""Detection and recovery times, computed from injections and logs."""
 
 import pytest
 

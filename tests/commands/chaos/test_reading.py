@@ -1,4 +1,4 @@
-"""What a lab reads: files that grow and are rotated, logs, records, the kernel's processes, memory."""
+"""What a lab reads: growing and rotated files, logs, records, processes, memory."""
 
 import os
 import signal
@@ -156,7 +156,7 @@ def test_outcome_of_an_error_is_its_class_and_state(error: Exception, outcome: s
 
 @pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts processes that carry a run directory, as a lab's do."""
+    """Starts processes with a run directory in their environment, like a lab's."""
     started = []
 
     def start(**environment: str) -> subprocess.Popen[bytes]:

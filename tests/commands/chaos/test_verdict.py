@@ -1,4 +1,4 @@
-"""The witness finds each kind of broken promise, and takes nothing for one that a fault explains."""
+"""The verdict finds each kind of broken promise, and accepts what a fault explains."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Each check by facts that are well but for one; real broken set-ups are in tests/system/test_doctor.py."""
+"""Each check, with facts in which one thing is wrong; tests/system/test_doctor.py has really broken set-ups."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -61,7 +61,7 @@ def answered(**changes: object) -> facts.StatsAnswer:
 
 
 def well(**changes: object) -> Facts:
-    """A pool of which there is nothing to be said, but for these."""
+    """The facts of a healthy pool, except these changes."""
     plain = Facts(
         environment=facts.Environment(Settings(dir=RUN, keys=RUN / "keys")),
         hard_file_limit=20_000,

@@ -1,4 +1,4 @@
-"""What a checkpoint keeps through crashes, and whom it refuses."""
+"""What a checkpoint keeps after crashes, and which checkpoints are refused."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,7 +33,7 @@ def opened(output: Path) -> Iterator[Callable[..., Checkpoint]]:
 
 
 def written(checkpoint: Checkpoint) -> list[PollEntry]:
-    """Writes ENTRIES; returns what was there before."""
+    """Writes ENTRIES; returns the entries that were there before."""
     with checkpoint:
         before = list(checkpoint.entries())
         for entry in ENTRIES:

@@ -8,7 +8,7 @@ from tests.commands.stats import NOON, broker, event, pool, spread, worker
 
 
 def told(*stats: PoolStats, every_s: float = 1.0) -> PoolTrend:
-    """What is known after these, one after the other."""
+    """The trend after these stats, one after the other."""
     trend = PoolTrend(0.0)
     for index, each in enumerate(stats):
         trend.on_stats(each, index * every_s, NOON + timedelta(seconds=index * every_s))
