@@ -1,4 +1,4 @@
-"""`python -m tests.fuzzing --seconds 600`: a pool of its own under attack, and the figures."""
+"""`python -m tests.fuzzing --seconds 600`: attacks a pool of its own and prints the results."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ def _tell(outcome: campaign.Outcome, how: str) -> None:
     table = Table("legitimate tasks beside", "tasks", "p50 ms", "p99 ms", "max ms")
     for kind, latencies in [*outcome.latencies_ms.items(), ("all", tally.latencies_ms)]:
         if len(latencies) < 2:
-            continue  # none ended meanwhile
+            continue  # no task ended in this time
         parts = quantiles(latencies, n=100)
         table.add_row(kind, f"{len(latencies):,}", f"{parts[49]:.1f}", f"{parts[98]:.1f}", f"{max(latencies):.0f}")
     sent = ", ".join(f"{kind} {count:,}" for kind, count in sorted(outcome.sent.items()))

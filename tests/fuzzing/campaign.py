@@ -1,4 +1,4 @@
-"""Hostile peers against a running pool, two at a time, beside legitimate traffic; and what is to be true after them."""
+"""Hostile peers attack a running pool, two at a time, beside legitimate traffic; then the pool is checked."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ SETTINGS = {"transform": "transforms:scripted", "max_attempts": 1_000, "log_leve
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a campaign did, what its legitimate tasks saw of each kind, and what it left."""
+    """What a campaign sent, the latencies of legitimate tasks for each kind, and the stats before and after."""
 
     sent: Counter[str]
     tally: Tally
@@ -38,11 +38,11 @@ class Outcome:
 
     @property
     def growth_bytes(self) -> int:
-        """Of the broker's memory, from before the first peer to after the last."""
+        """The growth of the broker's memory, from before the first peer to after the last."""
         return self.after.broker.rss_bytes - self.before.broker.rss_bytes
 
     def faults(self) -> list[str]:
-        """What is not as it must be, whatever was sent."""
+        """The rules that are broken: they hold for any attack."""
         after, tally = self.after, self.tally
         ended = sum(getattr(after.counters, name) for name in ENDS)
         rules = {
@@ -64,7 +64,7 @@ class Outcome:
 
 
 def run(running: Running, seconds: float, seed: str, kinds: Sequence[str] = tuple(PEERS)) -> Outcome:
-    """Two peers of each kind in its turn, each at least once, until the time is over; then waits for rest."""
+    """Runs two peers of each kind in turn, each kind at least once, until the time is over; then waits for rest."""
     before = running.stats()
     dice = Random(seed)
     sent: Counter[str] = Counter()
@@ -89,7 +89,7 @@ def run(running: Running, seconds: float, seed: str, kinds: Sequence[str] = tupl
 
 
 def _latencies(tally: Tally, spans: list[tuple[str, float, float]]) -> dict[str, list[float]]:
-    """Those of the tasks that ended while a kind was at work, in milliseconds, by kind."""
+    """For each kind of peer, the latencies in milliseconds of the tasks that ended while it ran."""
     by_kind: dict[str, list[float]] = {}
     for kind, began_at, ended_at in spans:
         of_span = [ms for at, ms in zip(tally.ended_at, tally.latencies_ms, strict=True) if began_at <= at < ended_at]
@@ -121,7 +121,7 @@ def _python(module: str, *arguments: str) -> "subprocess.Popen[str]":
 
 
 def _at_rest(running: Running, before: PoolStats) -> PoolStats:
-    """The figures when all is over, or after so long that it never will be: `Outcome.faults` tells what."""
+    """The stats when the pool is at rest, or after REST_S; then `Outcome.faults` tells what is wrong."""
     until = time.monotonic() + REST_S
     while time.monotonic() < until:
         after = running.stats()

@@ -1,4 +1,4 @@
-"""Legitimate traffic beside the hostile: a client process whose every result is checked, until its input ends."""
+"""Legitimate traffic beside the attack: a client process that checks every result, until its input ends."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ PATIENCE_S = 60.0
 
 @dataclass
 class Tally:
-    """What became of all tasks, and the monotonic instants of their ends; `wrong` quotes the first that are wrong."""
+    """The outcomes of all tasks, and the monotonic instants of their ends; `wrong` quotes the first wrong ones."""
 
     resolved: int = 0
     doubly: int = 0
@@ -30,7 +30,7 @@ class Tally:
 
 
 def race(race_id: str) -> dict[str, Any]:
-    """Its name is what comes back: the digest of its id."""
+    """A race whose name, the digest of its id, is the expected result."""
     return {
         "id": race_id,
         "name": sha256(race_id.encode()).hexdigest(),

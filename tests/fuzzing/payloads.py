@@ -1,4 +1,4 @@
-"""Payloads that are meant to cost a worker dear: each is to be answered, within limits."""
+"""Payloads that try to cost a worker much time or memory: each must be answered, within limits."""
 
 import json
 from typing import Any

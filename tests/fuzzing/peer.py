@@ -1,7 +1,7 @@
 """A hostile peer as a process of its own: `python -m tests.fuzzing.peer KIND SEED SECONDS RATE RUN_DIR`.
 
-Prints what it sent, by kind, as JSON. Short-lived: a broker takes whoever says READY for a worker, and gives it tasks,
-which come back when its process ends.
+Prints how much it sent of each kind, as JSON. It lives only a short time: a broker gives tasks to any peer that says
+READY, and gets them back only when that process ends.
 """
 
 import json
@@ -41,7 +41,7 @@ from tests.fuzzing.payloads import HOSTILE
 from tests.fuzzing.strangers import ATTEMPTS
 from tests.fuzzing.zmtp import RawPeer, frame, multipart, plausible_routing_id
 
-SEND_LIMIT = 1_000  # what libzmq takes at once, not all of our memory
+SEND_LIMIT = 1_000  # libzmq must not queue more: it would use all memory
 PIDS = (0, 1, 2**31, 2**40, 2**53 - 1)
 FLOOD = 4_200  # more than the broker knows clients or workers
 CLAIMS = 1_000
@@ -49,7 +49,7 @@ LINGER_MS = 200
 
 
 class Doors:
-    """The four addresses of a run directory, and DEALERs at them."""
+    """The four addresses of a run directory, and DEALER sockets for them."""
 
     def __init__(self, directory: str, dice: Random) -> None:
         self.endpoints = sockets_in(Path(directory))
@@ -76,11 +76,11 @@ class Doors:
 
 
 def turns(seconds: float, rate: float) -> Iterator[int]:
-    """As many as the rate allows until the time is over: a flood without bound would only measure the machine."""
+    """Yields at this rate until the time is over: a flood without bound would only measure the machine."""
     started_at = time.monotonic()
     index = 0
     while (now := time.monotonic()) < started_at + seconds:
-        ahead_s = started_at + index / rate - now  # also of an infinite rate
+        ahead_s = started_at + index / rate - now  # with an infinite rate, index / rate is 0
         if ahead_s > 0:
             time.sleep(ahead_s)
         yield index
@@ -107,7 +107,7 @@ def bytes_of_all_sorts(doors: Doors, seconds: float, rate: float) -> None:
 
 
 def broken_messages(doors: Doors, seconds: float, rate: float) -> None:
-    """Whatever `any_frames` makes, at all doors."""
+    """Sends `any_frames` to all sockets."""
     sockets = [doors.dealer(setting) for setting in SOCKETS]
     for index in turns(seconds, rate):
         doors.say(sockets[index % 4], any_frames(doors.dice), "broken_messages")
@@ -136,7 +136,7 @@ def false_clients(doors: Doors, seconds: float, rate: float) -> None:
 
 
 def costly_clients(doors: Doors, seconds: float, rate: float) -> None:
-    """A client whose payloads are meant to cost a worker dear; some tasks are cancelled, some abandoned."""
+    """A client with costly payloads; some tasks are cancelled, some abandoned."""
     dice = doors.dice
     socket = doors.dealer("endpoint")
     doors.say(socket, encode(real(Hello, dice, session=1, held=0)), "costly_clients")
@@ -150,7 +150,7 @@ def costly_clients(doors: Doors, seconds: float, rate: float) -> None:
 
 
 def false_workers(doors: Doors, seconds: float, rate: float) -> None:
-    """READYs under other workers' names and pids, stale results, heartbeats of sessions that never were."""
+    """READY with names and pids of other workers, stale results, heartbeats of sessions that never existed."""
     dice = doors.dice
     beats = doors.dealer("heartbeat_endpoint")
     sockets = [doors.dealer("backend") for _ in range(4)]
@@ -180,12 +180,12 @@ def crowd_of_clients(doors: Doors, seconds: float, _rate: float) -> None:
 
 
 def crowd_of_workers(doors: Doors, seconds: float, _rate: float) -> None:
-    """More READYs than the broker may know workers, likewise."""
+    """More READYs than the broker may know workers, each through its own connection."""
     _crowd(doors, "backend", seconds, lambda: encode(real(Ready, doors.dice)))
 
 
 def _crowd(doors: Doors, setting: str, seconds: float, words: Callable[[], list[Payload]]) -> None:
-    """In batches: each sits out its handshake, and whoever came first must not be forgotten before the last."""
+    """Connects in batches. A batch must be quick, or the broker forgets the first peers before the last ones come."""
     crowd: list[RawPeer] = []
     for _ in turns(seconds, inf):
         if len(crowd) < FLOOD:
@@ -200,7 +200,7 @@ def _crowd(doors: Doors, setting: str, seconds: float, words: Callable[[], list[
 
 
 def claims_of_identities(doors: Doors, seconds: float, rate: float) -> None:
-    """Names of the form that the ROUTER gives to others, each held by a connection, with anonymous ones between."""
+    """Routing ids in the form that the ROUTER itself chooses, each on an open connection, between anonymous ones."""
     peers = []
     endpoint = doors.any_endpoint()
     for index in turns(seconds, rate):
@@ -213,7 +213,7 @@ def claims_of_identities(doors: Doors, seconds: float, rate: float) -> None:
 
 
 def endless_messages(doors: Doors, seconds: float, _rate: float) -> None:
-    """Messages of very many frames, at any door."""
+    """Messages of very many frames, to any socket."""
     for _ in turns(seconds, 2):
         socket = doors.dealer(doors.dice.choice(list(SOCKETS)))
         doors.say(socket, [b""] * doors.dice.choice([100, 20_000, 200_000]), "endless_messages")
@@ -221,7 +221,7 @@ def endless_messages(doors: Doors, seconds: float, _rate: float) -> None:
 
 
 def deaf_peers(doors: Doors, seconds: float, rate: float) -> None:
-    """They ask and ask, and read no answer."""
+    """Clients that ask all the time and read no answer."""
     clients, monitors = doors.dealer("endpoint"), doors.dealer("stats_endpoint")
     for socket in (clients, monitors):
         socket.set(zmq.RCVHWM, 1)
@@ -263,7 +263,7 @@ PEERS: dict[str, Peer] = {
 
 
 def main(kind: str, seed: str, seconds: str, rate: str, directory: str) -> None:
-    """One life of a hostile peer."""
+    """Runs one hostile peer."""
     doors = Doors(directory, Random(seed))
     PEERS[kind](doors, float(seconds), float(rate))
     print(json.dumps(doors.sent), flush=True)  # noqa: T201  # the campaign reads it

@@ -1,4 +1,4 @@
-"""What is no ZMTP, or breaks it: bytes of all sorts at a broker's sockets. Each kind makes one attempt."""
+"""Connections to the broker that speak no ZMTP, or break its rules. Each function makes one attempt."""
 
 import time
 from collections.abc import Callable
@@ -72,14 +72,14 @@ def huge_length(peer: RawPeer, dice: Random) -> None:
 
 
 def claimed_identity(peer: RawPeer, dice: Random) -> None:
-    """One of those that the ROUTER gives itself, or the name of another peer."""
+    """A routing id of the form that the ROUTER chooses, or the id of another peer."""
     mine = dice.choice([plausible_routing_id(), b"\0" * 5, b"\0\0\0\0\1", b"twice", b""])
     peer.shake_hands(mine)
     peer.send(frame(b"x"))
 
 
 def slow_loris(peer: RawPeer, dice: Random) -> None:
-    """Byte by byte, as far as the handshake or beyond."""
+    """Sends byte by byte, a part of the handshake or more."""
     for byte in (greeting() + ready() + frame(bytes(100)))[: dice.randrange(300)]:
         if not peer.send(bytes([byte])):
             return
@@ -87,7 +87,7 @@ def slow_loris(peer: RawPeer, dice: Random) -> None:
 
 
 def unfinished_multipart(peer: RawPeer, dice: Random) -> None:
-    """Frames that all promise another one, up to a bound; its end takes them with it."""
+    """Frames that all announce another one, up to a bound. The end of the connection discards them."""
     peer.shake_hands()
     for _ in range(dice.randrange(1, 60)):
         if not peer.send(frame(bytes(65_536), MORE)):

@@ -1,4 +1,4 @@
-"""Any valid message, from anybody, in any order: the cores' invariants hold, and nothing ends twice."""
+"""Any valid messages from any peers in any order: the cores keep their invariants, and nothing ends twice."""
 
 from collections import Counter
 from typing import Any, get_type_hints
@@ -25,7 +25,7 @@ IDS = [Id(bytes(15) + bytes([number])) for number in range(6)]
 PEERS = st.sampled_from([b"peer-a", b"peer-b", b"peer-c"])
 PIDS = st.sampled_from([None, 1, 2])
 STEPS_S = st.sampled_from([0.0, 0.06, 0.5, 3.0])
-_FEW: dict[object, st.SearchStrategy[Any]] = {  # so few that they meet
+_FEW: dict[object, st.SearchStrategy[Any]] = {  # few values, so that messages refer to the same things
     Id: st.sampled_from(IDS),
     Epoch: st.sampled_from([EPOCH, Epoch(b"epoch-02")]),
     Name: st.sampled_from([Name("worker-0"), Name("worker-1")]),
@@ -99,7 +99,7 @@ def test_broker_keeps_its_books_whatever_is_said(events: list[tuple[tuple[Any, .
                     unanswered[task_id] -= 1
                     assert unanswered[task_id] >= 0
         assert broker.audit() == []
-        assert broker.ledger.backlog.depth <= 2 * BACKLOG_LIMIT + len(IDS)  # what was in hand goes back to its place
+        assert broker.ledger.backlog.depth <= 2 * BACKLOG_LIMIT + len(IDS)  # the worker's task goes back to its place
     assert leases == sorted(set(leases))
 
 
@@ -146,7 +146,7 @@ def test_client_ends_each_task_once_whatever_it_hears(  # noqa: C901  # one case
                 core.on_pause(now)
         for action in [*actions, *core.on_tick(now)]:
             if isinstance(action, Deliver | Fail):
-                open_tasks.remove(action.task.id)  # a KeyError would tell of a second end
+                open_tasks.remove(action.task.id)  # a second end raises KeyError
             elif isinstance(action, SendTask):
                 assert action.task.id in open_tasks
         assert core.window.tasks.keys() == open_tasks

@@ -1,4 +1,4 @@
-"""A peer that speaks ZMTP by hand, and so may break it: a plain socket, a greeting, commands, frames."""
+"""A peer that speaks ZMTP by hand, so that it can break the rules: a plain socket, greeting, commands, frames."""
 
 import os
 import struct
@@ -13,12 +13,12 @@ MORE, LONG, COMMAND = 1, 2, 4
 
 
 def greeting(mechanism: bytes = b"NULL", version: bytes = b"\x03\x00") -> bytes:
-    """The 64 bytes with which a connection begins."""
+    """The first 64 bytes of a connection."""
     return b"\xff" + bytes(8) + b"\x7f" + version + mechanism.ljust(20, b"\0") + bytes(32)
 
 
 def frame(body: bytes, flags: int = 0, *, length: int | None = None) -> bytes:
-    """A frame, or one that claims another length than it has."""
+    """A frame; its header can claim another length."""
     length = len(body) if length is None else length
     if length < 256:
         return bytes([flags, length]) + body
@@ -31,7 +31,7 @@ def command(name: bytes, body: bytes = b"") -> bytes:
 
 
 def ready(identity: bytes = b"", socket_type: bytes = b"DEALER") -> bytes:
-    """The command that ends the handshake of a peer with this name and type."""
+    """The command that ends the handshake, for a peer of this name and type."""
     properties = {b"Socket-Type": socket_type, b"Identity": identity}
     packed = (bytes([len(name)]) + name + len(value).to_bytes(4, "big") + value for name, value in properties.items())
     return command(b"READY", b"".join(packed))
@@ -44,7 +44,7 @@ def multipart(frames: list[bytes]) -> bytes:
 
 
 class RawPeer:
-    """A connection to an endpoint. What the other side closes, or does not take, is no error here."""
+    """A connection to an endpoint. It is no error here if the other side closes it or does not read."""
 
     def __init__(self, endpoint: str, patience_s: int = PATIENCE_S) -> None:
         scheme, _, address = endpoint.partition("://")
@@ -56,7 +56,7 @@ class RawPeer:
             self._socket.connect(address if scheme == "ipc" else (host, int(port)))
 
     def send(self, *parts: bytes) -> bool:
-        """Whether all of it was taken."""
+        """Sends; returns whether the other side took everything."""
         try:
             self._socket.sendall(b"".join(parts))
         except OSError:
@@ -68,7 +68,7 @@ class RawPeer:
         self.send(greeting(), ready(identity, socket_type))
 
     def await_hand(self) -> bool:
-        """Its other half. What is sent before it breaks the handshake; false if it never comes."""
+        """Waits for the second half: data that is sent before would break the handshake. False if it never comes."""
         heard = b""
         while b"READY" not in heard:
             part = self.heard()
@@ -78,17 +78,17 @@ class RawPeer:
         return True
 
     def shake_hands(self, identity: bytes = b"", socket_type: bytes = b"DEALER") -> bool:
-        """As a proper peer does."""
+        """The whole handshake, as a real peer does it."""
         self.offer_hand(identity, socket_type)
         return self.await_hand()
 
     def half_close(self) -> None:
-        """Says nothing more, but listens."""
+        """Closes the sending side only."""
         with suppress(OSError):
             self._socket.shutdown(SHUT_WR)
 
     def heard(self) -> bytes:
-        """What came back within the patience; nothing after the end of the connection."""
+        """Reads until the patience is over; empty after the end of the connection."""
         try:
             return self._socket.recv(65_536)
         except OSError:
@@ -107,5 +107,5 @@ class RawPeer:
 
 
 def plausible_routing_id() -> bytes:
-    """Of the form that a ROUTER gives to a peer without a name: whoever guesses the next one aborts it."""
+    """A routing id of the form that a ROUTER chooses itself: a peer that guesses the next one aborts the ROUTER."""
     return b"\0" + os.urandom(4)

@@ -1,6 +1,6 @@
-"""Runs the service of the README, read from standard input, with a tote, a database and a scheduler lent to it.
+"""Runs the service code from a document, read from standard input, with a tote, a database and a scheduler.
 
-Its two polls have to come out as money-flow records in the database, the second counted from the first.
+Its two polls must become money-flow records in the database, the second compared with the first.
 """
 
 import asyncio

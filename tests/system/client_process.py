@@ -1,4 +1,4 @@
-"""A client in a process of its own, to be frozen or killed: submits the races that it reads, tells of their ends."""
+"""A client process that a test can freeze or kill: it submits the races that it reads, and prints their outcomes."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from racepool import ZmqPool
 
 
 def main(socket_path: str) -> None:
-    """Reads a JSON array of races from a line of standard input, and prints what became of each, likewise."""
+    """Reads a JSON array of races from a line of standard input; prints a JSON array of their outcomes."""
     with ZmqPool(f"ipc://{socket_path}") as pool:
         futures = [pool.exec(race) for race in json.loads(sys.stdin.readline())]
         print("submitted", flush=True)  # noqa: T201  # the test waits for it
@@ -17,7 +17,7 @@ def main(socket_path: str) -> None:
 
 
 def _end(future: "Future[Any]") -> object:
-    """The id that came back, the size of what has none, or the error."""
+    """The id in the result, the size of a result without one, or the error."""
     error = future.exception()
     if error is not None:
         return repr(error)

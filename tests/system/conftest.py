@@ -1,4 +1,4 @@
-"""A real pool: `racepool up` in a process of its own, through pytest-xprocess, in a private run directory."""
+"""A real pool: `racepool up` as a process, through pytest-xprocess, in a private run directory."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ _logs_of_pools: Final[list[Path]] = []
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A test that fails tells the last lines of its pools' logs: the run directories are gone with the module."""
+    """Adds the last lines of the pools' logs to a failed test: the run directories are deleted with the module."""
     report = yield
     if report.failed:
         for log in (path for folder in _logs_of_pools for path in sorted(folder.glob("*.log"))):
@@ -48,7 +48,7 @@ def run_dir() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def start_pool(xprocess: XProcess) -> Iterator[StartPool]:
-    """Starts pools; all end with the module."""
+    """Starts pools; all of them end with the module."""
     started: list[tuple[str, ZmqPool, Path]] = []
 
     def start(**settings: object) -> Running:
@@ -81,13 +81,13 @@ def start_pool(xprocess: XProcess) -> Iterator[StartPool]:
 
 @pytest.fixture(scope="module")
 def scripted(start_pool: StartPool) -> Running:
-    """A pool of three whose workers do what the race's name says (see tests/transforms.py)."""
+    """A pool of three workers that do what the race's name says (see tests/transforms.py)."""
     return start_pool(transform="transforms:scripted")
 
 
 @pytest.fixture
 def at_rest(scripted: Running, wait_until: WaitUntil) -> Iterator[None]:
-    """Each test finds the pool whole and idle, and leaves it so; what it did is in the books."""
+    """Before and after each test the pool is whole and idle, and the counters add up."""
     wait_until(scripted.is_at_rest, 15)
     yield
     wait_until(scripted.is_at_rest, 15)
@@ -97,13 +97,13 @@ def at_rest(scripted: Running, wait_until: WaitUntil) -> Iterator[None]:
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Path:
-    """A file that is not there yet, for races named `wait-for:`."""
+    """A file that does not exist yet, for races named `wait-for:`."""
     return tmp_path / "gate"
 
 
 @pytest.fixture
 def blocked(race: Race, wait_until: WaitUntil, gate: Path) -> Blocked:
-    """Workers have a task in hand that ends with the block, or when the test touches the gate."""
+    """Keeps workers busy until the end of the block, or until the test touches the gate."""
 
     @contextmanager
     def block(running: Running, *, workers: int | None = None, gate: Path = gate) -> Iterator[None]:
@@ -123,7 +123,7 @@ def blocked(race: Race, wait_until: WaitUntil, gate: Path) -> Blocked:
 
 @pytest.fixture
 def start_client() -> Iterator[StartClient]:
-    """Starts clients in processes of their own; each has submitted its races."""
+    """Starts client processes; each has submitted its races."""
     started: list[subprocess.Popen[str]] = []
 
     def start(running: Running, races: list[dict[str, Any]]) -> "subprocess.Popen[str]":

@@ -1,6 +1,6 @@
-"""A client in a process of its own that submits very many tasks at once: `crowded_client.py ENDPOINT COUNT`.
+"""A client process that submits very many tasks at once: `crowded_client.py ENDPOINT COUNT`.
 
-Prints, as JSON, how many results were right, and its memory in bytes: before, and with all of them submitted.
+Prints as JSON how many results were right, and its memory in bytes before and after the submission.
 """
 
 import json
@@ -13,7 +13,7 @@ from tests.fuzzing.load import race
 
 
 def main(endpoint: str, count: int) -> None:
-    """Submits, waits, tells."""
+    """Submits all, waits, and prints."""
     with ZmqPool(endpoint, max_in_flight=count) as pool:
         pool.wait_for_workers()
         before = resident_bytes()

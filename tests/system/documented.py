@@ -1,16 +1,16 @@
-"""The commands and code of a document, as its reader meets them: in order, each in the folder of a clone.
+"""The commands and code of a document, run in order in a clone of the repository.
 
-What a document says about a block stands in comments before it, which no reader of the rendered page sees:
+Comments before a block, which the rendered page does not show, tell how to run it:
 
-    <!-- not run: REASON -->       nobody runs it here
-    <!-- service -->               it stays: in a terminal of its own, until Ctrl-C at the document's end
-    <!-- needs: PROGRAM -->        it is skipped by name where that is not installed
-    <!-- with: SCRIPT -->          the script of the repository runs it, and supplies what it takes for granted
-    <!-- file: NAME -->            it is not run but written to this file
-    <!-- output -->                it is no command, but the standard output of the one before it; `…` is any text
-    <!-- output within N s -->     the same, if need be when the command is tried again for so long
+    <!-- not run: REASON -->       it is not run here
+    <!-- service -->               it keeps running in a terminal of its own, until Ctrl-C at the end of the document
+    <!-- needs: PROGRAM -->        it is skipped if this program is not installed
+    <!-- with: SCRIPT -->          this script of the repository runs it, and provides what it needs
+    <!-- file: NAME -->            it is written to this file, not run
+    <!-- output -->                it is the standard output of the command before it; `…` stands for any text
+    <!-- output within N s -->     the same; the command is repeated for up to N seconds
 
-All other blocks of a language that can be run are run; those of text are pictures.
+All other blocks of a language that can be run are run; blocks of text are not.
 """
 
 import os
@@ -41,12 +41,12 @@ ADDRESSES = {"127.0.0.1:9724": "RACEPOOL_EXPORTER_PORT", "127.0.0.1:9725": "PROM
 
 
 class DocumentError(Exception):
-    """The document does not keep to these rules."""
+    """The document breaks these rules."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block, and what is said about it."""
+    """A fenced block, and its comments."""
 
     document: str
     line: int
@@ -57,7 +57,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Step:
-    """A block to be run, and what it is to print, if that is told; `within_s` is how long it may be tried again."""
+    """A block to run, and its expected output if there is one; it may be repeated for `within_s`."""
 
     block: Block
     output: str | None = None
@@ -68,10 +68,10 @@ class Step:
 
 
 def steps(document: str, text: str) -> list[Step]:
-    """All that is to be run or written, in its order.
+    """Everything to run or write, in order.
 
     Raises:
-        DocumentError: a block is neither run nor says why not.
+        DocumentError: a block is not run and does not say why.
     """
     found: list[Step] = []
     previous: Block | None = None
@@ -112,7 +112,7 @@ def _blocks(document: str, text: str) -> Iterator[Block]:
 
 
 def matches(pattern: str, printed: str) -> bool:
-    """Whether it is what the document shows, line by line but for what an ellipsis stands for."""
+    """Whether the output matches the document line by line; an ellipsis matches any text."""
     expression = r"[\s\S]*?".join(re.escape(part) for part in _plain(pattern).split(ELLIPSIS))
     return re.fullmatch(expression, _plain(printed)) is not None
 
@@ -123,7 +123,7 @@ def _plain(text: str) -> str:
 
 @dataclass
 class Reader:
-    """Somebody who types what a document says, in a copy of the repository at `folder`."""
+    """A reader who types the commands of a document, in a copy of the repository at `folder`."""
 
     folder: Path
     run_dir: Path
@@ -143,7 +143,7 @@ class Reader:
         self._env = base | ports | {"PATH": path, "RACEPOOL_DIR": str(self.run_dir), "COLUMNS": "100"}
 
     def follow(self, step: Step) -> None:
-        """Does what it says, and looks whether it does what the document says."""
+        """Runs the block and compares its output with the document."""
         if program := step.block.said.get("needs"):
             required(program)
         text = self._with_ports(step.block.text)
@@ -155,7 +155,7 @@ class Reader:
             self._run(step, text)
 
     def leave(self) -> None:
-        """Ctrl-C in each terminal, the last one first."""
+        """Presses Ctrl-C in each terminal, the last one first."""
         for service in reversed(self.services):
             assert service.poll() is None, f"it ended by itself: {service.args!r}"
             os.killpg(service.pid, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""`racepool exporter` as a process, and what it answers."""
+"""`racepool exporter` as a process, and its answers."""
 
 import json
 import subprocess
@@ -14,14 +14,14 @@ PATIENCE_S = 10
 
 @contextmanager
 def exporting(env: dict[str, str], *options: object) -> Iterator[str]:
-    """An exporter at a free port of loopback: its URL, which ends with a slash."""
+    """Runs an exporter at a free loopback port; yields its URL, which ends with a slash."""
     with started(env, *options) as (_, url):
         yield url
 
 
 @contextmanager
 def started(env: dict[str, str], *options: object) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """As `exporting`, with its process."""
+    """As `exporting`, but also yields the process."""
     command = [str(RACEPOOL), "exporter", "--port", "0", *map(str, options)]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
@@ -35,13 +35,13 @@ def started(env: dict[str, str], *options: object) -> Iterator[tuple["subprocess
 
 
 def fetch(url: str, **headers: str) -> str:
-    """What is there, as text."""
+    """Fetches a page as text."""
     request = urllib.request.Request(url, headers={name.replace("_", "-"): value for name, value in headers.items()})  # noqa: S310  # loopback
     with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:  # noqa: S310
         text: str = answer.read().decode()
         return text
 
 
-def fetch_json(url: str) -> Any:  # noqa: ANN401  # whatever is there
-    """What is there, parsed."""
+def fetch_json(url: str) -> Any:  # noqa: ANN401  # any JSON value
+    """Fetches and parses JSON."""
     return json.loads(fetch(url))

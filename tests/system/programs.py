@@ -1,4 +1,4 @@
-"""Whole programs that use the client, each a Python process of its own, and how they end."""
+"""Whole programs that use the client, each a Python process, and how they end."""
 
 import os
 import signal
@@ -16,7 +16,13 @@ TRACEBACK = "Traceback (most recent call last):"
 INTERRUPTED = [TRACEBACK, "KeyboardInterrupt"]
 CHAINED = "During handling of the above exception, another exception occurred:"
 ASYNC_INTERRUPTED = [TRACEBACK, "asyncio.exceptions.CancelledError", CHAINED, *INTERRUPTED]
-PYTHON = [sys.executable, "-W", "error", "-W", "ignore:This process"]  # 3.12 warns of every fork beside a thread
+PYTHON = [
+    sys.executable,
+    "-W",
+    "error",
+    "-W",
+    "ignore:This process",
+]  # Python 3.12 warns about each fork of a process with threads
 PRELUDE = r"""
 import asyncio, atexit, os, resource, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -50,9 +56,9 @@ LONG = race("wait-for:" + os.environ["GATE"], "long")
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended: what it said, without the indented lines of tracebacks, and how long the end took it.
+    """How a program ended: its output, without the indented lines of tracebacks, and how long its end took.
 
-    `seconds` are those since its last line, or since its start if it said nothing, or since it was interrupted.
+    `seconds` are counted from its last line, from its start if it printed nothing, or from the interrupt.
     """
 
     code: int
@@ -62,7 +68,7 @@ class Ended:
 
 
 class Program:
-    """A program in a session of its own, as under a terminal: it is interrupted with all its children."""
+    """A program in a process session of its own, as in a terminal: an interrupt reaches all its children."""
 
     def __init__(self, command: list[str], err: Path, env: dict[str, str], descriptors: Sequence[int] = ()) -> None:
         self._err = err
@@ -83,7 +89,7 @@ class Program:
         self._watchdog.start()
 
     def line(self) -> str:
-        """The next line that it says."""
+        """Waits for the next line of its output."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if line:
@@ -91,19 +97,19 @@ class Program:
         return line.strip()
 
     def tell(self) -> None:
-        """Lets its input() return."""
+        """Makes its input() return."""
         assert self.process.stdin is not None
         self._since = time.monotonic()
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
     def signal(self, number: signal.Signals) -> None:
-        """To this process alone."""
+        """Sends the signal to this process only."""
         self._since = time.monotonic()
         self.process.send_signal(number)
 
     def interrupt(self, times: int = 1) -> None:
-        """As a terminal does at Ctrl-C, when the main thread waits: CPython may miss a signal just before it blocks."""
+        """Interrupts as Ctrl-C does, once the main thread waits: CPython can miss a signal just before it blocks."""
         switches = ""
         while switches != (switches := self._switches_at_rest()) or not switches:
             time.sleep(POLL_S)
@@ -112,7 +118,7 @@ class Program:
             os.killpg(self.process.pid, signal.SIGINT)
 
     def end(self) -> Ended:
-        """Waits for its end; one that hangs is killed, which its exit code tells."""
+        """Waits for its end. A program that hangs is killed: its exit code shows that."""
         out = list(iter(self.line, ""))
         code = self.process.wait()
         seconds = time.monotonic() - self._since
@@ -121,7 +127,7 @@ class Program:
         return Ended(code, out, err, seconds)
 
     def close(self) -> None:
-        """Leaves nothing of it."""
+        """Kills it with all its children."""
         self._watchdog.cancel()
         self._kill()
         self.process.wait()
@@ -130,7 +136,7 @@ class Program:
             stream.close()
 
     def _switches_at_rest(self) -> str:
-        """How often the main thread has begun to wait; nothing if it does not wait now."""
+        """How often the main thread has begun to wait; None if it does not wait now."""
         assert self.process.poll() is None
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         _, _, switches = status.partition("\nvoluntary_ctxt_switches:")
@@ -138,4 +144,4 @@ class Program:
 
     def _kill(self) -> None:
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)  # with its children, who may hold its output open
+            os.killpg(self.process.pid, signal.SIGKILL)  # also its children, which may hold its output open

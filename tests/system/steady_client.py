@@ -1,4 +1,4 @@
-"""A client in a process of its own that submits a race every so often for a while, and tells what became of each."""
+"""A client process that submits a race at an interval for some time, and prints the outcome of each."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from racepool import ZmqPool
 
 
 def main(seconds: float, interval_s: float) -> None:
-    """Settings come from the environment. Prints `started` after the first result, then the ends as one JSON line."""
+    """Settings come from the environment. Prints `started` after the first result, then the outcomes as a JSON line."""
     ends: Counter[str] = Counter()
     futures: list[Future[Any]] = []
     race = {

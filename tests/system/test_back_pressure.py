@@ -1,4 +1,4 @@
-"""More than the pool can take: refused in words, held back in order, and nobody pays for another one's flood."""
+"""More tasks than the pool can hold are refused with a text or held back in order; a flood delays no other client."""
 
 import json
 import os
@@ -20,18 +20,18 @@ pytestmark = pytest.mark.system
 BACKLOG_LIMIT = 20
 BACKLOG_BYTES = 100_000
 PROMPT_S = 1.0  # an idle pool answers within milliseconds
-HELD_UP_S = 5.0  # longer than a busy machine holds anybody up
+HELD_UP_S = 5.0  # longer than any delay by a busy machine
 
 
 @pytest.fixture(scope="module")
 def few(start_pool: StartPool) -> Running:
-    """Its broker holds few tasks."""
+    """A pool whose backlog holds few tasks."""
     return start_pool(transform="transforms:scripted", workers=1, backlog_limit=BACKLOG_LIMIT)
 
 
 @pytest.fixture(scope="module")
 def small(start_pool: StartPool) -> Running:
-    """Its broker holds few bytes."""
+    """A pool whose backlog holds few bytes."""
     return start_pool(transform="transforms:scripted", workers=1, backlog_bytes=BACKLOG_BYTES)
 
 
@@ -82,7 +82,7 @@ def test_broker_that_holds_its_bytes_refuses_more(
             with pytest.raises(BacklogFullError, match=rf"race race-{index}\).*submit again later") as caught:
                 futures[index].result(5)
             assert 90_000 < caught.value.depth < caught.value.limit == BACKLOG_BYTES
-        slim = small.exec(race("echo", "slim"))  # there is room for this one
+        slim = small.exec(race("echo", "slim"))  # this one fits
         wait_until(lambda: small.stats().queue_depth == 4)
 
     assert [future.result(10)["id"] for future in [*futures[:3], slim]] == ["race-0", "race-1", "race-2", "slim"]
@@ -105,7 +105,7 @@ def test_client_that_holds_its_number_of_tasks_refuses_at_once(
                 BacklogFullError, match=r"this pool holds all it may: 5 of 5 .*RACEPOOL_MAX_IN_FLIGHT"
             ) as caught:
                 pool.exec(race("echo", "refused"))
-            assert time.monotonic() - asked_at < 2.0  # there is room when the gate is open, not sooner
+            assert time.monotonic() - asked_at < 2.0  # there is room only after the gate opens
             assert (caught.value.depth, caught.value.limit) == (5, 5)
             futures[0].cancel()  # which makes room
             wait_until(lambda: scripted.stats().counters.cancelled == before.cancelled + 1)
@@ -127,7 +127,7 @@ def test_what_a_client_holds_back_is_counted_as_queued_and_keeps_its_order(
         wait_until(lambda: scripted.stats().queue_depth == 2 * WINDOW_UNITS)
         stats = scripted.stats()
         assert (stats.in_flight, stats.held_by_clients) == (3, WINDOW_UNITS + 3)
-        futures[-1].cancel()  # it is held back, so the broker never hears of it
+        futures[-1].cancel()  # the client holds it back, so the broker never gets it
         wait_until(lambda: scripted.stats().queue_depth == 2 * WINDOW_UNITS - 1)
 
     kept = futures[:-1]
@@ -135,11 +135,11 @@ def test_what_a_client_holds_back_is_counted_as_queued_and_keeps_its_order(
     scripted.logged("task_completed", task_id=kept[-1].task_id)
     ours = {future.task_id for future in futures}
     assigned = [entry["task_id"] for entry in scripted.events("task_assigned") if entry["task_id"] in ours]
-    first_assigned = list(dict.fromkeys(assigned))  # a second that was recalled is assigned once more
+    first_assigned = list(dict.fromkeys(assigned))  # a prefetched task that was recalled is assigned once more
     assert first_assigned == [future.task_id for future in kept]
 
 
-# --- other people's troubles ------------------------------------------------------------------------------------------
+# --- trouble of other clients -----------------------------------------------------------------------------------------
 
 
 def test_killed_clients_backlog_is_gone_within_seconds(
@@ -163,7 +163,7 @@ def test_killed_clients_backlog_is_gone_within_seconds(
     latencies_s = [_latency_s(scripted.pool, race("echo")) for _ in range(20)]
     wait_until(scripted.is_at_rest)
 
-    assert sorted(answers_s)[-3] < PROMPT_S  # a busy machine may hold one up
+    assert sorted(answers_s)[-3] < PROMPT_S  # a busy machine may delay one
     assert median(latencies_s) < PROMPT_S
     assert max(*answers_s, *latencies_s) < HELD_UP_S
     told = scripted.logged("task_abandoned")
@@ -185,7 +185,7 @@ def test_client_that_reads_nothing_holds_nobody_up_and_gets_every_result(
 
     wait_until(lambda: _ended(scripted.stats()) - _ended(before) >= 3 + WINDOW_UNITS)
     peak_bytes, latencies_s = 0, []
-    until = time.monotonic() + 3.0  # longer than the liveness: it is forgotten in the meantime
+    until = time.monotonic() + 3.0  # longer than the liveness, so the broker forgets the client
     while time.monotonic() < until:
         latencies_s.append(_latency_s(scripted.pool, race("echo")))
         peak_bytes = max(peak_bytes, scripted.stats().broker.rss_bytes)
@@ -200,7 +200,7 @@ def test_client_that_reads_nothing_holds_nobody_up_and_gets_every_result(
 
 
 def _ended(stats: PoolStats) -> int:
-    """Tasks that were done, whether or not somebody was still there to be told."""
+    """How many tasks were done, also those whose client had gone."""
     return stats.counters.completed + stats.counters.abandoned
 
 
@@ -215,7 +215,7 @@ def test_task_behind_a_flood_waits_for_the_floods_window_and_no_more(
     for index in range(3):
         singles.append(scripted.exec(race("echo", f"single-{index}")))
         assert singles[-1].result(20)["id"] == f"single-{index}"
-    assert scripted.stats().held_by_clients > 0  # it was not the flood's end that let them through
+    assert scripted.stats().held_by_clients > 0  # they did not wait for the end of the flood
     output, _ = flood.communicate(timeout=60)
 
     assert json.loads(output) == [f"flood-{index}" for index in range(count)]
@@ -228,7 +228,7 @@ def _assigned_while_waiting(running: Running, task_id: str | None) -> int:
     assigned = running.logged("task_assigned", task_id=task_id)
     until = datetime.fromisoformat(assigned["timestamp"])
     since = until - timedelta(milliseconds=assigned["queued_ms"])
-    return len(  # one that was a second, and recalled, is assigned once more
+    return len(  # a prefetched task that was recalled is assigned once more
         {
             entry["task_id"]
             for entry in running.events("task_assigned")

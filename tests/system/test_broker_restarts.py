@@ -1,4 +1,4 @@
-"""A broker that ends, or stands still, is felt by nobody: what it knew, its clients and workers know as well."""
+"""Callers do not notice that the broker ends or stops: clients and workers know everything that it knew."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.running import Race, Running, StartClient, StartPool, WaitUntil, brok
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("at_rest")]
 
 KILLS = 10
-DONE_IN_AN_EPOCH = 60  # so that the broker has written most of its log when it is killed
+DONE_IN_AN_EPOCH = 60  # so that the broker has written most of its log before it is killed
 
 
 @pytest.fixture
@@ -42,9 +42,9 @@ def test_ten_kills_under_load_cost_no_result_and_no_order(
             submit(scripted.pool, f"ours-{kill}-{index}")
             submit(other, f"theirs-{kill}-{index}")
         wait_until(lambda before=done_before: ends.total() >= before + DONE_IN_AN_EPOCH, 15)
-        wait_until(lambda: scripted.stats().in_flight >= 3)  # none is at an earlier broker's task any more
+        wait_until(lambda: scripted.stats().in_flight >= 3)  # no worker runs a task of an earlier broker any more
         stats = scripted.stats()
-        assert stats.in_flight <= 6  # a second one, at most, in each worker's hands
+        assert stats.in_flight <= 6  # at most one prefetched task in each worker's hands
         assert len(futures) - ends.total() > 100
         os.kill(stats.broker.pid, signal.SIGKILL)
     results = {race_id: future.result(60)["id"] for race_id, future in futures.items()}
@@ -104,8 +104,8 @@ def test_result_that_finds_another_broker_changes_nothing(
 
     with broker_held_back(lonely):
         gone_at = time.monotonic()
-        wait_until(lambda: time.monotonic() >= gone_at + 0.3)  # for its worker's socket to see that it is gone
-        gate.touch()  # the worker is done before there is a broker again, and no heartbeat tells it of that one
+        wait_until(lambda: time.monotonic() >= gone_at + 0.3)  # time for the worker's socket to notice the broker's end
+        gate.touch()  # the worker is done before the next broker starts, so no heartbeat tells the broker of this task
 
     assert future.result(15)["id"] == "late"
     wait_until(lonely.is_at_rest)
@@ -179,7 +179,7 @@ def test_client_that_was_frozen_for_too_long_submits_again(
     with frozen(client.pid):
         wait_until(lambda: scripted.stats().counters.abandoned == before.abandoned + 20)
         assert (scripted.stats().queue_depth, scripted.stats().in_flight) == (0, 3)
-        gates[0].touch()  # nobody waits for this one any more
+        gates[0].touch()  # no client waits for this one any more
         wait_until(lambda: scripted.stats().counters.abandoned == before.abandoned + 21)
     wait_until(lambda: scripted.stats().counters.submitted == before.submitted + 23 + 21)
     gates[1].touch()
@@ -196,7 +196,7 @@ def test_client_that_was_frozen_for_too_long_submits_again(
 
 
 def _first_assignments(running: Running) -> Iterator[list[str | None]]:
-    """Each epoch's tasks in the order in which they were first assigned there."""
+    """The tasks of each epoch, in the order of their first assignment in it."""
     epoch: dict[str | None, None] = {}
     for entry in running.events("broker_started", "task_assigned"):
         if entry["event"] == "broker_started":
@@ -208,7 +208,7 @@ def _first_assignments(running: Running) -> Iterator[list[str | None]]:
 
 
 def _executions(running: Running, *futures: PoolFuture[Any]) -> list[int]:
-    """How often the workers' logs say that these tasks were executed; complete when the pool has come to rest."""
+    """How often these tasks were executed by the workers' logs; complete once the pool is at rest."""
     counts = Counter(entry["task_id"] for entry in running.events("task_executed"))
     return [counts[future.task_id] for future in futures]
 

@@ -1,4 +1,4 @@
-"""The command as a person types it."""
+"""The command line, as a person types it."""
 
 import json
 import os
@@ -250,7 +250,7 @@ def test_other_transforms_results_are_printed_as_json(scripted: Running) -> None
 def test_the_shipped_configuration_runs_as_it_is(run_dir: Path, wait_until: WaitUntil) -> None:
     shutil.copy(ROOT / "supervisord.conf", run_dir)
     env = environment(run_dir) | {"PATH": f"{RACEPOOL.parent}:{os.environ['PATH']}"}
-    journal, ours = socket.socketpair()  # systemd's: /dev/stdout cannot be opened when it is a socket
+    journal, ours = socket.socketpair()  # under systemd /dev/stdout is a socket, which cannot be opened
     command = [str(RACEPOOL.with_name("supervisord")), "-c", str(run_dir / "supervisord.conf")]
     with journal, ours, subprocess.Popen(command, env=env, stdout=ours.fileno(), stderr=ours.fileno()) as supervisord:
         try:
@@ -348,7 +348,7 @@ def test_no_orphan_outlives_a_killed_supervisord(run_dir: Path, wait_until: Wait
 
 
 def _statuses(directory: Path) -> Counter[str]:
-    """How many processes supervisord calls what: a watchdog, a broker and three workers run, an exporter could."""
+    """How many processes supervisord has for each program: watchdog, broker, three workers; an exporter could run."""
     command = [str(RACEPOOL.with_name("supervisorctl")), "-c", str(directory / "supervisord.conf"), "status"]
     status = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
     return Counter(line.split()[1] for line in status.splitlines())

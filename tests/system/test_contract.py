@@ -1,4 +1,4 @@
-"""The main job, whole: real races through a supervised pool, in every form and from everywhere."""
+"""The main job as a whole: real races through a supervised pool, in every form and from every kind of caller."""
 
 import asyncio
 import json
@@ -115,7 +115,7 @@ def test_a_queued_task_is_cancelled_and_a_running_one_discarded(
     scripted: Running, race: Race, tmp_path: Path, wait_until: WaitUntil
 ) -> None:
     gate, order = tmp_path / "gate", tmp_path / "order"
-    wait_until(lambda: scripted.stats().in_flight == 0)  # what others cancelled is counted when it ends
+    wait_until(lambda: scripted.stats().in_flight == 0)  # a task that was cancelled is counted when it ends
     before = scripted.stats().counters.cancelled
     running = [scripted.exec(race(f"wait-for:{gate}")) for _ in range(3)]
     queued = scripted.exec(race(f"log-to:{order}"))
@@ -123,7 +123,7 @@ def test_a_queued_task_is_cancelled_and_a_running_one_discarded(
 
     assert running[0].cancel()
     assert queued.cancel()
-    wait_until(lambda: scripted.stats().counters.cancelled == before + 1)  # the broker knows of both
+    wait_until(lambda: scripted.stats().counters.cancelled == before + 1)  # the broker knows both clients
     gate.touch()
 
     assert [future.result(10)["id"] for future in running[1:]] == ["race-1", "race-1"]
@@ -163,7 +163,7 @@ def test_stats_show_every_field_and_their_sum_holds_throughout(
     seen: list[PoolStats] = []
 
     def is_at_work() -> bool:
-        """With a task for each worker; one that is to return a recalled one has none for a moment."""
+        """The pool when each worker has a task; a worker that returns a recalled task has none for a moment."""
         seen.append(scripted.stats())
         return seen[-1].held_by_clients > 0 and all(worker.task_id for worker in seen[-1].workers)
 

@@ -1,4 +1,4 @@
-"""What a death costs: one attempt of one task, and nothing else."""
+"""The end of a worker costs one attempt of one task, and nothing else."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def test_task_of_a_killed_worker_is_answered_at_its_original_place(
 
     os.kill(victim.pid, signal.SIGKILL)
     wait_until(lambda: scripted.stats().counters.requeued == 1)
-    gates[0].touch()  # one worker comes free, and takes what is first in the order
+    gates[0].touch()  # one worker becomes idle and gets the first task in the order
     wait_until(lambda: _attempts(scripted, blocked[1].task_id) == [1, 2])
     for gate in gates:
         gate.touch()
@@ -42,7 +42,7 @@ def test_task_of_a_killed_worker_is_answered_at_its_original_place(
     assert all(assigned.index(future.task_id) > second for future in queued)
     assert [set(_attempts(scripted, future.task_id)) for future in queued] == [
         {1}
-    ] * 20  # one that was a second, and recalled, is assigned once more
+    ] * 20  # a prefetched task that was recalled is assigned once more
     wait_until(lambda: scripted.stats().total_workers == 3)
     assert victim.pid not in scripted.pids().values()
 

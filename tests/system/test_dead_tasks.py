@@ -1,4 +1,4 @@
-"""What is left of a task that was given up, and how it gets its result after all."""
+"""What is kept of a dead task, and how its result can still be computed."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def scripted(start_pool: StartPool) -> Running:
 
 @pytest.fixture
 def no_dead_tasks(scripted: Running, wait_until: WaitUntil) -> Iterator[None]:
-    """Each test finds the pool whole and nothing given up, and leaves it so."""
+    """Before and after each test the pool is whole and has no dead task."""
     wait_until(scripted.is_at_rest, 15)
     yield
     racepool("dead", "remove", "--all", env=scripted.env)
@@ -38,7 +38,7 @@ def no_dead_tasks(scripted: Running, wait_until: WaitUntil) -> Iterator[None]:
 
 
 def given_up(running: Running, future: PoolFuture[Any], wait_until: WaitUntil) -> str:
-    """The id of a task whose workers all died."""
+    """Submits a race that kills its workers; returns the id of the dead task."""
     with pytest.raises(WorkerCrashedError) as caught:
         future.result(30)
     assert future.task_id
@@ -188,7 +188,7 @@ def bury(
     run_timeout_ms: int = 30_000,
     given_up_at_ms: int = 1_700_000_000_000,
 ) -> str:
-    """A record as of an earlier broker."""
+    """A record that an earlier broker could have written."""
     if race is not None:
         body = json.dumps(race).encode()
         payload = pack_request(body, POLLED_AT, None).payload()

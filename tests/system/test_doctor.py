@@ -1,4 +1,4 @@
-"""`racepool doctor` at the bedside: each set-up here is really broken."""
+"""`racepool doctor` on set-ups that are really broken."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tests.key_files import Keyring, allowed_file, tcp_endpoints
 from tests.running import RACEPOOL, ROOT, Running, StartPool, WaitUntil, broker_held_back, environment, frozen, racepool
 
 pytestmark = pytest.mark.system
-BOUND_S = 8.0  # of a command whose every probe waits for all of its time
+BOUND_S = 8.0  # for a command in which every probe uses all of its time
 HOLD_LOCK = (
     "import sys; from pathlib import Path; from racepool.broker.lock import BrokerLock;"
     "lock = BrokerLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
@@ -33,7 +33,7 @@ HOLD_LOCK = (
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the doctor said, and how long that took."""
+    """The doctor's findings, and how long they took."""
 
     code: int
     findings: list[dict[str, str]]
@@ -70,7 +70,7 @@ def whole(start_pool: StartPool) -> Running:
 
 @pytest.fixture
 def run_dir(run_dir: Path) -> Iterator[Path]:
-    """Of this test alone."""
+    """A run directory for this test only."""
     own = run_dir / f"{time.monotonic_ns()}"
     own.mkdir(mode=0o700)
     yield own
@@ -79,7 +79,7 @@ def run_dir(run_dir: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def start_broker() -> Iterator[Callable[[dict[str, str]], int]]:
-    """Starts brokers that no supervisord keeps up; gives their pids."""
+    """Starts brokers without supervisord; returns their pids."""
     started = []
 
     def start(env: dict[str, str]) -> int:
@@ -318,7 +318,7 @@ def test_broker_of_another_version_is_told(run_dir: Path, said: bytes, check: st
 
 @pytest.fixture(scope="module")
 def sick() -> Iterator[Diagnosis]:
-    """Of a set-up without a broker that has many faults at once."""
+    """The findings for a set-up without a broker that has many faults at once."""
     directory = Path(tempfile.mkdtemp(prefix="rp-", dir="/tmp"))
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(directory / "frontend.ipc"))

@@ -1,4 +1,4 @@
-"""Every command and every piece of code in these documents does what they say."""
+"""Every command and every piece of code in these documents does what the document says."""
 
 import shutil
 import tempfile
@@ -17,7 +17,7 @@ PYTHON = "```python\nprint(1)\n```\n"
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Reader]]:
-    """Who reads this document, in a place of their own; one who turns to the next has left the last."""
+    """The reader of this document, in a folder of its own. The reader of the document before is closed first."""
     current: dict[str, Reader] = {}
 
     def turn_to(document: str) -> Reader:
@@ -42,7 +42,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
 def test_it_does_what_the_document_says(step: Step, reader: Callable[[str], Reader]) -> None:
     one = reader(step.block.document)
     earlier = STEPS[step.block.document]
-    for each in earlier[len(one.done) : earlier.index(step) + 1]:  # those before it, too, where it is run alone
+    for each in earlier[
+        len(one.done) : earlier.index(step) + 1
+    ]:  # also the blocks before it, if only this one is selected
         one.done.append(each)
         one.follow(each)
 

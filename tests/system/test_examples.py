@@ -1,4 +1,4 @@
-"""The examples as a user runs them: programs of their own, a real pool, HTTP on loopback, and what goes wrong."""
+"""The examples as a user runs them: real processes, a real pool, HTTP on loopback, and failures."""
 
 import json
 import os
@@ -49,7 +49,7 @@ class Service:
             return False
 
     def stop(self) -> None:
-        """As a supervisor does. uvicorn ends what it has to end, and then by the signal that it was sent."""
+        """Ends it with SIGTERM, as a supervisor does. uvicorn shuts down and then dies by that signal."""
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(PATIENCE_S) == -signal.SIGTERM
         said = self.log.read_text()
@@ -62,7 +62,7 @@ class Service:
         return listed
 
     def stored(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
-        """The records in the database by race and entrant, in the order of the polls."""
+        """The records in the database for each race and entrant, in the order of the polls."""
         found: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
         with closing(sqlite3.connect(self.database)) as connection:
             for (text,) in connection.execute("SELECT record FROM money_flow ORDER BY polling_timestamp"):
@@ -93,7 +93,7 @@ def program(*arguments: object, env: dict[str, str], err: Path) -> Iterator["sub
 
 @pytest.fixture
 def tote_url(tmp_path: Path) -> Iterator[str]:
-    """Five races of a thousand polls, the last of which answers with half a response."""
+    """Five races with a thousand polls; the last poll answers with half a response."""
     options = ("--port", 0, "--polls", 1000, "--interval", TICK_S, "--broken", 1)
     with program("examples.tote", *options, env=dict(os.environ), err=tmp_path / "tote.err") as tote:
         assert tote.stdout
@@ -104,7 +104,7 @@ def tote_url(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def start_service(real: Running, tmp_path: Path, wait_until: WaitUntil) -> Iterator[StartService]:
-    """Starts the service, with this tote."""
+    """Starts the service for this tote."""
     with ExitStack() as stack:
 
         def start(tote_url: str) -> Service:
@@ -138,7 +138,7 @@ def free_port() -> int:
 def test_no_record_is_lost_while_workers_are_killed(service: Service, real: Running, wait_until: WaitUntil) -> None:
     for kill in range(1, 5):
         wait_until(lambda: len(real.pids()) == WORKERS, PATIENCE_S)
-        for pid in real.pids().values():  # all at once: the ticks go on meanwhile
+        for pid in real.pids().values():  # all at once, while the ticks continue
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda kill=kill: service.health()[1]["tally"]["stored"] >= 8 * kill, PATIENCE_S)
     wait_until(lambda: service.health()[1]["status"] == "ok", PATIENCE_S)

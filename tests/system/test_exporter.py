@@ -22,7 +22,7 @@ from tests.running import RACEPOOL, Race, Running, WaitUntil, broker_held_back, 
 from tests.system.exporting import exporting, fetch, fetch_json, started
 
 pytestmark = pytest.mark.system
-SCRAPE_S = 3.0  # of which 0.8 are for the broker's answer
+SCRAPE_S = 3.0  # 0.8 of them are for the broker's answer
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def url(scripted: Running) -> Iterator[str]:
 
 
 def up(url: str) -> bool:
-    """Whether a scrape says that the broker answered; a scrape never takes long, and never fails."""
+    """Whether the scrape says that the broker answered. No scrape may be slow or fail."""
     asked_at = time.monotonic()
     text = fetch(f"{url}metrics")
     assert time.monotonic() - asked_at < SCRAPE_S
@@ -40,7 +40,7 @@ def up(url: str) -> bool:
 
 
 def opens(url: str) -> bool:
-    """Whether a stream begins there."""
+    """Whether the page opens an event stream."""
     try:
         with urllib.request.urlopen(url, timeout=5) as stream:  # noqa: S310  # loopback
             return bool(stream.readline())
@@ -235,7 +235,7 @@ def test_up_with_an_exporter_keeps_it_up_and_ends_it(run_dir: Path, wait_until: 
     log = run_dir / "log" / "exporter.log"
 
     def pages() -> list[str]:
-        """Those of each life, in their order."""
+        """The named events, in order."""
         lines = log.read_text().splitlines() if log.exists() else []
         return [json.loads(line)["page"] for line in lines if "exporter_started" in line]
 

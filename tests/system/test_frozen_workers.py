@@ -1,4 +1,4 @@
-"""Workers that stand still, for a moment or for good, and those that only seem to."""
+"""Workers that are frozen for a moment or for good, and workers that only look frozen."""
 
 import os
 import signal
@@ -59,7 +59,7 @@ def test_worker_that_stands_still_for_less_than_the_liveness_is_left_alone(
     slow = patient.exec(race(f"wait-for:{gate}", "slow"))
     wait_until(lambda: patient.stats().in_flight == 1)
     with frozen(patient.holder(slow.task_id).pid):
-        time.sleep(2.0)  # what is tested is that nothing happens meanwhile
+        time.sleep(2.0)  # the test is that nothing happens in this time
     gate.touch()
 
     assert slow.result(10)["id"] == "slow"
@@ -82,7 +82,7 @@ def test_worker_that_one_c_call_silences_for_long_is_left_to_finish(scripted: Ru
 
 
 def test_child_that_outlives_its_worker_hides_nothing(scripted: Running, race: Race) -> None:
-    """It keeps the worker's sockets open, so only the process itself can tell."""
+    """The child keeps the worker's sockets open, so only the pidfd tells that the worker has ended."""
     started_at = time.monotonic()
 
     forking = scripted.exec(race("fork-kill:5", "forking"))

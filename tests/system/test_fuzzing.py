@@ -65,7 +65,7 @@ def test_every_costly_payload_is_answered_within_limits(attacked: Running) -> No
 
 
 def _answer(socket: Socket) -> ToClient:
-    """The next message that is no sign of life; this client gives signs of life meanwhile."""
+    """Waits for the next message that is no sign of life, and sends signs of life itself."""
     for _ in range(PATIENCE_MS // BEAT_MS):
         if not socket.poll(BEAT_MS):
             socket.send_multipart(encode(Ping(0)))

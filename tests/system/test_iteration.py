@@ -47,7 +47,7 @@ def test_end_of_a_map_takes_back_what_it_submitted(scripted: Running, race: Race
     wait_until(scripted.is_at_rest)
     after = scripted.stats().counters
     submitted = after.submitted - before.submitted
-    assert submitted < 200  # of 501: a worker may be slow with the first
+    assert submitted < 200  # of 501: the first one may be slow
     assert after.completed - before.completed + after.cancelled - before.cancelled + 1 == submitted
 
 
@@ -63,7 +63,7 @@ def test_small_backlog_is_waited_for_by_all_who_iterate(start_pool: StartPool, r
     with ThreadPoolExecutor(3) as threads:
         assert list(threads.map(collect, range(3))) == [names] * 3
     assert small.stats().counters.rejected > 0
-    flood = [clients[0].exec(race("sleep:0.005", name)) for name in names]  # which nobody submits again
+    flood = [clients[0].exec(race("sleep:0.005", name)) for name in names]  # no client submits it again
     assert any(isinstance(future.exception(20), BacklogFullError) for future in flood)
     for client in clients:
         client.shutdown()

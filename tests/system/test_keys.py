@@ -1,4 +1,4 @@
-"""A pool on tcp, behind keys: `racepool up` on one side, clients and commands on the other."""
+"""A pool on tcp with keys: `racepool up` on one side, clients and commands on the other."""
 
 import os
 import shutil
@@ -19,12 +19,12 @@ from tests.running import RACEPOOL, ROOT, Race, Running, StartPool, WaitUntil, e
 
 pytestmark = pytest.mark.system
 LIVENESS_S = 2.0
-REFUSED_S = 11.0  # in which the watchdog would kill a broker that hangs
+REFUSED_S = 11.0  # the watchdog would have killed a broker that hangs
 
 
 @dataclass(frozen=True)
 class Site:
-    """The key directories of the broker's host (`keys`) and of others, and where the broker is met."""
+    """The key directories of the broker's host (`keys`) and of others, and the broker's addresses."""
 
     folder: Path
     endpoints: dict[str, str]
@@ -39,13 +39,13 @@ class Site:
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
 
     def typed(self, *arguments: object, keys: Path | None = None) -> str:
-        """What the command says, on the broker's host or another; it must succeed."""
+        """Runs a command on the broker's host or another one; returns its output. It must succeed."""
         done = self.run(*arguments, keys=keys or self.keys)
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
     def host(self, name: str, role: str = Role.CLIENT) -> Path:
-        """Another host's key directory; its key is carried to the broker, and allowed."""
+        """Makes the key directory of another host, whose key the broker allows."""
         elsewhere = self.folder / name
         self.typed("keygen", "client", keys=elsewhere)
         shutil.copy(self.keys / f"{BROKER}.key", elsewhere)
@@ -67,7 +67,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def guarded(start_pool: StartPool, site: Site) -> Running:
-    """The broker binds all addresses; its own host's workers and client meet it on loopback."""
+    """The broker binds all addresses; workers and clients of its own host connect by loopback."""
     everywhere = {setting: endpoint.replace("127.0.0.1", "*") for setting, endpoint in site.endpoints.items()}
     return start_pool(
         transform="transforms:scripted", keys=site.keys, liveness=LIVENESS_S, log_level="debug", **everywhere
@@ -104,7 +104,7 @@ def test_silence_tells_the_death_of_a_worker_that_no_kernel_here_knows(
     wait_until(lambda: guarded.stats().in_flight == 1)
     victim = guarded.holder(future.task_id)
 
-    with frozen(guarded.supervisord_pid):  # a successor of that name would tell it, too
+    with frozen(guarded.supervisord_pid):  # a later worker of that name would log it, too
         killed_at = time.monotonic()
         os.kill(victim.pid, signal.SIGKILL)
         wait_until(lambda: victim.name not in guarded.pids())
@@ -123,7 +123,7 @@ def test_client_with_a_wrong_key_is_told_to_look_at_its_key(guarded: Running, si
     stranger, misled = site.folder / "stranger", site.folder / "misled"
     site.typed("keygen", "client", keys=stranger)
     shutil.copy(site.keys / f"{BROKER}.key", stranger)
-    site.typed("keygen", keys=misled)  # a broker's key, but not this one's
+    site.typed("keygen", keys=misled)  # the key of another broker
 
     for directory in (stranger, misled):
         with ZmqPool(site.endpoints["endpoint"], curve=str(directory), connect_timeout_s=1) as pool:

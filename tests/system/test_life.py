@@ -1,4 +1,4 @@
-"""The client inside whole programs: their exits, loops, forks and interrupts neither hang nor print a stray word."""
+"""The client inside whole programs: no exit, loop, fork or interrupt hangs or prints unexpected text."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ every_loop = pytest.mark.parametrize(
 
 @pytest.fixture
 def gate(scripted: Running, tmp_path: Path, wait_until: WaitUntil) -> Iterator[Path]:
-    """What long tasks wait for. A program's end leaves the broker nothing but what was running."""
+    """The file that long tasks wait for. After a program's end the broker has only the tasks that ran."""
     path = tmp_path / "gate"
     yield path
     path.touch()
@@ -69,7 +69,7 @@ def start(gate: Path, tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def nobody(run_dir: Path) -> dict[str, str]:
-    """An environment without a broker."""
+    """The environment for a pool without a broker."""
     return environment(run_dir)
 
 
@@ -168,7 +168,7 @@ for _ in range(4):
 
 
 def test_executor_threads_that_wait_get_their_results_before_the_end(scripted: Running, start: Start) -> None:
-    """Python itself waits for them; the pool must be there for them until then."""
+    """Python waits for these threads at its exit; the pool must work until they end."""
     assert_ended(start(WORKING, scripted.env).end(), ["late"] * 4)
 
 
@@ -202,7 +202,7 @@ say("ready")
 
 
 def test_death_of_the_io_thread_is_loud(scripted: Running, start: Start, nobody: dict[str, str]) -> None:
-    """No descriptor is left for the next session's socket. `pool` stays broken; a new ZmqPool works."""
+    """The next session's socket finds no free descriptor. `pool` stays broken; a new ZmqPool works."""
     code = f"""
 futures = [pool.exec(LONG) for _ in range(20)]
 limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -258,7 +258,7 @@ say("parent", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), sum(f.result()
     [
         ("guard", ""),  # the thread connects, and holds the pool's lock
         ("submit", ""),
-        ("notify_all", "TransformError "),  # the I/O thread resolves, and holds the future's lock
+        ("notify_all", "TransformError "),  # the I/O thread resolves a future, and holds its lock
     ],
 )
 def test_child_works_wherever_a_thread_of_the_parent_was_at_the_fork(
@@ -335,7 +335,7 @@ def test_prefork_server_that_used_the_pool_before_it_forked(scripted: Running, g
         first, second = (HTTPConnection("127.0.0.1", listener.getsockname()[1], timeout=10) for _ in range(2))
         with closing(server), closing(first), closing(second):
             first.request("GET", "/?long")
-            second.request("GET", "/?quick")  # for the other worker, since one is busy
+            second.request("GET", "/?quick")  # for the other worker, because one is busy
             quick = second.getresponse().read().decode().split()
             gate.touch()
             long = first.getresponse().read().decode().split()
@@ -392,7 +392,7 @@ say(run(asyncio.wait_for(pool.exec(race()), 10))["id"])
 
 @every_loop
 def test_closed_loop_is_freed_whatever_was_outstanding(scripted: Running, start: Start, loop: str) -> None:
-    """Python says of any task on a closed loop that it was destroyed."""
+    """Python reports every task on a closed loop as destroyed."""
     code = """
 import gc, weakref
 async def begin():
@@ -444,7 +444,7 @@ run(main())
     assert_ended(program.end(), ["timeout True", "True True r", "all"])
 
 
-# --- pools that nobody holds ------------------------------------------------------------------------------------------
+# --- pools without a reference ----------------------------------------------------------------------------------------
 
 
 def test_threads_and_descriptors_of_pools_that_nobody_holds_come_back(scripted: Running, start: Start) -> None:
@@ -529,7 +529,7 @@ def test_interrupt_ends_a_program_whose_tasks_run(scripted: Running, start: Star
 
 
 def test_second_interrupt_while_the_first_ends_the_program_says_nothing(start: Start, nobody: dict[str, str]) -> None:
-    """It comes 30 ms after the first exit hook, while the I/O thread tries to say farewell for 100 ms."""
+    """It comes 30 ms after the first exit hook, while the I/O thread tries for 100 ms to send its last messages."""
     code = """
 signal.signal(signal.SIGALRM, lambda *_: os.killpg(0, signal.SIGINT))
 atexit.register(signal.setitimer, signal.ITIMER_REAL, 0.03)
@@ -559,7 +559,7 @@ ASYNC_LOCAL = {
 
 @pytest.fixture
 def home(run_dir: Path) -> Path:
-    """Where the programs' local pools have their directories: short, and nothing else is there."""
+    """The parent of the local pools' directories: a short path, and otherwise empty."""
     path = run_dir / "t"
     path.mkdir(exist_ok=True)
     return path
@@ -660,7 +660,7 @@ def test_two_interrupts_of_a_local_pool_leave_nothing(
 def test_program_of_a_supervisor_that_was_killed_meanwhile_makes_no_directory(
     run_dir: Path, wait_until: WaitUntil, program: str
 ) -> None:
-    """A local pool's is removed at that moment. init is the parent of what a killed supervisor had just started."""
+    """A local pool removes its directory at that moment. Children of a killed supervisor may still run under init."""
     env = environment(run_dir / program) | {"SUPERVISOR_ENABLED": "1"}
 
     command = ["sh", "-c", f"(sleep 1; exec {sys.executable} -P -m {program}) &"]
@@ -678,7 +678,7 @@ def await_place(place: str, program: Program, home: Path, wait_until: WaitUntil)
 
 
 def processes_of(home: Path) -> list[int]:
-    """Those whose environment names this directory."""
+    """The processes with this directory in their environment."""
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):  # it has ended

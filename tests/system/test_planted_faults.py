@@ -28,7 +28,7 @@ FOUND_WITHIN_S = 180
 
 @dataclass(frozen=True)
 class Hunt:
-    """A planted fault, the kinds of faults that the run injects, and the promise that it must find broken."""
+    """A planted fault, the fault kinds of the run, and the promise that the run must find broken."""
 
     fault: Fault
     kinds: str
@@ -101,7 +101,7 @@ def copy(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Where the lab has its run directory; the paths of sockets must be short."""
+    """The parent of the lab's run directory; the paths of sockets must be short."""
     with tempfile.TemporaryDirectory(prefix="lab-", dir="/tmp") as name:
         yield Path(name)
 

@@ -1,4 +1,4 @@
-"""Memory, descriptors and disks that run out, and very many tasks: bounded, and nobody's result is lost."""
+"""Memory, descriptors or disks run out, or there are very many tasks: memory stays bounded, no result is lost."""
 
 import json
 import os
@@ -33,14 +33,14 @@ MIB = 2**20
 MEMORY_LIMIT = 160 * MIB
 FEW_FILES = 256
 MANY_TASKS = 100_000 if is_long() else 30_000
-RAW_TASK_BYTES = 2_000  # of the broker's memory for each task of its backlog, at most
-CLIENT_TASK_BYTES = 6_000  # of the client's for each unresolved one
+RAW_TASK_BYTES = 2_000  # the broker's memory for each task in its backlog, at most
+CLIENT_TASK_BYTES = 6_000  # the client's memory for each unresolved task, at most
 LOG_BYTES = 20_000
 
 
 @pytest.fixture(scope="module")
 def fragile(start_pool: StartPool) -> Running:
-    """Its broker may have little memory."""
+    """A pool whose broker has a low memory limit."""
     return start_pool(
         transform="transforms:scripted", broker_memory_limit=MEMORY_LIMIT, backlog_bytes=MEMORY_LIMIT // 2
     )
@@ -48,11 +48,11 @@ def fragile(start_pool: StartPool) -> Running:
 
 @pytest.fixture(scope="module")
 def quiet(start_pool: StartPool) -> Running:
-    """It logs little: what is measured is no log."""
+    """A pool that logs little, because logs would disturb the measurement."""
     return start_pool(transform="transforms:scripted", log_level="error", liveness=5)
 
 
-# --- what runs out ----------------------------------------------------------------------------------------------------
+# --- resources that run out -------------------------------------------------------------------------------------------
 
 
 def test_peer_that_sends_without_end_is_got_rid_of_and_nobody_elses_task_is(
@@ -67,7 +67,7 @@ def test_peer_that_sends_without_end_is_got_rid_of_and_nobody_elses_task_is(
         sent = 0
         while endless.send(part):
             sent += 1
-            time.sleep(0.005)  # so that the broker, too, is there to see it
+            time.sleep(0.005)  # so that the broker is there, too
             assert sent < 20 * MEMORY_LIMIT // MIB, "the broker takes it without end"
 
     assert [future.result(30)["id"] for future in futures] == [f"race-{index}" for index in range(150)]
@@ -117,7 +117,7 @@ def test_crowd_of_connections_below_the_limit_harms_nobody(quiet: Running, race:
 
 def test_disk_without_room_for_logs_costs_log_lines_only(start_pool: StartPool, race: Race) -> None:
     running = start_pool(transform="transforms:scripted")
-    resource.prlimit(running.supervisord_pid, resource.RLIMIT_FSIZE, (LOG_BYTES, LOG_BYTES))  # its own output likewise
+    resource.prlimit(running.supervisord_pid, resource.RLIMIT_FSIZE, (LOG_BYTES, LOG_BYTES))  # its own output, too
 
     first = [running.exec(race("echo", f"race-{index}")).result(10)["id"] for index in range(1_000)]
     victim = running.stats().workers[0].pid
@@ -150,13 +150,13 @@ def test_very_many_tasks_of_two_clients_resolve_in_bounded_memory(quiet: Running
         while any(client.poll() is None for client in clients):
             stats = quiet.stats()
             peak, depth = max(peak, stats.broker.rss_bytes), max(depth, stats.queue_depth)
-            time.sleep(0.2)  # a look now and then
+            time.sleep(0.2)  # once in a while
         said = [json.loads(client.communicate()[0]) for client in clients]
 
     for right, at_first, crowded in said:
         assert right == MANY_TASKS // 2
         assert crowded - at_first < CLIENT_TASK_BYTES * MANY_TASKS // 2
-    assert depth > MANY_TASKS / 4  # they did wait, for the most part with their clients
+    assert depth > MANY_TASKS / 4  # they waited, most of them in their clients
     assert peak - before.broker.rss_bytes < 20 * MIB
     assert quiet.stats().counters.completed - before.counters.completed == MANY_TASKS
 
@@ -171,11 +171,13 @@ def test_backlog_of_very_many_tasks_is_bounded_and_leaves_no_more_the_second_tim
     for _ in range(2):
         full = _filled(quiet, wait_until)
         assert full.broker.rss_bytes - before.broker.rss_bytes < RAW_TASK_BYTES * MANY_TASKS
-        wait_until(lambda: quiet.stats().queue_depth == 0, 10)  # since its client is forgotten
+        wait_until(lambda: quiet.stats().queue_depth == 0, 10)  # because the broker forgot its client
         left.append(quiet.stats().broker.rss_bytes)
     gate.touch()
 
-    wait_until(lambda: quiet.stats().broker.rss_bytes - left[0] < 400 * MANY_TASKS)  # a task kept is over 500 bytes
+    wait_until(
+        lambda: quiet.stats().broker.rss_bytes - left[0] < 400 * MANY_TASKS
+    )  # a task that is kept has more than 500 bytes
     assert [future.result(10)["id"] for future in blocking] == [f"blocking-{index}" for index in range(3)]
     submitted, accounted = quiet.books()
     assert submitted == accounted
@@ -183,9 +185,10 @@ def test_backlog_of_very_many_tasks_is_bounded_and_leaves_no_more_the_second_tim
 
 
 def _filled(running: Running, wait_until: WaitUntil) -> PoolStats:
-    """By a client without our client's restraint, which then says nothing more.
+    """Submits all at once by a raw client without a window, which sends nothing more.
 
-    It stays until all is in: of a peer that leaves while it is more than RCVHWM ahead, libzmq drops the last few kB.
+    It stays until the broker has everything: libzmq drops the last few kB of a peer that leaves while more than
+    RCVHWM messages wait.
     """
     context: Context = zmq.Context()
     payload = pack_request(race_with_digest("raw"), polled_at=datetime.now(UTC), previous=None).payload()
@@ -208,7 +211,7 @@ def test_ten_thousand_tasks_leave_every_programs_memory_as_it_was(quiet: Running
     def run(count: int) -> None:
         assert sum(1 for _ in pool.map(race_with_digest(f"race-{index}") for index in range(count))) == count
 
-    run(2_000)  # what the first ones leave behind is no leak
+    run(2_000)  # memory that stays after the first ones is no leak
     before = _memory(quiet)
     run(10_000)
     after = _memory(quiet)
@@ -236,7 +239,7 @@ def test_what_others_wait_beside_a_flood_is_its_window(
     assert json.loads(output) == [f"flood-{index}" for index in range(count)]
     assert len(beside) > 5
     window_s = WINDOW_UNITS * task_s / 3
-    assert quantiles(beside, n=4)[1] < 4 * window_s  # arrival order: what the flood has submitted comes first
+    assert quantiles(beside, n=4)[1] < 4 * window_s  # in order of arrival: the flood's tasks come first
     assert quantiles(alone, n=4)[1] < window_s / 4
 
 

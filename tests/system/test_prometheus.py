@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes the exporter of a real pool: what is shipped for it works."""
+"""A real Prometheus scrapes the exporter of a real pool: the files in deploy/ work."""
 
 import json
 import math
@@ -25,7 +25,7 @@ PANELS = json.loads((DEPLOY / "grafana" / "racepool.json").read_text(encoding="u
 
 
 class Prometheus:
-    """Its HTTP API."""
+    """A query to Prometheus's HTTP API."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -36,7 +36,7 @@ class Prometheus:
         return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
     def is_scraping(self) -> bool:
-        """Whether it has the exporter's metrics, and knows all rules."""
+        """Whether Prometheus has the exporter's metrics and has loaded all rules."""
         try:
             targets = fetch_json(f"{self._url}/api/v1/targets")["data"]["activeTargets"]
         except urllib.error.URLError:
@@ -44,7 +44,7 @@ class Prometheus:
         return [target["health"] for target in targets] == ["up"]
 
     def numbers(self, query: str) -> list[float]:
-        """All that a query gives over the last half a minute, but what is not a number."""
+        """The numbers that a query gives for the last half a minute, without NaN."""
         now = time.time()
         asked = urlencode({"query": query, "start": now - 30, "end": now, "step": 1})
         result = fetch_json(f"{self._url}/api/v1/query_range?{asked}")["data"]["result"]
@@ -54,7 +54,7 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, exporter_url: str) -> Iterator[Prometheus]:
-    """With the configuration and rules that are shipped, in a hurry."""
+    """Runs Prometheus with the files of deploy/, with shorter intervals."""
     configuration = (DEPLOY / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
     configuration = re.sub(r"(scrape|evaluation)_interval: \w+", r"\1_interval: 1s", configuration)
     configuration = re.sub(r"scrape_timeout: \w+", "scrape_timeout: 1s", configuration)
@@ -83,7 +83,7 @@ def prometheus(folder: Path, exporter_url: str) -> Iterator[Prometheus]:
 
 @pytest.fixture(scope="module")
 def watched(scripted: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Watches `scripted`."""
+    """A Prometheus that scrapes the exporter of `scripted`."""
     with exporting(scripted.env) as url, prometheus(tmp_path_factory.mktemp("prometheus"), url) as server:
         yield server
 
@@ -94,7 +94,7 @@ def supervisorctl(running: Running, *arguments: str) -> None:
 
 
 def query_of(target: dict[str, str]) -> str:
-    """A panel's query as Grafana would send it."""
+    """A panel's query, as Grafana sends it."""
     query = target["expr"]
     for name, value in TEMPLATES.items():
         query = query.replace(name, value)

@@ -1,4 +1,4 @@
-"""The supervisord that `racepool up` runs, with a program of the test's: what it does at once, and what it must not."""
+"""The supervisord that `racepool up` runs, with a test's own program: what it must do at once, and what it must not."""
 
 import os
 import re
@@ -32,7 +32,7 @@ stdout_logfile=NONE
 stderr_logfile=NONE
 """
 SOON_S = 0.6  # its loop alone takes a second
-LIVES = 3  # of which the quickest counts: the machine may be busy
+LIVES = 3  # the quickest counts, because the machine may be busy
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def supervised(directory: Path, command: str) -> Iterator["subprocess.Popen[byte
 
 
 def logged(directory: Path, words: str) -> list[float]:
-    """The instants of the log lines with these words, in seconds since 1970."""
+    """The instants of the log lines that contain these words, in seconds since 1970."""
     path = directory / "log"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     found = [line.partition(" INFO ")[0] for line in lines if words in line and line.endswith("\n")]
@@ -68,7 +68,7 @@ def logged(directory: Path, words: str) -> list[float]:
 
 
 def pids(directory: Path) -> list[int]:
-    """The program's processes that are still there."""
+    """The program's processes that still exist."""
     told = re.findall(r"spawned: '.+' with pid (\d+)", (directory / "log").read_text())
     return [int(pid) for pid in told if Path(f"/proc/{pid}").exists()]
 
@@ -77,7 +77,7 @@ def test_it_starts_and_ends_without_waiting_for_the_next_second(directory: Path,
     starts_s, ends_s = [], []
     for _ in range(LIVES):
         with supervised(directory, "sleep 60") as process:
-            wait_until(lambda: logged(directory, "entered RUNNING"), 20)  # after which it would sleep
+            wait_until(lambda: logged(directory, "entered RUNNING"), 20)  # then it would sleep
             starts_s.append(logged(directory, "spawned")[0] - logged(directory, "supervisord started")[0])
             told_at = time.time()
             process.terminate()
@@ -108,7 +108,7 @@ def test_reload_begins_anew(directory: Path, wait_until: WaitUntil) -> None:
 
 
 def test_end_reaches_a_program_that_has_only_just_begun(directory: Path, wait_until: WaitUntil) -> None:
-    """Between fork and exec it has supervisord's handlers, which only take a note."""
+    """Between fork and exec it has supervisord's signal handlers, which only set a flag."""
     for _ in range(2 * LIVES):
         with supervised(directory, "sleep 60\nnumprocs=8\nprocess_name=%(process_num)d") as process:
             wait_until(lambda: logged(directory, "spawned"), 20)
@@ -163,7 +163,7 @@ print(child, os.WTERMSIG(status))
 
 
 def test_failure_that_may_mend_itself_is_no_wrong_command_line(directory: Path) -> None:
-    """With 2, which supervisord gives for whatever it cannot open, systemd would not start it again."""
+    """supervisord exits with 2 if it cannot open a file; after 2, systemd would not restart it."""
     (directory / "long").mkdir()
     configuration = directory / "supervisord.conf"
     socket = directory / "long" / ("x" * 120)

@@ -1,4 +1,4 @@
-"""Workers that are recycled between tasks: no crash, no requeue, and never two of them away at once."""
+"""Workers are recycled between tasks: no crash, no requeue, and never two of them absent at the same time."""
 
 from itertools import pairwise
 from typing import Any
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.system
 
 
 def away(running: Running) -> list[tuple[str, dict[str, Any]]]:
-    """Who was recycled and who came back, in the order of time."""
+    """The workers that were recycled and that came back, in order of time."""
     events = running.events("worker_stopped", "worker_restarted")
     return [(event["event"], event) for event in events if event["program"] == "broker"]
 

@@ -1,4 +1,4 @@
-"""A captured day through a real pool again: `racepool replay` as it is typed, interrupted, killed and resumed."""
+"""`racepool replay` of a captured day through a real pool: typed, interrupted, killed and resumed."""
 
 import gzip
 import json
@@ -40,7 +40,7 @@ def real(start_pool: StartPool) -> Running:
 
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A race day; a third of it compressed, a third of the names without an instant."""
+    """A race day: a third of the files is compressed, a third of the names has no instant."""
     folder = tmp_path_factory.mktemp("day")
     for index, (name, text) in enumerate(race_day(7, RACES, POLLS, last_starts=1)):
         if index % 3 == 0:
@@ -52,7 +52,7 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(day: Path, real: Running, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
-    """The day's table, made in one go."""
+    """The table of the day, made without interruption."""
     path = tmp_path_factory.mktemp("whole") / "day.parquet"
     done = racepool("replay", day, "--out", path, env=real.env)
     assert done.returncode == 0, done.stderr
@@ -72,7 +72,7 @@ def short(tmp_path: Path) -> Path:
 
 
 def lines(*arguments: object, env: dict[str, str]) -> list[dict[str, Any]]:
-    """The rows that a replay prints, which must succeed."""
+    """The rows that a replay prints; it must succeed."""
     done = racepool("replay", *arguments, "--out", "-", env=env)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

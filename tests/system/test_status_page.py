@@ -32,7 +32,7 @@ READ_ALOUD = """
 
 
 class Page:
-    """What a person sees of it."""
+    """The page as a person sees it."""
 
     def __init__(self, browser: webdriver.Chrome) -> None:
         self.browser = browser
@@ -50,11 +50,11 @@ class Page:
     def headline(self) -> str:
         return self.text("#headline")
 
-    def run(self, script: str) -> Any:  # noqa: ANN401  # whatever the script returns
+    def run(self, script: str) -> Any:  # noqa: ANN401  # any result of the script
         return self.browser.execute_script(script)
 
     def complaints(self) -> list[str]:
-        """What the browser's console has to say: errors, and what the content security policy refused."""
+        """The browser's console: errors, and everything that the content security policy refused."""
         return [str(entry["message"]) for entry in self.browser.get_log("browser")]  # type: ignore[no-untyped-call]
 
 
@@ -78,7 +78,7 @@ def url(scripted: Running) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: webdriver.Chrome, url: str, scripted: Running, wait_until: WaitUntil) -> Iterator[Page]:
-    """Open, with all workers ready; it must have given the console no reason to complain."""
+    """The open page, with all workers ready; the console must stay empty."""
     wait_until(lambda: scripted.stats().total_workers == 3, 15)
     page = Page(browser)
     page.open(url)
@@ -108,7 +108,7 @@ def test_page_follows_a_killed_worker_within_two_seconds_and_its_return(
 ) -> None:
     page.run("window.sameDocument = true")
     took_s: list[float] = []
-    while len(took_s) < 3 and not any(each < 2 for each in took_s):  # a busy machine may hold one up
+    while len(took_s) < 3 and not any(each < 2 for each in took_s):  # a busy machine may delay one
         with frozen(scripted.supervisord_pid):  # nothing restarts the broker meanwhile
             killed_at = time.monotonic()
             os.kill(scripted.pids()["worker-1"], signal.SIGKILL)

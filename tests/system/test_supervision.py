@@ -1,4 +1,4 @@
-"""supervisord, the watchdog beside it, and what becomes of the service when one of them, or what they watch, fails."""
+"""supervisord and the watchdog: the service goes on when one of them, or a program that they watch, fails."""
 
 import os
 import shutil
@@ -18,13 +18,13 @@ from racepool import PoolFuture, TaskTimeoutError, ZmqPool
 from tests.running import RACEPOOL, Race, Running, WaitUntil, environment, frozen, state_of
 
 pytestmark = pytest.mark.system
-BACK_S = 0.5  # with the watchdog it is hundredths, without it a second as often as not; a busy machine holds one up
+BACK_S = 0.5  # hundredths with the watchdog, often a second without it; a busy machine may delay it
 WATCHDOG_S = 15.0
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_given_up(scripted: Running, wait_until: WaitUntil) -> Iterator[None]:
-    """Each test finds the pool at rest and leaves it so, and supervisord has given up nothing."""
+    """Before and after each test the pool is at rest, and supervisord has given up no program."""
     wait_until(scripted.is_at_rest, 15)
     yield
     wait_until(scripted.is_at_rest, 20)
@@ -34,7 +34,7 @@ def _nothing_is_given_up(scripted: Running, wait_until: WaitUntil) -> Iterator[N
 
 @pytest.fixture
 def load(scripted: Running, race: Race) -> list[PoolFuture[Any]]:
-    """A hundred tasks that three workers have to do with for two seconds."""
+    """A hundred tasks, which take three workers two seconds."""
     return [scripted.exec(race("sleep:0.06", f"race-{index}")) for index in range(100)]
 
 
@@ -86,7 +86,9 @@ def test_worker_that_no_broker_knows_and_that_is_frozen_for_good_is_replaced(
 def test_frozen_supervisord_is_felt_by_nobody(
     scripted: Running, race: Race, load: list[PoolFuture[Any]], wait_until: WaitUntil
 ) -> None:
-    chatty = [scripted.exec(race("echo", f"chatty-{index}" * 50)) for index in range(500)]  # more log than a pipe takes
+    chatty = [
+        scripted.exec(race("echo", f"chatty-{index}" * 50)) for index in range(500)
+    ]  # more log than a pipe can hold
 
     with frozen(scripted.supervisord_pid):
         thawed_at = time.monotonic() + 6.0
@@ -140,7 +142,7 @@ def test_removed_run_directory_costs_nobody_more_than_time(run_dir: Path, race: 
 
 
 def test_supervisords_end_costs_nobody_more_than_time(run_dir: Path, race: Race, wait_until: WaitUntil) -> None:
-    """Killed, it takes all with it, and the next one's pool does what is left; terminated, it ends all in order."""
+    """If supervisord is killed, all programs die, and the next pool does the rest; SIGTERM ends all in order."""
     env = environment(run_dir, transform="transforms:scripted")
     with ZmqPool(f"ipc://{run_dir}/frontend.ipc") as pool:
         with _up(env, pool) as first:
@@ -191,15 +193,15 @@ def _submit(pool: ZmqPool, race: Race, count: int, *, queue_timeout_s: float) ->
 
 
 def _restart_s(running: Running, program: str, wait_until: WaitUntil) -> float:
-    """Kills a program; how long until supervisord started it anew, in seconds."""
+    """Kills a program; returns the seconds until supervisord has restarted it."""
 
     def pid() -> int:
         stats = running.stats()
         return stats.broker.pid if program == "broker" else running.pids().get(program, 0)
 
     wait_until(pid)
-    time.sleep(1.5)  # nobody starts at once what ended a moment after its start
-    victim, killed_at = pid(), datetime.now()  # noqa: DTZ005  # as supervisord's log tells the time
+    time.sleep(1.5)  # supervisord delays the restart of a program that ended right after its start
+    victim, killed_at = pid(), datetime.now()  # noqa: DTZ005  # supervisord logs local time
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: pid() not in (0, victim))
     started = f"spawned: '{program}' with pid {pid()}"
@@ -208,12 +210,12 @@ def _restart_s(running: Running, program: str, wait_until: WaitUntil) -> float:
 
 
 def _watchdog(running: Running) -> int:
-    """The watchdog's pid, 0 if it is not there."""
+    """The watchdog's pid; 0 if it does not run."""
     return next((pid for pid in _tree(running.dir) if _runs(pid, "racepool.supervision.watchdog")), 0)
 
 
 def _tree(directory: Path) -> list[int]:
-    """All that supervisord started."""
+    """The pids of all programs that supervisord started."""
     supervisord = int((directory / "supervisord.pid").read_text())
     return [int(pid) for pid in Path(f"/proc/{supervisord}/task/{supervisord}/children").read_text().split()]
 
@@ -225,7 +227,7 @@ def _runs(pid: int, module: str) -> bool:
 
 
 def _holders(directory: Path) -> list[int]:
-    """The processes that hold the broker's lock, as the kernel knows them."""
+    """The processes that hold the broker's lock, from the kernel."""
     inode = (directory / "broker.lock").stat().st_ino
     fields = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
     return [int(each[4]) for each in fields if each[5].endswith(f":{inode}")]

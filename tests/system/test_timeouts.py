@@ -1,4 +1,4 @@
-"""Timeouts and cancellations, by what they leave behind: the pool whole, nothing queued, everything counted once."""
+"""After timeouts and cancellations the pool is whole, nothing is queued, and every task is counted once."""
 
 import asyncio
 import os
@@ -21,12 +21,12 @@ pytestmark = [pytest.mark.system, pytest.mark.usefixtures("at_rest")]
 
 LIVENESS_S = 2.0
 ATTEMPTS = 3
-SLACK_S = 1.5  # for a busy machine; less than what tells right from wrong in any test here
+SLACK_S = 1.5  # for a busy machine; small enough to tell right from wrong in each test
 
 
 @contextmanager
 def broker_stopped(running: Running) -> Iterator[None]:
-    """As an operator stops it."""
+    """Stops a worker as an operator does."""
     command = [str(RACEPOOL.with_name("supervisorctl")), "-c", f"{running.dir}/supervisord.conf"]
     subprocess.run([*command, "stop", "broker"], check=True, capture_output=True, timeout=20)
     try:
@@ -79,8 +79,10 @@ def test_waiting_for_brokers_and_workers_is_one_account(
             wait_until(lambda: time.monotonic() >= submitted_at + 3.0)
         with pytest.raises(TaskTimeoutError, match="no worker was free"):
             future.result(15)
-        assert 8.0 <= time.monotonic() - submitted_at < 10.9  # one that began anew with a broker ends later
-        wait_until(lambda: scripted.stats().queue_depth == 3)  # those whose old workers are still at it
+        assert (
+            8.0 <= time.monotonic() - submitted_at < 10.9
+        )  # a timeout that began again with the new broker would end later
+        wait_until(lambda: scripted.stats().queue_depth == 3)  # tasks that run in workers of before
 
     assert scripted.stats().counters.timed_out == 1
 
@@ -100,15 +102,15 @@ def test_queue_timeout_counts_the_waiting_of_all_attempts_and_no_running(
         running_since = time.monotonic()
         waited_s = running_since - submitted_at
         wait_until(lambda: time.monotonic() >= running_since + 4.5)
-        assert not future.done()  # it ran for longer than it may wait, which is nobody's concern
+        assert not future.done()  # it ran longer than it may wait: the queue timeout does not count running time
 
-        with frozen(scripted.supervisord_pid):  # so that nobody replaces its worker
+        with frozen(scripted.supervisord_pid):  # so that its worker is not replaced
             os.kill(scripted.holder(future.task_id).pid, signal.SIGKILL)
             killed_at = time.monotonic()
             with pytest.raises(TaskTimeoutError, match="6 s while queued"):
                 future.result(10)
             rest_s = time.monotonic() - killed_at
-        assert 6.0 - waited_s - 0.3 <= rest_s < 5.7  # one that began anew has 6, one that counts the running none
+        assert 6.0 - waited_s - 0.3 <= rest_s < 5.7  # 6 s are left if it began again, none if running time counts
 
     assert _gained(scripted, before) == {
         "submitted": 4, "completed": 3, "timed_out": 1, "requeued": 1, "worker_crashes": 1
@@ -159,7 +161,7 @@ def test_hung_worker_ends_itself_while_the_broker_stands_still(
     with pytest.raises(TaskTimeoutError, match="while running"):
         hung.result(15)
     wait_until(scripted.is_at_rest)
-    gained = _gained(scripted, before.counters)  # submitted again if its client's new session came after the verdict
+    gained = _gained(scripted, before.counters)  # submitted again if the client's new session came after the timeout
     assert gained["submitted"] == gained["timed_out"] == gained["worker_crashes"]
     assert "requeued" not in gained
 
@@ -345,7 +347,7 @@ def test_task_that_freezes_every_worker_resolves_within_the_bound(
     scripted: Running, race: Race, wait_until: WaitUntil, run_timeout_s: float, error: type[Exception]
 ) -> None:
     pids = scripted.pids()
-    in_hand_s = min(run_timeout_s, LIVENESS_S)  # of a worker that is frozen at once
+    in_hand_s = min(run_timeout_s, LIVENESS_S)  # for a worker that is frozen at once
 
     submitted_at = time.monotonic()
     freezing = scripted.exec(race("freeze", "freezing"), queue_timeout_s=5.0, run_timeout_s=run_timeout_s)
@@ -365,21 +367,21 @@ async def _awaited(future: PoolFuture[Any]) -> Any:  # noqa: ANN401
 
 
 async def _until(running: Running, **figures: int) -> None:
-    """As wait_until, for an event loop, whose other tasks have begun by then."""
+    """Like wait_until, in an event loop; the loop's other tasks run before it returns."""
     async with asyncio.timeout(5):
         while True:
             await asyncio.sleep(0.01)
-            stats = await running.pool.stats_async()  # figures that are there already let nobody else run
+            stats = await running.pool.stats_async()  # let the other tasks run even if the condition holds already
             if all(getattr(stats, name) == value for name, value in figures.items()):
                 return
 
 
 def _counts(counters: Counters) -> dict[str, int]:
-    """Those that are not 0."""
+    """The counters that are not 0."""
     return {name: count for name, count in counters.model_dump().items() if count}
 
 
 def _gained(running: Running, before: Counters) -> dict[str, int]:
-    """What the counters have gained since, where they have."""
+    """The increase of each counter since then, without zeros."""
     after = running.stats().counters.model_dump()
     return {name: after[name] - count for name, count in before.model_dump().items() if after[name] != count}

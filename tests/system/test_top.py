@@ -1,4 +1,4 @@
-"""`racepool top` before a person's eyes."""
+"""`racepool top` in a real terminal."""
 
 import os
 import signal
@@ -80,7 +80,7 @@ def test_terminal_is_left_as_it_was(tmux: Tmux, wait_until: WaitUntil, end: str)
 
     tmux.keys(end)
     wait_until(lambda: not tmux.is_in_alternate_screen(), SEEN_S)
-    wait_until(lambda: tmux.text().rstrip().endswith(("$", "#")), SEEN_S)  # what is typed before is thrown away
+    wait_until(lambda: tmux.text().rstrip().endswith(("$", "#")), SEEN_S)  # earlier keys are discarded
     tmux.keys("echo it ended with $?; stty -a", "Enter")
 
     wait_until(lambda: "it ended with 0" in tmux.text(), SEEN_S)
@@ -97,7 +97,7 @@ def test_pause_stops_the_picture_and_sorting_goes_on(
     tmux.keys("p")
     wait_until(lambda: "PAUSED" in tmux.text(), SEEN_S)
     counters = tmux.lines()[2]
-    scripted.exec(race("sleep:1")).result(20)  # five looks long
+    scripted.exec(race("sleep:1")).result(20)  # for five questions to the broker
     tmux.keys("s")
     wait_until(lambda: "sort: longest task" in tmux.text(), SEEN_S)
     assert tmux.lines()[2] == counters

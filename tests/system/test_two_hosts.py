@@ -1,4 +1,4 @@
-"""Two hosts, as two network namespaces with a cable between them: what a network does to the pool."""
+"""Two hosts, as two network namespaces with a cable: the pool survives what a network does."""
 
 import json
 import os
@@ -75,7 +75,7 @@ class Host:
         return child
 
     def run(self, *command: object, **settings: object) -> tuple[int, str]:
-        """The exit code, and all that the command says."""
+        """Runs a command on this host; returns its exit code and its whole output."""
         child = self.start(*command, **settings)
         out, err = child.communicate(timeout=60)
         return child.returncode, out + err
@@ -87,7 +87,7 @@ class Host:
 
     def stats(self) -> PoolStats:
         code, said = self.run(RACEPOOL, "stats", "--json")
-        while code == Exit.NO_BROKER:  # a busy machine may hold it up for the second that the command waits
+        while code == Exit.NO_BROKER:  # a busy machine may delay it by the second that the command waits
             code, said = self.run(RACEPOOL, "stats", "--json")
         return PoolStats.model_validate_json(said)
 
@@ -105,7 +105,7 @@ class Host:
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[tuple[Host, Host]]:
-    """The broker's host and another one; nothing is left of either."""
+    """The broker's host and another one; both are removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="rp-", dir="/tmp"))
     near, far = (Host(f"rp{os.getpid()}-{name}", folder / name) for name in ("near", "far"))
     try:
@@ -127,7 +127,7 @@ def hosts() -> Iterator[tuple[Host, Host]]:
 
 @pytest.fixture(scope="module")
 def pool(hosts: tuple[Host, Host]) -> tuple[Host, Host]:
-    """Broker and two workers on one host, set up as docs/security.md tells; the keys of the other are allowed."""
+    """Broker and two workers on one host, set up by docs/security.md; the keys of the other host are allowed."""
     near, far = hosts
     near.typed("keygen")
     far.typed("keygen", "client", "worker")

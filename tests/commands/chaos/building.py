@@ -1,4 +1,4 @@
-"""Records, log lines and figures as a lab's programs would write them, for a witness to judge."""
+"""Records, log lines and stats as the programs of a lab write them, for the verdict."""
 
 import json
 from dataclasses import dataclass, field
@@ -30,13 +30,13 @@ def task_id(client: str, n: int) -> str:
 
 
 def line(event: str, at: float, **fields: object) -> bytes:
-    """A line of the broker's log; the clock that all share starts with the calendar's."""
+    """A line of the broker's log; here the monotonic clock equals the wall clock."""
     timestamp = datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
     return json.dumps({"event": event, "timestamp": timestamp, **fields}).encode()
 
 
 def pool_stats(**counters: int) -> PoolStats:
-    """Of a pool at rest, but for these."""
+    """The stats of a pool at rest, except these counters."""
     spread: dict[str, Any] = {"p50": None, "p90": None, "p99": None, "max": None, "count": 0, "sum": 0.0, "buckets": []}
     broker = {"pid": 1, "epoch": "e", "version": "0", "protocol_version": 0, "uptime_s": 1.0, "rss_bytes": 1}
     plain = dict.fromkeys(
@@ -52,7 +52,7 @@ def pool_stats(**counters: int) -> PoolStats:
 
 @dataclass
 class Case:
-    """A run in which all went well, but for what a test adds."""
+    """A run without any fault, except those that a test adds."""
 
     logs: ProgramLogs = field(default_factory=lambda: ProgramLogs(0.0))
     injections: list[Injection] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""A broker that the test plays for one worker, as for the worker's own tests."""
+"""The fake broker of the worker's tests: the test plays the broker for one worker."""
 
 from tests.worker.conftest import broker, start_broker
 

@@ -1,4 +1,4 @@
-"""`racepool chaos` as it is typed: what it refuses, and that it costs the other commands nothing."""
+"""The command line of `racepool chaos`: wrong usage, help, and no cost for other commands."""
 
 import subprocess
 import sys

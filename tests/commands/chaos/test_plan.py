@@ -1,4 +1,4 @@
-"""The same seed gives the same faults and load, and no fault begins that another one forbids."""
+"""The same seed gives the same faults and load, and no two faults overlap that must not."""
 
 from collections import Counter
 from itertools import pairwise

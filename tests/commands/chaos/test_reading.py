@@ -1,4 +1,4 @@
-"""What a lab reads: files that grow and are rotated, logs, records, the kernel's processes, memory."""
+"""What a lab reads: growing and rotated files, logs, records, processes, memory."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ def test_outcome_of_an_error_is_its_class_and_state(error: Exception, outcome: s
 
 @pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts processes that carry a run directory, as a lab's do."""
+    """Starts processes with a run directory in their environment, like a lab's."""
     started = []
 
     def start(**environment: str) -> subprocess.Popen[bytes]:
@@ -233,6 +234,8 @@ def test_samples_are_thinned_out_and_still_span_the_whole_run() -> None:
     assert len(memory.samples) <= SAMPLES_KEPT
     assert memory.samples[0].at_s < 10
     assert memory.samples[-1].at_s > 3 * SAMPLES_KEPT - 10
+    gaps = [later.at_s - earlier.at_s for earlier, later in pairwise(memory.samples)]
+    assert gaps[0] == gaps[-1]
 
 
 def decoded(frames: list[Payload], inlet: Inlet[M]) -> M | None:

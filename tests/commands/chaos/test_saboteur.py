@@ -1,4 +1,4 @@
-"""The saboteur of the crash lab: harms its process where it is asked to, and else is not to be noticed."""
+"""The saboteur of the crash lab harms its process if a race asks for it; otherwise it changes nothing."""
 
 import json
 import os
@@ -111,7 +111,7 @@ def test_harm_ends_its_process_after_it_was_noted(race: Race, harms: Path, verb:
         assert child.wait(20) == code
         dead_at = time.monotonic()
         assert child.stdout is not None
-        assert child.stdout.read() == ""  # its end comes when the last one has closed it, a child of it as well
+        assert child.stdout.read() == ""  # end of file comes only when all processes have closed it, also a child
 
     assert [harm["fault"] for harm in noted(harms)] == [5]
     assert (time.monotonic() - dead_at > CHILD_S / 2) is (verb == "fork-kill")

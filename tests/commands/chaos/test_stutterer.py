@@ -1,4 +1,4 @@
-"""The crash lab's stutterer against a broker that the test plays: a real worker, but for what it says too often."""
+"""The crash lab's stutterer with a fake broker: a real worker, except that it repeats its results."""
 
 import subprocess
 import sys

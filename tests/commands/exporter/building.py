@@ -1,4 +1,4 @@
-"""The broker's figures as a test wants them."""
+"""Stats of a broker, as the tests need them."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +10,7 @@ BOUNDS_MS = (1.0, 10.0, 100.0, None)
 
 
 def distribution(*counts: int, total_ms: float = 0.0) -> dict[str, Any]:
-    """With so many in each bucket."""
+    """A distribution with these counts in its buckets."""
     counts = counts or (0,) * len(BOUNDS_MS)
     sums = [sum(counts[: number + 1]) for number in range(len(counts))]
     known = (
@@ -21,7 +21,7 @@ def distribution(*counts: int, total_ms: float = 0.0) -> dict[str, Any]:
 
 
 def worker(name: str = "worker-0", **changes: object) -> dict[str, Any]:
-    """One that is idle and has done nothing."""
+    """An idle worker that has done nothing."""
     facts = {
         "name": name, "pid": 11, "state": "idle", "task_id": None, "busy_for_s": None, "tasks_completed": 0,
         "tasks_failed": 0, "last_heartbeat_age_s": 0.1, "started_at": NOON, "version": "0.1.0", "rss_bytes": 1_000,
@@ -30,12 +30,12 @@ def worker(name: str = "worker-0", **changes: object) -> dict[str, Any]:
 
 
 def event(kind: str = "worker_lost", **changes: object) -> dict[str, Any]:
-    """Of a worker whose process ended at noon."""
+    """The loss of a worker whose process ended at noon."""
     return {"at": NOON, "event": kind, "worker": "worker-0", "task_id": None, "reason": "process_exit"} | changes
 
 
 def pool_stats(**changes: Any) -> PoolStats:  # noqa: ANN401  # any field's value
-    """Of a pool of three idle workers; of `counters` and `broker`, only what differs."""
+    """The stats of a pool of three idle workers; `counters` and `broker` name only what differs."""
     counters, broker = changes.pop("counters", {}), changes.pop("broker", {})
     workers = changes.pop("workers", [worker(f"worker-{number}", pid=11 + number) for number in range(3)])
     active = sum(each["state"] != "idle" for each in workers)

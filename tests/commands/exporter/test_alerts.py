@@ -1,4 +1,4 @@
-"""The alert rules, played by promtool: each fires for its trouble, and none for a pool that is well."""
+"""The alert rules, run by promtool: each fires for its own trouble, and none for a healthy pool."""
 
 import json
 import re
@@ -52,7 +52,7 @@ TROUBLES: list[tuple[dict[str, str | None], set[str]]] = [
     ({"racepool_tasks_rejected_total": "one more"}, {"RacepoolTasksRejected"}),
     ({"racepool_dropped_messages_total": "one more"}, {"RacepoolMessagesDropped"}),
 ]
-SHAPES = {  # what changes does so three minutes before the end
+SHAPES = {  # changes come three minutes before the end
     "one restart": f"100+60x{MINUTES - 4} 5 65 125 185",
     "many restarts": f"100+60x{MINUTES - 4} 5 1 3 2",
     "one more": f"0x{MINUTES - 4} 1x3",
@@ -60,7 +60,7 @@ SHAPES = {  # what changes does so three minutes before the end
 
 
 def play(folder: Path, series: dict[str, str], expected: set[str]) -> subprocess.CompletedProcess[str]:
-    """Has promtool look at which alerts fire at the end."""
+    """Lets promtool check which alerts fire at the end."""
     cases = [
         {
             "expr": f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})',
@@ -78,7 +78,7 @@ def play(folder: Path, series: dict[str, str], expected: set[str]) -> subprocess
         "input_series": [{"series": name, "values": value} for name, value in values.items()],
         "promql_expr_test": cases,
     }
-    file = folder / "alerts.json"  # which is YAML as well
+    file = folder / "alerts.json"  # JSON is YAML, too
     file.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [group]}))
     command = [required("promtool"), "test", "rules", str(file)]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

@@ -32,7 +32,7 @@ def test_every_panel_says_what_it_shows_of_the_chosen_instance_and_source() -> N
 
 
 def test_workers_of_two_pools_are_not_added_up() -> None:
-    """Each pool has a worker-0."""
+    """Two pools both have a worker-0."""
     queries = [target["expr"] for panel in PANELS for target in panel["targets"] if "worker_" in target["expr"]]
     each = [re.search(r"by \(([^)]*)\)", query) for query in queries]
 

@@ -1,4 +1,4 @@
-"""How the status page writes pool_stats, by Node."""
+"""How the status page writes numbers, run by Node."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ NUMBERS = {
 
 
 def written(function: str, values: list[float], folder: Path) -> list[str]:
-    module = Path(shutil.copy(STATIC / "formats.js", folder / "formats.mjs"))  # by whose name Node knows a module
+    module = Path(shutil.copy(STATIC / "formats.js", folder / "formats.mjs"))  # Node needs the suffix to see a module
     script = f"import {{ {function} }} from {json.dumps(module.as_uri())};"
     script += f"console.log(JSON.stringify({json.dumps(values)}.map({function})))"
     command = [required("node"), "--input-type=module", "--eval", script]

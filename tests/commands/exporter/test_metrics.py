@@ -34,7 +34,7 @@ ENDLESS = {("workers", 0, "task_id"), ("recent_events", 0, "worker"), ("recent_e
 
 
 def text_of(stats: PoolStats | None) -> str:
-    """What a scrape of these figures gets; None = no broker answers."""
+    """The text of a scrape with these stats; None = no broker answers."""
 
     def ask() -> PoolStats:
         if stats is None:
@@ -47,7 +47,7 @@ def text_of(stats: PoolStats | None) -> str:
 
 
 def samples(text: str) -> dict[str, float]:
-    """Each sample by its name and labels, as `name{label=value}`."""
+    """The samples by name and labels, as `name{label=value}`."""
     return {
         sample.name + "".join(f"{{{name}={value}}}" for name, value in sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -56,7 +56,7 @@ def samples(text: str) -> dict[str, float]:
 
 
 def leaves(value: object, place: Place = ()) -> Iterator[Place]:
-    """Where each single figure is; a distribution's buckets are one."""
+    """The path of each single value; a distribution's buckets count as one."""
     if isinstance(value, dict):
         for name, each in value.items():
             yield from leaves(each, (*place, name))
@@ -68,7 +68,7 @@ def leaves(value: object, place: Place = ()) -> Iterator[Place]:
 
 
 def another(value: object) -> object:
-    """A value of the same kind that is not this one."""
+    """Another value of the same type."""
     match value:
         case bool():
             return not value
@@ -162,7 +162,9 @@ def test_dead_tasks_of_this_host_are_counted_and_no_other_process_is_taken_for_t
     told = samples(generate_latest(registry).decode())
 
     assert (told["racepool_dead_tasks"], told["racepool_dead_tasks_unreadable"]) == (0, 1)
-    assert not [name for name in told if name.startswith("racepool_broker_process")]  # that pid is another container's
+    assert not [
+        name for name in told if name.startswith("racepool_broker_process")
+    ]  # that pid belongs to another container
 
 
 @pytest.mark.parametrize("name", [family.name for family in families(FULL)])

@@ -1,4 +1,4 @@
-"""Pictures of races: where they go, and what they show."""
+"""Pictures of races: their files and their texts."""
 
 from collections.abc import Iterable
 from pathlib import Path

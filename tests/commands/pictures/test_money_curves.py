@@ -1,4 +1,4 @@
-"""What a picture of a race's money shows."""
+"""The content of a race's picture."""
 
 from datetime import timedelta
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Polls, rows and entries as a test wants them, with sensible values for the rest."""
+"""Polls, rows and entries for tests, with sensible defaults."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ def row(
     minutes_left: float = 1.0,
     **fields: Any,  # noqa: ANN401  # any of a row's
 ) -> MoneyRow:
-    """One record of `win` cents, `minutes_left` before the start."""
+    """A record of `win` cents, `minutes_left` before the start."""
     known: dict[str, Any] = {
         "entrant_id": entrant, "race_id": race, "time_to_start": minutes_left, "time_interval": 0.0,
         "interval_type": "30s", "polling_timestamp": START - timedelta(minutes=minutes_left), "hold_percentage": 10.0,
@@ -33,7 +33,7 @@ def row(
 
 
 def good(race: str, number: int, *wins: int, start: datetime = START) -> PollEntry:
-    """A poll that succeeded, with this much win money on its entrants a, b, c ..."""
+    """The entry of a poll that succeeded, with this win money on its entrants a, b, c ..."""
     rows = tuple(row(win, entrant=entrant, race=race) for win, entrant in zip(wins, "abcdefgh", strict=False))
     return PollEntry(race_id=race, number=number, start_time=start, rows=rows)
 
@@ -43,7 +43,7 @@ def failed(race: str, number: int) -> PollEntry:
 
 
 def chain(race: str, count: int) -> tuple[CapturedPoll, ...]:
-    """The polls of a race, a minute apart."""
+    """The polls of a race, one a minute."""
     return tuple(
         CapturedPoll(Path(f"{race}-{number}.json"), race, None, START + timedelta(minutes=number), f"{race}/{number}")
         for number in range(count)

@@ -1,4 +1,4 @@
-"""Files found, read once, and put in order."""
+"""The files of a day are found, read once, and put in order."""
 
 import errno
 import gzip

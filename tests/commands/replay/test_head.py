@@ -1,4 +1,4 @@
-"""What a captured poll tells of itself."""
+"""The head of a captured poll."""
 
 import json
 from datetime import UTC, datetime

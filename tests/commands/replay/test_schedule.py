@@ -1,4 +1,4 @@
-"""Which poll is next, and what it counts from: no file, no pool, no clock."""
+"""Which poll is next, with which previous amounts, without files, pool or clock."""
 
 from datetime import timedelta
 
@@ -12,7 +12,7 @@ from tests.commands.replay.building import START, chains, failed, good
 
 
 def turns(schedule: Schedule, now: float = 0.0) -> list[Turn]:
-    """All that may go out now."""
+    """All turns that are possible now."""
     found = []
     while turn := schedule.next_turn(now):
         found.append(turn)
@@ -136,7 +136,7 @@ def test_races_are_written_by_their_start_as_last_known_and_by_their_id() -> Non
 def test_any_course_settles_each_poll_once_and_goes_on_from_anywhere(
     counts: list[int], limit: int, choices: list[tuple[int, str]], stop: int
 ) -> None:
-    """Answers come in any order, and the run is begun anew after `stop` of them."""
+    """Answers come in any order; after `stop` answers a new run continues."""
     day = chains(**{f"r{index}": count for index, count in enumerate(counts)})
     course = iter(choices)
     schedule = Schedule(day, limit)

@@ -1,4 +1,4 @@
-"""The table, in both formats."""
+"""The table of a replay, in both formats."""
 
 import json
 from collections.abc import Iterator

@@ -2,13 +2,13 @@ from datetime import timedelta
 
 import pytest
 
-from racepool.commands.top.trend import MAX_EVENTS, SLOT_S, WINDOW_S, Latency, PoolTrend, Slot
+from racepool.commands.top.trend import MAX_EVENTS, MAX_SEEN, SLOT_S, WINDOW_S, Latency, PoolTrend, Slot
 from racepool.protocol.stats import Distribution, PoolStats
 from tests.commands.stats import NOON, broker, event, pool, spread, worker
 
 
 def told(*stats: PoolStats, every_s: float = 1.0) -> PoolTrend:
-    """What is known after these, one after the other."""
+    """The trend after these stats, one after the other."""
     trend = PoolTrend(0.0)
     for index, each in enumerate(stats):
         trend.on_stats(each, index * every_s, NOON + timedelta(seconds=index * every_s))
@@ -97,6 +97,15 @@ def test_events_do_not_pile_up() -> None:
     assert len(trend.events) == MAX_EVENTS
 
 
+def test_memory_of_events_that_were_told_is_bounded() -> None:
+    many = [event("worker_lost", after_s=index) for index in range(MAX_SEEN + 10)]
+
+    trend = told(pool(recent_events=many), pool(recent_events=many[-1:]))
+
+    assert len(trend._seen) <= MAX_SEEN
+    assert list(trend.events) == many[-MAX_EVENTS:]
+
+
 def test_worker_that_was_replaced_while_the_broker_was_away_counts_as_restarted() -> None:
     trend = told(
         pool(worker("worker-0", pid=1), worker("worker-1", pid=2)),
@@ -112,6 +121,16 @@ def test_missing_workers_are_named_while_they_are_expected() -> None:
     assert trend.missing() == {"worker-1": 0.0}
     trend.on_stats(pool(worker("worker-0"), worker("worker-2"), expected_workers=2), 2.0, NOON)
     assert trend.missing() == {}
+
+
+def test_worker_that_was_seen_last_is_missing_if_more_are_gone_than_expected() -> None:
+    first, second, last = (
+        pool(worker("worker-0"), worker("worker-1")),
+        pool(worker("worker-0"), worker("worker-2")),
+        pool(worker("worker-0"), expected_workers=2),
+    )
+
+    assert told(first, second, last).missing() == {"worker-2": 1.0}
 
 
 def test_bars_have_a_gap_where_the_broker_was_not_heard() -> None:
