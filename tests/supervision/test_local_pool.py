@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
@@ -27,6 +29,7 @@ from racepool.protocol.errors import (
 )
 from racepool.races.race import RaceData
 from racepool.races.transform import transform_race
+from racepool.supervision.local_pool import LocalPool, _insist
 from tests.running import TESTS, environment
 
 pytestmark = pytest.mark.system
@@ -293,6 +296,124 @@ def test_busy_pool_ends_soon_when_its_async_block_fails(
         asyncio.run(fail())
     assert time.monotonic() - started_at < 8.0, "nobody waits for a result any more"
     assert not directory_of_ended(pools[0]).exists()
+
+
+class Observed(LocalPool):
+    """Tells another thread when the block was entered."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401  # any setting's value
+        super().__init__(local_pool(workers=1, **(QUICK | settings))._settings)
+        self.entered = threading.Event()
+
+    def __enter__(self) -> ZmqPool:
+        pool = super().__enter__()
+        self.entered.set()
+        return pool
+
+    def is_gone(self, tree: list[int]) -> bool:
+        return not self._settings.dir.exists() and not any(is_alive(pid) for pid in tree)
+
+
+def supervisord_of(local: LocalPool) -> int:
+    assert local._supervisord is not None
+    return local._supervisord.pid
+
+
+def test_cancellation_just_when_the_pool_was_ready_leaves_nothing_behind(wait_until: WaitUntil) -> None:
+    local = Observed()
+    tree: list[int] = []
+
+    async def enter_and_cancel() -> None:
+        entering = asyncio.create_task(local.__aenter__())
+        await asyncio.to_thread(wait_until, lambda: local._supervisord)
+        assert local.entered.wait(
+            20.0
+        )  # blocks the loop, so that the loop learns of the success after the cancellation
+        tree.extend([supervisord_of(local), *children(supervisord_of(local))])
+        entering.cancel()
+        await entering
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(enter_and_cancel())
+    assert len(tree) == 5
+    wait_until(lambda: local.is_gone(tree))
+
+
+def test_cancellation_while_the_pool_starts_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    monkeypatch.setenv("RACEPOOL_TRANSFORM", "no_such_module:f")  # it never is ready
+    local = Observed()
+
+    async def enter_and_cancel() -> None:
+        entering = asyncio.create_task(local.__aenter__())
+        await asyncio.to_thread(wait_until, (local._settings.dir / "supervisord.pid").exists)
+        entering.cancel()
+        await entering
+
+    started_at = time.monotonic()
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(enter_and_cancel())
+    assert time.monotonic() - started_at < QUICK["connect_timeout"], "it does not wait for workers to the end"
+    assert not local.entered.is_set()
+    wait_until(lambda: local.is_gone([supervisord_of(local)]))
+
+
+def test_cancellation_while_the_block_ends_cancels_what_is_unresolved(
+    monkeypatch: pytest.MonkeyPatch, race: Race, wait_until: WaitUntil
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setenv("RACEPOOL_TRANSFORM", "transforms:scripted")
+    local = Observed()
+    futures: list[PoolFuture[Any]] = []
+
+    async def leave_and_cancel() -> None:
+        pool = await local.__aenter__()
+        futures.append(submit(pool, race("sleep:60")))
+        await asyncio.to_thread(wait_until, lambda: pool.stats().active_workers)
+        leaving = asyncio.create_task(local.__aexit__(None, None, None))
+        await asyncio.to_thread(wait_until, lambda: pool._is_shut_down)
+        leaving.cancel()
+        await leaving
+
+    started_at = time.monotonic()
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(leave_and_cancel())
+    assert time.monotonic() - started_at < 40.0, "nobody waits for the task"
+    assert futures[0].cancelled()
+    wait_until(lambda: local.is_gone([supervisord_of(local)]))
+
+
+def test_forked_child_that_leaves_the_block_leaves_the_pool_to_its_parent(wait_until: WaitUntil) -> None:
+    local = Observed()
+    with local as pool:
+        child = os.fork()
+        if child == 0:
+            try:
+                local.__exit__(None, None, None)
+            finally:
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+
+        assert is_alive(supervisord_of(local))
+        assert local._settings.dir.exists()
+        assert pool.stats().total_workers == 1
+    wait_until(lambda: local.is_gone([supervisord_of(local)]))
+
+
+def test_interrupts_do_not_keep_the_end_from_its_work_and_are_raised_after_it() -> None:
+    calls = 0
+
+    def step() -> None:
+        nonlocal calls
+        calls += 1
+        if calls < 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _insist(step)
+
+    assert calls == 4
 
 
 def directory_of_ended(pool: ZmqPool) -> Path:

@@ -1,11 +1,14 @@
-"""The watchdog as a process of its own, under a supervisord and beside a broker that the test plays."""
+"""The watchdog as a process of its own; the test plays supervisord and the broker."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from xmlrpc.server import SimpleXMLRPCServer
@@ -15,6 +18,7 @@ import zmq
 from supervisor.states import ProcessStates
 
 from racepool.protocol.exits import Exit
+from racepool.supervision.watchdog import THROTTLE_S
 from racepool.supervision.watchdog_core import POKES
 from tests.running import WaitUntil, environment
 
@@ -25,9 +29,9 @@ PAYLOAD = b"when:1201063880"
 
 
 class Supervisord:
-    """A table of processes, a watchdog below it, and how often it was asked."""
+    """A table of processes, the watchdog that it started, and how often that asked for the table."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **variables: str) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
         self.asked = 0
         self.is_shutting_down = False
@@ -39,7 +43,7 @@ class Supervisord:
         url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self.watchdog = subprocess.Popen(
             [sys.executable, "-P", "-m", "racepool.supervision.watchdog"],
-            env=environment(directory) | {"SUPERVISOR_SERVER_URL": url},
+            env=environment(directory) | {"SUPERVISOR_SERVER_URL": url} | variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -56,6 +60,14 @@ class Supervisord:
 
     def put(self, name: str, pid: int, state: int = ProcessStates.RUNNING) -> None:
         self.rows[name] = {"name": name, "group": name.partition("-")[0], "pid": pid, "state": state}
+
+    def open_files(self, kind: str = "") -> int:
+        """How many descriptors of a kind the watchdog has open."""
+        count = 0
+        for descriptor in Path(f"/proc/{self.watchdog.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                count += kind in os.readlink(descriptor)  # noqa: PTH115  # what it is, not where
+        return count
 
     def close(self) -> None:
         self.watchdog.kill()
@@ -80,6 +92,23 @@ def supervisord(run_dir: Path) -> Iterator[Supervisord]:
     made = Supervisord(run_dir)
     yield made
     made.close()
+
+
+@pytest.fixture
+def broker(run_dir: Path) -> Iterator["zmq.Socket[bytes]"]:
+    """The broker's stats socket."""
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as bound:
+        bound.set(zmq.LINGER, 0)
+        bound.set(zmq.RCVTIMEO, 20_000)
+        bound.bind(f"ipc://{run_dir}/stats.ipc")
+        yield bound
+
+
+def answer(broker: "zmq.Socket[bytes]", broker_pid: int) -> bytes:
+    """Answers the next question; returns the connection that it came through."""
+    connection, _ = broker.recv_multipart()
+    broker.send_multipart([connection, json.dumps({"broker": {"pid": broker_pid}, "workers": []}).encode()])
+    return connection
 
 
 @pytest.fixture
@@ -144,35 +173,83 @@ def test_stopped_broker_is_killed_and_told_in_the_log(
     assert told["silent_s"] >= 6
 
 
+@pytest.mark.parametrize("changed", [{"state": ProcessStates.STOPPING}, {"pid": 1}], ids=["state", "pid"])
 def test_process_that_supervisord_no_longer_calls_running_is_not_hit(
-    run_dir: Path, supervisord: Supervisord, child: subprocess.Popen[bytes]
+    supervisord: Supervisord, broker: "zmq.Socket[bytes]", child: subprocess.Popen[bytes], changed: dict[str, int]
 ) -> None:
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as broker:
-        broker.bind(f"ipc://{run_dir}/stats.ipc")
-        supervisord.put("broker", child.pid)
-        figures = {"broker": {"pid": child.pid}, "workers": []}
-        assert broker.poll(10_000)
-        broker.send_multipart([broker.recv_multipart()[0], json.dumps(figures).encode()])
-        child.send_signal(signal.SIGSTOP)
-        supervisord.put("broker", child.pid, ProcessStates.STOPPING)  # the watchdog has another table still
+    supervisord.put("broker", child.pid)
+    answer(broker, child.pid)
+    child.send_signal(signal.SIGSTOP)
+    supervisord.rows["broker"].update(changed)  # the watchdog still has the table from before
 
-        asked = 0
-        while asked < 4 and broker.poll(10_000):  # the third and fourth follow a verdict
-            broker.recv_multipart()
-            asked += 1
+    for _ in range(4):  # the third and the fourth question follow a decision to kill
+        broker.recv_multipart()
 
-    assert asked == 4
     assert child.poll() is None
+
+
+def test_questions_to_one_broker_process_share_a_connection_and_the_next_process_gets_another(
+    supervisord: Supervisord, broker: "zmq.Socket[bytes]", child: subprocess.Popen[bytes], wait_until: WaitUntil
+) -> None:
+    supervisord.put("broker", child.pid)
+    first = [answer(broker, child.pid) for _ in range(3)]
+    open_files = supervisord.open_files()
+
+    with subprocess.Popen(["sleep", "60"]) as next_child:  # noqa: S607
+        supervisord.put("broker", next_child.pid)
+        supervisord.say(EVENT + PAYLOAD)
+        following = [answer(broker, next_child.pid) for _ in range(4)]
+        next_child.kill()
+
+    assert len(set(first)) == 1
+    assert following[-1] not in first
+    assert following[-1] == following[-2]
+    wait_until(lambda: supervisord.open_files() <= open_files)  # the old connection is closed
+
+
+def test_processes_that_have_ended_leave_no_descriptor_open(supervisord: Supervisord, wait_until: WaitUntil) -> None:
+    supervisord.hear(len(READY))
+    wait_until(lambda: supervisord.asked == 1)
+
+    with ExitStack() as children:
+        for number in range(5):
+            process = children.enter_context(subprocess.Popen(["sleep", "60"]))  # noqa: S607
+            children.callback(process.kill)
+            supervisord.put(f"worker-{number}", process.pid)
+        supervisord.say(EVENT + PAYLOAD)
+        wait_until(lambda: supervisord.open_files("pidfd") == 5)
+
+    wait_until(lambda: supervisord.open_files("pidfd") == 0)
+
+
+def test_without_a_key_it_complains_once_and_still_kills_a_stopped_broker(
+    run_dir: Path, child: subprocess.Popen[bytes], wait_until: WaitUntil
+) -> None:
+    endpoint = {"RACEPOOL_STATS_ENDPOINT": "tcp://127.0.0.1:1", "RACEPOOL_KEYS": str(run_dir / "none")}
+    child.send_signal(signal.SIGSTOP)
+    supervisord = Supervisord(run_dir, **endpoint)
+    try:
+        supervisord.put("broker", child.pid)
+        wait_until(child.poll, 40)
+
+        assert supervisord.watchdog.stderr is not None
+        assert b"a broker that hangs is not replaced" in supervisord.watchdog.stderr.readline()
+        assert json.loads(supervisord.watchdog.stderr.readline())["event"] == "broker_killed"
+    finally:
+        supervisord.close()
 
 
 def test_one_that_was_started_by_hand_says_what_it_is_for(run_dir: Path) -> None:
     env = {name: value for name, value in environment(run_dir).items() if not name.startswith("SUPERVISOR_")}
+
+    began_at = time.monotonic()
 
     done = subprocess.run(
         [sys.executable, "-P", "-m", "racepool.supervision.watchdog"],
         env=env, capture_output=True, text=True, timeout=20, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
+    assert time.monotonic() - began_at >= THROTTLE_S, "a supervisord would restart it at once"
     assert done.returncode == Exit.USAGE
     assert "SUPERVISOR_SERVER_URL" in done.stderr
     assert "Traceback" not in done.stderr
