@@ -1,4 +1,4 @@
-"""When enough workers are ready: the one rule for all that wait for workers. Asks nobody, and never waits."""
+"""When enough workers are ready: the one rule for all code that waits for workers. Does no I/O, and never waits."""
 
 from racepool.protocol.stats import PoolStats
 

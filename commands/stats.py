@@ -15,7 +15,7 @@ WATCH_S = 1.0
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the stats as JSON.")
 @click.option("--watch", is_flag=True, help="Show them again every second, until Ctrl-C.")
 def stats(*, as_json: bool, watch: bool) -> None:
     """Show worker states, queue depth and counters, from the stats socket."""

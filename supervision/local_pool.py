@@ -20,7 +20,7 @@ from racepool.supervision.configuration import child_environment, supervisord_co
 
 REMOVAL_S = 1.0  # how long the directory's removal is tried
 LOOK_S = 0.5  # how often the start looks whether supervisord still runs
-STOP_S = 5.0  # how long supervisord may take to end; nobody waits for a result then, as all futures are resolved
+STOP_S = 5.0  # how long supervisord may take to end; all futures are resolved by then
 LOG_TAIL_LINES = 5  # of each log, in the error
 
 T = TypeVar("T")

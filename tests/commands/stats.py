@@ -1,4 +1,4 @@
-"""Figures of a pool as a broker would tell them, for whatever shows or judges them."""
+"""Stats of a pool as a broker would send them, for tests of code that shows or judges stats."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,14 +31,14 @@ def event(name: str, *, after_s: float = 0.0, who: str | None = None) -> Event:
 
 
 def spread(*counts: int) -> Distribution:
-    """A histogram with so many durations in each bucket of BOUNDS."""
+    """A histogram with these counts in the buckets of BOUNDS."""
     sums = [sum(counts[: index + 1]) for index in range(len(BOUNDS))]
     buckets = list(zip(BOUNDS, sums, strict=True))
     return Distribution(p50=None, p90=None, p99=None, max=None, count=sums[-1], sum=0.0, buckets=buckets)
 
 
 def pool(*workers: WorkerStats, completed: int = 0, **changes: Any) -> PoolStats:  # noqa: ANN401  # any field's value
-    """Three idle workers, or these of three that are expected."""
+    """A pool of three expected workers: all idle, or with only these workers."""
     there = workers or tuple(worker(f"worker-{index}", pid=100 + index) for index in range(3))
     busy = sum(each.state != "idle" for each in there)
     plain = PoolStats(

@@ -31,7 +31,7 @@ def racepool() -> Iterator[Racepool]:
 
 @pytest.fixture
 def visitor(tmp_path: Path) -> Path:
-    """The public key of another host's client, as it was carried here."""
+    """A file with the public key of another host's client."""
     write_key(tmp_path / "client.key", key_pair().public)
     return tmp_path / "client.key"
 
@@ -91,7 +91,7 @@ def test_keygen_replaces_nothing_unless_forced(keys: Path, racepool: Racepool) -
     assert refused.exit_code == 1
     assert "has a pair of client already; --force replaces it" in refused.output
     (keys / "worker.key_secret").unlink()
-    assert racepool("keygen", "worker").exit_code == 1  # a half is a pair
+    assert racepool("keygen", "worker").exit_code == 1  # half a pair is refused like a pair
     assert set(secrets_in(keys)) < set(before)
 
     assert racepool("keygen", "--force").exit_code == 0

@@ -1,4 +1,4 @@
-"""A run directory for what the recipes run."""
+"""A run directory for the programs that the recipes run."""
 
 import shutil
 import tempfile

@@ -1,4 +1,4 @@
-"""The container's recipe as an engine reads it."""
+"""Reads the Containerfile as a container engine does."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ CONTAINER = ROOT / "deploy" / "container"
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: what it starts from, and its instructions in their order."""
+    """One stage: its parent image or stage, and its instructions in order."""
 
     parent: str
     instructions: list[tuple[str, str]] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Stage:
         return parsed
 
     def copied(self) -> list[tuple[list[str], str]]:
-        """What is copied out of the sources, and where to."""
+        """The files that are copied from the sources, and their targets."""
         lines = [line.split() for line in self.all("COPY") if not line.startswith("--from")]
         return [(sources, target) for *sources, target in lines]
 

@@ -1,4 +1,4 @@
-"""The container's recipe: what linters say of it, and that what it runs runs, as process 1, from its own wheel."""
+"""The Containerfile: linters accept it, and its programs run as process 1, from a wheel that is built as it says."""
 
 import json
 import os
@@ -57,13 +57,13 @@ def run(*command: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -
 
 @dataclass(frozen=True)
 class Image:
-    """What the recipe builds, for this machine's own interpreter: an environment, and the example's folder."""
+    """What the Containerfile builds, for this machine's interpreter: an environment, and the example's folder."""
 
     scripts: Path
     workdir: Path
 
     def environment(self, directory: Path, **more: str) -> dict[str, str]:
-        """The image's variables, with this run directory; and none of ours."""
+        """The image's variables, with this run directory, and no variable of this process."""
         given = dict(argument.split("=", 1) for argument in BASE.all("ENV"))
         path = given["PATH"].replace("/opt/racepool/bin", str(self.scripts)).replace("$PATH", "/usr/bin:/bin")
         return given | {"PATH": path, "RACEPOOL_DIR": str(directory)} | more
@@ -74,7 +74,7 @@ class Image:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """Builds as the recipe does, from what it copies and nothing else; dependencies are those of these tests."""
+    """Builds as the Containerfile does, only from what it copies; dependencies are those of these tests."""
     top = tmp_path_factory.mktemp("image")
     for stage, folder in ((BUILD, top / "source"), (EXAMPLE, top / "workdir")):
         folder.mkdir()
@@ -82,7 +82,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
             for source in sources:
                 to = folder / target if target != "./" else folder
                 if (ROOT / source).is_dir():
-                    shutil.copytree(ROOT / source, to, symlinks=True)  # the package is links
+                    shutil.copytree(ROOT / source, to, symlinks=True)  # the package consists of links
                 else:
                     shutil.copy(ROOT / source, to)
     (wheel_line,) = [line for line in BUILD.all("RUN") if line.startswith("pip wheel")]
@@ -103,7 +103,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 @contextmanager
 def container(image: Image, env: dict[str, str], log: Path) -> Iterator[int]:
-    """The pool's container as far as the kernel makes one: its main process is process 1 of its own. Gives its pid."""
+    """The pool in a pid namespace of its own, where its main process is process 1. Gives the pid of `unshare`."""
     line = [required("unshare"), "--pid", "--fork", "--kill-child", "--mount-proc"]
     line += [] if os.getuid() == 0 else ["--user", "--map-root-user"]
     if subprocess.run([*line, "true"], capture_output=True, check=False).returncode != 0:
@@ -201,7 +201,7 @@ def test_pool_as_process_one_is_healthy_reaps_orphans_and_stops_at_sigterm(
         main = main_process(unshare)
         orphan = Path(f"/proc/{main}/root/proc/{json.loads(told)['orphan']}")
         assert b"racepool.supervision.supervisord" in Path(f"/proc/{main}/cmdline").read_bytes()
-        wait_until(lambda: not orphan.exists(), PATIENCE_S)  # a zombie would stay
+        wait_until(lambda: not orphan.exists(), PATIENCE_S)  # a zombie would still exist
         os.kill(main, getattr(signal, POOL.last("STOPSIGNAL")))
         wait_until(lambda: not Path(f"/proc/{main}").exists(), PATIENCE_S)
         assert not is_healthy(healthy, env)

@@ -1,4 +1,4 @@
-"""The shipped systemd units: what systemd says of them, and that what they run runs."""
+"""The shipped systemd units: systemd accepts them, and their programs run."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from tests.running import ROOT, WaitUntil, state_of
 SCRIPTS = Path(sys.executable).parent
 SERVICES = ("racepool.service", "racepool-broker.service", "racepool-worker@.service")
 UNITS = (*SERVICES, "racepool.target")
-MOST_EXPOSED = 10  # tenths: 1.0 of 10, what systemd calls safe
+MOST_EXPOSED = 10  # in tenths: 1.0 of 10, which systemd calls safe
 GIB = 2**30
 ALIKE = re.compile(
     r"Protect|Restrict|Private|SystemCall|NoNew|Capability|Lock|RemoveIPC|IPAddress|State|User|Group|UMask"
@@ -29,7 +29,7 @@ PATIENCE_S = 20.0
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """The units as they would be on this machine, where racepool is in another place and has another user."""
+    """The units, adapted to this machine: another path of racepool, another user."""
     for path in SYSTEMD.glob("racepool*"):
         text = path.read_text(encoding="utf-8").replace(PREFIX, f"{SCRIPTS}/")
         (tmp_path / path.name).write_text(re.sub("^(User|Group)=racepool$", r"\1=daemon", text, flags=re.MULTILINE))
@@ -37,14 +37,14 @@ def installed(tmp_path: Path) -> Path:
 
 
 def environment_of(unit: dict[str, list[str]], state: Path) -> dict[str, str]:
-    """What systemd gives the unit's processes, and nothing else."""
+    """The environment that systemd gives the unit's processes, without any variable of this process."""
     given = [value.replace("%S/racepool", str(state)).replace("%i", "1") for value in unit["Environment"]]
     return {"PATH": "/usr/local/bin:/usr/bin:/bin"} | dict(value.split("=", 1) for value in given)
 
 
 @contextmanager
 def main_process(unit: dict[str, list[str]], env: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """The unit's main process, from its start to its end by SIGTERM within the unit's time for that."""
+    """The unit's main process. Ends it by SIGTERM, which must take no longer than the unit allows."""
     with subprocess.Popen(command(unit, "ExecStart", SCRIPTS), env=env, cwd="/", stdout=subprocess.DEVNULL) as process:
         try:
             yield process

@@ -1,4 +1,4 @@
-"""The shipped units as systemd reads them."""
+"""Reads the shipped units as systemd does."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -10,7 +10,7 @@ PREFIX = "/opt/racepool/bin/"
 
 
 def read_unit(name: str) -> dict[str, list[str]]:
-    """A unit's settings, all sections together; a setting may be given many times."""
+    """The settings of a unit, of all sections together; a setting may occur several times."""
     settings: dict[str, list[str]] = defaultdict(list)
     for line in (SYSTEMD / name).read_text(encoding="utf-8").splitlines():
         if line and line[0] not in "#[":
@@ -20,7 +20,7 @@ def read_unit(name: str) -> dict[str, list[str]]:
 
 
 def command(unit: dict[str, list[str]], setting: str, scripts: Path) -> list[str]:
-    """What systemd would run, from the environment whose scripts are in this folder."""
+    """The command that systemd would run, with the scripts of this folder."""
     (line,) = unit[setting]
     program, *arguments = line.split()
     assert program.startswith(PREFIX)

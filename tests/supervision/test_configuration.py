@@ -37,7 +37,7 @@ def settings(directory: Path, **values: object) -> Settings:
 
 
 def parsed(configuration: Path) -> Any:  # noqa: ANN401  # supervisor has no types
-    """What supervisord itself makes of the file."""
+    """The options that supervisord itself reads from the file."""
     options = ServerOptions()
     options.realize(["--configuration", str(configuration), "--nodaemon"])
     return options
@@ -115,7 +115,9 @@ def test_only_root_names_a_user(directory: Path, monkeypatch: pytest.MonkeyPatch
     configuration = settings(directory)
     configuration.private_dir()
     monkeypatch.setattr(os, "getuid", lambda: uid)
-    monkeypatch.setattr(Settings, "private_dir", lambda _self: directory)  # it looks at the real owner
+    monkeypatch.setattr(
+        Settings, "private_dir", lambda _self: directory
+    )  # the real one compares the owner with the real user
 
     text = write_configuration(configuration).read_text()
 

@@ -1,4 +1,4 @@
-"""A real broker and real workers under a real supervisord, all of them private to the test."""
+"""Local pools with a real supervisord, a real broker and real workers."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ WaitUntil = Callable[..., None]
 
 
 def submit(pool: ZmqPool, race: object, **options: Any) -> PoolFuture[Any]:  # noqa: ANN401
-    """As `exec`, for a transform that returns other things than it promises."""
+    """As `exec`, for a transform that returns no TransformedRace."""
     return pool.exec(race, **options)  # type: ignore[arg-type]
 
 
@@ -61,14 +61,14 @@ def directory_of(pool: ZmqPool) -> Path:
 
 
 def tree_of(pool: ZmqPool) -> list[int]:
-    """supervisord and all that it started."""
+    """The pids of supervisord and its processes."""
     supervisord = int((directory_of(pool) / "supervisord.pid").read_text())
     return [supervisord, *children(supervisord)]
 
 
 @pytest.fixture(scope="module")
 def scripted() -> Iterator[ZmqPool]:
-    """Two workers that do what a race's name says."""
+    """A pool with two workers; the name of a race tells a worker what to do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(TESTS))
         patch.setenv("RACEPOOL_TRANSFORM", "transforms:scripted")
@@ -226,7 +226,7 @@ def test_all_is_gone_when_the_caller_is_killed(end: signal.Signals, tmp_path: Pa
 
     wait_until(lambda: not any(is_alive(pid) for pid in tree), timeout=BOUND_S)
     assert directory.exists() == (end is not signal.SIGINT)
-    if end is not signal.SIGINT:  # nobody is left to remove it
+    if end is not signal.SIGINT:  # no process is left that could remove it
         subprocess.run(["rm", "-r", str(directory)], check=True)  # noqa: S607
 
 
@@ -299,7 +299,7 @@ def test_busy_pool_ends_soon_when_its_async_block_fails(
 
 
 class Observed(LocalPool):
-    """Tells another thread when the block was entered."""
+    """A local pool that tells other threads when its block was entered."""
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401  # any setting's value
         super().__init__(local_pool(workers=1, **(QUICK | settings))._settings)
@@ -342,7 +342,7 @@ def test_cancellation_just_when_the_pool_was_ready_leaves_nothing_behind(wait_un
 def test_cancellation_while_the_pool_starts_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
 ) -> None:
-    monkeypatch.setenv("RACEPOOL_TRANSFORM", "no_such_module:f")  # it never is ready
+    monkeypatch.setenv("RACEPOOL_TRANSFORM", "no_such_module:f")  # no worker ever gets ready
     local = Observed()
 
     async def enter_and_cancel() -> None:

@@ -1,4 +1,4 @@
-"""supervisord's table, asked of a server that speaks as supervisord does, or does not speak at all."""
+"""supervisord's table; the test plays a supervisord that answers, sends nonsense, or does not answer at all."""
 
 import socket
 import threading
@@ -24,8 +24,9 @@ TABLE = [SupervisedProcess("worker:worker-0", "worker", 7, 20), SupervisedProces
 
 class Handler(SimpleXMLRPCRequestHandler):
     rpc_paths = ("/RPC2",)
-    disable_nagle_algorithm = False  # there is none on unix sockets
+    disable_nagle_algorithm = False  # unix sockets have no such option
     protocol_version = "HTTP/1.1"  # as supervisord: it leaves the connection open
+    timeout = 5  # of an idle connection, so that a test that fails ends
 
     def setup(self) -> None:
         connections.append(self.client_address)
@@ -110,7 +111,7 @@ def test_frozen_supervisord_has_no_table_and_takes_no_time(run_dir: Path, monkey
         frozen.listen(1)
         supervisor = Supervisor()
 
-        for _ in range(3):  # the third does not even get into the backlog
+        for _ in range(3):  # the third connection is not even queued by the kernel
             started_at = time.monotonic()
             assert supervisor.table() is None
             assert time.monotonic() - started_at < RPC_TIMEOUT_S + 5.0

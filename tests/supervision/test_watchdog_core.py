@@ -1,4 +1,4 @@
-"""The watchdog's decisions in fake time, against a supervisord and a broker of which only their answers are played."""
+"""The watchdog's decisions in fake time; the test plays the answers of supervisord and the broker."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -38,7 +38,7 @@ SILENT_FREEZE_S = SILENT_PROBES * PROBE_PATIENCE_S
 
 @dataclass
 class World:
-    """What the core sees: time, supervisord's table, the kernel's letters, and a broker that answers or does not."""
+    """What the core sees: time, supervisord's table, process states, and a broker that answers or does not."""
 
     table: dict[str, SupervisedProcess] = field(
         default_factory=lambda: {each.name: each for each in (BROKER, WORKER, OTHER)}
@@ -90,7 +90,7 @@ class World:
         self.perform(self.core.on_tick(self.now))
 
     def run(self, seconds: float, until: Callable[[], object] = lambda: False) -> None:
-        """Lets that much time go by, as the shell does."""
+        """Lets time pass, and calls the core as the shell does."""
         end, turns = self.now + seconds, 0
         self.tick()
         while self.now < end and not until():
@@ -108,7 +108,7 @@ class World:
 
 @pytest.fixture
 def world() -> World:
-    """A pool that has been up for a while."""
+    """A pool that has run for a minute."""
     made = World()
     made.run(60)
     assert made.kills() == []
@@ -316,7 +316,7 @@ def test_broker_under_a_debugger_is_left_alone(world: World) -> None:
 
 
 def test_broker_that_never_answered_is_not_killed_for_its_silence() -> None:
-    world = World(answering_pid=99)  # whom we ask is another supervisord's broker, say
+    world = World(answering_pid=99)  # the stats endpoint is another pool's, for example
 
     world.run(60)
     world.freeze_broker("S")
@@ -410,9 +410,9 @@ def test_next_broker_starts_with_a_clean_slate(world: World) -> None:
 
 def test_own_pause_counts_for_nobodys_silence(world: World) -> None:
     world.freeze_broker()
-    world.run(PROBE_INTERVAL_S + 0.5)  # a probe is on its way
+    world.run(PROBE_INTERVAL_S + 0.5)  # a probe is out
 
-    world.now += 60.0  # all were stopped at once, and this process is the first to go on
+    world.now += 60.0  # all processes were stopped together, and the watchdog continues first
     world.run(PROBE_PATIENCE_S + 1.0)
     world.thaw_broker()
     world.run(60)
@@ -421,13 +421,12 @@ def test_own_pause_counts_for_nobodys_silence(world: World) -> None:
 
 
 @pytest.mark.parametrize("pause_s", [PROBE_PATIENCE_S / 2 + 0.1, PROBE_PATIENCE_S + 0.5])
-def test_own_pauses_that_are_short_count_for_nobodys_silence(world: World, pause_s: float) -> None:
+def test_short_own_pauses_count_for_nobodys_silence_however_many(world: World, pause_s: float) -> None:
+    world.freeze_broker()
+
     for _ in range(10):
-        world.freeze_broker()
-        world.run(PROBE_INTERVAL_S + 0.5)  # a probe is on its way
-        world.now += pause_s  # all were stopped at once, and this process is the first to go on
+        world.now += pause_s  # all processes were stopped together, and the watchdog continues first
         world.tick()
-        world.thaw_broker()
 
     assert world.kills() == []
 

@@ -1,4 +1,4 @@
-"""`racepool dead` on files alone: what is listed, shown, written and removed, and what is no record at all."""
+"""`racepool dead` with files and without a broker: what it lists, shows, writes and removes; damaged files."""
 
 import fcntl
 import json
@@ -62,14 +62,14 @@ def dead(*arguments: object) -> Result:
 
 
 def done(*arguments: object) -> str:
-    """What it prints where all is well."""
+    """The output of a command that succeeds."""
     result = dead(*arguments)
     assert (result.exit_code, result.stderr) == (0, "")
     return result.stdout
 
 
 def refused(*arguments: object) -> str:
-    """The one line that tells why not."""
+    """The one line of a command that fails."""
     result = dead(*arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
@@ -329,7 +329,7 @@ def test_payload_that_is_not_what_was_submitted_is_never_given_out(bury: Bury) -
     path = bury(body=b'{"id": "r1"}')
     path.write_bytes(path.read_bytes()[:-3] + b'2"}')
 
-    assert json.loads(done("list", "--json"))[0]["race_id"] == "r2"  # a list looks at beginnings only
+    assert json.loads(done("list", "--json"))[0]["race_id"] == "r2"  # a list reads only the beginnings of files
     assert "its payload is not what was submitted" in refused("show", FIRST, "--body", "-")
 
 
@@ -385,7 +385,7 @@ def test_task_that_is_being_retried_is_left_to_whoever_does_it(bury: Bury, run_d
     with task.claimed(), pytest.raises(PoolError, match="is being retried by another process"), task.claimed():
         pytest.fail("two at once")
     with task.path.open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it was let go
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the lock was released
 
 
 def test_record_that_is_gone_meanwhile_is_told(bury: Bury, run_dir: Path) -> None:

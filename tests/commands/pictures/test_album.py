@@ -1,4 +1,4 @@
-"""Pictures of races: where they go, and what stands in them."""
+"""Pictures of races: where they go, and what they show."""
 
 from collections.abc import Iterable
 from pathlib import Path
