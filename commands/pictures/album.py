@@ -7,7 +7,6 @@ from typing import Final
 
 from racepool.commands.extras import require
 from racepool.commands.pictures.money_curves import Curves, NothingToShowError, curves_of
-from racepool.commands.pictures.money_plot import draw
 from racepool.protocol.errors import PoolError
 from racepool.races.money_row import MoneyRow, rows_of
 from racepool.races.transformed_race import TransformedRace
@@ -70,6 +69,8 @@ class Album:
         Raises:
             PoolError: a picture cannot be written.
         """
+        from racepool.commands.pictures.money_plot import draw  # noqa: PLC0415  # needs matplotlib, an extra
+
         missing = []
         for rows in races:
             try:

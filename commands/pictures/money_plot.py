@@ -1,9 +1,13 @@
-"""Draws the money of a race over time. Needs matplotlib, the extra `plot`."""
+"""Draws the money of a race over time. Can be imported only where matplotlib, the extra `plot`, is installed."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from racepool.commands.pictures.money_curves import Curve, Curves, spread
 from racepool.protocol.errors import PoolError
@@ -28,8 +32,6 @@ def draw(curves: Curves, path: Path) -> None:
     Raises:
         PoolError: the file cannot be written.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415  # an extra
-
     figure = Figure(figsize=(13, 8.5), layout="constrained")
     money, brought = figure.subplots(2, 1, sharex=True, height_ratios=(HEIGHTS, 1))
     _lines(money, curves)
@@ -54,7 +56,7 @@ def _style(curve: Curve, styles: Sequence[T]) -> T:
     return styles[(curve.runner_number - 1) // len(COLOURS) % len(styles)]
 
 
-def _lines(axes: Any, curves: Curves) -> None:  # noqa: ANN401  # matplotlib is imported late
+def _lines(axes: Axes, curves: Curves) -> None:
     for curve in curves.curves:
         axes.plot(
             curves.minutes, curve.dollars, color=_colour(curve), linestyle=_style(curve, STYLES), linewidth=1.8
@@ -63,7 +65,7 @@ def _lines(axes: Any, curves: Curves) -> None:  # noqa: ANN401  # matplotlib is 
     axes.set_ylim(bottom=0)
 
 
-def _bars(axes: Any, curves: Curves) -> None:  # noqa: ANN401
+def _bars(axes: Axes, curves: Curves) -> None:
     """Stacks added money upwards and removed money downwards; a bar is as wide as the time between the polls."""
     starts = curves.minutes[:-1]
     widths = [after - before for before, after in pairwise(curves.minutes)]
@@ -82,10 +84,8 @@ def _bars(axes: Any, curves: Curves) -> None:  # noqa: ANN401
     axes.set_ylabel("what each poll brought")
 
 
-def _time_axis(axes: Any, curves: Curves) -> None:  # noqa: ANN401
+def _time_axis(axes: Axes, curves: Curves) -> None:
     """Linear in the last minutes, when most of the money comes; logarithmic before."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: PLC0415
-
     first, last = curves.minutes[0], curves.minutes[-1]
     if first < -NEAR_MINUTES:
         axes.set_xscale("symlog", linthresh=NEAR_MINUTES, linscale=2)
@@ -108,9 +108,7 @@ def _clock(minutes: float, _: object) -> str:
     return f"{-minutes / 60:g} h" if minutes < -60 else f"{-minutes:g}"
 
 
-def _dollar_axes(*both: Any) -> None:  # noqa: ANN401
-    from matplotlib.ticker import FuncFormatter  # noqa: PLC0415
-
+def _dollar_axes(*both: Axes) -> None:
     for axes in both:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda dollars, _: _dollars(dollars)))
         left, right = axes.get_xlim()
@@ -121,7 +119,7 @@ def _dollar_axes(*both: Any) -> None:  # noqa: ANN401
         axes.spines[["top", "right"]].set_visible(False)
 
 
-def _labels(axes: Any, curves: Curves, height_points: float) -> None:  # noqa: ANN401
+def _labels(axes: Axes, curves: Curves, height_points: float) -> None:
     """Writes number, name and money of each runner at the end of its line, moved apart where lines end together."""
     ends = [curve.dollars[-1] for curve in curves.curves]
     bottom, top = axes.get_ylim()
