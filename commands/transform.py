@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -16,12 +16,14 @@ from racepool.client.future import PoolFuture
 from racepool.client.zmq_pool import ZmqPool
 from racepool.commands.available_pool import available_pool
 from racepool.commands.display import result_json, screen_of_stdout, show_result
-from racepool.commands.pictures.album import Album
 from racepool.commands.replay.head import head_of
 from racepool.protocol.errors import InvalidRaceError, PoolError
 from racepool.protocol.exits import Exit
 from racepool.protocol.settings import Settings
 from racepool.races.transformed_race import TransformedRace
+
+if TYPE_CHECKING:
+    from racepool.commands.pictures.album import Album
 
 OUTSTANDING_FILES = 64  # files read ahead; more gains nothing, and a day of polls does not fit into memory
 
@@ -71,7 +73,7 @@ def transform(  # noqa: PLR0913  # options are arguments
         _refuse_equal_names(files)
         with _write_errors(out):
             out.mkdir(parents=True, exist_ok=True)
-    album = None if plot is None else Album(plot)
+    album = _album(plot)
     failures = 0
     screen = screen_of_stdout()
     with available_pool(Settings.load()) as pool, _progress(len(files), screen) as advance:
@@ -93,6 +95,14 @@ def transform(  # noqa: PLR0913  # options are arguments
         click.echo(f"racepool: {failures} of {len(files)} files failed", err=True)
     if failures or missing:
         context.exit(Exit.FAILURE)
+
+
+def _album(plot: Path | None) -> "Album | None":
+    if plot is None:
+        return None
+    from racepool.commands.pictures.album import Album  # noqa: PLC0415  # `racepool --help` must start quickly
+
+    return Album(plot)
 
 
 def _results(

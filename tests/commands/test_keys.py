@@ -103,6 +103,15 @@ def test_keygen_replaces_nothing_unless_forced(keys: Path, racepool: Racepool) -
     assert public_key(allowed_file(keys, Role.CLIENT, "local"), "") == own.own.public
 
 
+def test_public_half_never_stands_without_its_secret(keys: Path, racepool: Racepool) -> None:
+    (keys / "client.key_secret").mkdir(parents=True)  # so that the secret half cannot be moved into place
+    keys.chmod(0o700)
+
+    assert isinstance(racepool("keygen", "client", "--force").exception, OSError)
+
+    assert sorted(path.name for path in keys.iterdir()) == ["client.key_secret"]
+
+
 def test_other_hosts_make_their_own_pair_and_are_told_what_to_carry(keys: Path, racepool: Racepool) -> None:
     done = racepool("keygen", "client")
 
