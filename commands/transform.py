@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from racepool.client.future import PoolFuture
 from racepool.client.zmq_pool import ZmqPool
@@ -174,6 +173,14 @@ def _refuse_equal_names(files: Iterable[str]) -> None:
 @contextmanager
 def _progress(total: int, screen: Console) -> Iterator[Any]:
     """A bar below the results, for several files on a terminal. Gives what advances it."""
+    from rich.progress import (  # noqa: PLC0415  # as above
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (TextColumn("races"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = screen if screen.is_terminal else Console(stderr=True)
     bar = Progress(*columns, console=console, transient=True, disable=total == 1 or not console.is_terminal)

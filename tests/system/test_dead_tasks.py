@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import zlib
 from collections.abc import Iterator
@@ -122,6 +123,16 @@ def test_each_of_several_is_retried_and_only_those_that_fail_are_kept(
     assert {task["task_id"] for task in listed(scripted)} == {kept, bad}
 
 
+def test_all_are_retried_from_the_oldest_to_the_latest(scripted: Running, race: Race) -> None:
+    for number in range(3):
+        bury(scripted, race("echo", f"r{number}"), given_up_at_ms=1_000 * (number + 1))
+
+    retried = racepool("dead", "retry", "--all", env=scripted.env)
+
+    assert retried.returncode == 0, retried.stderr
+    assert re.findall(r'"id": "(\w+)"', retried.stdout) == ["r0", "r1", "r2"]
+
+
 def test_retry_takes_the_run_timeout_of_the_record_or_another(scripted: Running, race: Race) -> None:
     task_id = bury(scripted, race("sleep:3", "slow"), run_timeout_ms=100)
 
@@ -169,7 +180,14 @@ def test_records_outlive_their_broker(scripted: Running, race: Race, wait_until:
     assert json.loads(racepool("dead", "retry", task_id, env=scripted.env).stdout)["id"] == "survivor"
 
 
-def bury(running: Running, race: dict[str, Any] | None, *, payload: bytes = b"", run_timeout_ms: int = 30_000) -> str:
+def bury(
+    running: Running,
+    race: dict[str, Any] | None,
+    *,
+    payload: bytes = b"",
+    run_timeout_ms: int = 30_000,
+    given_up_at_ms: int = 1_700_000_000_000,
+) -> str:
     """A record as of an earlier broker."""
     if race is not None:
         body = json.dumps(race).encode()
@@ -177,6 +195,6 @@ def bury(running: Running, race: dict[str, Any] | None, *, payload: bytes = b"",
     task_id = Id(os.urandom(16))
     path = file_of(running.dir, task_id)
     path.parent.mkdir(exist_ok=True, mode=0o700)
-    record = Record(task_id, 1_700_000_000_000, run_timeout_ms, (), zlib.crc32(payload), len(payload))
+    record = Record(task_id, given_up_at_ms, run_timeout_ms, (), zlib.crc32(payload), len(payload))
     path.write_bytes(pack_head(record) + payload)
     return task_id.hex()
