@@ -18,8 +18,10 @@ import zmq
 from supervisor.states import ProcessStates
 
 from racepool.protocol.exits import Exit
+from racepool.protocol.keys import Role
 from racepool.supervision.watchdog import THROTTLE_S
 from racepool.supervision.watchdog_core import POKES
+from tests.key_files import Keyring, write_pair
 from tests.running import WaitUntil, environment
 
 READY = b"READY\n"
@@ -237,6 +239,47 @@ def test_without_a_key_it_complains_once_and_still_kills_a_stopped_broker(
         assert json.loads(supervisord.watchdog.stderr.readline())["event"] == "broker_killed"
     finally:
         supervisord.close()
+
+
+class Door:
+    """Answers libzmq's questions whether a key may come in (ZAP), for a context."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
+        self._asked = context.socket(zmq.REP)
+        self._asked.bind("inproc://zeromq.zap.01")
+
+    def decide(self, code: bytes) -> None:
+        """Answers the next question; b"400" refuses the key, b"200" lets it in."""
+        assert self._asked.poll(20_000)
+        version, request_id, *_ = self._asked.recv_multipart()
+        self._asked.send_multipart([version, request_id, code, b"", b"", b""])
+
+
+def test_watchdog_whose_key_was_refused_asks_again_on_another_connection(
+    run_dir: Path, child: subprocess.Popen[bytes]
+) -> None:
+    ring = Keyring(run_dir / "keys")
+    write_pair(ring.dir, Role.CLIENT, ring.stranger().own)
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as broker:
+        door = Door(context)
+        broker.set(zmq.CURVE_SERVER, 1)
+        broker.set(zmq.CURVE_SECRETKEY, ring.broker.secret)
+        broker.set(zmq.ZAP_DOMAIN, b"test")
+        broker.set(zmq.RCVTIMEO, 20_000)
+        port = broker.bind_to_random_port("tcp://127.0.0.1")
+        endpoint = {"RACEPOOL_STATS_ENDPOINT": f"tcp://127.0.0.1:{port}", "RACEPOOL_KEYS": str(ring.dir)}
+        supervisord = Supervisord(run_dir, **endpoint)
+        try:
+            supervisord.put("broker", child.pid)
+
+            door.decide(b"400")
+            door.decide(b"400")
+            door.decide(b"200")
+
+            answer(broker, child.pid)
+        finally:
+            supervisord.close()
+            context.destroy(linger=0)
 
 
 def test_one_that_was_started_by_hand_says_what_it_is_for(run_dir: Path) -> None:
