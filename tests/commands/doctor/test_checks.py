@@ -21,6 +21,7 @@ from racepool.commands.doctor.checks import (
     workers,
 )
 from racepool.commands.doctor.checks.broker import FILES_PER_WORKER, OWN_FILES
+from racepool.commands.doctor.checks.supervision import FRESH_S
 from racepool.commands.doctor.facts import Facts
 from racepool.commands.doctor.finding import Level
 from racepool.protocol import VERSION
@@ -243,6 +244,29 @@ def test_fault_is_found_and_comes_with_a_remedy(check: Check, broken: Facts, lev
     assert len(found) == 1
     assert words in f"{found[0].text} {found[0].remedy}"
     assert level is not PROBLEM or found[0].remedy or check is place.settings
+
+
+NO_FAULT: list[tuple[Check, Facts, str]] = [
+    (broker.backlog, said(queue_depth=90, held_by_clients=80, backlog_limit=100), "10 of 100 tasks wait"),
+    (place.space, well(directory=placed(volume=replace(VOLUME, free_files=None))), "is on ext4"),
+    (machine.clock, well(workers=(process(999),)), "nor since the workers started"),
+    (workers.heartbeats, said(workers=[pictures.worker("w", last_heartbeat_age_s=1.0)]), "of 1.0 s ago"),
+    (supervision.programs, above(replace(program("worker-0", 1), uptime_s=FRESH_S)), "all run: worker-0"),
+]
+
+
+@pytest.mark.parametrize(("check", "healthy", "words"), NO_FAULT, ids=[case[2] for case in NO_FAULT])
+def test_what_is_within_its_limits_is_no_fault(check: Check, healthy: Facts, words: str) -> None:
+    (found,) = check(healthy)
+
+    assert found.level is Level.OK
+    assert words in found.text
+
+
+def test_losses_of_more_than_a_minute_ago_do_not_count() -> None:
+    lost = [pictures.event("worker_lost", after_s=-workers.RECENT_S + 0.5 - index) for index in range(3)]
+
+    assert list(workers.losses(said(recent_events=lost))) == []
 
 
 def test_every_check_is_shown_a_fault() -> None:

@@ -95,6 +95,16 @@ def test_missing_workers_are_named_while_they_are_expected() -> None:
     assert trend.missing() == {}
 
 
+def test_worker_that_was_seen_last_is_missing_if_more_are_gone_than_expected() -> None:
+    first, second, last = (
+        pool(worker("worker-0"), worker("worker-1")),
+        pool(worker("worker-0"), worker("worker-2")),
+        pool(worker("worker-0"), expected_workers=2),
+    )
+
+    assert told(first, second, last).missing() == {"worker-2": 1.0}
+
+
 def test_bars_have_a_gap_where_the_broker_was_not_heard() -> None:
     trend = told(pool(queue_depth=1))
     trend.on_stats(pool(queue_depth=7), 2 * SLOT_S, NOON)
