@@ -80,6 +80,25 @@ def test_worker_that_was_there_is_missing_until_all_are() -> None:
     assert chronicle.missing == []
 
 
+def test_worker_that_another_name_has_replaced_is_not_missing_any_more() -> None:
+    chronicle = Chronicle()
+    chronicle.on_answer(pool_stats(workers=[worker("a"), worker("b"), worker("c")]), NOON)
+    chronicle.on_answer(pool_stats(workers=[worker("a"), worker("b"), worker("d")]), LATER)
+
+    chronicle.on_answer(pool_stats(workers=[worker("a"), worker("b")]), LATER)
+
+    assert chronicle.missing == ["d"]
+
+
+def test_same_event_of_another_broker_is_kept_too() -> None:
+    chronicle = Chronicle()
+    chronicle.on_answer(pool_stats(recent_events=[event()]), NOON)
+
+    chronicle.on_answer(pool_stats(broker={"epoch": "bb"}, recent_events=[event()]), LATER)
+
+    assert kinds(chronicle) == ["worker_lost", "broker_started", "worker_lost"]
+
+
 def test_no_more_workers_are_missing_than_should_be_there() -> None:
     chronicle = Chronicle()
     chronicle.on_answer(pool_stats(), NOON)

@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from racepool.commands.top.trend import MAX_EVENTS, SLOT_S, WINDOW_S, Latency, PoolTrend, Slot
+from racepool.commands.top.trend import MAX_EVENTS, MAX_SEEN, SLOT_S, WINDOW_S, Latency, PoolTrend, Slot
 from racepool.protocol.stats import PoolStats
 from tests.commands.stats import NOON, broker, event, pool, spread, worker
 
@@ -76,6 +76,15 @@ def test_events_do_not_pile_up() -> None:
     trend = told(*(pool(recent_events=[event("worker_lost", after_s=index)]) for index in range(3 * MAX_EVENTS)))
 
     assert len(trend.events) == MAX_EVENTS
+
+
+def test_memory_of_events_that_were_told_is_bounded() -> None:
+    many = [event("worker_lost", after_s=index) for index in range(MAX_SEEN + 10)]
+
+    trend = told(pool(recent_events=many), pool(recent_events=many[-1:]))
+
+    assert len(trend._seen) <= MAX_SEEN
+    assert list(trend.events) == many[-MAX_EVENTS:]
 
 
 def test_worker_that_was_replaced_while_the_broker_was_away_counts_as_restarted() -> None:
