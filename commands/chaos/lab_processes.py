@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from racepool.commands.doctor.probes.processes import module_of
+
 MODULES = {
     "racepool.broker": "broker",
     "racepool.worker": "worker",
@@ -58,10 +60,8 @@ def processes_of(directory: Path) -> list[LabProcess]:
 
 
 def _process(entry: Path, environment: list[bytes]) -> LabProcess:
-    arguments = (entry / "cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
     status = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    module = arguments[arguments.index("-m") + 1] if "-m" in arguments else ""
-    program = MODULES.get(module, "other")
+    program = MODULES.get(module_of(int(entry.name)), "other")
     given = b"SUPERVISOR_PROCESS_NAME="
     name = next((field.removeprefix(given).decode() for field in environment if field.startswith(given)), program)
     return LabProcess(int(entry.name), program, name, status[0], int(status[21]) * _PAGE_KB)

@@ -38,6 +38,7 @@ def moment(
         "level": level,
         "headline": headline,
         "away": absence and {"since": absence.since.timestamp(), "reason": absence.reason},
+        "limits": {"nearly_full": NEARLY_FULL, "old_s": OLD_S},
         "stats": stats and stats.model_dump(mode="json", exclude=LEFT_OUT),
         "missing": chronicle.missing if stats else [],
         "events": [_event(event) for event in reversed(chronicle.events)],

@@ -37,13 +37,13 @@ class Checkpoint:
         self._places: dict[str, list[tuple[int, int]]] = {}
 
     @classmethod
-    def beside(cls, output: Path, fingerprint: str, *, anew: bool) -> Self:
+    def beside(cls, output: Path, fingerprint: str, *, overwrite: bool) -> Self:
         """Opens the checkpoint of this output: that of an earlier run of the same polls, or else a new one.
 
         Args:
             output: the checkpoint is beside it, with `.replay` after its name.
             fingerprint: of the day.
-            anew: whether to replace the checkpoint of other polls.
+            overwrite: whether to replace a checkpoint of other polls.
 
         Raises:
             PoolError: it cannot be written, another replay writes it, or it belongs to other polls.
@@ -55,7 +55,7 @@ class Checkpoint:
             raise PoolError(f"{path}: {error.strerror}") from None
         checkpoint = cls(file, fingerprint, path)
         try:
-            checkpoint._claim(output, anew=anew)
+            checkpoint._claim(output, overwrite=overwrite)
         except BaseException:
             file.close()
             raise
@@ -112,7 +112,7 @@ class Checkpoint:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
-    def _claim(self, output: Path, *, anew: bool) -> None:
+    def _claim(self, output: Path, *, overwrite: bool) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -121,11 +121,11 @@ class Checkpoint:
         found = self._file.read(len(self._first_line) + 1)
         if not found.startswith(self._first_line):
             if self._first_line.startswith(found):  # empty, or the first line is torn
-                anew = True
-            if not anew:
+                overwrite = True
+            if not overwrite:
                 raise PoolError(
                     f"{self._path} is the checkpoint of other polls, or of another version of racepool; "
-                    "give --overwrite to start from the beginning"
+                    "give --overwrite to start again"
                 )
             self._file.truncate(0)
             self._write(self._first_line)

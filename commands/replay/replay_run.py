@@ -125,7 +125,7 @@ class ReplayRun:
     def _checkpoint(self) -> Checkpoint:
         if self._errand.is_to_stdout:
             return Checkpoint.temporary(self._day.fingerprint)
-        return Checkpoint.beside(self._errand.checkpointed, self._day.fingerprint, anew=self._errand.overwrite)
+        return Checkpoint.beside(self._errand.checkpointed, self._day.fingerprint, overwrite=self._errand.overwrite)
 
     def _replay(self, schedule: Schedule, checkpoint: Checkpoint) -> None:
         done, total = schedule.settled, self._day.poll_count

@@ -17,7 +17,7 @@ def process(pid: int) -> MachineProcess | None:
         status = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         since_boot_s = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
         started_at = time.time() - since_boot_s + int(status[19]) / _TICKS
-        return MachineProcess(pid, _module(folder), status[0], started_at, _open_files(folder), _file_limit(folder))
+        return MachineProcess(pid, module_of(pid), status[0], started_at, _open_files(folder), _file_limit(folder))
     except (OSError, IndexError):
         return None
 
@@ -40,8 +40,9 @@ def arguments_of(pid: int) -> list[str]:
         return []
 
 
-def _module(folder: Path) -> str:
-    arguments = arguments_of(int(folder.name))
+def module_of(pid: int) -> str:
+    """The module that a process runs with `python -m`; empty if it runs none."""
+    arguments = arguments_of(pid)
     is_module = "-m" in arguments[:-1]
     return arguments[arguments.index("-m") + 1] if is_module else ""
 

@@ -60,16 +60,16 @@ function keep(list, rows, keyOf, make, update) {
 
 // --- the pool now ------------------------------------------------------------------------------------------
 
-function tilesOf({ stats, point }) {
+function tilesOf({ stats, point, limits }) {
   const { counters, run_ms: run, queue_wait_ms: wait } = stats;
   const unsuccessful = counters.failed + counters.crashed + counters.timed_out;
   const [p50, p99] = [point.run_p50_ms ?? run.p50, point.run_p99_ms ?? run.p99];
   const [waited50, waited99] = [point.wait_p50_ms ?? wait.p50, point.wait_p99_ms ?? wait.p99];
   const oldest = stats.oldest_queued_s;
-  const mine = stats.queue_depth - stats.held_by_clients;
+  const atBroker = stats.queue_depth - stats.held_by_clients;
   return {
     "Waiting": [count(stats.queue_depth), oldest === null ? "no task waits" : `the oldest for ${span(oldest)}`,
-      mine >= 0.8 * stats.backlog_limit || (oldest ?? 0) >= 30 ? "warning" : ""],
+      atBroker >= limits.nearly_full * stats.backlog_limit || (oldest ?? 0) >= limits.old_s ? "warning" : ""],
     "In flight": [count(stats.in_flight), `${count(stats.active_workers)} of ${many(stats.total_workers, "worker")} busy`],
     "Completed": [point.completed_per_s === null ? "–" : compact(point.completed_per_s),
       `${count(counters.completed)} since the broker's start`, "", "a second"],

@@ -20,14 +20,14 @@ def output(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def opened(output: Path) -> Iterator[Callable[..., Checkpoint]]:
-    journals: list[Checkpoint] = []
+    checkpoints: list[Checkpoint] = []
 
-    def at(fingerprint: str = "this day", *, anew: bool = False) -> Checkpoint:
-        journals.append(Checkpoint.beside(output, fingerprint, anew=anew))
-        return journals[-1]
+    def at(fingerprint: str = "this day", *, overwrite: bool = False) -> Checkpoint:
+        checkpoints.append(Checkpoint.beside(output, fingerprint, overwrite=overwrite))
+        return checkpoints[-1]
 
     yield at
-    for checkpoint in journals:
+    for checkpoint in checkpoints:
         with checkpoint:
             pass
 
@@ -110,14 +110,14 @@ def test_checkpoint_of_other_polls_is_refused_and_kept(output: Path, opened: Cal
 def test_checkpoint_of_other_polls_gives_way_where_that_is_wanted(opened: Callable[..., Checkpoint]) -> None:
     written(opened())
 
-    with opened("another day", anew=True) as checkpoint:
+    with opened("another day", overwrite=True) as checkpoint:
         assert list(checkpoint.entries()) == []
 
 
 def test_own_checkpoint_is_kept_even_where_others_would_give_way(opened: Callable[..., Checkpoint]) -> None:
     written(opened())
 
-    with opened(anew=True) as checkpoint:
+    with opened(overwrite=True) as checkpoint:
         assert list(checkpoint.entries()) == ENTRIES
 
 
@@ -128,7 +128,7 @@ def test_second_replay_of_the_same_output_is_refused(opened: Callable[..., Check
 
 def test_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(PoolError, match="No such file or directory"):
-        Checkpoint.beside(tmp_path / "no" / "day.parquet", "this day", anew=False)
+        Checkpoint.beside(tmp_path / "no" / "day.parquet", "this day", overwrite=False)
 
 
 def test_full_disk_is_told_with_what_to_do() -> None:
