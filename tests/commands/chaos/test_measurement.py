@@ -2,7 +2,7 @@
 
 import pytest
 
-from racepool.commands.chaos.measurement import NOT_NOTICED, Noticed, detection_bound_s, measure
+from racepool.commands.chaos.measurement import NOT_NOTICED, Noticed, _elapsed, detection_bound_s, measure
 from racepool.commands.chaos.program_logs import EXITED, SPAWNED, LogEntry
 from tests.commands.chaos.building import Case, line
 
@@ -229,3 +229,19 @@ def test_fault_that_was_missed_is_not_measured() -> None:
     case.inject("worker-kill").missed = "nobody was there"
 
     assert measured(case) == []
+
+
+@pytest.mark.parametrize(
+    ("absences", "expected"),
+    [
+        ([], (5.0, False)),
+        ([(6.0, 7.0), (-2.0, -1.0)], (5.0, False)),
+        ([(-1.0, 1.0), (4.0, 9.0)], (3.0, True)),
+        ([(1.0, 3.0), (2.0, 4.0)], (2.0, True)),
+        ([(2.0, 3.0), (1.0, 4.0)], (2.0, True)),
+    ],
+)
+def test_absences_are_subtracted_once_where_they_overlap(
+    absences: list[tuple[float, float]], expected: tuple[float, bool]
+) -> None:
+    assert _elapsed(0.0, 5.0, absences) == expected
