@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,8 @@ def test_samples_are_thinned_out_and_still_span_the_whole_run() -> None:
     assert len(memory.samples) <= SAMPLES_KEPT
     assert memory.samples[0].at_s < 10
     assert memory.samples[-1].at_s > 3 * SAMPLES_KEPT - 10
+    gaps = [later.at_s - earlier.at_s for earlier, later in pairwise(memory.samples)]
+    assert gaps[0] == gaps[-1]
 
 
 def decoded(frames: list[Payload], inlet: Inlet[M]) -> M | None:
