@@ -3,7 +3,9 @@
 import pytest
 
 from racepool.commands.chaos.memory import Growth
+from racepool.commands.chaos.records import OK, Resolved, Submitted
 from racepool.commands.chaos.verdict import Ending, expected_errors, unresolved_count
+from racepool.commands.chaos.witness import LONGEST_KEPT, Truth, Witness
 from tests.commands.chaos.building import ALICE, BOB, Case, line, pool_stats, task_id
 
 OVERRAN = "TaskTimeoutError running"
@@ -410,3 +412,15 @@ def test_memory_that_grows_is_found(late_kb: int, is_flat: bool) -> None:  # noq
     case = Case(growth=[Growth("broker", 50_000, late_kb)])
 
     assert case.broken() == ([] if is_flat else ["memory stayed flat"])
+
+
+def test_witness_keeps_a_bounded_number_of_execs_and_those_are_the_longest() -> None:
+    witness = Witness([Truth(OK, "")], [])
+    count = LONGEST_KEPT + 10
+
+    for n in range(count):
+        witness.on_submitted(Submitted(ALICE, n, 0.0, task_id(ALICE, n), 0, 0.0, None))
+        witness.on_resolved(Resolved(ALICE, n, float(n), OK, "", ""))
+
+    kept = sorted(life.took_s for life in witness.longest)
+    assert (len(kept), kept[0], kept[-1]) == (LONGEST_KEPT, 10.0, count - 1.0)
