@@ -168,6 +168,19 @@ def test_task_that_lost_its_place_is_found() -> None:
     assert case.broken() == ["tasks were assigned in the order of submission"]
 
 
+def test_task_that_went_back_and_came_first_again_breaks_nothing() -> None:
+    case = Case()
+    for n in (1, 2, 3):
+        case.run(n)
+    case.assign(1)
+    case.requeue(1)
+    case.assign(1, attempt=2)
+    case.assign(2)
+    case.assign(3)
+
+    assert case.broken() == []
+
+
 def test_task_that_ran_out_of_time_at_its_place_is_overtaken_by_nobody() -> None:
     case = Case()
     case.run(1, "TaskTimeoutError queued")
