@@ -60,7 +60,7 @@ def test_descriptors_are_given_back(tmp_path: Path) -> None:
         assert died_at(os.getpid(), 0.0) is None
         Saboteur(lambda race, **_: race, tmp_path / "harms")._note("kill", 1)
 
-    assert open_files() == before
+    assert open_files() <= before
 
 
 def test_processes_are_sampled_once_a_second_however_often_the_lab_looks(run_dir: Path) -> None:

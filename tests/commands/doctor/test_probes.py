@@ -69,6 +69,6 @@ def test_probes_leave_no_descriptor_open(run_dir: Path, *, is_there: bool) -> No
     found = [lock(settings) for _ in range(3)]
     states = [endpoint("endpoint", address).state for address in (f"ipc://{run_dir}/none.ipc", "tcp://127.0.0.1:1")]
 
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
     assert {(each.is_there, each.holder_pid) for each in found} == {(is_there, None)}
     assert states == ["missing", "refused"]

@@ -1,6 +1,7 @@
 """Pictures of races: their files and their texts."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import matplotlib as mpl
@@ -9,7 +10,10 @@ import pytest
 from racepool.commands.pictures.album import Album
 from racepool.protocol.errors import PoolError
 from racepool.races.money_row import MoneyRow
+from racepool.races.race import RaceData
+from racepool.races.transform import transform_race
 from tests.commands.replay.building import row
+from tests.running import ROOT
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -87,6 +91,19 @@ def test_race_without_a_picture_is_told_and_the_others_are_drawn(tmp_path: Path)
         "no picture: there is only one poll of Otterby Plate; a picture needs two"
     ]
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_polls_that_were_added_are_drawn_race_by_race(tmp_path: Path) -> None:
+    polled_at = datetime(2025, 7, 17, tzinfo=UTC)
+    album = Album(tmp_path)
+    for name in ("thoroughbred", "harness"):
+        body = (ROOT / "samples" / f"{name}.json").read_bytes()
+        album.add(transform_race(RaceData.parse(body), polled_at=polled_at, previous=None))
+
+    missing = album.draw()
+
+    assert len(missing) == 2
+    assert all("there is only one poll of" in line for line in missing)
 
 
 def test_several_races_are_no_single_picture(tmp_path: Path) -> None:

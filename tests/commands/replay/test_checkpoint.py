@@ -1,7 +1,9 @@
 """What a checkpoint keeps after crashes, and which checkpoints are refused."""
 
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,6 +131,22 @@ def test_second_replay_of_the_same_output_is_refused(opened: Callable[..., Check
 def test_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(PoolError, match="No such file or directory"):
         Checkpoint.beside(tmp_path / "no" / "day.parquet", "this day", overwrite=False)
+
+
+class SlowFile(FileIO):
+    """Takes a few bytes of each write, as the kernel may."""
+
+    def write(self, data: Any) -> int:  # noqa: ANN401  # any buffer
+        return super().write(data[:7])
+
+
+def test_write_that_takes_only_a_part_goes_on_with_the_rest(tmp_path: Path) -> None:
+    with Checkpoint(SlowFile(tmp_path / "slow", "w+"), "this day") as checkpoint:
+        for entry in ENTRIES:
+            checkpoint.append(entry)
+
+    lines = (tmp_path / "slow").read_bytes().splitlines()
+    assert [PollEntry.model_validate_json(line) for line in lines] == ENTRIES
 
 
 def test_full_disk_is_told_with_what_to_do() -> None:

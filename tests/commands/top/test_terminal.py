@@ -7,14 +7,18 @@ from pathlib import Path
 from racepool.commands.top.terminal import HEARD, Terminal
 
 
-def state() -> tuple[object, ...]:
+def heard() -> tuple[object, ...]:
     wakeup = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(wakeup)
-    return [signal.getsignal(number) for number in HEARD], wakeup, len(list(Path("/proc/self/fd").iterdir()))
+    return wakeup, *(signal.getsignal(number) for number in HEARD)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_signals_and_descriptors_are_given_back() -> None:
-    before = state()
+    before, files_before = heard(), open_files()
 
     for _ in range(2):
         with Terminal() as terminal:
@@ -22,4 +26,5 @@ def test_signals_and_descriptors_are_given_back() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             assert terminal.signals() == {signal.SIGWINCH, signal.SIGTERM}
 
-    assert state() == before
+    assert heard() == before
+    assert open_files() <= files_before
