@@ -11,7 +11,7 @@ PROGRAM_CONTEXT = {"ignore_unknown_options": True, "allow_extra_args": True, "he
 def _program(name: str) -> click.Command:
     @click.pass_context
     def run(context: click.Context) -> None:
-        command = [sys.executable, "-P", "-m", name, *context.args]
+        command = [sys.executable, "-P", "-m", f"racepool.{name}", *context.args]
         os.execv(command[0], command)  # noqa: S606  # our own interpreter
 
     return click.Command(

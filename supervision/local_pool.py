@@ -158,8 +158,8 @@ def local_pool(workers: int = 3, **settings: object) -> LocalPool:
     Args:
         workers: how many worker processes.
         settings: any other setting by its name in lower case, such as `max_attempts=5`. A setting that is not given has
-            the value of its RACEPOOL_... variable, else its default. `dir`
-            and the sockets cannot be given (TypeError).
+            the value of its variable `RACEPOOL_...`, else its default. `dir` and the sockets cannot be given
+            (TypeError).
 
     Returns:
         A context manager for `with` and `async with`, to be used once. Its value is a ZmqPool. With `async with`, a

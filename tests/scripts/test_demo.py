@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,16 +19,17 @@ NEXT = "What to try next"
 
 
 @pytest.fixture
-def env(tmp_path: Path) -> dict[str, str]:
+def folder(wait_until: Callable[..., None]) -> Iterator[Path]:
+    """A folder for temporary files, short enough for sockets. No process of it is left at the end, and no file."""
+    with tempfile.TemporaryDirectory(prefix="rp-", dir="/tmp") as name:
+        yield Path(name)
+        wait_until(lambda: list(Path(name).iterdir()) == [] and _processes(Path(name)) == [], 60)
+
+
+@pytest.fixture
+def env(folder: Path) -> dict[str, str]:
     """A folder for temporary files of the demo's own, and the address of a pool that it must not ask."""
-    return os.environ | {"TMPDIR": str(tmp_path), "RACEPOOL_STATS_ENDPOINT": "ipc:///nowhere/stats.ipc"}
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(tmp_path: Path, wait_until: Callable[..., None]) -> Iterator[None]:
-    """No process that was started with this folder, and no file in it."""
-    yield
-    wait_until(lambda: list(tmp_path.iterdir()) == [] and _processes(tmp_path) == [], 60)
+    return os.environ | {"TMPDIR": str(folder), "RACEPOOL_STATS_ENDPOINT": "ipc:///nowhere/stats.ipc"}
 
 
 def _processes(folder: Path) -> list[str]:
@@ -75,16 +77,16 @@ def test_ctrl_c_ends_the_demo_and_all_that_it_started(
 
 
 def test_terminal_that_is_closed_ends_the_demo(
-    env: dict[str, str], wait_until: Callable[..., None], tmp_path: Path
+    env: dict[str, str], wait_until: Callable[..., None], folder: Path
 ) -> None:
     with terminal(env) as tmux:
         tmux.keys(str(DEMO), "Enter")
-        wait_until(lambda: _processes(tmp_path), PATIENCE_S)
+        wait_until(lambda: _processes(folder), PATIENCE_S)
 
 
-def test_sigterm_ends_it_as_well(env: dict[str, str], wait_until: Callable[..., None], tmp_path: Path) -> None:
+def test_sigterm_ends_it_as_well(env: dict[str, str], wait_until: Callable[..., None], folder: Path) -> None:
     with subprocess.Popen([DEMO], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as demo:
-        wait_until(lambda: _processes(tmp_path), PATIENCE_S)
+        wait_until(lambda: _processes(folder), PATIENCE_S)
         demo.send_signal(signal.SIGTERM)
 
         assert demo.wait(60) == 128 + signal.SIGTERM

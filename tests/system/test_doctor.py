@@ -301,14 +301,14 @@ def test_file_that_never_ends_holds_up_nothing(run_dir: Path) -> None:
 )
 def test_broker_of_another_version_is_told(run_dir: Path, said: bytes, check: str, words: str) -> None:
     context = zmq.Context()
-    stats: zmq.Socket[bytes] = context.socket(zmq.REP)
+    stats: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
     stats.bind(f"ipc://{run_dir}/stats.ipc")
     with subprocess.Popen(
         [RACEPOOL, "doctor", "--json"], env=environment(run_dir), stdout=subprocess.PIPE, text=True
     ) as child:
         assert stats.poll(20_000)
-        stats.recv()
-        stats.send(said)
+        peer, *_ = stats.recv_multipart()
+        stats.send_multipart([peer, said])
         out, _ = child.communicate(timeout=20)
     context.destroy(linger=0)
 
