@@ -21,10 +21,11 @@ from samples.generate import race_day
 from samples.polls import poll_instants, polls
 from samples.races import invented_race
 from samples.responses import normalised
+from tests.profiles import is_long
 from tests.running import RACEPOOL, ROOT, Running, StartPool, WaitUntil, broker_held_back, environment, racepool
 
 pytestmark = pytest.mark.system
-RACES, POLLS = 60, 40
+RACES, POLLS = (60, 40) if is_long() else (25, 40)
 ONE_BODY = 400_000
 PEAK = (
     "import re, sys; from pathlib import Path; from racepool.commands.group import main;"
