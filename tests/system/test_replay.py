@@ -57,7 +57,10 @@ def whole(day: Path, real: Running, tmp_path_factory: pytest.TempPathFactory) ->
     path = tmp_path_factory.mktemp("whole") / "day.parquet"
     done = racepool("replay", day, "--out", path, env=real.env)
     assert done.returncode == 0, done.stderr
-    assert f"2,400 polls of 60 races: {parquet.read_metadata(path).num_rows:,} records in {path}" in done.stdout
+    assert (
+        f"{RACES * POLLS:,} polls of {RACES} races: {parquet.read_metadata(path).num_rows:,} records in {path}"
+        in done.stdout
+    )
     assert [each.name for each in path.parent.iterdir()] == [path.name]
     return parquet.read_table(path)
 
@@ -128,11 +131,11 @@ def test_replay_that_is_interrupted_and_killed_gives_the_same_table(
         assert not path.exists()
         if number == signal.SIGINT:
             assert "stopped after " in told
-            assert "of 2,400 polls; the same command continues from there" in told
+            assert f"of {RACES * POLLS:,} polls; the same command continues from there" in told
     done = racepool(*command[1:], env=real.env)
 
     assert done.returncode == 0, done.stderr
-    assert "of 2,400 polls were done before; continuing from there" in done.stderr
+    assert f"of {RACES * POLLS:,} polls were done before; continuing from there" in done.stderr
     assert parquet.read_table(path).equals(whole)
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
