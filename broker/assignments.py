@@ -53,9 +53,9 @@ class Assignments:
         assert worker.peer is not None, "a worker with a prefetched task has a peer"  # noqa: S101
         prefetched = self.roster.recall(worker)
         recall = SendToWorker(worker.peer, messages.Recall(prefetched.lease))
-        return [recall, *self.give_back(worker, prefetched.task, now)]
+        return [recall, *self.requeue_unbegun(worker, prefetched.task, now)]
 
-    def give_back(self, worker: Worker, task: Task, now: float) -> list[Action]:
+    def requeue_unbegun(self, worker: Worker, task: Task, now: float) -> list[Action]:
         """A task that was not begun goes back to its place; its assignment does not count."""
         if task.withdrawn is not None:
             self.ledger.end(task, task.withdrawn.value)
@@ -66,7 +66,7 @@ class Assignments:
         self.ledger.backlog.add(task, now)
         return [Report("task_returned", fields | {"queue_depth": self.ledger.backlog.depth})]
 
-    def take_back(self, worker: Worker, end: SessionEnd, now: float, signal: int | None) -> list[Action]:
+    def requeue_tasks_of(self, worker: Worker, end: SessionEnd, now: float, signal: int | None) -> list[Action]:
         """The worker's session ended. Its task goes back to its place, or ends; its prefetched task goes back.
 
         The prefetched task was not begun, so it costs no attempt. But the worker's last messages may be lost, and it
@@ -74,11 +74,11 @@ class Assignments:
         """
         actions: list[Action] = []
         if worker.task is not None:
-            actions += self._end_attempt(worker, worker.task, end, now, signal)
+            actions += self._requeue_or_give_up(worker, worker.task, end, now, signal)
         if worker.prefetched is not None:
             prefetched = self.roster.take_prefetched(worker).task
             prefetched.goes_alone |= end.costs_attempt
-            actions += self.give_back(worker, prefetched, now)
+            actions += self.requeue_unbegun(worker, prefetched, now)
         return actions
 
     def answer(self, task: Task, outcome: Outcome, payload: Payload, counter: str) -> list[Action]:
@@ -87,7 +87,9 @@ class Assignments:
             return []
         return [SendToClient(task.client.peer, messages.Answer(task.id, outcome, task.assignments, payload))]
 
-    def _end_attempt(self, worker: Worker, task: Task, end: SessionEnd, now: float, signal: int | None) -> list[Action]:
+    def _requeue_or_give_up(
+        self, worker: Worker, task: Task, end: SessionEnd, now: float, signal: int | None
+    ) -> list[Action]:
         fields = worker.attempt_at(task)
         worker.task = None
         if end.costs_attempt:

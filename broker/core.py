@@ -277,7 +277,7 @@ class BrokerCore:
         if result.outcome is Outcome.UNREADABLE and task.is_shared and not task.goes_by_value:
             task.goes_by_value = True
             self._release(worker, now)
-            return [*self.assignments.give_back(worker, task, now), *self._assign(now)]
+            return [*self.assignments.requeue_unbegun(worker, task, now), *self._assign(now)]
         if result.outcome not in messages.WORKER_OUTCOMES:
             self.counters["bad_frames"] += 1
             return []

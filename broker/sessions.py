@@ -103,7 +103,7 @@ class WorkerSessions:
         if worker.task is not None:
             fields |= worker.attempt_at(worker.task) | {"duration_ms": ms(now - worker.assigned_at)}
         actions.append(Report("worker_lost" if end.is_loss else "worker_stopped", fields))
-        return actions + self._assignments.take_back(worker, end, now, signal)
+        return actions + self._assignments.requeue_tasks_of(worker, end, now, signal)
 
     def has_just_left(self, session_id: Id, now: float) -> bool:
         """Whether this session ended so recently, and as its worker knows, that a heartbeat may still be on its way."""
