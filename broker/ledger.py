@@ -12,7 +12,7 @@ ENDS = ("completed", "failed", "crashed", "cancelled", "timed_out", "abandoned")
 
 
 class Ledger:
-    """All open tasks. Those that wait are in the backlog, each other one is in one worker's hands.
+    """All open tasks. Those that wait are in the backlog, every other one is in one worker's hands.
 
     Invariant: submitted = queued + in flight + completed + failed + crashed + cancelled + timed out + abandoned.
     """
@@ -61,9 +61,9 @@ class Ledger:
         return None
 
     def expire(self, client: Client, expire: Expire, now: float) -> Answer | Waited | None:
-        """Ends a queued task that has waited for as long as its client says; of any other, tells how long it waited.
+        """Answers Expire. Ends a queued task whose wait reached the client's limit.
 
-        None if the task is not open: its answer is on the way.
+        For another open task, tells how long it waited. None if the task is not open: its answer is on the way.
         """
         task = self.task_of(client, expire.task_id)
         if task is None:

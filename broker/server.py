@@ -56,7 +56,7 @@ from racepool.protocol.shared_memory import SegmentReader, UnreadableError
 from racepool.protocol.signals import Termination
 from racepool.protocol.sockets import Context, Socket, router, send, sender_pid
 
-CLIENT_SEND_LIMIT = 1_024  # messages kept for a client that does not read; ours waits for half as many at most
+CLIENT_SEND_LIMIT = 1_024  # messages kept for a client that does not read; our own waits for at most half as many
 WORKER_SEND_LIMIT = 16
 MAX_SLEEP_S = 0.5
 MEMORY_CHECK_S = 0.5
