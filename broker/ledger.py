@@ -7,8 +7,7 @@ from racepool.broker.backlog import Backlog
 from racepool.broker.tasks import Client, Task, Withdrawn
 from racepool.protocol.messages import Answer, Expire, Id, Outcome, Reject, Submit, Waited
 from racepool.protocol.settings import Settings
-
-ENDS = ("completed", "failed", "crashed", "cancelled", "timed_out", "abandoned")
+from racepool.protocol.stats import OUTCOMES
 
 
 class Ledger:
@@ -131,5 +130,5 @@ class Ledger:
             yield "an open task is in nobody's hands, or a worker holds one that is closed"
         if len(held) != self.in_flight:
             yield "two workers hold one task"
-        if self.counters["submitted"] != len(self._tasks) + sum(self.counters[end] for end in ENDS):
+        if self.counters["submitted"] != len(self._tasks) + sum(self.counters[end] for end in OUTCOMES):
             yield "the counters do not add up"
