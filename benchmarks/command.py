@@ -26,7 +26,6 @@ from racepool.protocol.exits import Exit
 FOLDER = Path(__file__).parent / "report"
 QUICK = {"only": ("ppe",), "rounds": 1, "scale": 0.02}
 KEYS = click.Choice([key for key in CONTENDERS if key != OURS])
-INTERRUPTED = 130
 
 COLUMNS = (
     BarColumn(),
@@ -63,7 +62,7 @@ def main(context: click.Context, /, *, quick: bool, **options: Any) -> None:  # 
             side_by_side(contenders, options.pop("out"), options)
         except KeyboardInterrupt:
             console.print("interrupted; nothing was written")
-            sys.exit(INTERRUPTED)
+            sys.exit(Exit.INTERRUPTED)
 
 
 def _chosen(only: Sequence[str], skip: Sequence[str]) -> list[Contender]:
@@ -100,7 +99,7 @@ def scale(*, rounds: int, scale: float, out: Path) -> None:
             measure(all_cases, rounds, lambda what: progress.update(task, advance=1, description=what))
     except KeyboardInterrupt:
         console.print("interrupted; nothing was written")
-        sys.exit(INTERRUPTED)
+        sys.exit(Exit.INTERRUPTED)
     all_cases.save(_made(out))
     _publish(out)
 

@@ -10,7 +10,7 @@ from racepool.protocol.messages import Assign, Id, Payload, ToClient, ToHeartbea
 
 @dataclass(frozen=True, slots=True)
 class SendToClient:
-    """Through the frontend. A send that fails comes back as `on_client_unreachable`."""
+    """Sends through the frontend. A send that fails comes back as `on_client_unreachable`."""
 
     peer: Peer
     message: ToClient
@@ -18,14 +18,14 @@ class SendToClient:
 
 @dataclass(frozen=True, slots=True)
 class SendStats:
-    """Answer an AskStats with the stats of this moment."""
+    """Answers an AskStats with the stats of this moment."""
 
     peer: Peer
 
 
 @dataclass(frozen=True, slots=True)
 class SendToWorker:
-    """Through the backend. A send that fails comes back as `on_worker_unreachable`."""
+    """Sends through the backend. A send that fails comes back as `on_worker_unreachable`."""
 
     peer: Peer
     message: ToWorker
@@ -35,7 +35,7 @@ class SendToWorker:
 class SendByValue:
     """Like SendToWorker, for a worker that cannot read the client's shared memory: sends the payload, not a reference.
 
-    A payload that cannot be read here either comes back as `on_unreadable`.
+    If the payload cannot be read here either, it comes back as `on_unreadable`.
     """
 
     peer: Peer
@@ -44,7 +44,7 @@ class SendByValue:
 
 @dataclass(frozen=True, slots=True)
 class SendToHeartbeat:
-    """Through the heartbeat socket. A send that fails is ignored: the next heartbeat will be answered."""
+    """Sends through the heartbeat socket. A send that fails is ignored: the next heartbeat will be answered."""
 
     peer: Peer
     message: ToHeartbeat
@@ -52,7 +52,7 @@ class SendToHeartbeat:
 
 @dataclass(frozen=True, slots=True)
 class WatchProcess:
-    """Watch the process behind this session; its end comes back as `on_process_exit`, or as `on_process_gone`."""
+    """Watches the process behind this session; its end comes back as `on_process_exit`, or as `on_process_gone`."""
 
     session_id: Id
     pid: int
@@ -60,28 +60,28 @@ class WatchProcess:
 
 @dataclass(frozen=True, slots=True)
 class UnwatchProcess:
-    """End the watch of the process behind this session."""
+    """Ends the watch of the process behind this session."""
 
     session_id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class KillProcess:
-    """SIGKILL the process behind this session, and end the watch."""
+    """Kills the process behind this session with SIGKILL, and ends the watch."""
 
     session_id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeProcess:
-    """Look whether the silent process used CPU since the last look; the answer comes back as `on_probe`."""
+    """Looks whether the silent process used CPU since the last look; the answer comes back as `on_probe`."""
 
     session_id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class KeepDeadTask:
-    """Write the record of a dead task to disk; if that fails, the record is lost, and nothing else happens.
+    """Writes the record of a dead task to disk; if that fails, the record is lost, and nothing else happens.
 
     If it `is_shared`, its payload must be read before its client gets the answer: then the client frees the memory.
     """

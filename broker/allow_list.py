@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 Versions: TypeAlias = Mapping[Path, tuple[int, int, int] | None]
 """By file: change time, inode, size. None stands for a folder that cannot be listed."""
 
-PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+TEMPORARY = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors of this process or machine, which say nothing about the file."""
 
 
@@ -78,7 +78,7 @@ class AllowList:
         """The present files, each with values that change when it is written, replaced, or gets another owner.
 
         Raises:
-            OSError: one of PASSING.
+            OSError: one of TEMPORARY.
         """
         versions: dict[Path, tuple[int, int, int] | None] = {}
         for folder in (self._directory / role for role in Role):
@@ -87,7 +87,7 @@ class AllowList:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                _refuse_passing(error)
+                _raise_if_temporary(error)
                 versions[folder] = None
                 continue
             for path in paths:
@@ -107,13 +107,13 @@ class AllowList:
                 key = public_key(path, "allow it again with `racepool keys allow`")
             except SettingsError as error:
                 if isinstance(error.__cause__, OSError):
-                    _refuse_passing(error.__cause__)
+                    _raise_if_temporary(error.__cause__)
                 broken[path] = str(error)
             else:
                 entries.add(Entry(Role(path.parent.name), path.name.removesuffix(PUBLIC), key.decode()))
         return frozenset(entries), broken
 
 
-def _refuse_passing(error: OSError) -> None:
-    if error.errno in PASSING:
+def _raise_if_temporary(error: OSError) -> None:
+    if error.errno in TEMPORARY:
         raise error

@@ -115,10 +115,10 @@ class Assignments:
         ]
 
     def _assign_ahead(self, now: float) -> list[Action]:
-        """Gives tasks to busy workers in advance, as long as no task would have begun sooner elsewhere.
+        """Gives tasks to busy workers in advance, but only if no other worker would begin them sooner.
 
-        So at least as many tasks as workers must wait: of fewer, each would begin sooner at the next idle worker. Where
-        the oldest task may not be prefetched, none is: tasks keep their arrival order.
+        So at least as many tasks must wait as there are workers. If the oldest task may not be prefetched, none is: the
+        order is kept.
         """
         actions: list[Action] = []
         while (

@@ -21,7 +21,7 @@ class Clients:
         ledger: has the clients' tasks, and the counters.
         liveness_s: after this silence a client is forgotten.
         welcome: answers each HELLO that opens a session.
-        check_by: must be told when a client's silence is to be looked at.
+        check_by: called with the instant of the next check.
     """
 
     def __init__(self, ledger: Ledger, liveness_s: float, welcome: Welcome, check_by: Callable[[float], None]) -> None:

@@ -158,8 +158,8 @@ class BrokerCore:
     def on_heartbeat(self, peer: Peer, beat: Heartbeat, now: float, local_pid: int | None = None) -> list[Action]:
         """A worker's heartbeat. A worker that is busy with an older epoch's task introduces itself by it.
 
-        A heartbeat of a session that has just ended is ignored: it was sent before the worker's Bye, and overtaken. A
-        Who would make the worker open a session, and it would not hear that it is to end.
+        A heartbeat of a session that has just ended is ignored: the worker sent it before its Bye, but it arrived
+        after it. A Who would make the worker open a session, and it would not hear that it is to end.
         """
         worker = self.roster.workers.get(beat.incarnation)
         actions: list[Action] = []
@@ -185,7 +185,7 @@ class BrokerCore:
     def on_worker_unreachable(self, peer: Peer, unsent: ToWorker, now: float) -> list[Action]:
         """A message could not be sent. The task that it carried never reached the worker, so it costs no attempt.
 
-        A prefetched task costs none either; but then the task before it may be what ended the worker.
+        If it carried or recalled a prefetched task, the running task pays an attempt: it may have ended the worker.
         """
         worker = self.roster.at(peer)
         if worker is None:
@@ -230,7 +230,7 @@ class BrokerCore:
     ) -> list[Action]:
         """The kernel says that the processes behind these sessions ended, some of them by signals that it can name.
 
-        Must be called in each turn when all results are read, also without any exit: it recalls the prefetched tasks
+        Call it in each turn after all results were read, even if no process ended: it also recalls the prefetched tasks
         that have waited for too long.
 
         What killed a busy worker may be killing more. So nothing is assigned for `SETTLE_S`: else a task could go from
@@ -260,7 +260,7 @@ class BrokerCore:
         if worker is None or now < worker.last_seen + self.settings.liveness:
             return []
         if not has_progress:
-            self._check_by(now)  # that tick assigns its task, when all silent workers have been probed
+            self._check_by(now)  # the next tick assigns its task, after all silent workers were probed
             return self.sessions.end(worker, SessionEnd.SILENCE, now)
         worker.last_seen = now - self.settings.liveness / 2
         return [Report("worker_silent", {"worker": worker.name, "pid": worker.pid, "reason": "it uses CPU"})]
@@ -300,7 +300,7 @@ class BrokerCore:
         self._check_by(worker.deadline)
 
     def _settle(self, worker: Worker, told: messages.Returned | messages.Result, now: float) -> list[Action]:
-        """The worker tells of a lease that is not its task's. It can only be that of a recalled task."""
+        """The worker reports a lease that is not its task's. Only the lease of a recalled task is expected then."""
         is_of_recalled = worker.recalled is not None and (told.epoch, told.lease) == (self.epoch, worker.recalled.lease)
         self.counters["stale_results"] += isinstance(told, messages.Result) or not is_of_recalled
         if not is_of_recalled:
@@ -318,12 +318,12 @@ class BrokerCore:
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def next_check(self) -> float:
-        """When `on_tick` or, for prefetched tasks, `on_process_exit` has something to do, at the earliest."""
+        """The earliest instant at which `on_tick`, or `on_process_exit` for prefetched tasks, may have work."""
         due = inf if self._is_draining else max(self.assignments.prefetch.next_due(), self._has_read_by)
         return min(self._next_check, due)
 
     def on_tick(self, now: float) -> list[Action]:
-        """Judges who has been silent, and what has run, for too long. Call it only when all sockets are drained."""
+        """Ends what was silent or ran for too long. Call it only after all sockets were read."""
         if now < self._next_check:
             return []
         actions: list[Action] = []
@@ -392,5 +392,5 @@ class BrokerCore:
         if any(task.assignments != 1 or task.goes_alone or task.was_returned for task in ahead):
             broken.append("a prefetched task was assigned before, or is to go alone")
         if min(self._checks(), default=inf) < self._next_check:
-            broken.append("nobody will look when something is due")
+            broken.append("the next check comes too late")
         return [*broken, *self.clients.audit()]

@@ -37,7 +37,8 @@ class DeadTaskWriter:
 
     At most `MAX_TASKS` tasks with `QUEUE_BYTES` wait for it, or one task of any size; more are dropped, and logged. The
     directory holds at most `MAX_TASKS` records with `MAX_BYTES` together: when a new one is written, the oldest make
-    room. No other program writes there, since one broker holds the lock of the run directory; any may remove files.
+    room. No other program writes there, since one broker holds the lock of the run directory; any program may
+    remove files.
     """
 
     def __init__(self, run_dir: Path, log: Log) -> None:
@@ -54,7 +55,7 @@ class DeadTaskWriter:
 
         Args:
             task: the dead task, with its payload.
-            wall_offset_s: added to an instant of the task, gives seconds since 1970.
+            wall_offset_s: add it to an instant of the task to get seconds since 1970.
         """
         refusal = self._add(_Waiting(task, wall_offset_s))
         if refusal:

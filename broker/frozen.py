@@ -11,10 +11,11 @@ PATIENCE = 5
 
 
 class FrozenProcesses:
-    """Processes by their last session: it was lost in silence, could not be reached, or was told to end.
+    """Local processes that may live on after the end of their sessions, by session.
 
-    supervisord believes that they run, so nobody else ends them. A process that speaks again is spared. Any other is
-    overdue `PATIENCE` times the liveness after its last sign of life.
+    Such a process fell silent, could not be reached, or was told to end. supervisord believes that it runs, so nobody
+    else ends it. A process that speaks again is spared. Any other is overdue `PATIENCE` times the liveness
+    after its last sign of life.
     """
 
     def __init__(self, liveness_s: float) -> None:

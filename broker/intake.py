@@ -22,8 +22,8 @@ class OverlongMultipartError(Exception):
 class Intake:
     """One ROUTER, and the handler of each message that comes in there.
 
-    No valid message has MAX_FRAMES frames or more. Of one that has, the first frames are handed on, and the rest is
-    skipped, a slice in each turn. Until its end (`is_stuck`), libzmq delivers no other message of this socket.
+    No valid message has MAX_FRAMES frames or more. If one has, its first frames are handed on, and the rest is
+    skipped, some frames in each turn. Until its end (`is_stuck`), libzmq delivers no other message of this socket.
     """
 
     def __init__(self, socket: Socket, handle: Handler) -> None:

@@ -7,12 +7,11 @@ from racepool.broker.backlog import Backlog
 from racepool.broker.tasks import Client, Task, Withdrawn
 from racepool.protocol.messages import Answer, Expire, Id, Outcome, Reject, Submit, Waited
 from racepool.protocol.settings import Settings
-
-ENDS = ("completed", "failed", "crashed", "cancelled", "timed_out", "abandoned")
+from racepool.protocol.stats import OUTCOMES
 
 
 class Ledger:
-    """All open tasks. Those that wait are in the backlog, each other one is in one worker's hands.
+    """All open tasks. Those that wait are in the backlog, every other one is in one worker's hands.
 
     Invariant: submitted = queued + in flight + completed + failed + crashed + cancelled + timed out + abandoned.
     """
@@ -61,9 +60,9 @@ class Ledger:
         return None
 
     def expire(self, client: Client, expire: Expire, now: float) -> Answer | Waited | None:
-        """Ends a queued task that has waited for as long as its client says; of any other, tells how long it waited.
+        """Answers Expire. Ends a queued task whose wait reached the client's limit.
 
-        None if the task is not open: its answer is on the way.
+        For another open task, tells how long it waited. None if the task is not open: its answer is on the way.
         """
         task = self.task_of(client, expire.task_id)
         if task is None:
@@ -131,5 +130,5 @@ class Ledger:
             yield "an open task is in nobody's hands, or a worker holds one that is closed"
         if len(held) != self.in_flight:
             yield "two workers hold one task"
-        if self.counters["submitted"] != len(self._tasks) + sum(self.counters[end] for end in ENDS):
+        if self.counters["submitted"] != len(self._tasks) + sum(self.counters[end] for end in OUTCOMES):
             yield "the counters do not add up"

@@ -42,7 +42,7 @@ class ProcessWatch:
         except ProcessLookupError:
             return False
         except OSError:
-            return True  # for example, no descriptor is free: heartbeats alone must tell of it
+            return True  # for example, no free descriptor: then only silence shows its end
         self._epoll.register(pidfd, select.EPOLLIN)
         self._watched[session_id] = _Watched(pid, pidfd, cpu_ticks(pid))
         self._session_of[pidfd] = session_id

@@ -47,11 +47,11 @@ class ResourceWatch:
         return resident_bytes > self._least_bytes + GROWTH_BYTES
 
     def is_over(self, resident_bytes: int) -> bool:
-        """Whether that is more than the limit. Ask at least once a second."""
+        """Whether this use is above the memory limit. Ask at least once a second."""
         return 0 < self._memory_limit < resident_bytes
 
     def require_memory(self, resident_bytes: int) -> None:
-        """Call it after a trim.
+        """Ends the broker if a trim did not help.
 
         Raises:
             MemoryLimitError: it is still more than the limit.

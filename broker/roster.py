@@ -103,7 +103,7 @@ class Roster:
             self._with_free_hand[worker.session_id] = worker
             return
         worker.task, worker.lease, worker.deadline = None, 0, inf
-        worker.idle_since = None  # it has just told of this task; whether it is idle now, its next heartbeats tell
+        worker.idle_since = None  # its message shows that it knew this task; only later heartbeats count
         if worker.recalled is None:
             self._idle[worker.session_id] = worker
         else:

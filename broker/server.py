@@ -35,7 +35,7 @@ from racepool.broker.process_watch import ProcessWatch
 from racepool.broker.resource_watch import ResourceWatch
 from racepool.broker.statistics import Statistics
 from racepool.broker.tasks import Peer
-from racepool.protocol.endpoints import SOCKETS, is_tcp
+from racepool.protocol.endpoints import SOCKETS, is_tcp, socket_path
 from racepool.protocol.frames import (
     FROM_CLIENT,
     FROM_HEARTBEAT,
@@ -56,7 +56,7 @@ from racepool.protocol.shared_memory import SegmentReader, UnreadableError
 from racepool.protocol.signals import Termination
 from racepool.protocol.sockets import Context, Socket, router, send, sender_pid
 
-CLIENT_SEND_LIMIT = 1_024  # messages kept for a client that does not read; ours waits for half as many at most
+CLIENT_SEND_LIMIT = 1_024  # messages kept for a client that does not read; our own waits for at most half as many
 WORKER_SEND_LIMIT = 16
 MAX_SLEEP_S = 0.5
 MEMORY_CHECK_S = 0.5
@@ -385,5 +385,5 @@ def _local_pid(source: zmq.Frame | None, told_pid: int) -> int | None:
 
 
 def _inodes(endpoints: Iterable[str]) -> dict[Path, int]:
-    paths = [Path(endpoint.removeprefix("ipc://")) for endpoint in endpoints if endpoint.startswith("ipc://")]
+    paths = [path for path in map(socket_path, endpoints) if path is not None]
     return {path: path.stat().st_ino for path in paths}

@@ -23,7 +23,7 @@ class WorkerSessions:
         assignments: takes back what an ended session had in hand.
         liveness_s: how long a worker may be silent.
         welcome: answers each READY that opens a session.
-        check_by: must be told when something is to be looked at.
+        check_by: called with the instant of the next check.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class WorkerSessions:
             is_same = (worker.pid, worker.started_at_ms) == (pid, ready.started_at_ms)
             actions += self.end(worker, SessionEnd.RENEWED if is_same else SessionEnd.REPLACED, now)
         _, introduced = self.introduce(ready, peer, now, local_pid)
-        self._check_by(now)  # then a worker that waits for this one may be recycled, if the welcome can be delivered
+        # at that check, a worker that waits for this one may be recycled; by then the welcome was sent, or failed
+        self._check_by(now)
         return [*actions, SendToWorker(peer, self._welcome), *introduced]
 
     def introduce(
@@ -106,7 +107,10 @@ class WorkerSessions:
         return actions + self._assignments.requeue_tasks_of(worker, end, now, signal)
 
     def has_just_left(self, session_id: Id, now: float) -> bool:
-        """Whether this session ended so recently, and as its worker knows, that a heartbeat may still be on its way."""
+        """Whether this session ended within the last liveness, and its worker knows it.
+
+        A late heartbeat may still arrive then.
+        """
         return now < self._left_until.get(session_id, -inf)
 
     def spare(self, session_id: Id, local_pid: int | None) -> list[Action]:
@@ -136,5 +140,5 @@ class WorkerSessions:
 
 
 def ms(seconds: float) -> float:
-    """As the log has durations: milliseconds, to the microsecond."""
+    """The duration as the log shows it: milliseconds, rounded to microseconds."""
     return round(seconds * 1000, 3)

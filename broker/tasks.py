@@ -54,7 +54,7 @@ class Task:
     is_shared: bool
     run_timeout_ms: int
     queued_since: float | None = None  # None in a worker's hands
-    waited_s: float = 0.0  # in the backlog, over all attempts but the present wait; and what its client counted before
+    waited_s: float = 0.0  # all waits before the present one, those that the client counted included
     assignments: int = 0  # attempts; one that never reached its worker, or was not begun, does not count
     deaths: tuple[Death, ...] = ()
     withdrawn: Withdrawn | None = None

@@ -50,7 +50,7 @@ class Worker:
     task: Task | None = None
     lease: int = 0  # of `task`; 0 without one
     assigned_at: float = 0.0  # when `task` began: at its assignment, or at the end of the one before it
-    deadline: float = inf  # the end of the run timeout; without a task, the latest instant to tell of what is recalled
+    deadline: float = inf  # the end of the run timeout; without a task, the last instant to answer the recall
     prefetched: Prefetched | None = None
     recalled: Recalled | None = None
     is_suspect: bool = False  # it was silent for half the liveness, and its process was looked at
@@ -101,7 +101,7 @@ class Worker:
 
     @property
     def state(self) -> Literal["idle", "busy", "draining"]:
-        """Busy with its task, with a recalled one, or with an older epoch's; draining if that is its last one."""
+        """`busy` with its task, a recalled one, or an older epoch's; `draining` if it ends after that; else `idle`."""
         if self.task is None and self.recalled is None and self.peer is not None:
             return "idle"
         return "draining" if self.is_draining else "busy"

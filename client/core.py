@@ -39,7 +39,7 @@ from racepool.protocol.messages import PROTOCOL_VERSION, Answer, Epoch, Hello, I
 
 REST_S = 1e-5  # for each task, the pause between two scans of all timeouts: they use at most 10 % of a CPU
 ROUNDING_S = 1e-6  # more than the rounding error of a sum of instants
-STATS = "the broker's stats"  # names the question in an error, where a task's name would stand
+STATS = "the broker's stats"  # what an error calls a question for stats, in the place of a task's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class ClientCore:
         epoch = task.sent_in if task is not None else self._withdrawals.epoch_of(task_id) or self._epoch
         self._is_refill_due = True  # not now: the caller may take back many in a row
         if epoch is None or self._epoch not in (None, epoch):
-            return []  # no broker that lives has it
+            return []  # no living broker has it
         if self._epoch is None:
             self._withdrawals.keep(task_id, epoch, kill=kill)
             return []
@@ -333,7 +333,7 @@ class ClientCore:
         )
 
     def _check_when_due(self, task: ClientTask) -> None:
-        """Checks the task when its queue timeout ends if it waits on, or its connect timeout if that is earlier."""
+        """Sets the next check: the end of the queue timeout, or of the connect timeout if that is earlier."""
         since = task.submitted_at if task.waiting_since is None else task.waiting_since
         due = since + task.queue_timeout_s - task.waited_s
         if not self._was_ever_welcome:

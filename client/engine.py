@@ -149,10 +149,10 @@ class Engine:
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
-    def disown(self) -> None:
+    def fail_in_child(self) -> None:
         """In a forked child: fails all futures, because the thread, the socket and the answers are the parent's."""
         for task, future in [*self._unresolved.values(), *filter(None, [self._resolving])]:
-            future.disown(label(task))
+            future.fail_in_child(label(task))
         self._unresolved = {}
         self._close_segment()
 
@@ -272,7 +272,7 @@ class Engine:
         if self._segment is not None:
             self._segment.free(task_id)
         entry = self._unresolved.get(task_id)
-        self._resolving = entry  # `disown` must find it if a fork happens here
+        self._resolving = entry  # `fail_in_child` must find it if a fork happens here
         self._unresolved.pop(task_id, None)
         if entry is not None:
             entry[1].resolve(result, error)
@@ -336,9 +336,9 @@ def broken(cause: BaseException, about: str = "") -> PoolBrokenError:
     return error
 
 
-def _disown_all() -> None:
+def _fail_all_in_child() -> None:
     for engine in list(_engines):
-        engine.disown()
+        engine.fail_in_child()
     _engines.clear()
 
 
@@ -352,5 +352,5 @@ def _stop_all() -> None:
             engine.join(max(0.0, deadline - time.monotonic()))
 
 
-os.register_at_fork(after_in_child=_disown_all)
+os.register_at_fork(after_in_child=_fail_all_in_child)
 atexit.register(_stop_all)

@@ -137,7 +137,7 @@ class PoolFuture(Future[T]):
             else:
                 self.set_exception(error)
 
-    def disown(self, about: str) -> None:
+    def fail_in_child(self, about: str) -> None:
         """Fails the future in a forked child, without a call into the parent's event loops.
 
         Args:

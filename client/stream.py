@@ -69,10 +69,10 @@ Step: TypeAlias = Take | HandOver | Wait | End
 
 
 class Stream:
-    """The races between an input and the consumer of their results.
+    """The races between an input and the caller who takes their results.
 
     Invariant: each race that was taken is in exactly one place: submitted, refused, finished or handed over. At most
-    `limit` races are taken and not yet released by the consumer. Together they take at most `WINDOW_UNITS` of memory,
+    `limit` races are taken and not yet released by the caller. Together they take at most `WINDOW_UNITS` of memory,
     but `least` races are always allowed. Like a TCP window, the limit grows by one with each prompt answer, and is
     halved when the backlog is full.
 
@@ -150,7 +150,7 @@ class Stream:
         self._has_input = False
 
     def release(self, task: StreamTask) -> None:
-        """The consumer has this result, so its place is free."""
+        """The caller has this result, so its place is free."""
         self._kept -= 1
         self._kept_units -= task.units
 

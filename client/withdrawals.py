@@ -10,7 +10,7 @@ from racepool.protocol.messages import Epoch, Id
 class Withdrawal:
     """The broker of this epoch may still have the task. It has heard the CANCEL once it answers a later ping.
 
-    The messages of a session keep their order: who answers a ping has heard everything before it.
+    The messages of a session keep their order: a broker that answers a ping has heard everything before it.
     """
 
     epoch: Epoch
@@ -34,19 +34,19 @@ class Withdrawals:
         return None if known is None else known.epoch
 
     def keep(self, task_id: Id, epoch: Epoch, *, kill: bool) -> None:
-        """There is no session: it must be said in the next one."""
+        """Notes a withdrawal that the next session must report."""
         self._unheard[task_id] = Withdrawal(epoch, kill, inf)
 
     def on_said(self, task_id: Id, epoch: Epoch, *, kill: bool) -> None:
-        """It was sent: the next ping comes after it."""
+        """Notes that a withdrawal was sent: the next ping comes after it."""
         self._unheard[task_id] = Withdrawal(epoch, kill, self._pings + 1)
 
     def on_ping(self) -> None:
-        """A ping was sent."""
+        """Notes that a ping was sent."""
         self._pings += 1
 
     def on_pong(self) -> None:
-        """A ping was answered."""
+        """Notes that a ping was answered, and forgets what was heard by then."""
         self._pongs += 1
         if self._unheard:
             self._unheard = {
@@ -54,7 +54,7 @@ class Withdrawals:
             }
 
     def on_session_lost(self) -> None:
-        """The next session counts from 0. What was not heard yet is said again at its welcome, before any pong."""
+        """Counts from 0 for the next session. What was not heard yet is said again at its welcome, before any pong."""
         self._pings = self._pongs = 0
 
     def on_welcome(self, epoch: Epoch) -> dict[Id, Withdrawal]:

@@ -1,4 +1,4 @@
-"""What a person sees: results and figures as tables. Knows no socket."""
+"""What a person sees: results and stats as tables. Knows no socket."""
 
 import json
 from datetime import timedelta
@@ -34,7 +34,7 @@ def show_result(result: object, shape: str, screen: Console) -> None:
 
 
 def result_json(result: object, shape: str) -> str:
-    """A TransformedRace, or whatever another transform returned, on one line (`ndjson`) or on many."""
+    """A TransformedRace, or the value of another transform, on one line (`ndjson`) or on many."""
     indent = None if shape == "ndjson" else 2
     if isinstance(result, TransformedRace):
         return result.model_dump_json(indent=indent)
@@ -102,7 +102,7 @@ def _pools(pools: RacePools) -> str:
 
 
 def stats_table(stats: PoolStats, *, plain: bool = False) -> RenderableType:
-    """The broker's figures at a glance; `plain` without lines."""
+    """The broker's stats at a glance; `plain` without lines."""
     state = Text("DEGRADED", style="bold red") if stats.degraded else Text("ok", style="green")
     head = Text.assemble(
         "pool ",
@@ -161,7 +161,7 @@ def _time_table(stats: PoolStats, *, plain: bool) -> NarrowTable:
 
 
 def event_line(event: Event) -> str:
-    """When it was, by the clock on this machine's wall, what happened, and to whom."""
+    """An event in one line: local time, name, and the worker or task."""
     details = " ".join(part for part in (event.worker, event.task_id, event.reason) if part)
     return printable(f"{event.at.astimezone():%H:%M:%S} {event.event} {details}")
 
@@ -199,5 +199,5 @@ def mebibytes(value: int | None) -> str:
 
 
 def printable(text: str) -> str:
-    """What peers and files say must not speak to the terminal."""
+    """The text without control characters: text of peers and files must not control the terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

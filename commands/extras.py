@@ -25,7 +25,7 @@ def require(*modules: str, extra: str, purpose: str) -> None:
 
 
 def remedy(extra: str) -> str:
-    """The command that adds an extra to this installation, from wherever racepool was installed."""
+    """The command that adds an extra to this installation, from the same source."""
     return f"pip install {shlex.join(_requirement(extra, _origin()))}"
 
 

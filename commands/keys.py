@@ -97,10 +97,10 @@ def keys() -> None:
     "--role",
     required=True,
     type=click.Choice([str(role) for role in Role]),
-    help="What it opens; for a monitor: figures.",
+    help="What it opens; for a monitor: stats.",
 )
 def allow(key: str, name: str, role: str) -> None:
-    """Let a public key in."""
+    """Allow a public key."""
     directory = _directory()
     if not NAME.fullmatch(name):
         raise click.UsageError(f"--as {name!r}: a name has up to 64 letters, digits and any of _ . -")
@@ -116,7 +116,7 @@ def allow(key: str, name: str, role: str) -> None:
 
 @keys.command(name="list")
 def list_() -> None:
-    """Show who may come in."""
+    """List the allowed keys."""
     screen = screen_of_stdout()
     table = NarrowTable((Column("Name", least=12), Column("Role"), Column("Key", optional=1)))
     for path, key in _allowed(_directory()):
@@ -133,7 +133,7 @@ def list_() -> None:
 @keys.command()
 @click.argument("name")
 def revoke(name: str) -> None:
-    """Let a key in no more, and end the connections that it has."""
+    """Revoke a key and end its open connections."""
     paths = [path for path, _ in _allowed(_directory()) if path.name == f"{name}{PUBLIC}"]
     if not paths:
         raise click.ClickException(f"no key is called {name}; see `racepool keys list`")

@@ -1,6 +1,6 @@
 """Tables that fit into any width without cutting a figure. Knows no screen: rich draws what is laid out here.
 
-What gives way where the width is too small, in this order: names become shorter and texts wrap, down to their `least`;
+If the width is too small, this is done, in this order: names become shorter and texts wrap, down to their `least`;
 optional columns go; figures take their short form (money loses its cents); lines and padding go; the other columns go,
 the last one first. A column of figures is shown whole or not at all, and the table says which columns it left out.
 """
@@ -43,11 +43,6 @@ class Column:
     floor: int = 0
     style: str = ""
     short: Callable[[str], str] | None = None
-
-
-def figures(heading: str, optional: int = 0, short: Callable[[str], str] | None = None) -> Column:
-    """A column of numbers."""
-    return Column(heading, optional=optional, justify="right", short=short)
 
 
 def numbers(heading: str, optional: int = 0, *, floor: int = 0, short: Callable[[str], str] | None = None) -> Column:

@@ -12,6 +12,11 @@ def is_tcp(endpoint: str) -> bool:
     return endpoint.startswith("tcp://")
 
 
+def socket_path(endpoint: str) -> Path | None:
+    """The socket file of an ipc endpoint; None for a tcp endpoint."""
+    return Path(endpoint.removeprefix("ipc://")) if endpoint.startswith("ipc://") else None
+
+
 def default_dir() -> Path:
     """The run directory, unless RACEPOOL_DIR says otherwise."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")

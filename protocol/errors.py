@@ -46,7 +46,7 @@ class FieldError(NamedTuple):
 
 
 class InvalidRaceError(PoolError, ValueError):
-    """The race breaks a rule of its schema, or cannot be packed; so do `polled_at` and `previous`.
+    """The race, `polled_at` or `previous` breaks a rule, or the race cannot be packed.
 
     `RaceData.parse` and `transform_race` raise it, and the future of a task that has such a race. To submit the same
     race again gives the same error.
@@ -87,7 +87,7 @@ class CrashedAttempt(NamedTuple):
     """One attempt that ended with the death of its worker."""
 
     worker: str  # its name
-    signal: int | None  # that ended it; None if that is not known
+    signal: int | None  # that ended it; None if not known: today's broker always sends None
 
 
 class WorkerCrashedError(PoolError):

@@ -12,3 +12,4 @@ class Exit(IntEnum):
     NO_BROKER = 69
     LOCK_TAKEN = 75
     BAD_SETTINGS = 78
+    INTERRUPTED = 130  # as shells report an end by Ctrl-C

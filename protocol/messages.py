@@ -11,7 +11,7 @@ PROTOCOL_VERSION = 5
 ID_BYTES = 16
 EPOCH_BYTES = 8
 MAX_NAME_CHARS = 64
-MIN_BEAT_S = 0.01  # a peer never sends heartbeats faster, whatever liveness the broker tells it
+MIN_BEAT_S = 0.01  # a peer never sends heartbeats faster, however short the broker's liveness is
 MAX_INT = 2**53 - 1  # every language can hold an integer up to this one, as a double too
 
 

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from racepool.protocol.endpoints import ANY_HOST, SOCKETS, default_dir, is_tcp, sockets_in
+from racepool.protocol.endpoints import ANY_HOST, SOCKETS, default_dir, is_tcp, socket_path, sockets_in
 from racepool.protocol.errors import START_ONE, SettingsError
 
 PREFIX = "RACEPOOL_"
@@ -190,7 +190,7 @@ class Settings(BaseSettings):
     @staticmethod
     def ipc_directories(*endpoints: str) -> set[Path]:
         """The directories in which these endpoints have their sockets; tcp endpoints have none."""
-        return {Path(endpoint.removeprefix("ipc://")).parent for endpoint in endpoints if endpoint.startswith("ipc://")}
+        return {path.parent for path in map(socket_path, endpoints) if path is not None}
 
     def remedy(self, endpoint: str) -> str:
         """What a user should check when nobody answers at this endpoint."""

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
+
+OUTCOMES: Final = ("completed", "failed", "crashed", "cancelled", "timed_out", "abandoned")
+"""The counters of ended tasks, by how they ended."""
 
 
 class _StatsPart(BaseModel):

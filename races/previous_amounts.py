@@ -26,7 +26,7 @@ class PreviousAmounts:
 
     @staticmethod
     def of(previous: Previous) -> "PreviousAmounts":
-        """The amounts of the previous poll, in whichever form a caller has kept that poll.
+        """The amounts of the previous poll, in any form in which a caller kept that poll.
 
         Args:
             previous: the TransformedRace of the previous poll; or its money-flow records; or rows with the keys

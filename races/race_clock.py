@@ -29,10 +29,10 @@ class PollTime(NamedTuple):
 def start_instant(race: RaceData) -> datetime:
     """The instant at which the race should start, UTC.
 
-    `advertised_start` if it is given; in the NZ TAB's responses, 0 means that it is not. If not, the local date and
-    time, in the zone of its suffix (NZST, NZDT) or else in Pacific/Auckland. When clocks are set back, a local time
-    comes twice: then the first instant counts. When they are set forward, a local time does not exist: it counts as if
-    the clocks had not been set yet.
+    `advertised_start` if it is given. In the NZ TAB's responses, 0 means that it is not given. Then the local date and
+    time count, in the zone of the time's suffix (NZST, NZDT) or else in Pacific/Auckland. When clocks are set back, a
+    local time comes twice: then the first instant counts. When they are set forward, a local time does not exist: it
+    counts as if the clocks had not been set yet.
     """
     if race.advertised_start:
         return datetime.fromtimestamp(race.advertised_start, UTC)

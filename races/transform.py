@@ -20,7 +20,7 @@ from racepool.races.unopened_race import unopened
 
 _EXPECTED_HOLD: Final = 100  # percent; the sum of the holds of a race, about
 _LEAST_HOLD: Final = 95  # percent; a sum of this or less is worth a warning
-_MOST_HOLD: Final = 105  # percent; so is a sum of this or more
+_MOST_HOLD: Final = 105  # percent; a sum of this or more, too
 _NO_AMOUNTS: Final = (0, 0)
 
 

@@ -27,7 +27,8 @@ class Metrics(_ResultPart):
         pool_field_count: how many `*_pool_total` fields of `race_pools` are not 0.
         money_flow_record_count: how many money-flow records the result has.
         hold_percentage_total: the sum of all holds in the money tracker, about 100; ids that are no entrants included.
-        bet_percentage_total: the sum of all bet percentages, likewise.
+        bet_percentage_total: the sum of all bet percentages in the money tracker, about 100; ids that are no entrants
+            included.
     """
 
     entrant_count: int
@@ -99,20 +100,21 @@ class MoneyFlowRecord(_ResultPart):
             it is above 0, else `live`.
         polling_timestamp: the instant of the poll, UTC.
         hold_percentage: the sum of the entrant's hold percentages in the money tracker; null if it has none.
-        bet_percentage: the sum of its bet percentages, likewise.
+        bet_percentage: the sum of the entrant's bet percentages in the money tracker; null if it has none.
         win_pool_percentage: 100 * win_pool_amount / win pool, not rounded; null if the win pool is 0.
-        place_pool_percentage: 100 * place_pool_amount / place pool, likewise.
+        place_pool_percentage: 100 * place_pool_amount / place pool, not rounded; null if the place pool is 0.
         win_pool_amount: round_half_up(win pool * hold_percentage / 100).
         place_pool_amount: round_half_up(place pool * hold_percentage / 100).
         total_pool_amount: round_half_up((win pool + place pool) * hold_percentage / 100). It is rounded once, so it
             can differ from the sum of the two amounts by a cent.
         incremental_win_amount: `win_pool_amount` less that of the previous poll, negative if money was withdrawn. At
             the first poll it is the whole amount.
-        incremental_place_amount: `place_pool_amount` less that of the previous poll, likewise.
-        fixed_win_odds: as in the input, like the other odds: the dollars that are paid for a bet of one dollar.
-        fixed_place_odds: likewise.
-        pool_win_odds: likewise.
-        pool_place_odds: likewise.
+        incremental_place_amount: `place_pool_amount` less that of the previous poll, negative if money was withdrawn.
+            At the first poll it is the whole amount.
+        fixed_win_odds: as in the input: the dollars that are paid for a bet of one dollar.
+        fixed_place_odds: as in the input: the dollars that are paid for a bet of one dollar.
+        pool_win_odds: as in the input: the dollars that are paid for a bet of one dollar.
+        pool_place_odds: as in the input: the dollars that are paid for a bet of one dollar.
     """
 
     entrant_id: str

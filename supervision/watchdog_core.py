@@ -15,7 +15,7 @@ BROKER = "broker"  # groups of supervisord.conf; no other process under the same
 WORKER = "worker"
 PROBE_INTERVAL_S = 1.0
 PROBE_PATIENCE_S = 3.0
-STOPPED_PROBES = 2  # so a broker may stand still, or take to start, for five seconds
+STOPPED_PROBES = 2  # so a broker may stand still, or need for its start, up to five seconds
 SILENT_PROBES = 3  # a broker that is not stopped may only wait for a busy CPU; a kill would not help then
 UNKNOWN_WORKER_S = 15.0  # longer than the broker takes: it kills a frozen worker that it knows
 RESTART_INTERVAL_S = 1.0  # a process that ended sooner after its start is restarted at supervisord's own pace
@@ -94,7 +94,7 @@ class _Ended:
 
 
 class WatchdogCore:
-    """What one supervisord's processes and the broker's answers demand.
+    """Decides what to do with supervisord's processes and the broker's answers.
 
     Invariants: a process is killed only if supervisord's last table calls it running. The broker is killed only if this
     broker process has answered before, or if the kernel calls it stopped: with a wrong stats endpoint the watchdog must
@@ -119,12 +119,12 @@ class WatchdogCore:
         self._stopped_since: dict[int, float] = {}  # by pid: stopped workers that the broker does not know
 
     def on_event(self, now: float) -> list[Action]:
-        """Takes an event of supervisord of any type: its table may have changed."""
+        """Notes that supervisord sent an event of any type: its table may have changed."""
         self._table_due_at = min(self._table_due_at, now + TABLE_DELAY_S)
         return []
 
     def on_table(self, table: Iterable[SupervisedProcess], now: float) -> list[Action]:
-        """Takes all rows of supervisord's table."""
+        """Notes all rows of supervisord's table."""
         self._table = {process.name: process for process in table}
         names = {process.pid: process.name for process in self._table.values() if process.pid}
         gone = sorted(self._watched.keys() - names)
@@ -138,14 +138,14 @@ class WatchdogCore:
         return [*map(UnwatchProcess, gone), *map(WatchProcess, new)]
 
     def on_end(self, pid: int, now: float) -> list[Action]:
-        """Takes the end of a watched process."""
+        """Notes that a watched process ended."""
         self._note_end(pid, now)
         if self._broker is not None and self._broker.pid == pid:
             self._turn_to(None, now)
         return [UnwatchProcess(pid)]
 
     def on_answer(self, broker_pid: int | None, worker_pids: Iterable[int], now: float) -> list[Action]:
-        """Takes an answer of the broker. An answer that is no stats has no pid, and is a sign of life as well."""
+        """Notes that the broker answered. An answer that is no stats has no pid, and is a sign of life as well."""
         self._asked_at = None
         self._failures = 0
         self._probe_at = now + PROBE_INTERVAL_S
@@ -155,7 +155,7 @@ class WatchdogCore:
         return [] if broker_pid is None else self._judge_unknown_workers(set(worker_pids), now)
 
     def on_refusal(self, now: float) -> None:
-        """Takes that our key was refused: silence proves nothing then, until a broker answers again."""
+        """Notes that our key was refused: silence proves nothing then, until a broker answers again."""
         self._heard_at = None
         self._restart_probing(now + PROBE_INTERVAL_S)
 
@@ -188,7 +188,7 @@ class WatchdogCore:
         return process is not None and process.pid in (0, ended.pid) and process.state not in _FINAL_STATES
 
     def _poke(self, now: float) -> bool:
-        """Counts the pokes that are due; whether there are any."""
+        """Counts the pokes that are due; returns whether there are any."""
         due = [name for name, ended in self._ended.items() if ended.poke_at <= now]
         for name in due:
             ended = self._ended[name]

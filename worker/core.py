@@ -117,7 +117,7 @@ class WorkerCore:
     def is_busy(self) -> bool:
         """Whether it runs or holds a task. Another thread may ask.
 
-        The hand is read first. `begin` sets `task` before it empties the hand, so that thread always sees one of both.
+        The hand is read first. `begin` sets `task` before it empties the hand: one of the two is always seen.
         """
         return bool(self._hand) or self.task is not None
 
@@ -211,7 +211,7 @@ class WorkerCore:
         return broken
 
     def _take(self, task: Assign) -> None:
-        """Ignores a task of another epoch, and a task more than a broker may give."""
+        """Ignores a task of another epoch, and a task beyond the number that a broker may give."""
         is_free = len(self._hand) + (self.task is not None) < MAX_TASKS
         if is_free and task.epoch == self.session.epoch and not self._is_session_lost and not self.is_leaving:
             self._hand.append(task)

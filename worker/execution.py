@@ -28,7 +28,7 @@ class Execution:
         self.race_id: str | None = None
 
     def run(self, payload: Payload | Parcel, limit_bytes: int) -> tuple[Outcome, bytes]:
-        """Runs one task. Never raises, whatever the payload holds and whatever the transform raises.
+        """Runs one task. Never raises, neither for a bad payload nor for an exception of the transform.
 
         Args:
             payload: a request, whole or in its two parts.

@@ -49,7 +49,7 @@ class HeartbeatCore:
                 actions.append(Beat(session))
         return actions
 
-    def on_reply(self, reply: ToHeartbeat, now: float) -> Id | None:
+    def on_answer(self, reply: ToHeartbeat, now: float) -> Id | None:
         """The id of the session, if the broker does not know it or has another epoch; None if all is well."""
         self._heard_at = now
         is_known = isinstance(reply, Pong) and reply.epoch == self._session.epoch

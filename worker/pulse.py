@@ -114,7 +114,7 @@ class Pulse:
             reply = decode(frames, TO_HEARTBEAT)
         except BadFrameError:
             return  # a broker of another version; the main thread gets the same answer to its READY, and logs it
-        lost = self._heartbeat.on_reply(reply, time.monotonic())
+        lost = self._heartbeat.on_answer(reply, time.monotonic())
         if lost is not None:
             self.lost = lost
             self._main.wake()

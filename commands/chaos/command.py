@@ -21,7 +21,6 @@ from racepool.protocol.settings import MAX_SECONDS
 
 SEEDS = 10**6
 PLAIN_EVERY = 10
-INTERRUPTED = 130
 
 
 _WIDTH = max(map(len, KINDS))
@@ -122,7 +121,7 @@ def chaos(  # noqa: PLR0913  # options are arguments
     if not findings.holds:
         context.exit(Exit.FAILURE)
     if not findings.is_whole:
-        context.exit(INTERRUPTED)
+        context.exit(Exit.INTERRUPTED)
 
 
 @contextmanager

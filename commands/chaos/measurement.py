@@ -12,7 +12,7 @@ PATIENCE_S: Final = 5.0
 LET_GO_S: Final = 0.5
 PAUSE_S: Final = 0.1
 SILENCE_FACTOR: Final = 1.5  # of the liveness, for a process that used CPU at first
-EXIT_NOTICED_S: Final = 1.0  # milliseconds, unless the machine is overloaded
+EXIT_NOTICED_S: Final = 1.0  # usually a few milliseconds; longer on an overloaded machine
 LISTENER_S: Final = 15.0
 UNKNOWN_S: Final = 20.0  # the watchdog's patience with a frozen worker that no broker knows, and the time to ask
 SOCKETS_S: Final = 5.0
@@ -51,7 +51,7 @@ def measure(injections: Sequence[Injection], logs: ProgramLogs) -> list[Noticed]
 
 
 def outages(injections: Iterable[Injection], logs: ProgramLogs, *names: str) -> list[Span]:
-    """The spans in which the broker (or supervisord) could not act, because of kinds whose names begin so."""
+    """The spans in which the broker or supervisord could not act: faults whose kind begins with one of `names`."""
     found = []
     for injection in injections:
         if any(injection.name.startswith(name) for name in names) and not injection.missed:

@@ -16,6 +16,7 @@ from typing import Final
 import zmq
 
 from racepool.commands.chaos.corpus import MUTATIONS, real
+from racepool.protocol.endpoints import socket_path
 from racepool.protocol.frames import FROM_HEARTBEAT, BadFrameError, decode, encode
 from racepool.protocol.messages import (
     Bye,
@@ -95,7 +96,8 @@ def main() -> None:
     until = time.monotonic() + seconds
     threads = [
         threading.Thread(
-            target=say, args=(Rubbish(f"{seed}/{endpoint}"), endpoint, endpoint.removeprefix("ipc://"), context, until)
+            target=say,
+            args=(Rubbish(f"{seed}/{endpoint}"), endpoint, str(socket_path(endpoint) or endpoint), context, until),
         )
         for endpoint in Settings.load().endpoints()
     ]

@@ -137,7 +137,7 @@ class Stage:
         return [str(each) for each in found if counts[each.name] > 1 or each.program == "stutterer"]
 
     def end(self) -> None:
-        """Ends all processes, whatever their state."""
+        """Ends all processes, also frozen ones."""
         self.stop.set()
         for client in self._clients.values():
             client.kill()

@@ -12,10 +12,9 @@ from typing import Final
 
 from racepool.commands.chaos.plan import Fault
 from racepool.commands.chaos.records import Resolved, Submitted
-from racepool.protocol.stats import PoolStats
+from racepool.protocol.stats import OUTCOMES, PoolStats
 
 LONGEST_KEPT: Final = 2_000
-ENDS: Final = ("completed", "failed", "crashed", "cancelled", "timed_out", "abandoned")
 
 Exec = tuple[str, int]
 """An exec's name: its client, and its number among that client's execs, from 1."""
@@ -102,7 +101,7 @@ class Witness:
         """Takes the broker's stats of one moment."""
         self.samples += 1
         counters, before = stats.counters.model_dump(), self._last and self._last.counters.model_dump()
-        accounted = stats.queue_depth - stats.held_by_clients + stats.in_flight + sum(counters[end] for end in ENDS)
+        accounted = stats.queue_depth - stats.held_by_clients + stats.in_flight + sum(counters[end] for end in OUTCOMES)
         if counters["submitted"] != accounted:
             self.books.append(f"{counters['submitted']} were submitted, {accounted} are accounted for")
         if self._last is not None and before and self._last.broker.epoch == stats.broker.epoch:

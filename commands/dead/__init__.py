@@ -1,1 +1,1 @@
-"""`racepool dead`: the tasks that the broker gave up and keeps."""
+"""`racepool dead`: the dead tasks that the broker keeps."""

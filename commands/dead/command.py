@@ -31,9 +31,10 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 @click.group()
 def dead() -> None:
-    """Look at tasks that were given up because their workers died, and try them again.
+    """Look at dead tasks, and try them again.
 
-    The broker keeps the latest in the run directory (RACEPOOL_DIR), with all that their clients submitted.
+    The broker gave them up because their workers died. It keeps the latest in the run directory
+    (RACEPOOL_DIR), with all that their clients submitted.
     """
 
 

@@ -96,7 +96,7 @@ def _run(settings: Settings, log: Log, host: str, port: int, names: Names) -> No
     from prometheus_client import CollectorRegistry, ProcessCollector  # noqa: PLC0415  # an extra
 
     from racepool.commands.exporter.collector import PoolCollector  # noqa: PLC0415  # needs the extra
-    from racepool.commands.exporter.server import serve  # noqa: PLC0415  # likewise
+    from racepool.commands.exporter.server import serve  # noqa: PLC0415  # needs the extra
 
     try:
         listening = listening_socket(host, port)

@@ -14,11 +14,10 @@ from prometheus_client.core import (
     InfoMetricFamily,
 )
 
-from racepool.protocol.stats import BrokerStats, Counters, Distribution, Event, PoolStats, WorkerStats
+from racepool.protocol.stats import OUTCOMES, BrokerStats, Counters, Distribution, Event, PoolStats, WorkerStats
 
 MS = 1000
 STATES = ("idle", "busy", "draining")
-OUTCOMES = ("completed", "failed", "crashed", "cancelled", "timed_out", "abandoned")
 
 
 def families(stats: PoolStats) -> Iterator[Metric]:

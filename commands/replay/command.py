@@ -9,8 +9,6 @@ from racepool.protocol.errors import PoolError
 from racepool.protocol.exits import Exit
 from racepool.protocol.settings import Settings
 
-INTERRUPTED = 130
-
 
 @click.command()
 @click.argument(
@@ -63,7 +61,7 @@ def replay(  # noqa: PLR0913  # options are arguments
         is_whole = replay_run.run()
     except KeyboardInterrupt:
         click.echo(f"racepool: {replay_run.standing}", err=True)
-        context.exit(INTERRUPTED)
+        context.exit(Exit.INTERRUPTED)
     except PoolError:
         if replay_run.is_begun:
             click.echo(f"racepool: {replay_run.standing}", err=True)

@@ -1,4 +1,4 @@
-"""The nouns of a replay: a captured poll, a file that is no poll, and the outcome of a poll."""
+"""The data of a replay: a captured poll, a file that is no poll, and the outcome of a poll."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -31,7 +31,10 @@ class Increase:
 
 @dataclass(slots=True)
 class Slot:
-    """SLOT_S seconds of the past. `seconds` is the part of them that the answered tasks cover; the rest are maxima."""
+    """SLOT_S seconds of the past, of which the answered tasks cover `seconds`.
+
+    `queue_depth` and `in_flight` are the largest values in that time.
+    """
 
     number: int
     answered: int = 0

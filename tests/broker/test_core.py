@@ -1358,7 +1358,7 @@ def test_audit_finds_a_check_that_is_missing() -> None:
     assert broker.audit() == []
     broker._next_check = float("inf")
 
-    assert broker.audit() == ["nobody will look when something is due"]
+    assert broker.audit() == ["the next check comes too late"]
 
 
 def test_broker_without_peers_has_nothing_to_check(broker: BrokerCore) -> None:

@@ -1,10 +1,10 @@
 import pytest
 
-from racepool.broker.ledger import ENDS, Ledger
+from racepool.broker.ledger import Ledger
 from racepool.broker.tasks import Client, Task, Withdrawn
 from racepool.protocol.messages import Reject
 from racepool.protocol.settings import Settings
-from racepool.protocol.stats import Counters
+from racepool.protocol.stats import OUTCOMES, Counters
 from tests.broker.building import ALICE, BOB, an_id, submit
 
 
@@ -52,14 +52,14 @@ def test_tasks_in_flight_take_no_room_in_the_backlog(alice: Client) -> None:
     assert (ledger.in_flight, ledger.backlog.depth) == (3, 0)
 
 
-@pytest.mark.parametrize("counter", ENDS)
+@pytest.mark.parametrize("counter", OUTCOMES)
 def test_every_end_is_counted_once(alice: Client, counter: str) -> None:
     ledger = make_ledger()
     enter(ledger, alice, "t1")
     task = take(ledger)
 
     assert ledger.end(task, counter)
-    assert {end: ledger.counters[end] for end in ENDS if ledger.counters[end]} == {counter: 1}
+    assert {end: ledger.counters[end] for end in OUTCOMES if ledger.counters[end]} == {counter: 1}
     assert (ledger.in_flight, alice.tasks) == (0, {})
     assert list(ledger.audit([])) == []
 
@@ -76,7 +76,7 @@ def test_withdrawn_task_is_counted_as_withdrawn_at_any_end(alice: Client, withdr
 
 
 def test_ends_are_counters_of_the_stats() -> None:
-    assert set(ENDS) < set(Counters.model_fields)
+    assert set(OUTCOMES) < set(Counters.model_fields)
 
 
 def test_abandoning_tells_how_many_waited_and_how_many_were_in_flight(alice: Client) -> None:

@@ -451,7 +451,7 @@ def test_forked_child_gives_its_copy_of_the_shared_memory_back(run_dir: Path) ->
     engine = Engine(settings(run_dir))
     assert segments() > before
 
-    engine.disown()  # as in the child
+    engine.fail_in_child()  # as in the child
 
     assert segments() == before
     engine.stop()
@@ -540,7 +540,7 @@ def test_future_that_is_being_cancelled_at_a_fork_is_usable_in_the_child(run_dir
     with condition:
         future.cancel()
         wait_until(lambda: engine.unresolved == 0)  # the I/O thread has begun, and waits for the lock
-        engine.disown()  # as in the child
+        engine.fail_in_child()  # as in the child
         asking = threading.Thread(target=future.cancelled, daemon=True)
         asking.start()
         asking.join(BOUND_S)

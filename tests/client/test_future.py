@@ -413,27 +413,27 @@ def test_answered_future_lets_go_of_its_pool(elsewhere: Elsewhere) -> None:
     assert is_alive() is None
 
 
-def test_disowned_future_fails_without_calling_anyone() -> None:
+def test_future_in_a_child_fails_without_calling_anyone() -> None:
     future: PoolFuture[str] = PoolFuture()
     called: list[object] = []
     future.add_done_callback(called.append)
     holder = threading.Thread(target=future._condition.acquire)  # as a thread of the parent may at the fork
     holder.start()
     holder.join()
-    disowning = threading.Thread(target=future.disown, args=("task 1 (race r1)",), daemon=True)
-    disowning.start()
-    disowning.join(BOUND_S)
+    failing = threading.Thread(target=future.fail_in_child, args=("task 1 (race r1)",), daemon=True)
+    failing.start()
+    failing.join(BOUND_S)
 
-    assert not disowning.is_alive()
+    assert not failing.is_alive()
     with pytest.raises(PoolForkedError, match=r"^task 1 \(race r1\) .*call exec\(\) again"):
         future.result(BOUND_S)
     assert called == []
 
 
-def test_disowned_future_that_was_answered_keeps_its_answer(elsewhere: Elsewhere) -> None:
+def test_future_in_a_child_that_was_answered_keeps_its_answer(elsewhere: Elsewhere) -> None:
     future: PoolFuture[str] = PoolFuture()
     elsewhere.resolve(future)
 
-    future.disown("task 1")
+    future.fail_in_child("task 1")
 
     assert future.result() == "done"

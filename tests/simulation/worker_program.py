@@ -224,7 +224,7 @@ class PulseProgram(Program):
         if self.is_stalled:
             return
         for message in [] if self.link is None else self.link.received(self.clock.now):
-            lost = self._core.on_reply(message, self.clock.now)
+            lost = self._core.on_answer(message, self.clock.now)
             if lost is not None:
                 self.lost = lost
                 self._worker.wake(self.clock.now)

@@ -352,7 +352,7 @@ def at_most_files(limit: int) -> list[str]:
         ("warning", "sockets", "not there: backend.ipc "),
         ("problem", "sockets", "no process listens at tcp://127.0.0.1:"),
         ("warning", "sockets", "tcp without keys"),
-        ("warning", "dead tasks", "1 task was given up"),
+        ("warning", "dead tasks", "1 dead task is kept"),
         ("warning", "dead tasks", "1 file of dead tasks cannot be read"),
         ("problem", "time zone", "pip install tzdata"),
         ("ok", "extras", "pip install 'racepool[sky]'"),

@@ -43,7 +43,7 @@ def test_worker_that_is_not_welcomed_does_not_beat() -> None:
 
 
 def test_socket_that_hears_nothing_is_replaced_and_used_at_once(heartbeat: HeartbeatCore) -> None:
-    assert heartbeat.on_reply(Pong(EPOCH), 1.0) is None
+    assert heartbeat.on_answer(Pong(EPOCH), 1.0) is None
     heartbeat.on_tick(WELCOMED, 1.0 + LIVENESS_S - 0.01)
 
     assert heartbeat.on_tick(WELCOMED, 1.0 + LIVENESS_S) == [OpenSocket(), Beat(WELCOMED)]
@@ -56,10 +56,10 @@ def test_next_session_beats_through_a_socket_of_its_own(heartbeat: HeartbeatCore
 
 @pytest.mark.parametrize("reply", [Who(), Pong(LATER_EPOCH)], ids=["unknown", "another-epoch"])
 def test_session_that_the_broker_does_not_know_is_lost(heartbeat: HeartbeatCore, reply: ToHeartbeat) -> None:
-    assert heartbeat.on_reply(reply, 0.1) == WELCOMED.id
+    assert heartbeat.on_answer(reply, 0.1) == WELCOMED.id
 
 
 def test_reply_to_the_last_session_says_nothing_of_the_next(heartbeat: HeartbeatCore) -> None:
     heartbeat.on_tick(NEXT, INTERVAL_S)
 
-    assert heartbeat.on_reply(Pong(LATER_EPOCH), 0.3) is None
+    assert heartbeat.on_answer(Pong(LATER_EPOCH), 0.3) is None

@@ -126,8 +126,8 @@ def dead_tasks(facts: Facts) -> Iterator[Finding]:
         return
     count, unread = facts.dead.count, facts.dead.unread
     if count:
-        noun = "task was" if count == 1 else "tasks were"
-        yield warning("dead tasks", f"{count} {noun} given up and kept", "`racepool dead list` shows why")
+        noun = "dead task is" if count == 1 else "dead tasks are"
+        yield warning("dead tasks", f"{count} {noun} kept", "`racepool dead list` shows why")
     if unread:
         noun = "file" if unread == 1 else "files"
         yield warning("dead tasks", f"{unread} {noun} of dead tasks cannot be read", "`racepool dead list` names them")

@@ -6,7 +6,7 @@ from rich.filesize import decimal
 
 from racepool.commands.doctor.facts import Endpoint, Facts, Lock, Volume
 from racepool.commands.doctor.finding import Finding, ok, problem, told, warning
-from racepool.protocol.endpoints import is_tcp
+from racepool.protocol.endpoints import is_tcp, socket_path
 from racepool.protocol.settings import variable
 from racepool.supervision.configuration import excess_bytes
 
@@ -101,7 +101,7 @@ def sockets(facts: Facts) -> Iterator[Finding]:
 
 def _name(endpoint: Endpoint, facts: Facts) -> str:
     """The address; only the file's name for a socket in the run directory."""
-    name = endpoint.address.removeprefix("ipc://")
+    name = str(socket_path(endpoint.address) or endpoint.address)
     return name.removeprefix(f"{facts.directory.path}/") if facts.directory else name
 
 

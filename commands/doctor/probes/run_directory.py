@@ -12,7 +12,7 @@ from pathlib import Path
 from racepool.commands.dead.tasks import DeadTasks
 from racepool.commands.doctor import facts
 from racepool.commands.doctor.probes.processes import process
-from racepool.protocol.endpoints import ANY_HOST, is_tcp
+from racepool.protocol.endpoints import ANY_HOST, socket_path
 from racepool.protocol.errors import PoolError, SettingsError
 from racepool.protocol.settings import Settings, refuse_foreign_directory
 
@@ -56,9 +56,8 @@ def volume(path: Path) -> facts.Volume | None:
 
 def endpoint(setting: str, address: str) -> facts.Endpoint:
     """Whether a process listens there: tries a connection and sends nothing."""
-    if is_tcp(address):
-        return facts.Endpoint(setting, address, _tcp_state(address))
-    return facts.Endpoint(setting, address, _unix_state(address.removeprefix("ipc://")))
+    path = socket_path(address)
+    return facts.Endpoint(setting, address, _tcp_state(address) if path is None else _unix_state(path))
 
 
 def lock(settings: Settings) -> facts.Lock:
@@ -123,13 +122,13 @@ def _file_system(path: Path) -> str:
     return kind
 
 
-def _unix_state(path: str) -> str:
+def _unix_state(path: Path) -> str:
     try:
-        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+        if not stat.S_ISSOCK(path.stat().st_mode):
             return "no socket"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
             peer.settimeout(CONNECT_S)
-            peer.connect(path)
+            peer.connect(str(path))
     except TimeoutError:
         return "full"
     except OSError as error:

@@ -173,7 +173,7 @@ CASES: list[tuple[Check, Facts, Level, str]] = [
     (broker.backlog, said(queue_depth=90, backlog_limit=100), PROBLEM, "90 of 100"),
     (broker.backlog, said(queue_depth=60, backlog_limit=100), WARNING, "60 of 100"),
     (broker.backlog, said(queue_depth=1, oldest_queued_s=40.0), WARNING, "the oldest for 40.0 s"),
-    (broker.dead_tasks, well(dead=facts.DeadTaskCount(1, 0)), WARNING, "1 task was given up"),
+    (broker.dead_tasks, well(dead=facts.DeadTaskCount(1, 0)), WARNING, "1 dead task is kept"),
     (broker.dead_tasks, well(dead=facts.DeadTaskCount(0, 2)), WARNING, "2 files of dead tasks"),
     (workers.number, said(total_workers=2, degraded=True), PROBLEM, "degraded: 2 of 3"),
     (workers.number, said(total_workers=4), WARNING, "more than the broker expects"),
