@@ -12,9 +12,10 @@ from racepool.broker.resource_watch import MemoryLimitError
 from racepool.broker.server import Server, SocketLostError
 from racepool.protocol.errors import SettingsError
 from racepool.protocol.exits import Exit
+from racepool.protocol.flags import from_command_line
 from racepool.protocol.logs import LOG_HOLD_S, Outlet, open_log
 from racepool.protocol.processes import calm_collector, die_with_supervisor, raise_file_limit
-from racepool.protocol.settings import Settings, from_command_line, is_supervised
+from racepool.protocol.settings import Settings, is_supervised
 
 THROTTLE_S = 1.0  # a broker that cannot start, under a supervisor that restarts at once, must not spin
 

@@ -6,10 +6,12 @@ import stat
 from collections.abc import Callable
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
+    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -17,7 +19,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from racepool.protocol.endpoints import ANY_HOST, SOCKETS, default_dir, is_tcp, socket_path, sockets_in
 from racepool.protocol.errors import START_ONE, SettingsError
@@ -75,10 +76,10 @@ def _socket(setting: str) -> Callable[[dict[str, Any]], str]:
     return lambda validated: sockets_in(validated["dir"])[setting]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The settings of all programs. Durations are in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
 
     dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         default_factory=default_dir, description="run directory: sockets, lock; 0700 and ours"
@@ -135,13 +136,14 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **values: Any) -> Self:  # noqa: ANN401  # any setting's value
-        """The settings: `values` (flags) first, then the environment, then the defaults.
+        """The settings: `values` (flags) first, then the environment, then the defaults. An empty variable is none.
 
         Raises:
             SettingsError: names the variable, the value and the rule.
         """
+        environment = {name: value for name in cls.model_fields if (value := os.environ.get(variable(name)))}
         try:
-            return cls(**values)
+            return cls(**environment | values)
         except ValidationError as error:
             own = [details for details in error.errors() if details["type"] != "default_factory_not_called"]
             raise SettingsError("; ".join(_broken_rule(details) for details in own)) from None
@@ -237,19 +239,6 @@ def refuse_foreign_directory(name: str, directory: Path) -> None:
         raise SettingsError(f"{label}: belongs to user {status.st_uid}, we are {os.getuid()}; choose another")
     if status.st_mode & 0o077:
         raise SettingsError(f"{label}: others may enter it; chmod 700 it or choose another")
-
-
-S = TypeVar("S", bound=Settings)
-
-
-def from_command_line(kind: type[S], program: str) -> S:
-    """A program's settings: its flags first (`--run-timeout 5`), then the environment, then the defaults.
-
-    Raises:
-        SettingsError: names the variable, the value and the rule.
-        SystemExit: after --help; or the flag is unknown, then with code 2.
-    """
-    return kind.load(_cli_parse_args=True, _cli_kebab_case=True, _cli_prog_name=program, _cli_avoid_json=True)
 
 
 def is_supervised() -> bool:

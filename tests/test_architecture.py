@@ -274,6 +274,15 @@ def test_programs_that_stay_beside_every_pool_are_small(program: str) -> None:
     assert {"pydantic", "pydantic_settings", "structlog", "asyncio", "rich", "click"} & set(loaded.split()) == set()
 
 
+@pytest.mark.parametrize("program", ["racepool.broker.__main__", "racepool.worker.__main__"])
+def test_programs_of_a_pool_start_without_what_they_never_use(program: str) -> None:
+    code = f"import sys, {program}; print(*sys.modules); import rich.traceback; rich.traceback.Traceback"
+
+    loaded = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert {"click", "pydantic_settings", "rich"} & set(loaded.split()) == set()
+
+
 def test_nothing_is_imported_that_is_not_declared() -> None:
     """Nothing but the standard library, our own and the declared dependencies is needed to import the library."""
     tops = {name for path in MODULES for name in imported(path)}
@@ -286,7 +295,6 @@ def test_nothing_is_imported_that_is_not_declared() -> None:
         "ormsgpack",
         "pydantic",
         "pydantic_core",
-        "pydantic_settings",
         "racepool",
         "zmq",
         "rich",

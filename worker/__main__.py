@@ -5,10 +5,11 @@ import time
 
 from racepool.protocol.errors import SettingsError
 from racepool.protocol.exits import Exit
+from racepool.protocol.flags import from_command_line
 from racepool.protocol.keys import Role, peer_keys
 from racepool.protocol.logs import LOG_HOLD_S, Outlet, open_log
 from racepool.protocol.processes import calm_collector, die_with_supervisor
-from racepool.protocol.settings import from_command_line, is_supervised
+from racepool.protocol.settings import is_supervised
 from racepool.worker.execution import load_transform
 from racepool.worker.runner import Runner
 from racepool.worker.settings import WorkerSettings

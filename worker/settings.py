@@ -4,10 +4,9 @@ import os
 from pathlib import Path
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from racepool.protocol.messages import MAX_NAME_CHARS
-from racepool.protocol.settings import PREFIX, Settings
+from racepool.protocol.settings import Settings, variable
 
 DEFAULT_TRANSFORM = "racepool.races.transform:transform_race"
 
@@ -35,10 +34,9 @@ class WorkerSettings(Settings):
         return name
 
 
-class SaboteurSettings(BaseSettings):
-    """The settings of the crash lab's saboteur: `RACEPOOL_CHAOS_` and the name. No other program reads them."""
-
-    model_config = SettingsConfigDict(env_prefix=f"{PREFIX}CHAOS_", frozen=True)
-
-    transform: str = Field(DEFAULT_TRANSFORM, description="the transform to run after the harm")
-    harms: Path = Field(Path(os.devnull), description="the file in which each harm is noted before it happens")
+def saboteurs_settings() -> tuple[str, Path]:
+    """For the crash lab's saboteur alone: the transform to run after the harm, and the file that notes each harm."""
+    return (
+        os.environ.get(variable("chaos_transform"), DEFAULT_TRANSFORM),
+        Path(os.environ.get(variable("chaos_harms"), os.devnull)),
+    )

@@ -20,7 +20,7 @@ import orjson
 from racepool.races.previous_amounts import PreviousAmounts
 from racepool.races.race import RaceData
 from racepool.worker.execution import Transform, load_transform
-from racepool.worker.settings import SaboteurSettings
+from racepool.worker.settings import saboteurs_settings
 
 PREFIX: Final = "chaos:"
 SLEEP: Final = "sleep"  # takes time, does no harm
@@ -115,5 +115,5 @@ def transform(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts 
     return _saboteur(race, polled_at=polled_at, previous=previous)
 
 
-_settings = SaboteurSettings()
-_saboteur = Saboteur(load_transform(_settings.transform), _settings.harms)
+_innocent, _harms = saboteurs_settings()
+_saboteur = Saboteur(load_transform(_innocent), _harms)

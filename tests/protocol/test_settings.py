@@ -1,4 +1,5 @@
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -6,7 +7,8 @@ import pytest
 
 from racepool.protocol.endpoints import sockets_in, stats_endpoint
 from racepool.protocol.errors import SettingsError
-from racepool.protocol.settings import Settings, from_command_line, is_supervised, variable
+from racepool.protocol.flags import from_command_line
+from racepool.protocol.settings import Settings, is_supervised, variable
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +126,32 @@ def test_flag_that_breaks_its_rule_is_named_like_the_variable(monkeypatch: pytes
     monkeypatch.setattr("sys.argv", ["broker", "--workers", "0"])
 
     with pytest.raises(SettingsError, match="RACEPOOL_WORKERS=0: "):
+        from_command_line(Settings, "racepool broker")
+
+
+def test_help_names_each_flag_with_its_kind_meaning_and_default(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["broker", "--help"])
+    monkeypatch.setenv("COLUMNS", "200")
+
+    with pytest.raises(SystemExit) as caught:
+        from_command_line(Settings, "racepool broker")
+
+    shown = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert all(f"--{name.replace('_', '-')} " in shown for name in Settings.model_fields)
+    assert re.search(r"--keys PATH +key directory", shown)
+    assert re.search(r"--workers NUMBER +how many workers .*; default: 3\n", shown)
+    assert re.search(r"--liveness SECONDS +seconds of silence .*; default: 2.0\n", shown)
+    assert re.search(r"--endpoint TEXT +where clients meet the broker\n", shown)
+    assert re.search(r"--log-format console\|json\s+default: console on a terminal, else json\n", shown)
+
+
+def test_shortened_flag_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["broker", "--work", "5"])
+
+    with pytest.raises(SystemExit):
         from_command_line(Settings, "racepool broker")
 
 

@@ -94,7 +94,7 @@ def socket(state: str, *, held: bool = False) -> Facts:
 
 
 def given(**settings: object) -> facts.Environment:
-    return facts.Environment(Settings(dir=RUN, **settings))  # type: ignore[arg-type]
+    return facts.Environment(Settings(dir=RUN, **settings))
 
 
 def said(**changes: object) -> Facts:

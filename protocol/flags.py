@@ -1,0 +1,39 @@
+"""The settings as flags of a program: `--run-timeout 5`."""
+
+from argparse import SUPPRESS, ArgumentParser
+from pathlib import Path
+from typing import Final, TypeVar, get_args
+
+from pydantic.fields import FieldInfo
+
+from racepool.protocol.settings import Settings
+
+EPILOG = "A flag goes before its variable: --run-timeout before RACEPOOL_RUN_TIMEOUT. An empty variable is none."
+_SIGNS: Final = {Path: "PATH", int: "NUMBER", float: "SECONDS", str: "TEXT"}
+
+S = TypeVar("S", bound=Settings)
+
+
+def from_command_line(kind: type[S], program: str) -> S:
+    """A program's settings: its flags first, then the environment, then the defaults.
+
+    Raises:
+        SettingsError: names the variable, the value and the rule.
+        SystemExit: after --help; or the flag is unknown, then with code 2.
+    """
+    parser = ArgumentParser(program, epilog=EPILOG, argument_default=SUPPRESS, allow_abbrev=False)
+    for name, field in kind.model_fields.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar=_sign(field), help=_help(field))
+    return kind.load(**vars(parser.parse_args()))
+
+
+def _sign(field: FieldInfo) -> str:
+    """What stands for the value in the help: its kind, or the words that are allowed."""
+    parts = get_args(field.annotation) or (field.annotation,)
+    kind = next((sign for allowed, sign in _SIGNS.items() if allowed in parts), None)
+    return kind or "|".join(word for part in parts for word in get_args(part) or [part] if isinstance(word, str))
+
+
+def _help(field: FieldInfo) -> str | None:
+    has_own_words = field.default_factory is not None or field.default is None
+    return field.description if has_own_words else f"{field.description}; default: {field.default}"
