@@ -15,6 +15,11 @@ from hypothesis import Phase, settings
 from tests.running import ROOMS
 
 POLL_S = 0.01
+LONGEST = {  # half a minute and more each; see the durations in the report of `scripts/test --junitxml=FILE`
+    *("test_chaos", "test_command_line", "test_documented_commands", "test_install", "test_keys", "test_life"),
+    *("test_replay", "test_supervision", "test_pressure", "test_broker_restarts", "test_frozen_workers"),
+    *("test_planted_faults", "test_doctor", "test_fuzzing", "test_runner", "test_server", "test_watchdog"),
+}
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts its background jobs so, and they pass it on
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the programs that tests start are to hear it
@@ -22,6 +27,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts its back
 settings.register_profile("unhurried", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("unhurried")
 settings.register_profile("ci", derandomize=True, database=None)  # the same examples for the same code
+settings.register_profile("quick", settings.get_profile("ci"), max_examples=25)
 settings.register_profile("long", max_examples=2_000)
 settings.register_profile("hunt", max_examples=2_000, phases=[Phase.generate])  # whether there is a fault, not which
 
@@ -82,5 +88,5 @@ def one_import_name() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those of real pools first: their modules take longest, and several of them run at a time."""
-    items.sort(key=lambda item: item.get_closest_marker("system") is None)
+    """The modules that take longest first, then all others of real pools, so that the run ends with short ones."""
+    items.sort(key=lambda item: (item.path.stem not in LONGEST, item.get_closest_marker("system") is None))

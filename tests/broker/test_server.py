@@ -351,6 +351,7 @@ def test_worker_that_ended_before_it_was_watched_is_not_counted(broker: Broker, 
     assert broker.stats().total_workers == 0
 
 
+@pytest.mark.system
 def test_process_that_got_the_descriptor_of_a_dead_worker_is_not_killed(start: StartBroker) -> None:
     broker = start(liveness=0.4, heartbeat_interval=0.1)
     ghosts, heirs = {}, []
@@ -644,6 +645,7 @@ def test_full_backlog_is_answered(start: StartBroker) -> None:
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.system
 def test_broker_that_was_frozen_judges_nobody(start: StartBroker) -> None:
     (port,) = _free_ports(1)  # over tcp this process is no local worker: it is not probed, and not killed
     broker = start(liveness=3, heartbeat_interval=0.25, backend=f"tcp://127.0.0.1:{port}")
@@ -690,6 +692,7 @@ def test_sigterm_lets_the_task_in_flight_end_and_says_goodbye(start: StartBroker
     assert worker.poll(0) == 0  # the second task waits for the next broker
 
 
+@pytest.mark.system
 def test_sigterm_waits_for_a_task_in_flight_for_a_limited_time(start: StartBroker) -> None:
     broker = start(**SLOW)
     client, (worker, _) = broker.client(), broker.worker()
@@ -729,6 +732,7 @@ def test_broker_takes_over_from_one_that_was_killed(start: StartBroker) -> None:
     assert first.stats().broker.epoch != epoch
 
 
+@pytest.mark.system
 def test_broker_whose_socket_was_removed_ends(start: StartBroker) -> None:
     broker = start(**SLOW)
     broker.stats()

@@ -24,6 +24,7 @@ from racepool.supervision.watchdog_core import POKES
 from tests.key_files import Keyring, write_pair
 from tests.running import WaitUntil, environment
 
+pytestmark = pytest.mark.system
 READY = b"READY\n"
 DONE = b"RESULT 2\nOK"
 EVENT = b"ver:3.0 server:my: len:9 supervisor serial:21 pool:watchdog poolserial:10 eventname:TICK_5 len:15\n"

@@ -42,6 +42,7 @@ from tests.fuzzing.corpus import any_frames
 from tests.running import environment
 from tests.worker.fake_broker import FakeBroker
 
+pytestmark = pytest.mark.system
 BOUND_S = 20.0
 INTERVAL_S = 0.1
 LIVENESS_S = 1.5
