@@ -4,12 +4,13 @@
 """
 
 import os
-import re
 import resource
 import signal
 import sys
 import time
+from collections import deque
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,9 @@ def spin(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | Non
 
 
 def hold_gil(race: RaceData, *, polled_at: datetime, previous: PreviousAmounts | None) -> dict[str, Any]:
-    """One C call that never lets another thread run: `hold-gil:N` doubles with N (25: about a second), or for ever."""
-    re.match(r"(?:a|a)*b", "a" * int(_argument(race) or 100))
+    """One C call that never lets another thread run: `hold-gil:SECONDS`, or for ever."""
+    deadline = time.monotonic() + float(_argument(race) or "inf")
+    deque(takewhile(deadline.__gt__, iter(time.monotonic, None)), maxlen=0)
     return echo(race, polled_at=polled_at, previous=previous)
 
 

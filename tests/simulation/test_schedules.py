@@ -1,6 +1,6 @@
 """Random schedules of work and faults for a whole pool of real cores; after each, every guarantee holds.
 
-A thousand of them; twenty thousand with `scripts/test --long`.
+Five hundred of them; twenty thousand with `scripts/test --long`.
 """
 
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.profiles import is_long
 from tests.simulation.world import Setting, World
 
 WORK = (
@@ -78,7 +79,7 @@ def play(schedule: Schedule) -> None:
 
 @given(schedules())
 @settings(
-    max_examples=10 * settings().max_examples,
+    max_examples=(10 if is_long() else 5) * settings().max_examples,
     suppress_health_check=list(HealthCheck),
     deadline=None,
     print_blob=True,

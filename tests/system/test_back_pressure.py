@@ -207,7 +207,7 @@ def _ended(stats: PoolStats) -> int:
 def test_task_behind_a_flood_waits_for_the_floods_window_and_no_more(
     scripted: Running, race: Race, start_client: StartClient, wait_until: WaitUntil
 ) -> None:
-    count = 6_000
+    count = 3_000
     flood = start_client(scripted, [race("sleep:0.004", f"flood-{index}") for index in range(count)])
     wait_until(lambda: scripted.stats().held_by_clients > count / 2)
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.system
 MIB = 2**20
 MEMORY_LIMIT = 160 * MIB
 FEW_FILES = 256
-MANY_TASKS = 100_000 if is_long() else 15_000
+MANY_TASKS = 100_000 if is_long() else 10_000
 RAW_TASK_BYTES = 2_000  # the broker's memory for each task in its backlog, at most
 CLIENT_TASK_BYTES = 6_000  # the client's memory for each unresolved task, at most
 LOG_BYTES = 20_000
@@ -226,7 +226,7 @@ def test_ten_thousand_tasks_leave_every_programs_memory_as_it_was(quiet: Running
 def test_what_others_wait_beside_a_flood_is_its_window(
     quiet: Running, race: Race, start_client: StartClient, wait_until: WaitUntil
 ) -> None:
-    task_s, count = 0.003, 6_000
+    task_s, count = 0.003, 3_000
     alone = [_latency_s(quiet, race("echo")) for _ in range(50)]
     flood = start_client(quiet, [race(f"sleep:{task_s}", f"flood-{index}") for index in range(count)])
     wait_until(lambda: quiet.stats().held_by_clients > count / 2)

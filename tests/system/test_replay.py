@@ -25,7 +25,7 @@ from tests.profiles import is_long
 from tests.running import RACEPOOL, ROOT, Running, StartPool, WaitUntil, broker_held_back, environment, racepool
 
 pytestmark = pytest.mark.system
-RACES, POLLS = (60, 40) if is_long() else (25, 40)
+RACES, POLLS = (60, 40) if is_long() else (12, 30)
 ONE_BODY = 400_000
 PEAK = (
     "import re, sys; from pathlib import Path; from racepool.commands.group import main;"
@@ -121,7 +121,7 @@ def test_replay_that_is_interrupted_and_killed_gives_the_same_table(
     path, checkpoint = tmp_path / "day.parquet", tmp_path / "day.parquet.replay"
     command = [str(RACEPOOL), "replay", str(day), "--out", str(path)]
 
-    for number, size in ((signal.SIGINT, 500_000), (signal.SIGKILL, 2_000_000)):
+    for number, size in ((signal.SIGINT, 500 * RACES * POLLS), (signal.SIGKILL, 2_000 * RACES * POLLS)):
         replay = subprocess.Popen(command, env=real.env, stderr=subprocess.PIPE, text=True)
         wait_until(lambda size=size: checkpoint.exists() and checkpoint.stat().st_size > size, 40)
         replay.send_signal(number)
