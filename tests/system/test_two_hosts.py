@@ -36,6 +36,7 @@ STEADY_S = 9.0
 PLAIN_PEER = """
 import sys, zmq
 context = zmq.Context()
+context.linger = 0
 for endpoint in sys.argv[1:]:
     socket = context.socket(zmq.DEALER)
     socket.connect(endpoint)
