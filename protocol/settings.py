@@ -163,7 +163,7 @@ class Settings(BaseModel):
     def unknown_variables() -> list[str]:
         """Variables that have our prefix but that no program reads: most likely misspelt."""
         known = {variable(name) for name in (*Settings.model_fields, *WORKER_SETTINGS, *EXPORTER_SETTINGS)}
-        return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+        return sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name not in known)
 
     def private_dir(self) -> Path:
         """The run directory, which is created if it does not exist.

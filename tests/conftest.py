@@ -15,10 +15,11 @@ from hypothesis import Phase, settings
 from tests.running import ROOMS
 
 POLL_S = 0.01
-LONGEST = {  # half a minute and more each; see the durations in the report of `scripts/test --junitxml=FILE`
+LONGEST = {  # modules of half a minute and more
     *("test_chaos", "test_command_line", "test_documented_commands", "test_install", "test_keys", "test_life"),
     *("test_replay", "test_supervision", "test_pressure", "test_broker_restarts", "test_frozen_workers"),
     *("test_planted_faults", "test_doctor", "test_fuzzing", "test_runner", "test_server", "test_watchdog"),
+    *("test_command", "test_demo", "test_site", "test_timeouts"),
 }
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts its background jobs so, and they pass it on

@@ -331,8 +331,10 @@ def test_unknown_setting_is_refused() -> None:
 def test_misspelt_variables_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RACEPOOL_WROKERS", "5")
     monkeypatch.setenv("RACEPOOL_WORKERS", "5")
+    monkeypatch.setenv("racepool_workers", "4")
 
-    assert Settings.unknown_variables() == ["RACEPOOL_WROKERS"]
+    assert Settings.unknown_variables() == ["RACEPOOL_WROKERS", "racepool_workers"]
+    assert Settings.load().workers == 5
 
 
 def test_settings_do_not_change() -> None:
