@@ -22,8 +22,8 @@ CREATE TABLE IF NOT EXISTS money_flow (
 ) WITHOUT ROWID
 """
 LAST = """
-SELECT record FROM money_flow WHERE race_id = ?1
-AND polling_timestamp = (SELECT max(polling_timestamp) FROM money_flow WHERE race_id = ?1)
+SELECT record FROM money_flow WHERE race_id = :race_id
+AND polling_timestamp = (SELECT max(polling_timestamp) FROM money_flow WHERE race_id = :race_id)
 """
 
 
@@ -89,5 +89,5 @@ class SqliteStore:
             self._connection.executemany("INSERT OR REPLACE INTO money_flow VALUES (?, ?, ?, ?)", rows)
 
     def _last(self, race_id: str) -> list[Record]:
-        with self._lock, closing(self._connection.execute(LAST, (race_id,))) as rows:
+        with self._lock, closing(self._connection.execute(LAST, {"race_id": race_id})) as rows:
             return [json.loads(record) for (record,) in rows]

@@ -161,6 +161,7 @@ def work():
         say(execute("late"))
     except BrokerUnavailableError:
         say("no broker")
+pool.exec(race()).cancel()  # begins the client's thread: from Python 3.12 on none can begin once the main thread ends
 executor = ThreadPoolExecutor(4)
 for _ in range(4):
     executor.submit(work)
