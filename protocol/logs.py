@@ -30,9 +30,8 @@ def _left_out(name: str) -> Iterator[None]:
         del sys.modules[name]
 
 
-with _left_out(
-    "rich"
-):  # else structlog imports it, for tracebacks that no program of ours prints: a sixth of each start
+# structlog would import rich for tracebacks that no program of ours prints: a sixth of each start
+with _left_out("rich"):
     import structlog
 
 BACKLOG_BYTES = 1 << 20

@@ -70,7 +70,7 @@ def test_process_in_a_container_has_a_pid_of_its_own(wait_until: WaitUntil) -> N
         wait_until(lambda: children.read_text() != "")
         inner = int(children.read_text())
         assert own_pid(inner) == 1
-        os.kill(inner, signal.SIGKILL)  # not by --kill-child: it may have begun to exist only now
+        os.kill(inner, signal.SIGKILL)  # --kill-child would miss a child that has not come to its own set-up yet
 
 
 def test_stopped_process_has_no_ticks(spinning: subprocess.Popen[bytes], wait_until: WaitUntil) -> None:

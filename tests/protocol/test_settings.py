@@ -149,7 +149,7 @@ def test_help_names_each_flag_with_its_kind_meaning_and_default(
 
 
 def test_shortened_flag_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["broker", "--work", "5"])
+    monkeypatch.setattr("sys.argv", ["broker", "--live", "5"])
 
     with pytest.raises(SystemExit):
         from_command_line(Settings, "racepool broker")
