@@ -10,15 +10,17 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 import msgspec
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator, BaseModel, model_validator
 
 from racepool.races.fields import (
+    UNKNOWN_STATUS,
     Barrier,
     Count,
     EpochSeconds,
     Flag,
     Identifier,
     Listed,
+    Name,
     Number,
     RaceDate,
     RunnerNumber,
@@ -26,7 +28,8 @@ from racepool.races.fields import (
     Status,
     Text,
 )
-from racepool.races.parts import MoneyTracker, TotePool, with_distinct_ids
+from racepool.races.parts import Dividend, MoneyTracker, TotePool, with_distinct_ids
+from racepool.races.start import with_local_start
 
 
 class _EventPart(BaseModel):
@@ -43,8 +46,9 @@ class _Odds(_EventPart):
 class _Runner(_EventPart):
     entrant_id: Identifier
     runner_number: RunnerNumber
-    name: Text
+    name: Name = ""
     barrier: Barrier = None
+    barrier_position: Barrier = None
     is_scratched: Flag | None = None
     is_late_scratched: Flag | None = None
     jockey: Text | None = None
@@ -60,7 +64,7 @@ class _Runner(_EventPart):
             "entrant_id": self.entrant_id,
             "runner_number": self.runner_number,
             "name": self.name,
-            "barrier": self.barrier,
+            "barrier": self.barrier_position or self.barrier,
             "is_scratched": self.is_scratched,
             "is_late_scratched": self.is_late_scratched,
             "fixed_win_odds": odds.fixed_win,
@@ -78,9 +82,9 @@ class _Runner(_EventPart):
 class _EventRace(_EventPart):
     event_id: Identifier
     description: Text
-    status: Status
-    race_date_nz: RaceDate
-    start_time_nz: StartTime
+    status: Status = UNKNOWN_STATUS
+    race_date_nz: RaceDate | None = None
+    start_time_nz: StartTime | None = None
     advertised_start: EpochSeconds | None = None
     race_number: Count | None = None
     meeting_id: Text | None = None
@@ -88,6 +92,8 @@ class _EventRace(_EventPart):
     country: Text | None = None
     type: Text | None = None
     track_condition: Text | None = None
+
+    _complete = model_validator(mode="after")(with_local_start)
 
     def meeting_fields(self) -> dict[str, Any] | None:
         if self.meeting_id is None and self.meeting_name is None:
@@ -108,6 +114,7 @@ class _EventData(_EventPart):
     entrants: Annotated[Listed[_Runner], AfterValidator(with_distinct_ids)] = ()
     money_tracker: MoneyTracker | None = None
     tote_pools: Listed[TotePool] = ()
+    dividends: Listed[Dividend] = ()
 
 
 class EventResponse(_EventPart):
@@ -129,6 +136,7 @@ class EventResponse(_EventPart):
             "meeting_id": race.meeting_id,
             "entrants": [runner.entrant_fields() for runner in data.runners or data.entrants],
             "tote_pools": data.tote_pools,
+            "dividends": data.dividends,
             "money_tracker": data.money_tracker,
             "meeting": race.meeting_fields(),
         }

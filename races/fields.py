@@ -5,18 +5,17 @@ function costs more than the check.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
-from typing import Annotated, Final, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetPydanticSchema, PlainValidator, Strict
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
 T = TypeVar("T")
 
-RaceStatus: TypeAlias = Literal["open", "closed", "interim", "final", "abandoned"]
-
-STATUSES: Final = ("open", "closed", "interim", "final", "abandoned")
+STATUSES: Final = ("open", "closed", "interim", "final", "abandoned", "live")
+UNKNOWN_STATUS: Final = "unknown"
 LARGEST_NUMBER: Final = 1_000_000_000_000  # dollars, percent or odds; sums stay exact, and far from infinity
 LARGEST_WHOLE: Final = 1_000_000_000
 LARGEST_INSTANT: Final = 253_402_300_799  # seconds since 1970; the end of the year 9999, the last that datetime has
@@ -26,11 +25,12 @@ _START_TIME = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9])?(?: *(
 _DIGITS = re.compile(r"[0-9]+")
 
 
-def _status(text: str) -> str:
-    status = text.casefold()
-    if status not in STATUSES:
-        raise PydanticCustomError("race_status", "must be one of open, closed, interim, final, abandoned, in any case")
-    return status
+def _status(text: str | None) -> str:
+    return (text or "").strip().casefold() or UNKNOWN_STATUS
+
+
+def _name(text: str | None) -> str:
+    return text or ""
 
 
 def _race_date(text: str) -> str:
@@ -77,10 +77,12 @@ def _whole(smallest: int, largest: int) -> GetPydanticSchema:
     return GetPydanticSchema(lambda _type, _handler: core_schema.chain_schema([number, core_schema.int_schema()]))
 
 
+def _from_nullable(schema: CoreSchema, read: Callable[[Any], object]) -> CoreSchema:
+    return core_schema.no_info_after_validator_function(read, core_schema.nullable_schema(schema))
+
+
 def _null_as_empty(source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-    return core_schema.no_info_after_validator_function(
-        lambda items: () if items is None else items, core_schema.nullable_schema(handler(source))
-    )
+    return _from_nullable(handler(source), lambda items: () if items is None else items)
 
 
 # pydantic refuses a lone surrogate, which JSON cannot hold, only if the text has a constraint. So each has one.
@@ -92,12 +94,18 @@ Count: TypeAlias = Annotated[int, _whole(0, LARGEST_WHOLE)]
 RunnerNumber: TypeAlias = Annotated[int, _whole(1, LARGEST_WHOLE)]
 EpochSeconds: TypeAlias = Annotated[int, _whole(0, LARGEST_INSTANT)]
 Barrier: TypeAlias = Annotated[int | None, PlainValidator(_barrier)]
-Status: TypeAlias = Annotated[RaceStatus, GetPydanticSchema(lambda _type, handler: handler(_StatusText))]
+Name: TypeAlias = Annotated[str, GetPydanticSchema(lambda _type, handler: _from_nullable(handler(Text), _name))]
+Status: TypeAlias = Annotated[str, GetPydanticSchema(lambda _type, handler: _from_nullable(handler(Text), _status))]
 RaceDate: TypeAlias = Annotated[str, Strict(), AfterValidator(_race_date)]
 StartTime: TypeAlias = Annotated[str, Strict(), AfterValidator(_start_time)]
+LocalDate: TypeAlias = Annotated[
+    str, GetPydanticSchema(lambda _type, handler: handler(RaceDate | None)), Field(default=None)
+]
+LocalTime: TypeAlias = Annotated[
+    str, GetPydanticSchema(lambda _type, handler: handler(StartTime | None)), Field(default=None)
+]
+"""A date and a time that may be absent in the input. A model with them must derive them: with_local_start."""
 Listed: TypeAlias = Annotated[tuple[T, ...], GetPydanticSchema(_null_as_empty)]
-
-_StatusText: TypeAlias = Annotated[str, Strict(), AfterValidator(_status)]
 
 _NUMBER_RULE: Final = "must be a finite JSON number, not text or a boolean"
 _RULES: Final[Mapping[str, str]] = {

@@ -1,78 +1,106 @@
 """The money on one entrant at one poll: its amounts, and the fields of its entrant and its record in the result."""
 
 from datetime import datetime
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from racepool.races.money import Exact, percentage_of, shares_of
 from racepool.races.parts import Entrant
 from racepool.races.pools import MoneyPools
 from racepool.races.race_clock import PollTime
 
+Amounts: TypeAlias = tuple[int, int]
+"""The win and the place money on an entrant, in cents."""
+
 
 class Poll(NamedTuple):
     """What all entrants of one poll have in common."""
 
     race_id: str
+    race_date_nz: str
     polled_at: datetime  # UTC
     time: PollTime
     pools: MoneyPools
+    is_baseline: bool  # no earlier poll told money
 
 
 class Money(NamedTuple):
-    """An entrant's part of the pools."""
+    """An entrant's part of the pools. If a pool is not told, it is the amount of the last poll that told it."""
 
     win: int  # cents
     place: int  # cents
-    total: int  # cents; rounded from the sum of both pools, so not always win + place
-    win_percentage: float | None  # `win` as a percentage of the win pool; None if that is 0
+    total: int  # cents; if both pools are told, rounded from their sum, so not always win + place
+    win_percentage: float | None  # `win` as a percentage of the win pool; None if that is 0 or not told
     place_percentage: float | None
 
     @classmethod
-    def of(cls, hold: Exact | None, pools: MoneyPools) -> Self:
-        """The part that belongs to this hold, in percent; 0 cents if there is no hold."""
-        win, place, total = shares_of((pools.win, pools.place, pools.win + pools.place), hold) if hold else (0, 0, 0)
-        return cls(win, place, total, percentage_of(pools.win, win), percentage_of(pools.place, place))
+    def of(cls, hold: Exact, pools: MoneyPools, before: Amounts) -> Self:
+        """The part that belongs to this hold, in percent; `before` are the amounts of the last poll that told them."""
+        win_pool, place_pool = pools
+        if win_pool is not None and place_pool is not None:
+            win, place, total = shares_of((win_pool, place_pool, win_pool + place_pool), hold)
+            return cls(win, place, total, percentage_of(win_pool, win), percentage_of(place_pool, place))
+        win, win_percentage = _share(win_pool, hold, before[0])
+        place, place_percentage = _share(place_pool, hold, before[1])
+        return cls(win, place, win + place, win_percentage, place_percentage)
+
+
+def _share(pool_cents: int | None, hold: Exact, before: int) -> tuple[int, float | None]:
+    if pool_cents is None:
+        return before, None
+    [amount] = shares_of((pool_cents,), hold)
+    return amount, percentage_of(pool_cents, amount)
 
 
 class EntrantPoll(NamedTuple):
-    """One entrant at one poll. `money` is None if the hold is missing or 0, or if the win and the place pool are 0."""
+    """One entrant at one poll.
+
+    Attributes:
+        before: its amounts at the last poll that told them; 0 and 0 if none did.
+        money: None if this poll does not tell the entrant's money.
+        has_money: whether this poll tells a positive hold, and a pool that is not 0.
+    """
 
     entrant: Entrant
     hold_percentage: float | None
     bet_percentage: float | None
+    before: Amounts
     money: Money | None
+    has_money: bool
 
     def entrant_fields(self, poll: Poll) -> dict[str, Any]:
         """The fields of a TransformedEntrant."""
-        return {
+        money = self.money if self.has_money else None
+        fields = {
             **vars(self.entrant),  # the fields of an Entrant have the same names
             "race_id": poll.race_id,
             "is_scratched": bool(self.entrant.is_scratched),
             "is_late_scratched": bool(self.entrant.is_late_scratched),
             "hold_percentage": self.hold_percentage,
             "bet_percentage": self.bet_percentage,
-            "win_pool_percentage": self.money and self.money.win_percentage,
-            "place_pool_percentage": self.money and self.money.place_percentage,
-            "win_pool_amount": self.money and self.money.win,
-            "place_pool_amount": self.money and self.money.place,
+            "win_pool_percentage": money and money.win_percentage,
+            "place_pool_percentage": money and money.place_percentage,
+            "win_pool_amount": money and money.win,
+            "place_pool_amount": money and money.place,
         }
+        del fields["barrier_position"]
+        return fields
 
-    def record_fields(self, poll: Poll, before: tuple[int, int]) -> dict[str, Any] | None:
-        """The fields of a MoneyFlowRecord; None for an entrant that has no money and had none before.
-
-        Args:
-            poll: the poll of the whole race.
-            before: the entrant's win and place amounts at the previous poll, in cents; 0 and 0 before the first.
-        """
-        if self.money is None and not any(before):
+    def record_fields(self, poll: Poll) -> dict[str, Any] | None:
+        """The fields of a MoneyFlowRecord; None for an entrant without money now and before, or whose is not told."""
+        money = self.money
+        if money is None or not (self.has_money or any(self.before)):
             return None
-        money = self.money or Money.of(None, poll.pools)
+        entrant, time, before = self.entrant, poll.time, self.before
         return {
-            "entrant_id": self.entrant.entrant_id,
+            "entrant_id": entrant.entrant_id,
+            "runner_number": entrant.runner_number,
+            "runner_name": entrant.name,
             "race_id": poll.race_id,
-            "time_to_start": poll.time.time_to_start,
-            "time_interval": poll.time.time_interval,
-            "interval_type": poll.time.interval_type,
+            "race_date_nz": poll.race_date_nz,
+            "is_baseline": poll.is_baseline,
+            "time_to_start": time.time_to_start,
+            "time_interval": time.time_interval,
+            "interval_type": time.interval_type,
             "polling_timestamp": poll.polled_at,
             "hold_percentage": self.hold_percentage,
             "bet_percentage": self.bet_percentage,
@@ -83,8 +111,8 @@ class EntrantPoll(NamedTuple):
             "total_pool_amount": money.total,
             "incremental_win_amount": money.win - before[0],
             "incremental_place_amount": money.place - before[1],
-            "fixed_win_odds": self.entrant.fixed_win_odds,
-            "fixed_place_odds": self.entrant.fixed_place_odds,
-            "pool_win_odds": self.entrant.pool_win_odds,
-            "pool_place_odds": self.entrant.pool_place_odds,
+            "fixed_win_odds": entrant.fixed_win_odds,
+            "fixed_place_odds": entrant.fixed_place_odds,
+            "pool_win_odds": entrant.pool_win_odds,
+            "pool_place_odds": entrant.pool_place_odds,
         }

@@ -1,14 +1,14 @@
-"""One row of a table of money flow: a record, with the names and numbers of its race and runner."""
+"""The rows of a table of money flow: records with the names and numbers of their race, poll by poll."""
 
 from collections.abc import Iterator
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from racepool.races.transformed_race import MoneyFlowRecord, TransformedRace
 
 
 class MoneyRow(MoneyFlowRecord):
-    """A MoneyFlowRecord, with the names and numbers of its race and runner.
+    """A MoneyFlowRecord, with the names and numbers of its race.
 
     Attributes:
         start_time: the instant at which the race should start, as this poll tells it; UTC.
@@ -19,8 +19,6 @@ class MoneyRow(MoneyFlowRecord):
     race_number: int | None
     meeting_name: str | None
     start_time: AwareDatetime
-    runner_number: int
-    runner_name: str
     is_scratched: bool
 
 
@@ -35,7 +33,39 @@ def rows_of(race: TransformedRace) -> Iterator[MoneyRow]:
             race_number=race.race.race_number,
             meeting_name=race.meeting.name if race.meeting else None,
             start_time=race.race.start_time,
-            runner_number=entrant.runner_number,
-            runner_name=entrant.name,
             is_scratched=entrant.is_scratched or entrant.is_late_scratched,
+        )
+
+
+class PollRows(BaseModel):
+    """One poll of one race as rows. A poll that tells no money has no rows, and the baseline of the poll before.
+
+    Attributes:
+        race_id: the race's id at the tote.
+        race_date_nz: the day of the race in New Zealand, YYYY-MM-DD.
+        start_time: the instant at which the race should start, as this poll tells it; UTC.
+        polled_at: the instant of the poll, UTC.
+        rows: in the order of the entrants.
+        baseline: that of the TransformedRace: the amounts of each entrant, as of the last poll that told them.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    race_id: str
+    race_date_nz: str
+    start_time: AwareDatetime
+    polled_at: AwareDatetime
+    rows: tuple[MoneyRow, ...]
+    baseline: dict[str, tuple[int, int]] | None
+
+    @staticmethod
+    def of(race: TransformedRace) -> "PollRows":
+        """The rows of a transformed race."""
+        return PollRows.model_construct(  # not validated again, for speed: the parts are valid
+            race_id=race.race_id,
+            race_date_nz=race.race.race_date_nz,
+            start_time=race.race.start_time,
+            polled_at=race.transformed_at,
+            rows=tuple(rows_of(race)),
+            baseline=race.baseline,
         )

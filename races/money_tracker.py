@@ -14,7 +14,7 @@ class Percentages(NamedTuple):
     """The sums of one kind of percentage: of the holds, or of the bets."""
 
     by_entrant: dict[str | None, Exact]  # entries without an entrant's id are under None
-    total: Exact  # of all entries
+    total: Exact | None  # of all entries; None if there is no entry
 
     def of(self, entrant_id: str) -> float | None:
         """The sum of one entrant; None if it has no entries."""
@@ -29,4 +29,4 @@ def add_up_entries(entries: Iterable[tuple[str | None, float | None]]) -> Percen
         if percentage is not None:
             numbers.setdefault(entrant_id, []).append(percentage)
     by_entrant = {entrant_id: exact_sum(percentages) for entrant_id, percentages in numbers.items()}
-    return Percentages(by_entrant, add_up(by_entrant.values()))
+    return Percentages(by_entrant, add_up(by_entrant.values()) if by_entrant else None)

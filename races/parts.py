@@ -6,7 +6,7 @@ from pydantic import AfterValidator, AliasChoices, AliasGenerator, BaseModel, Co
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from racepool.races.fields import Barrier, Flag, Identifier, Listed, Number, RunnerNumber, Text
+from racepool.races.fields import Barrier, Flag, Identifier, Listed, Name, Number, RunnerNumber, Text
 
 
 class RacePart(BaseModel):
@@ -26,12 +26,16 @@ class _CamelPart(RacePart):
 
 
 class Entrant(_CamelPart):
-    """One horse of the race. Odds are the dollars that are paid for a bet of one dollar."""
+    """One horse of the race. Odds are the dollars that are paid for a bet of one dollar.
+
+    A reserve may have no name: then it is empty. `barrier_position` is only read: it goes to `barrier`.
+    """
 
     entrant_id: Identifier
     runner_number: RunnerNumber
-    name: Text
+    name: Name = ""
     barrier: Barrier = None
+    barrier_position: Barrier = Field(None, exclude=True, repr=False)
     is_scratched: Flag | None = None
     is_late_scratched: Flag | None = None
     fixed_win_odds: Number | None = None
@@ -74,6 +78,13 @@ class TotePool(RacePart):
     total: Number | None = None
 
 
+class Dividend(RacePart):
+    """What one pool pays, after the race; `pool_size` is the pool in dollars. `product_name` is such as Pool Win."""
+
+    product_name: Text | None = None
+    pool_size: Number | None = None
+
+
 class Meeting(RacePart):
     """The meeting that the race belongs to: one day's races at one place."""
 
@@ -86,6 +97,14 @@ class Meeting(RacePart):
     tote_status: Text | None = None
 
 
+def completed(entrants: tuple[Entrant, ...]) -> tuple[Entrant, ...]:
+    """The entrants with the barriers that `barrier_position` tells, if all ids differ."""
+    for entrant in entrants:
+        if entrant.barrier_position is not None:
+            vars(entrant).update(barrier=entrant.barrier_position, barrier_position=None)  # not complete until here
+    return with_distinct_ids(entrants)
+
+
 class _Identified(Protocol):
     @property
     def entrant_id(self) -> str: ...
@@ -95,7 +114,7 @@ _I = TypeVar("_I", bound=_Identified)
 
 
 def with_distinct_ids(entrants: tuple[_I, ...]) -> tuple[_I, ...]:
-    """The entrants, if all ids differ. If two are equal, `index` in the error's context is the place of the second."""
+    """The entrants, if all ids differ. If two are equal, `at` in the error's context is the place of the second."""
     if len({entrant.entrant_id for entrant in entrants}) < len(entrants):
         first: dict[str, int] = {}
         for index, entrant in enumerate(entrants):
@@ -103,6 +122,6 @@ def with_distinct_ids(entrants: tuple[_I, ...]) -> tuple[_I, ...]:
                 raise PydanticCustomError(
                     "duplicate_entrant",
                     "has the id {entrant_id} of the entrant at {first}; ids must differ",
-                    {"entrant_id": repr(entrant.entrant_id), "first": first[entrant.entrant_id], "index": index},
+                    {"entrant_id": repr(entrant.entrant_id), "first": first[entrant.entrant_id], "at": index},
                 )
     return entrants

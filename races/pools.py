@@ -4,110 +4,132 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from racepool.races.money import cents, exact_sum
-from racepool.races.parts import Pools, TotePool
+from racepool.races.parts import Dividend, Pools, TotePool
 from racepool.races.race import RaceData
 
+_WIN, _PLACE, _OTHER = "win_pool_total", "place_pool_total", "other_pool_total"
+_POOL: Final = "pool"
 _FIELDS_OF_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
-    "win_pool_total": ("win",),
-    "place_pool_total": ("place",),
+    _WIN: ("win",),
+    _PLACE: ("place",),
     "quinella_pool_total": ("quinella",),
     "trifecta_pool_total": ("trifecta",),
     "exacta_pool_total": ("exacta",),
     "first4_pool_total": ("first4", "firstfour"),
     "multi_leg_pool_total": (
-        *("double", "runningdouble", "treble", "quadrella", "earlyquadrella", "quaddie", "earlyquaddie"),
+        *("double", "runningdouble", "dailydouble", "treble", "quadrella", "earlyquadrella", "quaddie", "earlyquaddie"),
         *("place6", "pick6", "big6"),
     ),
 }
-_OTHER: Final = "other_pool_total"
 _FIELD_OF_TYPE: Final = {kind: field for field, kinds in _FIELDS_OF_TYPES.items() for kind in kinds}
 _NOTHING: Final = dict.fromkeys((*_FIELDS_OF_TYPES, _OTHER), 0)
 
 
 class PoolReport(NamedTuple):
-    """The pools that were read."""
+    """The pools that were read from one list."""
 
-    totals: Mapping[str, int]  # for each pool field of RacePools, its cents; 0 if no such pool was read
+    read: Mapping[str, int]  # for each pool field of RacePools that was read, its cents
     extracted: int  # how many pools were read
-    unrecognised: tuple[str, ...]  # product types that have no field; each once, in its first spelling
+    unrecognised: tuple[str, ...] = ()  # product types that have no field; each once, in its first spelling
 
     @property
     def field_count(self) -> int:
         """How many pool fields are not 0."""
-        return sum(map(bool, self.totals.values()))
+        return sum(map(bool, self.read.values()))
 
     @property
     def quality_score(self) -> int:
         """From 100 down to 0: -5 for each unrecognised type, -30 if the win or the place pool is 0 or missing."""
-        incomplete = not (self.totals["win_pool_total"] and self.totals["place_pool_total"])
+        incomplete = not (self.read.get(_WIN) and self.read.get(_PLACE))
         return max(0, 100 - 5 * len(self.unrecognised) - 30 * incomplete)
 
-    def race_pools(self) -> dict[str, Any]:
+    def race_pools(self, race_id: str) -> dict[str, Any]:
         """The fields of RacePools."""
         return {
-            **self.totals,
-            "total_race_pool": sum(self.totals.values()),
+            "race_id": race_id,
+            **_NOTHING,
+            **self.read,
+            "total_race_pool": sum(self.read.values()),
             "currency": "NZD",
             "data_quality_score": self.quality_score,
             "extracted_pools": self.extracted,
         }
 
 
+_NO_REPORT: Final = PoolReport({}, 0)
+
+
 class MoneyPools(NamedTuple):
-    """The two pools of which each entrant gets a share, in cents."""
+    """The two pools of which each entrant gets a share, in cents; None if a pool is not told, which is not 0."""
 
-    win: int
-    place: int
+    win: int | None
+    place: int | None
+
+    @property
+    def are_unknown(self) -> bool:
+        """Whether the poll tells neither of them."""
+        return self.win is None and self.place is None
 
 
-def report_pools(race: RaceData) -> PoolReport | None:
-    """The pools of the race, for the result.
+def read_pools(race: RaceData) -> tuple[PoolReport | None, MoneyPools]:
+    """The pools of the race for the result, and the two from which the entrants' amounts are computed.
 
-    They are the tote's, `race.tote_pools`. If that is empty, they are the win and place pools that the service keeps,
-    `race.pools`. If that tells neither, there is no report: None.
+    The report is of the tote's pools, `race.tote_pools`; if they tell no number, of `race.dividends`; else of the pools
+    that the service keeps, `race.pools`; None if none of these tells a number. The money pools are each told by the
+    first of `race.pools`, `race.tote_pools` and `race.dividends` that has a number for it.
     """
-    if race.tote_pools:
-        return _of_tote_pools(race.tote_pools)
-    return _of_held_pools(race.pools) if race.pools and _is_given(race.pools) else None
+    held, tote = _of_held_pools(race.pools), _of_tote_pools(race.tote_pools)
+    is_whole = tote.extracted and all(field in held.read or field in tote.read for field in (_WIN, _PLACE))
+    paid = _NO_REPORT if is_whole else _of_dividends(race.dividends)
+    win, place = (_first(field, held, tote, paid) for field in (_WIN, _PLACE))
+    report = next((each for each in (tote, paid, held) if each.extracted), None)
+    return report, MoneyPools(win, place)
 
 
-def money_pools(race: RaceData, report: PoolReport | None) -> MoneyPools:
-    """The win and place pools from which the entrants' amounts are computed, in cents.
-
-    They are those that the service keeps, `race.pools`; if that tells neither, those of the report. A pool that is
-    missing counts as 0.
-    """
-    if race.pools and _is_given(race.pools):
-        report = _of_held_pools(race.pools)
-    return (
-        MoneyPools(report.totals["win_pool_total"], report.totals["place_pool_total"]) if report else MoneyPools(0, 0)
-    )
+def _first(field: str, *reports: PoolReport) -> int | None:
+    return next((report.read[field] for report in reports if field in report.read), None)
 
 
-def _is_given(pools: Pools) -> bool:
-    """Whether win or place is told. If both are null, the object is a placeholder, and the tote's pools count."""
-    return pools.win_pool is not None or pools.place_pool is not None
-
-
-def _of_held_pools(pools: Pools) -> PoolReport:
-    held = {"win_pool_total": pools.win_pool, "place_pool_total": pools.place_pool}
+def _of_held_pools(pools: Pools | None) -> PoolReport:
+    if pools is None:
+        return _NO_REPORT
+    held = {_WIN: pools.win_pool, _PLACE: pools.place_pool}
     read = {field: cents(exact_sum([dollars])) for field, dollars in held.items() if dollars is not None}
-    return PoolReport({**_NOTHING, **read}, len(read), ())
+    return PoolReport(read, len(read))
 
 
 def _of_tote_pools(pools: Iterable[TotePool]) -> PoolReport:
     """Adds up the pools of each field. A pool without a total counts as not read."""
+    return _added_up((_kind(pool.product_type), pool.product_type or "", pool.total) for pool in pools)
+
+
+def _of_dividends(dividends: Iterable[Dividend]) -> PoolReport:
+    """The pools that pay. Each may be there many times, interim and final: its largest size counts.
+
+    A product whose name does not begin with `Pool` is paid from no pool.
+    """
+    largest: dict[str, tuple[str, float]] = {}
+    for dividend in dividends:
+        product, size = _kind(dividend.product_name), dividend.pool_size
+        if product.startswith(_POOL) and size is not None:
+            kind = product.removeprefix(_POOL).replace("firstfour", "first4")  # two spellings of one pool
+            name, known = largest.get(kind, (dividend.product_name or "", 0.0))
+            largest[kind] = (name, max(known, size))
+    return _added_up((kind, name, size) for kind, (name, size) in largest.items())
+
+
+def _added_up(pools: Iterable[tuple[str, str, float | None]]) -> PoolReport:
+    """Adds up pools of (kind, name as written, dollars)."""
     dollars: dict[str, list[float]] = {}
     unrecognised: dict[str, str] = {}
-    for pool in pools:
-        if pool.total is not None:
-            kind = _kind(pool.product_type)
+    for kind, name, total in pools:
+        if total is not None:
             field = _FIELD_OF_TYPE.get(kind, _OTHER)
-            dollars.setdefault(field, []).append(pool.total)
+            dollars.setdefault(field, []).append(total)
             if field is _OTHER:
-                unrecognised.setdefault(kind, pool.product_type or "")
-    totals = {field: cents(exact_sum(numbers)) for field, numbers in dollars.items()}
-    return PoolReport({**_NOTHING, **totals}, sum(map(len, dollars.values())), tuple(unrecognised.values()))
+                unrecognised.setdefault(kind, name)
+    read = {field: cents(exact_sum(numbers)) for field, numbers in dollars.items()}
+    return PoolReport(read, sum(map(len, dollars.values())), tuple(unrecognised.values()))
 
 
 def _kind(product_type: str | None) -> str:

@@ -1,20 +1,27 @@
-"""The amounts of the last poll of a race, from which the increments of the next poll count."""
+"""The amounts from which the increments of the next poll of a race count, in every form that a caller may keep."""
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from datetime import datetime
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from pydantic_core import from_json
 
 from racepool.protocol.errors import InvalidRaceError
+from racepool.races.row_values import plain
 from racepool.races.transformed_race import MoneyFlowRecord, TransformedRace
 
-Previous: TypeAlias = "TransformedRace | Iterable[MoneyFlowRecord | Mapping[str, Any]] | PreviousAmounts | None"
+Previous: TypeAlias = (
+    "TransformedRace | Mapping[str, Any] | str | bytes | Iterable[MoneyFlowRecord | Mapping[str, Any]] "
+    "| PreviousAmounts | None"
+)
 
 LARGEST_AMOUNT: Final = 2**63 - 1  # cents; what msgpack and an integer column can hold
 
 
 @dataclass(frozen=True, slots=True)
 class PreviousAmounts:
-    """The amounts on each entrant at the previous poll of one race; empty before the first poll.
+    """The amounts on each entrant of one race, as of the last poll that told them; empty before the first such poll.
 
     Attributes:
         race_id: the race; None if there are no records, so that no race is named.
@@ -26,15 +33,17 @@ class PreviousAmounts:
 
     @staticmethod
     def of(previous: Previous) -> "PreviousAmounts":
-        """The amounts of the previous poll, in any form in which a caller kept that poll.
+        """The amounts, from any form in which a caller kept the earlier polls.
 
         Args:
-            previous: the TransformedRace of the previous poll; or its money-flow records; or rows with the keys
-                `race_id`, `entrant_id`, `win_pool_amount` and `place_pool_amount`; or None before the first poll.
+            previous: the TransformedRace of the previous poll; or its dump, or its JSON; or money-flow records, or rows
+                with the keys `race_id`, `entrant_id`, `win_pool_amount` and `place_pool_amount`, of one poll or of
+                several: of each entrant, the one with the latest `polling_timestamp` counts; or None before the first
+                poll. Ids may be UUIDs, and amounts may be whole Decimals, as database drivers return them.
 
         Raises:
             InvalidRaceError: `previous` is of another type, a record is broken, the records are of two races, or an
-                entrant has two records.
+                entrant has two records at the same instant.
         """
         match previous:
             case None:
@@ -42,7 +51,11 @@ class PreviousAmounts:
             case PreviousAmounts():
                 return previous
             case TransformedRace():
-                return PreviousAmounts(previous.race_id, _of_records(previous.money_flow_records).amounts)
+                return _of_baseline(previous.race_id, previous.baseline)
+            case str() | bytes() | bytearray() | memoryview():  # type: ignore[unreachable]  # callers
+                return _of_json(previous)
+            case Mapping():
+                return _of_dump(previous)
             case _:
                 return _of_records(previous)
 
@@ -59,7 +72,7 @@ class PreviousAmounts:
         """
         match wire:
             case [None | str() as race_id, dict() as amounts]:
-                return PreviousAmounts(race_id, {key: _pair(key, pair) for key, pair in amounts.items()})
+                return PreviousAmounts(race_id, {key: _pair("previous", key, pair) for key, pair in amounts.items()})
             case _:
                 raise InvalidRaceError([("previous", "must be a race id and the amounts of its entrants")])
 
@@ -67,20 +80,97 @@ class PreviousAmounts:
 _RECORD_KEYS: Final = ("race_id", "entrant_id", "win_pool_amount", "place_pool_amount")
 _RECORD_RULE: Final = f"must be a money-flow record, or a row with {', '.join(_RECORD_KEYS)}"
 _AMOUNT_RULE: Final = f"must be a whole number of cents from 0 to {LARGEST_AMOUNT}"
+_INSTANT: Final = "polling_timestamp"
 
 
 def _is_amount(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_AMOUNT
 
 
-def _pair(entrant_id: object, pair: object) -> tuple[int, int]:
+def _pair(path: str, entrant_id: object, pair: object) -> tuple[int, int]:
     match pair:
         case [int() as win, int() as place] if isinstance(entrant_id, str) and _is_amount(win) and _is_amount(place):
             return win, place
         case _:
             raise InvalidRaceError(
-                [(f"previous.{entrant_id}", f"must be two amounts of an entrant; each {_AMOUNT_RULE}")]
+                [(f"{path}.{entrant_id}", f"must be two amounts of an entrant; each {_AMOUNT_RULE}")]
             )
+
+
+def _of_baseline(race_id: str, baseline: Mapping[str, object] | None) -> PreviousAmounts:
+    pairs = (baseline or {}).items()
+    return PreviousAmounts(race_id, {key: _pair("previous.baseline", key, pair) for key, pair in pairs})
+
+
+def _of_json(text: str | bytes | bytearray | memoryview) -> PreviousAmounts:
+    try:
+        value = from_json(bytes(text) if isinstance(text, memoryview) else text)
+    except ValueError as error:
+        raise InvalidRaceError([("previous", f"is no JSON: {error}")]) from None
+    if not isinstance(value, dict | list):
+        raise InvalidRaceError([("previous", "must be the JSON of a TransformedRace, or of money-flow records")])
+    return PreviousAmounts.of(value)
+
+
+def _of_dump(dump: Mapping[str, Any]) -> PreviousAmounts:
+    match dump:
+        case {"race_id": str() as race_id, "baseline": None | Mapping() as baseline}:
+            return _of_baseline(race_id, baseline)
+        case _:
+            rule = "must be a whole TransformedRace, with race_id and baseline; put a single record into a list"
+            raise InvalidRaceError([("previous", rule)])
+
+
+class _Row(NamedTuple):
+    """A record or row, its values in the types of a MoneyFlowRecord if they are right."""
+
+    race_id: object
+    entrant_id: object
+    win: object
+    place: object
+    polled_at: object
+
+    @classmethod
+    def of(cls, record: object) -> "_Row":
+        """Reads a record, or a row of any kind that has keys.
+
+        Raises:
+            KeyError, IndexError, TypeError: a key is missing; which of them depends on the database driver.
+        """
+        row: Any = vars(record) if isinstance(record, MoneyFlowRecord) else record
+        race_id, entrant_id, win, place = (plain(row[key]) for key in _RECORD_KEYS)
+        try:
+            polled_at = row[_INSTANT]
+        except (KeyError, IndexError):
+            polled_at = None
+        return cls(race_id, entrant_id, win, place, _instant(polled_at))
+
+    def faults(self, race_id: str | None) -> Iterator[tuple[str, str]]:
+        """The broken rules, by key; `race_id` is that of the rows before."""
+        if not isinstance(self.race_id, str):
+            yield "race_id", "must be text"
+        elif race_id not in (None, self.race_id):
+            yield "race_id", f"is {self.race_id!r}, but the records before are of race {race_id!r}"
+        if not isinstance(self.entrant_id, str):
+            yield "entrant_id", "must be text"
+        if not _is_amount(self.win):
+            yield "win_pool_amount", _AMOUNT_RULE
+        if not _is_amount(self.place):
+            yield "place_pool_amount", _AMOUNT_RULE
+        if self.polled_at is not None and not _is_aware(self.polled_at):
+            yield _INSTANT, "must be an instant with a time zone"
+
+
+def _instant(value: object) -> object:
+    """The instant, if it is text of one."""
+    try:
+        return datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _is_aware(value: object) -> bool:
+    return isinstance(value, datetime) and value.utcoffset() is not None
 
 
 def _of_records(records: object) -> PreviousAmounts:
@@ -88,36 +178,23 @@ def _of_records(records: object) -> PreviousAmounts:
         rule = f"must be a TransformedRace or money-flow records, but is a {type(records).__name__}"
         raise InvalidRaceError([("previous", rule)])
     race_id: str | None = None
-    amounts: dict[str, tuple[int, int]] = {}
+    latest: dict[str, _Row] = {}
     broken: list[tuple[str, str]] = []
     for index, record in enumerate(records):
         try:
-            row: Any = vars(record) if isinstance(record, MoneyFlowRecord) else record
-            values = [row[key] for key in _RECORD_KEYS]
-        except (KeyError, IndexError, TypeError):  # a row of a database driver raises one of these for a missing key
+            row: Any = _Row.of(record)
+        except (KeyError, IndexError, TypeError):
             broken.append((f"previous.{index}", _RECORD_RULE))
             continue
-        if faults := list(_faults(values, race_id, amounts)):
-            broken += [(f"previous.{index}.{key}", rule) for key, rule in faults]
-        else:
-            race_id, entrant_id, win, place = values
-            amounts[entrant_id] = (win, place)
+        faults = list(row.faults(race_id))
+        other = None if faults else latest.get(row.entrant_id)
+        if other and (row.polled_at is None or other.polled_at is None or row.polled_at == other.polled_at):
+            faults.append(("entrant_id", f"{row.entrant_id!r} has a record already, and no other {_INSTANT}"))
+        broken += [(f"previous.{index}.{key}", rule) for key, rule in faults]
+        if not faults:
+            race_id = row.race_id
+            if not other or other.polled_at < row.polled_at:
+                latest[row.entrant_id] = row
     if broken:
         raise InvalidRaceError(broken)
-    return PreviousAmounts(race_id, amounts)
-
-
-def _faults(values: Sequence[object], race_id: str | None, seen: Container[str]) -> Iterator[tuple[str, str]]:
-    record_race_id, entrant_id, win, place = values
-    if not isinstance(record_race_id, str):
-        yield "race_id", "must be text"
-    elif race_id not in (None, record_race_id):
-        yield "race_id", f"is {record_race_id!r}, but the records before are of race {race_id!r}"
-    if not isinstance(entrant_id, str):
-        yield "entrant_id", "must be text"
-    elif entrant_id in seen:
-        yield "entrant_id", f"{entrant_id!r} has a record already"
-    if not _is_amount(win):
-        yield "win_pool_amount", _AMOUNT_RULE
-    if not _is_amount(place):
-        yield "place_pool_amount", _AMOUNT_RULE
+    return PreviousAmounts(race_id, {entrant_id: (row.win, row.place) for entrant_id, row in latest.items()})  # type: ignore[misc]  # checked

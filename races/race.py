@@ -8,18 +8,32 @@ the text, and tries both shapes on it.
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, TypeAlias
 
-from pydantic import AfterValidator, Field, Tag, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, Field, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic_core import ErrorDetails, from_json
 
 from racepool.protocol.errors import InvalidRaceError
 from racepool.races.event_response import EventResponse, response_in
-from racepool.races.fields import Count, EpochSeconds, Identifier, Listed, RaceDate, StartTime, Status, Text, rule_text
-from racepool.races.parts import Entrant, Meeting, MoneyTracker, Pools, RacePart, TotePool, with_distinct_ids
+from racepool.races.fields import (
+    UNKNOWN_STATUS,
+    Count,
+    EpochSeconds,
+    Identifier,
+    Listed,
+    LocalDate,
+    LocalTime,
+    Status,
+    Text,
+    rule_text,
+)
+from racepool.races.json_text import LIMIT_BYTES, encoding_fault, json_text
+from racepool.races.parts import Dividend, Entrant, Meeting, MoneyTracker, Pools, RacePart, TotePool, completed
+from racepool.races.start import with_local_start
 
 RaceInput: TypeAlias = "RaceData | Mapping[str, Any] | bytes | bytearray | memoryview | str"
 
 _NORMALISED: Final = "normalised race"
 _EVENT: Final = "NZ TAB event response"
+LONGEST_QUOTE: Final = 200  # characters of the tote's own words in an error
 
 
 class RaceData(RacePart):
@@ -30,48 +44,57 @@ class RaceData(RacePart):
     Attributes:
         id: the race's id at the tote.
         name: its name.
-        status: open, closed, interim, final or abandoned.
-        race_date_nz: the day of the race in New Zealand, YYYY-MM-DD.
-        start_time_nz: the local time of the start in New Zealand: HH:MM or HH:MM:SS, with or without NZST or NZDT.
+        status: as the tote tells it, without case: open, closed, interim, final, abandoned, live, or another text;
+            `unknown` if it is not told.
+        race_date_nz: the day of the race in New Zealand, YYYY-MM-DD. If it is not told, it is that of the start.
+        start_time_nz: the local time of the start in New Zealand: HH:MM or HH:MM:SS, with or without NZST or NZDT. If
+            it is not told, it is that of `advertised_start`.
         advertised_start: the instant of the start, in seconds since 1970 UTC. If it is None or 0, date and time count.
         race_number: the number of the race in its meeting.
         meeting_id: the id of the meeting.
         entrants: the horses. Their ids differ.
         pools: the win and place pools that the service keeps, in dollars.
         tote_pools: the pools as the tote reports them, in dollars.
+        dividends: what the pools pay, with their sizes in dollars; they count where `tote_pools` tells nothing.
         money_tracker: the shares of the bets on each entrant, in percent.
         meeting: the meeting that the race belongs to.
     """
 
     id: Identifier
     name: Text
-    status: Status
-    race_date_nz: RaceDate
-    start_time_nz: StartTime
+    status: Status = UNKNOWN_STATUS
+    race_date_nz: LocalDate
+    start_time_nz: LocalTime
     advertised_start: EpochSeconds | None = None
     race_number: Count | None = None
     meeting_id: Text | None = None
-    entrants: Annotated[Listed[Entrant], AfterValidator(with_distinct_ids)] = ()
+    entrants: Annotated[Listed[Entrant], AfterValidator(completed)] = ()
     pools: Pools | None = None
     tote_pools: Listed[TotePool] = ()
+    dividends: Listed[Dividend] = ()
     money_tracker: MoneyTracker | None = None
     meeting: Meeting | None = None
 
+    _complete = model_validator(mode="after")(with_local_start)
+
     @staticmethod
-    def parse(race: RaceInput) -> "RaceData":
+    def parse(race: RaceInput, *, limit_bytes: int = LIMIT_BYTES) -> "RaceData":
         """Validates a race, and normalises it.
 
         Args:
-            race: a RaceData, which is returned as it is; or a mapping, or JSON as text or as UTF-8 bytes. A mapping or
-                JSON has one of two shapes: the fields of RaceData, with keys in snake_case or camelCase; or the NZ
-                TAB's response to a request for one event, with the race under `data`. Unknown keys are ignored.
+            race: a RaceData, which is returned as it is; or a mapping, or JSON as text or as UTF-8 bytes. Bytes may
+                be a gzip file of the text, and a byte order mark is skipped. A mapping or JSON has one of two shapes:
+                the fields of RaceData, with keys in snake_case or camelCase; or the NZ TAB's response to a request
+                for one event, with the race under `data`. Unknown keys are ignored.
+            limit_bytes: how large the text of a gzip file may be.
 
         Returns:
             The race, normalised.
 
         Raises:
-            InvalidRaceError: `race` is of another type; or is no JSON; or has neither shape; or a field breaks its
-                rule. `errors` has each broken rule, with the path of the field in the input.
+            InvalidRaceError: `race` is of another type; or is no JSON in UTF-8; or is a gzip file that is broken or
+                too large; or has neither shape; or a field breaks its rule; or is an answer of the tote that tells
+                an error instead of a race. `errors` has each broken rule, with the path of the field in the input.
 
         Example:
             >>> RaceData.parse(await response.read()).status
@@ -79,10 +102,12 @@ class RaceData(RacePart):
         """
         if isinstance(race, RaceData):
             return race
+        text = _text_of(race, limit_bytes)
         try:
-            shape = _validated(race)
+            shape = _validated(text)
         except ValidationError as error:
-            raise InvalidRaceError(_broken_rules(error.errors(include_url=False, include_input=False))) from None
+            details = error.errors(include_url=False, include_input=False)
+            raise InvalidRaceError(_tote_error(text) or _encoding_fault(text) or _broken_rules(details)) from None
         return shape if isinstance(shape, RaceData) else RaceData.model_validate(shape.race())
 
 
@@ -97,17 +122,45 @@ _SHAPES: Final[TypeAdapter[RaceData | EventResponse]] = TypeAdapter(
 )
 
 
-def _validated(race: object) -> RaceData | EventResponse:
+def _text_of(race: object, limit_bytes: int) -> str | bytes | Mapping[str, Any]:
     match race:
-        case str() | bytes() | bytearray():
-            return response_in(race) or _SHAPES.validate_json(race)
-        case memoryview():
-            return _validated(race.tobytes())
+        case str():
+            return race.removeprefix("\ufeff")
+        case bytes() | bytearray() | memoryview():
+            return json_text(bytes(race), limit_bytes)
         case Mapping():
-            return _SHAPES.validate_python(race)
+            return race
         case _:
             rule = f"must be a RaceData, a mapping, or JSON as bytes or str, but is a {type(race).__name__}"
             raise InvalidRaceError([("", rule)])
+
+
+def _validated(race: str | bytes | Mapping[str, Any]) -> RaceData | EventResponse:
+    if isinstance(race, Mapping):
+        return _SHAPES.validate_python(race)
+    return response_in(race) or _SHAPES.validate_json(race)
+
+
+def _tote_error(race: str | bytes | Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The words of the tote, where it answers with an error instead of a race."""
+    try:
+        answer = race if isinstance(race, Mapping) else from_json(race)
+    except (TypeError, ValueError):  # TypeError: a lone surrogate
+        return []
+    header, data = (answer.get(key) if isinstance(answer, Mapping) else None for key in ("header", "data"))
+    if isinstance(data, Mapping) and data.get("race") is not None:
+        return []  # there is a race, so its own faults are told
+    told = {"header.error": header, "data.error": data}
+    return [
+        (path, f"the tote answers with an error and no race: {str(part['error'])[:LONGEST_QUOTE]!r}")
+        for path, part in told.items()
+        if isinstance(part, Mapping) and part.get("error")
+    ]
+
+
+def _encoding_fault(race: str | bytes | Mapping[str, Any]) -> list[tuple[str, str]]:
+    fault = encoding_fault(race) if isinstance(race, bytes) else None
+    return [("", fault)] if fault else []
 
 
 def _broken_rules(errors: Iterable[ErrorDetails]) -> list[tuple[str, str]]:
@@ -117,18 +170,24 @@ def _broken_rules(errors: Iterable[ErrorDetails]) -> list[tuple[str, str]]:
         by_shape.setdefault(str(error["loc"][0]) if error["loc"] else "", []).append(error)
     if "" in by_shape:
         return [("", rule_text(error)) for error in by_shape[""]]
-    if all(error["loc"] == (shape,) for shape, broken in by_shape.items() for error in broken):
+    if all(
+        error["loc"] == (shape,) and error["type"] == "model_type"
+        for shape, broken in by_shape.items()
+        for error in broken
+    ):
         return [("", "must be a JSON object")]
     missing = {
         shape: {error["loc"][1:] for error in broken if error["type"] == "missing"}
         for shape, broken in by_shape.items()
     }
-    if ("data",) in missing[_EVENT] and missing[_NORMALISED] >= _REQUIRED:
+    is_no_event, is_no_race = ("data",) in missing[_EVENT], missing[_NORMALISED] >= _REQUIRED
+    if is_no_event and is_no_race:
         return [("", "is neither a normalised race (id, name, status, ...) nor an NZ TAB event response (data)")]
-    shape = _NORMALISED if ("data",) in missing[_EVENT] or not _REQUIRED & missing[_NORMALISED] else _EVENT
+    shape = _NORMALISED if is_no_event or not _REQUIRED & missing[_NORMALISED] else _EVENT
     return [(_path(error), rule_text(error)) for error in by_shape[shape]]
 
 
 def _path(error: ErrorDetails) -> str:
-    index = error.get("ctx", {}).get("index")
-    return ".".join(map(str, (*error["loc"][1:], *(() if index is None else (index,)))))
+    """The path of a field. A rule about several fields or entrants says by `at` where it is broken."""
+    at = error.get("ctx", {}).get("at")
+    return ".".join(map(str, (*error["loc"][1:], *(() if at is None else (at,)))))

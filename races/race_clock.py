@@ -1,16 +1,12 @@
-"""The time of a poll: the instant of the start, the minutes from the poll to it, and their bucket. Reads no clock."""
+"""The time of a poll: the minutes to the start, and their bucket. Reads no clock."""
 
 from bisect import bisect_right
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from math import trunc
 from typing import Final, NamedTuple
-from zoneinfo import ZoneInfo
 
-from racepool.races.race import RaceData
 from racepool.races.transformed_race import IntervalType
 
-_AUCKLAND: Final = ZoneInfo("Pacific/Auckland")
-_ZONES_OF_SUFFIXES: Final = {"NZST": timezone(timedelta(hours=12)), "NZDT": timezone(timedelta(hours=13))}
 _MINUTE: Final = timedelta(minutes=1)
 _BUCKETS: Final = (  # lower bounds in minutes, from -5; a contract with the table into which the records go
     *(half_minutes / 2 for half_minutes in range(-10, 0)),
@@ -24,21 +20,6 @@ class PollTime(NamedTuple):
     time_to_start: float  # minutes, to 3 decimals; negative after the start
     time_interval: float  # minutes
     interval_type: IntervalType
-
-
-def start_instant(race: RaceData) -> datetime:
-    """The instant at which the race should start, UTC.
-
-    `advertised_start` if it is given. In the NZ TAB's responses, 0 means that it is not given. Then the local date and
-    time count, in the zone of the time's suffix (NZST, NZDT) or else in Pacific/Auckland. When clocks are set back, a
-    local time comes twice: then the first instant counts. When they are set forward, a local time does not exist: it
-    counts as if the clocks had not been set yet.
-    """
-    if race.advertised_start:
-        return datetime.fromtimestamp(race.advertised_start, UTC)
-    clock = race.start_time_nz.removesuffix("NZST").removesuffix("NZDT").rstrip()
-    zone = _ZONES_OF_SUFFIXES.get(race.start_time_nz[-4:], _AUCKLAND)
-    return datetime.fromisoformat(f"{race.race_date_nz}T{clock}").replace(tzinfo=zone).astimezone(UTC)
 
 
 def poll_time(start: datetime, polled_at: datetime) -> PollTime:

@@ -2,6 +2,9 @@
 
 Pure: the same input gives the same output; it reads no clock and does no I/O. It computes the result as one nested
 mapping. The models are made of it when somebody looks at it.
+
+What a poll does not tell is unknown, and not 0. So the result carries the baseline: the amounts of the last poll that
+told them, for each entrant. The increments of the next poll count from it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,12 +12,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from racepool.protocol.errors import InvalidRaceError
-from racepool.races.money_flow import EntrantPoll, Money, Poll
+from racepool.races.fields import STATUSES, UNKNOWN_STATUS
+from racepool.races.money_flow import Amounts, EntrantPoll, Money, Poll
 from racepool.races.money_tracker import Percentages, add_up_entries
-from racepool.races.pools import MoneyPools, PoolReport, money_pools, report_pools
+from racepool.races.pools import MoneyPools, PoolReport, read_pools
 from racepool.races.previous_amounts import Previous, PreviousAmounts
 from racepool.races.race import RaceData
-from racepool.races.race_clock import poll_time, start_instant
+from racepool.races.race_clock import poll_time
+from racepool.races.start import start_instant
 from racepool.races.transformed_race import TransformedRace
 from racepool.races.unopened_race import unopened
 
@@ -22,27 +27,30 @@ _EXPECTED_HOLD: Final = 100  # percent; the sum of the holds of a race, about
 _LEAST_HOLD: Final = 95  # percent; a sum of this or less is worth a warning
 _MOST_HOLD: Final = 105  # percent; a sum of this or more, too
 _NO_AMOUNTS: Final = (0, 0)
+_KEPT: Final = "each runner keeps the amount of the last poll that told it"
 
 
 def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = None) -> TransformedRace:
     """Computes, of one poll of a race, the money on each entrant and a money-flow record for each.
 
     The amount of an entrant is round_half_up(pool * hold / 100). The tote tells the pools, and for each entrant its
-    hold, the percentage of the bets that are on it. Amounts are computed exactly, in cents.
+    hold, the percentage of the bets that are on it. Amounts are computed exactly, in cents. If the poll does not tell
+    the holds or the pools, it has no records, and the baseline of `previous` is kept.
 
     Args:
         race: the poll; `RaceData.parse` makes it of a mapping or of JSON.
         polled_at: the instant of the poll, timezone-aware.
         previous: the previous poll of the same race. The increments of the records count from it. It may be its
-            TransformedRace, its money-flow records, or rows with the keys `race_id`, `entrant_id`, `win_pool_amount`
-            and `place_pool_amount`. None for the first poll, whose increments count from 0.
+            TransformedRace, or the dump or the JSON of that; or money-flow records, or rows with the keys `race_id`,
+            `entrant_id`, `win_pool_amount` and `place_pool_amount`: of each entrant, the record or row with the latest
+            `polling_timestamp` counts. None for the first poll, whose increments count from 0.
 
     Returns:
         The transformed race. Its `warnings` tell what looks wrong but breaks no rule.
 
     Raises:
         InvalidRaceError: `polled_at` has no time zone, or is not between the years 1 and 9999 in UTC; or `previous` is
-            of another race, has a broken record, or has two records of one entrant.
+            of another race, has a broken record, or has two records of one entrant at the same instant.
 
     Example:
         >>> race = RaceData.parse(body)
@@ -53,14 +61,14 @@ def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = 
     before = _amounts_before(race, previous)
     polled_at = _in_utc(polled_at)
     start = start_instant(race)
-    report = report_pools(race)
-    poll = Poll(race.id, polled_at, poll_time(start, polled_at), money_pools(race, report))
+    report, pools = read_pools(race)
+    poll = Poll(race.id, race.race_date_nz, polled_at, poll_time(start, polled_at), pools, is_baseline=not before)
     entries = race.money_tracker.entrants if race.money_tracker else ()
     holds = add_up_entries([(entry.entrant_id, entry.hold_percentage) for entry in entries])
     bets = add_up_entries([(entry.entrant_id, entry.bet_percentage) for entry in entries])
-    entrants = _entrant_polls(race, holds, bets, poll.pools)
-    rows = [entrant.record_fields(poll, before.get(entrant.entrant.entrant_id, _NO_AMOUNTS)) for entrant in entrants]
-    records = [record for record in rows if record]
+    entrants = _entrant_polls(race, holds, bets, pools, before)
+    records = [record for entrant in entrants if (record := entrant.record_fields(poll))]
+    told = {entrant.entrant.entrant_id: entrant.money[:2] for entrant in entrants if entrant.money}
     return unopened(
         {
             "race_id": race.id,
@@ -71,15 +79,16 @@ def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = 
                 "entrant_count": len(entrants),
                 "pool_field_count": report.field_count if report else 0,
                 "money_flow_record_count": len(records),
-                "hold_percentage_total": float(holds.total),
-                "bet_percentage_total": float(bets.total),
+                "hold_percentage_total": None if holds.total is None else float(holds.total),
+                "bet_percentage_total": None if bets.total is None else float(bets.total),
             },
             "meeting": race.meeting,
             "race": _race_info(race, start),
             "entrants": [entrant.entrant_fields(poll) for entrant in entrants],
             "money_flow_records": records,
-            "race_pools": report and report.race_pools(),
-            "warnings": tuple(_warnings(race, holds, bets, report, before)),
+            "race_pools": report and report.race_pools(race.id),
+            "baseline": {**before, **told} or None,
+            "warnings": tuple(_warnings(race, holds, report, pools, before)),
         }
     )
 
@@ -93,7 +102,7 @@ def _in_utc(polled_at: datetime) -> datetime:
         raise InvalidRaceError([("polled_at", "must lie between the years 1 and 9999 in UTC")]) from None
 
 
-def _amounts_before(race: RaceData, previous: Previous) -> Mapping[str, tuple[int, int]]:
+def _amounts_before(race: RaceData, previous: Previous) -> Mapping[str, Amounts]:
     before = PreviousAmounts.of(previous)
     if before.race_id not in (None, race.id):
         raise InvalidRaceError(
@@ -102,12 +111,17 @@ def _amounts_before(race: RaceData, previous: Previous) -> Mapping[str, tuple[in
     return before.amounts
 
 
-def _entrant_polls(race: RaceData, holds: Percentages, bets: Percentages, pools: MoneyPools) -> list[EntrantPoll]:
+def _entrant_polls(
+    race: RaceData, holds: Percentages, bets: Percentages, pools: MoneyPools, before: Mapping[str, Amounts]
+) -> list[EntrantPoll]:
+    are_pools_told, is_any_money = not pools.are_unknown, any(pools)
     polls = []
     for entrant in race.entrants:
-        hold = holds.by_entrant.get(entrant.entrant_id)
-        money = Money.of(hold, pools) if hold and any(pools) else None
-        polls.append(EntrantPoll(entrant, holds.of(entrant.entrant_id), bets.of(entrant.entrant_id), money))
+        entrant_id = entrant.entrant_id
+        hold, amounts = holds.by_entrant.get(entrant_id), before.get(entrant_id, _NO_AMOUNTS)
+        money = Money.of(hold, pools, amounts) if hold is not None and are_pools_told else None
+        has_money = bool(hold) and is_any_money
+        polls.append(EntrantPoll(entrant, holds.of(entrant_id), bets.of(entrant_id), amounts, money, has_money))
     return polls
 
 
@@ -125,17 +139,49 @@ def _race_info(race: RaceData, start: datetime) -> dict[str, Any]:
 
 
 def _warnings(
-    race: RaceData, holds: Percentages, bets: Percentages, report: PoolReport | None, before: Mapping[str, object]
+    race: RaceData, holds: Percentages, report: PoolReport | None, pools: MoneyPools, before: Mapping[str, Amounts]
 ) -> Iterator[str]:
-    if not _LEAST_HOLD < holds.total < _MOST_HOLD:
+    yield from _doubtful_fields(race)
+    yield from _gaps(race, holds, pools, before)
+    if holds.total is not None and not _LEAST_HOLD < holds.total < _MOST_HOLD:
         yield f"hold percentages add up to {float(holds.total):g}, not to about {_EXPECTED_HOLD}"
-    listed = {entrant.entrant_id for entrant in race.entrants}
-    for entrant_id in holds.by_entrant | bets.by_entrant:
-        if entrant_id not in listed:
-            hold = float(holds.by_entrant.get(entrant_id, 0))
-            yield f"money tracker: id {entrant_id!r} is no entrant; its hold of {hold:g} % counts in the total only"
     for product_type in report.unrecognised if report else ():
         yield f"pool type {product_type!r} is not recognised; it counts as other"
-    for entrant_id in before:
-        if entrant_id not in listed:
-            yield f"previous: id {entrant_id!r} is no longer an entrant; its increments end there"
+    if race.entrants:
+        yield from _strangers(race, holds, before)
+
+
+def _doubtful_fields(race: RaceData) -> Iterator[str]:
+    if race.status == UNKNOWN_STATUS:
+        yield "the status of the race is not told"
+    elif race.status not in STATUSES:
+        yield f"status {race.status!r} is not one of {', '.join(STATUSES)}"
+    for entrant in race.entrants:
+        if not entrant.name:
+            yield f"runner {entrant.runner_number} has no name"
+
+
+def _gaps(race: RaceData, holds: Percentages, pools: MoneyPools, before: Mapping[str, Amounts]) -> Iterator[str]:
+    """What the poll leaves out."""
+    if not race.entrants:
+        yield f"no runners are told: no records; {_KEPT}"
+    if holds.total is None:
+        yield f"no money tracker is told: no records; {_KEPT}"
+    if pools.are_unknown:
+        yield f"neither the win nor the place pool is told: no records; {_KEPT}"
+        return
+    for index, (name, pool) in enumerate(pools._asdict().items()):
+        if pool is None and any(amounts[index] for amounts in before.values()):
+            yield f"the {name} pool is not told; {_KEPT}"
+
+
+def _strangers(race: RaceData, holds: Percentages, before: Mapping[str, Amounts]) -> Iterator[str]:
+    """Ids with money that are not among the entrants."""
+    listed = {entrant.entrant_id for entrant in race.entrants}
+    for entrant_id, hold in holds.by_entrant.items():
+        if hold and entrant_id not in listed:
+            only = f"its hold of {float(hold):g} % counts in the total only"
+            yield f"money tracker: id {entrant_id!r} is no entrant; {only}"
+    for entrant_id, amounts in before.items():
+        if entrant_id not in listed and any(amounts):
+            yield f"previous: id {entrant_id!r} is no longer an entrant; its amounts are kept, for it may come back"

@@ -9,7 +9,6 @@ from typing import Literal, TypeAlias
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from racepool.races.fields import RaceStatus
 from racepool.races.parts import Meeting
 
 IntervalType: TypeAlias = Literal["5m", "2m", "30s", "live"]
@@ -27,15 +26,16 @@ class Metrics(_ResultPart):
         pool_field_count: how many `*_pool_total` fields of `race_pools` are not 0.
         money_flow_record_count: how many money-flow records the result has.
         hold_percentage_total: the sum of all holds in the money tracker, about 100; ids that are no entrants included.
+            Null if the poll tells none.
         bet_percentage_total: the sum of all bet percentages in the money tracker, about 100; ids that are no entrants
-            included.
+            included. Null if the poll tells none.
     """
 
     entrant_count: int
     pool_field_count: int
     money_flow_record_count: int
-    hold_percentage_total: float
-    bet_percentage_total: float
+    hold_percentage_total: float | None
+    bet_percentage_total: float | None
 
 
 class RaceInfo(_ResultPart):
@@ -43,7 +43,7 @@ class RaceInfo(_ResultPart):
 
     race_id: str
     name: str
-    status: RaceStatus
+    status: str
     race_number: int | None
     race_date_nz: str
     start_time_nz: str
@@ -54,9 +54,9 @@ class RaceInfo(_ResultPart):
 class TransformedEntrant(_ResultPart):
     """One entrant, with the money on it.
 
-    The money fields are null if the entrant has no positive hold, or if the win and the place pool are 0. The fields of
-    the same names in MoneyFlowRecord explain them. Odds are the dollars that are paid for a bet of one dollar. All
-    other fields are as in the input.
+    The money fields are null if the entrant has no positive hold, if the win and the place pool are 0, or if the poll
+    does not tell them. The fields of the same names in MoneyFlowRecord explain them. Odds are the dollars that are paid
+    for a bet of one dollar. All other fields are as in the input.
     """
 
     entrant_id: str
@@ -86,12 +86,17 @@ class TransformedEntrant(_ResultPart):
 class MoneyFlowRecord(_ResultPart):
     """The money on one entrant at one poll: a row for a database.
 
-    An entrant has a record if there is money on it now, or if there was some at the previous poll. All amounts are in
-    cents and are rounded half up. All percentages are from 0 to 100.
+    An entrant has a record if the poll tells its money, and there is money on it now or at the last poll that told it.
+    All amounts are in cents and are rounded half up. All percentages are from 0 to 100.
 
     Attributes:
         entrant_id: the entrant's id at the tote.
+        runner_number: the number of the runner.
+        runner_name: its name; empty for a reserve without a name.
         race_id: the race's id at the tote.
+        race_date_nz: the day of the race in New Zealand, YYYY-MM-DD, by which a database can partition.
+        is_baseline: whether no earlier poll told any money of this race. Then the increments are the whole amounts,
+            which may have come in long before.
         time_to_start: minutes from the poll to the start, negative after it; rounded to 3 decimals.
         time_interval: the bucket of `time_to_start`, in minutes. From -5 on, it is the largest of 60, 55, 50 ... 10, 5,
             4, 3, 2, 1, 0, -0.5, -1, -1.5 ... -5 that is not above `time_to_start`. Below -5, it is `time_to_start`
@@ -101,16 +106,20 @@ class MoneyFlowRecord(_ResultPart):
         polling_timestamp: the instant of the poll, UTC.
         hold_percentage: the sum of the entrant's hold percentages in the money tracker; null if it has none.
         bet_percentage: the sum of the entrant's bet percentages in the money tracker; null if it has none.
-        win_pool_percentage: 100 * win_pool_amount / win pool, not rounded; null if the win pool is 0.
-        place_pool_percentage: 100 * place_pool_amount / place pool, not rounded; null if the place pool is 0.
-        win_pool_amount: round_half_up(win pool * hold_percentage / 100).
-        place_pool_amount: round_half_up(place pool * hold_percentage / 100).
+        win_pool_percentage: 100 * win_pool_amount / win pool, not rounded; null if the win pool is 0 or not told.
+        place_pool_percentage: 100 * place_pool_amount / place pool, not rounded; null if the place pool is 0 or not
+            told.
+        win_pool_amount: round_half_up(win pool * hold_percentage / 100). If the poll tells the place pool alone, it is
+            the amount of the last poll that told the win pool.
+        place_pool_amount: round_half_up(place pool * hold_percentage / 100). If the poll tells the win pool alone, it
+            is the amount of the last poll that told the place pool.
         total_pool_amount: round_half_up((win pool + place pool) * hold_percentage / 100). It is rounded once, so it
-            can differ from the sum of the two amounts by a cent.
-        incremental_win_amount: `win_pool_amount` less that of the previous poll, negative if money was withdrawn. At
-            the first poll it is the whole amount.
-        incremental_place_amount: `place_pool_amount` less that of the previous poll, negative if money was withdrawn.
-            At the first poll it is the whole amount.
+            can differ from the sum of the two amounts by a cent. If only one pool is told, it is the sum of the two
+            amounts.
+        incremental_win_amount: `win_pool_amount` less that of the last poll that told it, negative if money was
+            withdrawn. If no earlier poll told it, it is the whole amount.
+        incremental_place_amount: `place_pool_amount` less that of the last poll that told it, negative if money was
+            withdrawn. If no earlier poll told it, it is the whole amount.
         fixed_win_odds: as in the input: the dollars that are paid for a bet of one dollar.
         fixed_place_odds: as in the input: the dollars that are paid for a bet of one dollar.
         pool_win_odds: as in the input: the dollars that are paid for a bet of one dollar.
@@ -118,7 +127,11 @@ class MoneyFlowRecord(_ResultPart):
     """
 
     entrant_id: str
+    runner_number: int
+    runner_name: str
     race_id: str
+    race_date_nz: str
+    is_baseline: bool
     time_to_start: float
     time_interval: float
     interval_type: IntervalType
@@ -142,6 +155,7 @@ class RacePools(_ResultPart):
     """The pools of the race, in cents. A pool that was not reported is 0.
 
     Attributes:
+        race_id: the race's id at the tote.
         multi_leg_pool_total: all pools of bets on several races, such as doubles and quaddies.
         other_pool_total: all pools of types that are not recognised.
         total_race_pool: the sum of all pools.
@@ -150,6 +164,7 @@ class RacePools(_ResultPart):
         extracted_pools: how many pools of the input were read.
     """
 
+    race_id: str
     win_pool_total: int
     place_pool_total: int
     quinella_pool_total: int
@@ -170,7 +185,8 @@ class TransformedRace(_ResultPart):
     Attributes:
         race_id: the race's id at the tote.
         race_name: its name.
-        status: open, closed, interim, final or abandoned.
+        status: open, closed, interim, final, abandoned, live, or another text of the tote; `unknown` if the poll does
+            not tell it.
         transformed_at: the instant of the poll, UTC; not the time at which a worker ran the transform.
         metrics: counts and sums that show whether the poll was complete.
         meeting: the meeting, as in the input.
@@ -178,12 +194,15 @@ class TransformedRace(_ResultPart):
         entrants: all entrants, in the order of the input.
         money_flow_records: the records of those entrants that have or had money, in the same order.
         race_pools: the pools; null if the input tells none.
+        baseline: entrant id -> its win and its place amount in cents, as of the last poll that told them, this one
+            included; also of entrants that are not listed any more. Null until any poll told money. The increments of
+            the next poll count from it.
         warnings: what an operator should look at, as text; empty if all is well.
     """
 
     race_id: str
     race_name: str
-    status: RaceStatus
+    status: str
     transformed_at: AwareDatetime
     metrics: Metrics
     meeting: Meeting | None
@@ -191,4 +210,9 @@ class TransformedRace(_ResultPart):
     entrants: tuple[TransformedEntrant, ...]
     money_flow_records: tuple[MoneyFlowRecord, ...]
     race_pools: RacePools | None
+    baseline: dict[str, tuple[int, int]] | None
     warnings: tuple[str, ...]
+
+    def __hash__(self) -> int:
+        """Equal races have equal hashes; the baseline, a dict, has none."""
+        return hash((self.race_id, self.transformed_at))

@@ -160,7 +160,11 @@ def test_core_knows_nothing_of_the_world() -> None:
 
 
 def test_the_domain_is_pure() -> None:
-    assert broken((ROOT / "races").glob("*.py"), lambda path: imported(path) & (WORLD - {"datetime"})) == {}
+    def touches(path: Path) -> set[str]:
+        types = {"datetime", "uuid"} if path.stem == "row_values" else {"datetime"}  # a database's UUIDs, no new ones
+        return imported(path) & (WORLD - types)
+
+    assert broken((ROOT / "races").glob("*.py"), touches) == {}
 
 
 @pytest.mark.parametrize("core", ["broker.core", "worker.core", "worker.heartbeat", "client.core"])

@@ -40,7 +40,7 @@ class Execution:
         self.race_id = None
         try:
             request = unpack_request(payload)
-            race = RaceData.parse(request.race)
+            race = RaceData.parse(request.race, limit_bytes=limit_bytes)
             self.race_id = race.id
             result = self._transform(race, polled_at=request.polled_at, previous=request.previous)
             packed = pack_result(result)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from racepool.commands.replay.poll import PollEntry
 from racepool.protocol.errors import PoolError
-from racepool.races.money_row import MoneyRow
+from racepool.races.money_row import PollRows
 
 SUFFIX: Final = ".replay"
 _KEY: Final = "polls of this replay"
@@ -102,10 +102,12 @@ class Checkpoint:
         self._write(line)
         self._note(entry.race_id, len(line))
 
-    def rows_of(self, race_id: str) -> Iterator[MoneyRow]:
-        """The rows of this race, in the order of its polls."""
+    def polls_of(self, race_id: str) -> Iterator[PollRows]:
+        """The polls of this race that succeeded, in order."""
         for offset, length in self._places.get(race_id, ()):
-            yield from PollEntry.model_validate_json(os.pread(self._file.fileno(), length, offset)).rows
+            entry = PollEntry.model_validate_json(os.pread(self._file.fileno(), length, offset))
+            if entry.result is not None:
+                yield entry.result
 
     def remove(self) -> None:
         """Deletes the checkpoint: the output is complete."""

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict
 
-from racepool.races.money_row import MoneyRow
+from racepool.races.money_row import PollRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,11 @@ class UnreadFile:
 
 
 class PollEntry(BaseModel):
-    """The outcome of one poll: rows, or an error.
+    """The outcome of one poll: its rows, or an error.
 
     Attributes:
         number: of the poll in its race, from 0, in the order of time.
-        start_time: the race's start by this poll; None for a poll that failed.
-        rows: in the order of the entrants; a poll without money has none.
+        result: None for a poll that failed.
         error: why the poll failed; None if it succeeded.
     """
 
@@ -51,6 +50,5 @@ class PollEntry(BaseModel):
 
     race_id: str
     number: int
-    start_time: AwareDatetime | None = None
-    rows: tuple[MoneyRow, ...] = ()
+    result: PollRows | None = None
     error: str | None = None

@@ -179,7 +179,7 @@ class ReplayRun:
 
 
 def _rows(checkpoint: Checkpoint, races: Iterable[str]) -> Iterator[Iterator[MoneyRow]]:
-    return (checkpoint.rows_of(race_id) for race_id in races)
+    return ((row for poll in checkpoint.polls_of(race_id) for row in poll.rows) for race_id in races)
 
 
 def _named(day: Day) -> str:

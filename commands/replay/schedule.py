@@ -104,12 +104,11 @@ class Schedule:
         if entry.number >= len(polls) or entry.number != self._settled[entry.race_id]:
             raise ValueError(f"poll {entry.number} of race {entry.race_id} is not its next one")
         self._settled[entry.race_id] += 1
-        if entry.error is not None:
-            self.failures.append((polls[entry.number], entry.error))
+        if entry.result is None:
+            self.failures.append((polls[entry.number], entry.error or ""))
             return
-        self._previous[entry.race_id] = PreviousAmounts(entry.race_id, PreviousAmounts.of(entry.rows).amounts)
-        if entry.start_time is not None:
-            self._starts[entry.race_id] = (entry.start_time.timestamp(), entry.race_id)
+        self._previous[entry.race_id] = PreviousAmounts(entry.race_id, entry.result.baseline or {})
+        self._starts[entry.race_id] = (entry.result.start_time.timestamp(), entry.race_id)
 
     def _put_back(self, race_id: str) -> None:
         self._out.remove(race_id)

@@ -21,7 +21,7 @@ from racepool.protocol.errors import (
     TransformError,
     WorkerCrashedError,
 )
-from racepool.races.money_row import rows_of
+from racepool.races.money_row import PollRows
 from racepool.races.previous_amounts import LARGEST_AMOUNT
 from racepool.races.transformed_race import TransformedRace
 
@@ -86,11 +86,12 @@ def _entry(turn: Turn, outcome: TransformedRace | Exception) -> PollEntry:
     """
     race_id, number = turn.poll.race_id, turn.number
     if isinstance(outcome, TransformedRace) and outcome.race_id == race_id:
-        rows = tuple(rows_of(outcome))
-        if any(max(row.win_pool_amount, row.place_pool_amount, row.total_pool_amount) > LARGEST_AMOUNT for row in rows):
+        result = PollRows.of(outcome)
+        amounts = ((row.win_pool_amount, row.place_pool_amount, row.total_pool_amount) for row in result.rows)
+        if any(max(each) > LARGEST_AMOUNT for each in amounts):
             error = f"its money is more than the {LARGEST_AMOUNT:,} cents that a table and the next poll can take"
             return PollEntry(race_id=race_id, number=number, error=error)
-        return PollEntry(race_id=race_id, number=number, start_time=outcome.race.start_time, rows=rows)
+        return PollEntry(race_id=race_id, number=number, result=result)
     if isinstance(outcome, TransformedRace):
         return PollEntry(race_id=race_id, number=number, error=f"came back as race {outcome.race_id}")
     if isinstance(outcome, OF_THE_POLL) or (isinstance(outcome, TaskTimeoutError) and outcome.state == "running"):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         WorkerCrashedError,
     )
     from racepool.protocol.stats import PoolStats
+    from racepool.races.bucket_flow import BucketFlow, bucket_flows
     from racepool.races.previous_amounts import PreviousAmounts
     from racepool.races.race import RaceData
     from racepool.races.transform import transform_race
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BacklogFullError",
     "BrokerUnavailableError",
+    "BucketFlow",
     "CrashedAttempt",
     "FieldError",
     "InvalidRaceError",
@@ -60,12 +62,14 @@ __all__ = [
     "TransformedRace",
     "WorkerCrashedError",
     "ZmqPool",
+    "bucket_flows",
     "local_pool",
     "pool",
     "transform_race",
 ]
 
 _MODULES = {
+    "BucketFlow": "racepool.races.bucket_flow",
     "MoneyFlowRecord": "racepool.races.transformed_race",
     "PoolFuture": "racepool.client.future",
     "PoolStats": "racepool.protocol.stats",
@@ -73,6 +77,7 @@ _MODULES = {
     "RaceData": "racepool.races.race",
     "TransformedRace": "racepool.races.transformed_race",
     "ZmqPool": "racepool.client.zmq_pool",
+    "bucket_flows": "racepool.races.bucket_flow",
     "local_pool": "racepool.supervision.local_pool",
     "pool": "racepool.client.zmq_pool",
     "transform_race": "racepool.races.transform",

@@ -22,8 +22,10 @@ def test_entrant_without_entries_has_none() -> None:
     assert percentages.total == 3
 
 
-def test_without_entries_the_total_is_zero() -> None:
-    assert add_up_entries([]).total == 0
+def test_without_percentages_the_total_is_unknown() -> None:
+    assert add_up_entries([]).total is None
+    assert add_up_entries([("e1", None)]).total is None
+    assert add_up_entries([("e1", 0.0)]).total == 0
 
 
 @given(st.lists(st.tuples(st.none() | st.sampled_from("abc"), st.none() | st.floats(0, 1e12))))

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from racepool.races.pools import money_pools, report_pools
+from racepool.races.pools import read_pools
 from racepool.races.race import RaceData
 
 
@@ -13,9 +13,9 @@ def race(tote: Any = None, held: Any = None) -> RaceData:  # noqa: ANN401
 
 
 def pools_of(tote: Any = None, held: Any = None) -> dict[str, Any]:  # noqa: ANN401
-    report = report_pools(race(tote, held))
+    report, _ = read_pools(race(tote, held))
     assert report is not None
-    return report.race_pools()
+    return report.race_pools("r1")
 
 
 MULTI_LEG = "double runningdouble treble quadrella earlyquadrella quaddie earlyquaddie place6 pick6 big6".split()  # noqa: SIM905
@@ -68,7 +68,7 @@ def test_quality_score_tells_what_is_missing(tote: list[tuple[str, float]], scor
 
 
 def test_unrecognised_types_are_named_once_as_first_written() -> None:
-    report = report_pools(race([("Big Duet", 1), ("bigduet", 2), ("Win", 1), (None, 3)]))
+    report, _ = read_pools(race([("Big Duet", 1), ("bigduet", 2), ("Win", 1), (None, 3)]))
 
     assert report is not None
     assert report.unrecognised == ("Big Duet", "")
@@ -113,28 +113,30 @@ def test_without_tote_pools_win_and_place_come_from_the_held_pools(
 
 @pytest.mark.parametrize("held", [None, {}, {"totalPool": 125}, {"winPool": None, "placePool": None}])
 def test_without_either_there_is_no_report(held: dict[str, Any] | None) -> None:
-    assert report_pools(race(None, held)) is None
-    assert money_pools(race(None, held), None) == (0, 0)
+    report, money = read_pools(race(None, held))
+
+    assert report is None
+    assert money.are_unknown
+    assert money == (None, None)
 
 
 @pytest.mark.parametrize(
     ("held", "money"),
     [
         ({"winPool": 10, "placePool": 5}, (1000, 500)),
-        ({"winPool": 10}, (1000, 0)),
-        ({"placePool": 5}, (0, 500)),
+        ({"winPool": 10}, (1000, 8000)),
+        ({"placePool": 5}, (7000, 500)),
         ({"winPool": 0, "placePool": 0}, (0, 0)),
         (None, (7000, 8000)),
         ({"winPool": None, "placePool": None, "totalPool": 125}, (7000, 8000)),
     ],
 )
 def test_money_comes_from_the_held_pools_before_the_tote_pools(held: Any, money: tuple[int, int]) -> None:  # noqa: ANN401
-    both = race([("Win", 70), ("Place", 80)], held)
-    report = report_pools(both)
+    report, told = read_pools(race([("Win", 70), ("Place", 80)], held))
 
-    assert money_pools(both, report) == money
+    assert told == money
     assert report is not None
-    assert report.race_pools()["win_pool_total"] == 7000
+    assert report.race_pools("r1")["win_pool_total"] == 7000
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_money_comes_from_the_held_pools_before_the_tote_pools(held: Any, money:
     [([("Win", 1), ("Place", 0)], 1), ([("Win", 1), ("Place", 2), ("Duet", 3), ("Exacta", 1)], 4), ([("Win", 0)], 0)],
 )
 def test_field_count_is_that_of_pools_with_money(tote: list[tuple[str, float]], count: int) -> None:
-    report = report_pools(race(tote))
+    report, _ = read_pools(race(tote))
 
     assert report is not None
     assert report.field_count == count

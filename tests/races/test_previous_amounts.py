@@ -1,6 +1,10 @@
 import sqlite3
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import permutations
+from types import MappingProxyType
 from typing import Any, cast
+from uuid import UUID
 
 import msgpack
 import pytest
@@ -15,6 +19,11 @@ from racepool.races.transformed_race import TransformedRace
 
 POLLED_AT = datetime(2025, 7, 17, 0, 30, tzinfo=UTC)
 CENTS = f"must be a whole number of cents from 0 to {LARGEST_AMOUNT}"
+DUMP = "must be a whole TransformedRace, with race_id and baseline; put a single record into a list"
+JSON = "must be the JSON of a TransformedRace, or of money-flow records"
+PAIR = f"must be two amounts of an entrant; each {CENTS}"
+TWICE = "'e1' has a record already, and no other polling_timestamp"
+INSTANT = "must be an instant with a time zone"
 RECORD = "must be a money-flow record, or a row with race_id, entrant_id, win_pool_amount, place_pool_amount"
 
 
@@ -57,10 +66,46 @@ def test_amounts_of_a_result_of_its_records_and_of_rows_are_the_same() -> None:
     assert PreviousAmounts.of(AMOUNTS) is AMOUNTS
 
 
-def test_result_without_records_still_names_its_race() -> None:
-    previous = result().model_copy(update={"money_flow_records": ()})
+def test_amounts_of_a_result_are_its_baseline_and_not_its_records() -> None:
+    without_records = result().model_copy(update={"money_flow_records": ()})
+    without_baseline = result().model_copy(update={"baseline": None})
 
-    assert PreviousAmounts.of(previous) == PreviousAmounts("r1", {})
+    assert PreviousAmounts.of(without_records) == AMOUNTS
+    assert PreviousAmounts.of(without_baseline) == PreviousAmounts("r1", {})
+
+
+def test_dump_and_json_of_a_result_are_as_good_as_the_result() -> None:
+    previous = result()
+    text = previous.model_dump_json()
+    nothing = previous.model_copy(update={"baseline": None})
+
+    forms: list[Previous] = [previous.model_dump(), previous.model_dump(mode="json"), MappingProxyType(vars(previous))]
+    forms += [text, text.encode(), bytearray(text.encode()), memoryview(text.encode())]  # type: ignore[list-item]
+    for form in forms:
+        assert PreviousAmounts.of(form) == AMOUNTS
+    assert PreviousAmounts.of(nothing.model_dump_json()) == PreviousAmounts("r1", {})
+    assert PreviousAmounts.of(f"[{previous.money_flow_records[0].model_dump_json()}]") == PreviousAmounts(
+        "r1", {"e1": (60_000, 30_000)}
+    )
+
+
+def test_latest_row_of_each_entrant_counts_in_any_order() -> None:
+    rows = [
+        row(polling_timestamp=POLLED_AT + timedelta(seconds=15), win_pool_amount=2),
+        row(polling_timestamp=(POLLED_AT + timedelta(seconds=30)).isoformat(), win_pool_amount=3),
+        row(polling_timestamp=POLLED_AT, win_pool_amount=1),
+        row(polling_timestamp=POLLED_AT, win_pool_amount=9, entrant_id="e2"),
+    ]
+
+    for order in permutations(rows):
+        assert PreviousAmounts.of(order) == PreviousAmounts("r1", {"e1": (3, 250), "e2": (9, 250)})
+
+
+def test_types_of_database_drivers_are_taken() -> None:
+    race, entrant = UUID(int=7), UUID(int=8)
+    rows = [row(race_id=race, entrant_id=entrant, win_pool_amount=Decimal(5), place_pool_amount=Decimal("7.00"))]
+
+    assert PreviousAmounts.of(rows) == PreviousAmounts(str(race), {str(entrant): (5, 7)})
 
 
 def test_rows_of_a_database_driver_are_taken() -> None:
@@ -83,7 +128,16 @@ def test_rows_of_a_database_driver_are_taken() -> None:
         (5, "previous", "must be a TransformedRace or money-flow records, but is a int"),
         ([5], "previous.0", RECORD),
         (["row"], "previous.0", RECORD),
-        (row(), "previous.0", RECORD),
+        (row(), "previous", DUMP),
+        ({"race_id": "r1"}, "previous", DUMP),
+        ({"race_id": "r1", "baseline": []}, "previous", DUMP),
+        ({"race_id": 5, "baseline": {}}, "previous", DUMP),
+        ({"race_id": "r1", "baseline": {"e1": [1, -2]}}, "previous.baseline.e1", PAIR),
+        ({"race_id": "r1", "baseline": {"e1": [1]}}, "previous.baseline.e1", PAIR),
+        ('{"race_id": "r1", "baseline": {"e1": "12"}}', "previous.baseline.e1", PAIR),
+        ("5", "previous", JSON),
+        (b"null", "previous", JSON),
+        ("[5]", "previous.0", RECORD),
         ([row(), {"entrant_id": "e2"}], "previous.1", RECORD),
         ([row(race_id=None)], "previous.0.race_id", "must be text"),
         (
@@ -92,7 +146,16 @@ def test_rows_of_a_database_driver_are_taken() -> None:
             "is 'r2', but the records before are of race 'r1'",
         ),
         ([row(entrant_id=["e1"])], "previous.0.entrant_id", "must be text"),
-        ([row(), row(entrant_id="e2"), row()], "previous.2.entrant_id", "'e1' has a record already"),
+        ([row(), row(entrant_id="e2"), row()], "previous.2.entrant_id", TWICE),
+        ([row(polling_timestamp=POLLED_AT), row()], "previous.1.entrant_id", TWICE),
+        ([row(), row(polling_timestamp=POLLED_AT)], "previous.1.entrant_id", TWICE),
+        ([row(polling_timestamp=POLLED_AT), row(polling_timestamp=POLLED_AT)], "previous.1.entrant_id", TWICE),
+        ([row(polling_timestamp="noon")], "previous.0.polling_timestamp", INSTANT),
+        ([row(polling_timestamp=5)], "previous.0.polling_timestamp", INSTANT),
+        ([row(polling_timestamp=POLLED_AT.replace(tzinfo=None))], "previous.0.polling_timestamp", INSTANT),
+        ([row(win_pool_amount=Decimal("5.5"))], "previous.0.win_pool_amount", CENTS),
+        ([row(win_pool_amount=Decimal("NaN"))], "previous.0.win_pool_amount", CENTS),
+        ([row(win_pool_amount="5")], "previous.0.win_pool_amount", CENTS),
         ([row(win_pool_amount=None)], "previous.0.win_pool_amount", CENTS),
         ([row(win_pool_amount=-1)], "previous.0.win_pool_amount", CENTS),
         ([row(win_pool_amount=5.0)], "previous.0.win_pool_amount", CENTS),

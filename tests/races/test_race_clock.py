@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from racepool.races.race import RaceData
-from racepool.races.race_clock import poll_time, start_instant
+from racepool.races.race_clock import poll_time
+from racepool.races.start import start_instant
 
 START = datetime(2025, 7, 17, 0, 50, tzinfo=UTC)
 

@@ -193,6 +193,7 @@ def test_changed_text_has_the_same_outcome_as_by_pydantic_alone(at: int, put: by
         shape = _SHAPES.validate_json(body)
     except ValidationError:
         is_ignored = at >= EVENT_TEXT.index(b'"ignored"') - 3 or body.decode(errors="ignore").encode() != body
+        is_ignored |= body == b"\xef\xbb\xbf" + EVENT_TEXT  # the byte order mark is skipped
         assert isinstance(seen, list) or is_ignored
     else:
         assert seen == (shape if isinstance(shape, RaceData) else RaceData.model_validate(shape.race()))

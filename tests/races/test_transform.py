@@ -82,7 +82,11 @@ def test_record_tells_all_of_one_entrant_at_one_poll() -> None:
     [record] = result.money_flow_records
     assert record.model_dump() == {
         "entrant_id": "e1",
+        "runner_number": 1,
+        "runner_name": "x",
         "race_id": "r1",
+        "race_date_nz": "2025-07-17",
+        "is_baseline": True,
         "time_to_start": 3.5,
         "time_interval": 3.0,
         "interval_type": "30s",
@@ -252,18 +256,18 @@ def test_totals_count_all_entries_but_entrants_their_own_only() -> None:
     )
 
 
-def test_id_that_is_no_entrant_is_warned_of_once_whether_it_has_a_hold_or_a_bet() -> None:
-    result = transformed(entry("e1", 100, 90), entry("hold", 1, None), entry("bet", None, 5), entry("bet", None, 5))
+def test_id_that_is_no_entrant_is_warned_of_once_and_only_if_it_has_a_hold() -> None:
+    result = transformed(
+        *[entry("e1", 98, 90), entry("hold", 1, None), entry("hold", 1, 5)],
+        *[entry("bet", None, 5), entry("zero", 0, 5), entry("zero", 0)],
+    )
 
-    assert [warning.partition(";")[0] for warning in result.warnings] == [
-        "money tracker: id 'hold' is no entrant",
-        "money tracker: id 'bet' is no entrant",
-    ]
+    assert result.warnings == ("money tracker: id 'hold' is no entrant; its hold of 2 % counts in the total only",)
 
 
 @pytest.mark.parametrize(
     ("holds", "is_warned"),
-    [([95.1], False), ([95], True), ([104.9], False), ([105], True), ([0], True), ([94.9, 0.1], True), ([], True)],
+    [([95.1], False), ([95], True), ([104.9], False), ([105], True), ([0], True), ([94.9, 0.1], True)],
 )
 def test_hold_total_far_from_a_hundred_is_warned_of(holds: list[float], is_warned: bool) -> None:  # noqa: FBT001
     warnings = transformed(*[entry("e1", hold) for hold in holds]).warnings
@@ -273,10 +277,10 @@ def test_hold_total_far_from_a_hundred_is_warned_of(holds: list[float], is_warne
 
 
 @pytest.mark.parametrize("tracker", [None, {}, {"entrants": None}, {"entrants": []}])
-def test_race_without_a_money_tracker_has_totals_of_zero(tracker: dict[str, Any] | None) -> None:
+def test_race_without_a_money_tracker_has_no_totals(tracker: dict[str, Any] | None) -> None:
     result = transformed(money_tracker=tracker)
 
-    assert (result.metrics.hold_percentage_total, result.metrics.bet_percentage_total) == (0.0, 0.0)
+    assert (result.metrics.hold_percentage_total, result.metrics.bet_percentage_total) == (None, None)
     assert [entrant.hold_percentage for entrant in result.entrants] == [None, None]
 
 
@@ -284,6 +288,7 @@ def test_race_without_entrants_has_no_rows() -> None:
     result = transformed(entry("e1", 100), entrants=None)
 
     assert (result.entrants, result.money_flow_records, result.metrics.entrant_count) == ((), (), 0)
+    assert result.baseline is None
     assert result.metrics.hold_percentage_total == 100.0
 
 

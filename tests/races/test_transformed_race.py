@@ -41,7 +41,7 @@ def race(**changes: object) -> RaceData:
         (
             TransformedRace,
             """race_id race_name status transformed_at metrics meeting race entrants money_flow_records race_pools
-            warnings""",
+            baseline warnings""",
         ),
         (
             Metrics,
@@ -57,14 +57,14 @@ def race(**changes: object) -> RaceData:
         ),
         (
             MoneyFlowRecord,
-            """entrant_id race_id time_to_start time_interval interval_type polling_timestamp hold_percentage
-            bet_percentage win_pool_percentage place_pool_percentage win_pool_amount place_pool_amount
-            total_pool_amount incremental_win_amount incremental_place_amount fixed_win_odds fixed_place_odds
-            pool_win_odds pool_place_odds""",
+            """entrant_id runner_number runner_name race_id race_date_nz is_baseline time_to_start time_interval
+            interval_type polling_timestamp hold_percentage bet_percentage win_pool_percentage place_pool_percentage
+            win_pool_amount place_pool_amount total_pool_amount incremental_win_amount incremental_place_amount
+            fixed_win_odds fixed_place_odds pool_win_odds pool_place_odds""",
         ),
         (
             RacePools,
-            """win_pool_total place_pool_total quinella_pool_total trifecta_pool_total exacta_pool_total
+            """race_id win_pool_total place_pool_total quinella_pool_total trifecta_pool_total exacta_pool_total
             first4_pool_total multi_leg_pool_total other_pool_total total_race_pool currency data_quality_score
             extracted_pools""",
         ),

@@ -38,7 +38,7 @@ def test_shipped_sample_is_a_race_with_money(name: str) -> None:
     assert (SAMPLES / name).stat().st_size < 100_000
     assert tracker is not None
     assert len(tracker.entrants) > 4 * result.metrics.entrant_count
-    assert abs(result.metrics.hold_percentage_total - 100) < 5
+    assert result.metrics.hold_percentage_total == pytest.approx(100, abs=5)
     assert result.money_flow_records
     assert result.race_pools is not None
     assert result.race_pools.win_pool_total > result.race_pools.place_pool_total > 0

@@ -184,13 +184,13 @@ def test_group_and_cause_are_in_the_traceback(payload: bytes) -> None:
 
 
 def test_invalid_race_names_each_path(race: Race) -> None:
-    broken = race() | {"status": "unheard of", "race_date_nz": "tomorrow"}
+    broken = race() | {"name": 5, "race_date_nz": "tomorrow"}
     execution = Execution(returning(None))
 
     outcome, packed = execution.run(pack_request(broken, AT, None).payload(), LIMIT)
 
     assert outcome is Outcome.INVALID_RACE
-    assert {error.path for error in unpack_field_errors(packed)} == {"status", "race_date_nz"}
+    assert {error.path for error in unpack_field_errors(packed)} == {"name", "race_date_nz"}
     assert execution.race_id is None
 
 

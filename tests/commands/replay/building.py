@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from racepool.commands.replay.poll import CapturedPoll, PollEntry
-from racepool.races.money_row import MoneyRow
+from racepool.races.money_row import MoneyRow, PollRows
 
 START = datetime(2025, 7, 17, 0, 15, tzinfo=UTC)
 
@@ -21,7 +21,8 @@ def row(
 ) -> MoneyRow:
     """A record of `win` cents, `minutes_left` before the start."""
     known: dict[str, Any] = {
-        "entrant_id": entrant, "race_id": race, "time_to_start": minutes_left, "time_interval": 0.0,
+        "entrant_id": entrant, "race_id": race, "race_date_nz": "2025-07-17", "is_baseline": False,
+        "time_to_start": minutes_left, "time_interval": 0.0,
         "interval_type": "30s", "polling_timestamp": START - timedelta(minutes=minutes_left), "hold_percentage": 10.0,
         "bet_percentage": None, "win_pool_percentage": 10.0, "place_pool_percentage": None, "win_pool_amount": win,
         "place_pool_amount": 7, "total_pool_amount": win + 7, "incremental_win_amount": win,
@@ -35,7 +36,19 @@ def row(
 def good(race: str, number: int, *wins: int, start: datetime = START) -> PollEntry:
     """The entry of a poll that succeeded, with this win money on its entrants a, b, c ..."""
     rows = tuple(row(win, entrant=entrant, race=race) for win, entrant in zip(wins, "abcdefgh", strict=False))
-    return PollEntry(race_id=race, number=number, start_time=start, rows=rows)
+    return PollEntry(race_id=race, number=number, result=poll(*rows, race=race, start=start))
+
+
+def poll(*rows: MoneyRow, race: str = "race-1", start: datetime = START, polled_at: datetime = START) -> PollRows:
+    """A poll with these rows, which tells the money of no other runner."""
+    return PollRows(
+        race_id=race,
+        race_date_nz="2025-07-17",
+        start_time=start,
+        polled_at=rows[0].polling_timestamp if rows else polled_at,
+        rows=rows,
+        baseline={each.entrant_id: (each.win_pool_amount, each.place_pool_amount) for each in rows} or None,
+    )
 
 
 def failed(race: str, number: int) -> PollEntry:
@@ -54,5 +67,5 @@ def chains(**counts: int) -> dict[str, tuple[CapturedPoll, ...]]:
     return {race: chain(race, count) for race, count in counts.items()}
 
 
-def wins_of(rows: Iterable[MoneyRow]) -> list[int]:
-    return [each.win_pool_amount for each in rows]
+def wins_of(polls: Iterable[PollRows]) -> list[int]:
+    return [row.win_pool_amount for each in polls for row in each.rows]

@@ -47,8 +47,8 @@ def test_what_was_written_is_there_for_the_next_run(opened: Callable[..., Checkp
     assert written(opened()) == []
     with opened() as checkpoint:
         assert list(checkpoint.entries()) == ENTRIES
-        assert wins_of(checkpoint.rows_of("a")) == [100, 200, 150]
-        assert wins_of(checkpoint.rows_of("b")) == wins_of(checkpoint.rows_of("c")) == []
+        assert wins_of(checkpoint.polls_of("a")) == [100, 200, 150]
+        assert wins_of(checkpoint.polls_of("b")) == wins_of(checkpoint.polls_of("c")) == []
 
 
 def test_next_run_writes_on_and_finds_both_parts(opened: Callable[..., Checkpoint]) -> None:
@@ -56,7 +56,7 @@ def test_next_run_writes_on_and_finds_both_parts(opened: Callable[..., Checkpoin
     with opened() as checkpoint:
         list(checkpoint.entries())
         checkpoint.append(good("a", 2, 170))
-        assert wins_of(checkpoint.rows_of("a")) == [100, 200, 150, 170]
+        assert wins_of(checkpoint.polls_of("a")) == [100, 200, 150, 170]
     with opened() as checkpoint:
         assert list(checkpoint.entries()) == [*ENTRIES, good("a", 2, 170)]
 
@@ -174,7 +174,7 @@ def test_temporary_one_works_alike_and_leaves_nothing(tmp_path: Path, monkeypatc
             checkpoint.append(entry)
         assert list(checkpoint.entries()) == ENTRIES
         checkpoint.append(good("a", 2, 170))
-        assert wins_of(checkpoint.rows_of("a")) == [100, 200, 150, 170]
+        assert wins_of(checkpoint.polls_of("a")) == [100, 200, 150, 170]
         checkpoint.remove()
 
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,138 @@
+"""The flow of money by time bucket: what a page shows for each runner, of any number of polls. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Strict, TypeAdapter, ValidationError
+
+from racepool.protocol.errors import InvalidRaceError
+from racepool.races.fields import rule_text
+from racepool.races.row_values import plain
+from racepool.races.transformed_race import MoneyFlowRecord
+
+
+class BucketFlow(BaseModel):
+    """The money on one entrant in one time bucket. All amounts are in cents.
+
+    What came in during the bucket is the increment less the baseline: a first poll brings all money so far, also what
+    had come in before the bucket.
+
+    Attributes:
+        race_id: the race's id at the tote.
+        entrant_id: the entrant's id at the tote.
+        time_interval: the bucket, in minutes before the start: that of the records.
+        win_pool_amount: of the last record in the bucket.
+        place_pool_amount: of the last record in the bucket.
+        incremental_win_amount: the sum over the records in the bucket.
+        incremental_place_amount: the sum over the records in the bucket.
+        baseline_win_amount: the part of `incremental_win_amount` that comes from baseline records.
+        baseline_place_amount: the part of `incremental_place_amount` that comes from baseline records.
+        is_baseline: whether the bucket has a baseline record.
+        poll_count: how many records the bucket has.
+        first_at: the instant of its first record, UTC.
+        last_at: the instant of its last record, UTC.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    race_id: str
+    entrant_id: str
+    time_interval: float
+    win_pool_amount: int
+    place_pool_amount: int
+    incremental_win_amount: int
+    incremental_place_amount: int
+    baseline_win_amount: int
+    baseline_place_amount: int
+    is_baseline: bool
+    poll_count: int
+    first_at: AwareDatetime
+    last_at: AwareDatetime
+
+
+_Text: TypeAlias = Annotated[str, Strict(), BeforeValidator(plain)]
+_Cents: TypeAlias = Annotated[int, Strict(), BeforeValidator(plain)]
+
+
+class _Row(BaseModel):
+    """What a flow needs of a record."""
+
+    race_id: _Text
+    entrant_id: _Text
+    time_interval: float
+    polling_timestamp: AwareDatetime
+    is_baseline: bool
+    win_pool_amount: _Cents
+    place_pool_amount: _Cents
+    incremental_win_amount: _Cents
+    incremental_place_amount: _Cents
+
+
+_ROW = TypeAdapter(_Row)
+
+
+def bucket_flows(records: Iterable[MoneyFlowRecord | Mapping[str, Any]]) -> Iterator[BucketFlow]:
+    """Adds up records by race, entrant and time bucket.
+
+    Over all buckets of a race, the increments of an entrant add up to its last told amount.
+
+    Args:
+        records: money-flow records, or rows with the same keys, as a database returns them; of any number of polls and
+            races, in any order.
+
+    Yields:
+        A flow for each race, entrant and bucket that has a record, in the order of their first records.
+
+    Raises:
+        InvalidRaceError: a row has no such keys or a broken value, or an entrant has two records at the same instant.
+            `errors` names the index of the row.
+
+    Example:
+        >>> for flow in bucket_flows(result.money_flow_records):
+        ...     print(flow.time_interval, flow.incremental_win_amount - flow.baseline_win_amount)
+    """
+    buckets: dict[tuple[str, str, float], list[_Row | MoneyFlowRecord]] = {}
+    seen: set[tuple[object, ...]] = set()
+    for index, record in enumerate(records):
+        row = record if isinstance(record, MoneyFlowRecord) else _row(record, index)
+        instant = (row.race_id, row.entrant_id, row.polling_timestamp)
+        if instant in seen:
+            raise InvalidRaceError(
+                [(f"records.{index}", f"entrant {row.entrant_id!r} has a record of {row.polling_timestamp} already")],
+                about="the records",
+            )
+        seen.add(instant)
+        buckets.setdefault((row.race_id, row.entrant_id, float(row.time_interval)), []).append(row)
+    return (_flow(*bucket, rows) for bucket, rows in buckets.items())
+
+
+def _flow(race_id: str, entrant_id: str, time_interval: float, rows: list[_Row | MoneyFlowRecord]) -> BucketFlow:
+    rows.sort(key=lambda row: row.polling_timestamp)
+    first, last = rows[0], rows[-1]
+    baseline = [row for row in rows if row.is_baseline]
+    return BucketFlow(
+        race_id=race_id,
+        entrant_id=entrant_id,
+        time_interval=time_interval,
+        win_pool_amount=last.win_pool_amount,
+        place_pool_amount=last.place_pool_amount,
+        incremental_win_amount=sum(row.incremental_win_amount for row in rows),
+        incremental_place_amount=sum(row.incremental_place_amount for row in rows),
+        baseline_win_amount=sum(row.incremental_win_amount for row in baseline),
+        baseline_place_amount=sum(row.incremental_place_amount for row in baseline),
+        is_baseline=bool(baseline),
+        poll_count=len(rows),
+        first_at=first.polling_timestamp,
+        last_at=last.polling_timestamp,
+    )
+
+
+def _row(row: Any, index: int) -> _Row:  # noqa: ANN401  # a row of any database driver
+    try:
+        return _ROW.validate_python({key: row[key] for key in _Row.model_fields})
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+        broken = [(f"records.{index}.{each['loc'][0]}", rule_text(each)) for each in details]
+    except (KeyError, IndexError, TypeError):  # for a missing key; which of them depends on the database driver
+        broken = [(f"records.{index}", f"must be a money-flow record, or a row with {', '.join(_Row.model_fields)}")]
+    raise InvalidRaceError(broken, about="the records")
