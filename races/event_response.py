@@ -1,8 +1,9 @@
 """The NZ TAB's response to a request for one event: the part of it that a normalised race needs.
 
 Most of a response is form guides, which nobody needs here. pydantic parses all of a JSON text before it looks at the
-keys. So msgspec reads the JSON: it skips the unknown keys and makes no objects of them. Then pydantic validates what
-was read, as it validates a mapping.
+keys. So msgspec reads the JSON: it skips the unknown keys and makes no objects of them. What it read has the same
+attributes as an EventResponse, and its fields are validated as those of RaceData. If a rule is broken, the whole text
+is validated as an EventResponse, so that the error has the path in the response.
 """
 
 from collections.abc import Mapping
@@ -58,26 +59,6 @@ class _Runner(_EventPart):
     mover: Flag | None = None
     odds: _Odds | None = None
 
-    def entrant_fields(self) -> dict[str, Any]:
-        odds = self.odds or _NO_ODDS
-        return {
-            "entrant_id": self.entrant_id,
-            "runner_number": self.runner_number,
-            "name": self.name,
-            "barrier": self.barrier_position or self.barrier,
-            "is_scratched": self.is_scratched,
-            "is_late_scratched": self.is_late_scratched,
-            "fixed_win_odds": odds.fixed_win,
-            "fixed_place_odds": odds.fixed_place,
-            "pool_win_odds": odds.pool_win,
-            "pool_place_odds": odds.pool_place,
-            "jockey": self.jockey,
-            "trainer_name": self.trainer_name,
-            "silk_colours": self.silk_colours,
-            "favourite": self.favourite,
-            "mover": self.mover,
-        }
-
 
 class _EventRace(_EventPart):
     event_id: Identifier
@@ -95,18 +76,6 @@ class _EventRace(_EventPart):
 
     _complete = model_validator(mode="after")(with_local_start)
 
-    def meeting_fields(self) -> dict[str, Any] | None:
-        if self.meeting_id is None and self.meeting_name is None:
-            return None
-        return {
-            "meeting_id": self.meeting_id,
-            "name": self.meeting_name,
-            "date": self.race_date_nz,
-            "country": self.country,
-            "category": self.type,
-            "track_condition": self.track_condition,
-        }
-
 
 class _EventData(_EventPart):
     race: _EventRace
@@ -122,38 +91,85 @@ class EventResponse(_EventPart):
 
     data: _EventData
 
-    def race(self) -> dict[str, Any]:
-        """The normalised race as a mapping. pydantic makes models of it faster than we can make them one by one."""
-        data, race = self.data, self.data.race
-        return {
-            "id": race.event_id,
-            "name": race.description,
-            "status": race.status,
-            "race_date_nz": race.race_date_nz,
-            "start_time_nz": race.start_time_nz,
-            "advertised_start": race.advertised_start,
-            "race_number": race.race_number,
-            "meeting_id": race.meeting_id,
-            "entrants": [runner.entrant_fields() for runner in data.runners or data.entrants],
-            "tote_pools": data.tote_pools,
-            "dividends": data.dividends,
-            "money_tracker": data.money_tracker,
-            "meeting": race.meeting_fields(),
-        }
-
 
 _NO_ODDS: Final = _Odds()
 
 
-def response_in(text: bytes | bytearray | str) -> EventResponse | None:
-    """The response in this JSON; None if it is not a response, or breaks a rule: pydantic then tells the error.
+def race_fields(response: EventResponse) -> dict[str, Any]:
+    """The fields of RaceData. pydantic makes models of this mapping faster than we can make them one by one."""
+    data, race = response.data, response.data.race
+    return {
+        "id": race.event_id,
+        "name": race.description,
+        "status": race.status,
+        "race_date_nz": race.race_date_nz,
+        "start_time_nz": race.start_time_nz,
+        "advertised_start": race.advertised_start,
+        "race_number": race.race_number,
+        "meeting_id": race.meeting_id,
+        "entrants": [_entrant_fields(runner) for runner in data.runners or data.entrants or ()],
+        "tote_pools": data.tote_pools,
+        "dividends": data.dividends,
+        "money_tracker": data.money_tracker,
+        "meeting": _meeting_fields(race),
+    }
+
+
+def _entrant_fields(runner: _Runner) -> dict[str, Any]:
+    odds = runner.odds or _NO_ODDS
+    return {
+        "entrant_id": runner.entrant_id,
+        "runner_number": runner.runner_number,
+        "name": runner.name,
+        "barrier": runner.barrier,
+        "barrier_position": runner.barrier_position,
+        "is_scratched": runner.is_scratched,
+        "is_late_scratched": runner.is_late_scratched,
+        "fixed_win_odds": odds.fixed_win,
+        "fixed_place_odds": odds.fixed_place,
+        "pool_win_odds": odds.pool_win,
+        "pool_place_odds": odds.pool_place,
+        "jockey": runner.jockey,
+        "trainer_name": runner.trainer_name,
+        "silk_colours": runner.silk_colours,
+        "favourite": runner.favourite,
+        "mover": runner.mover,
+    }
+
+
+def _meeting_fields(race: _EventRace) -> dict[str, Any] | None:
+    if race.meeting_id is None and race.meeting_name is None:
+        return None
+    return {
+        "meeting_id": race.meeting_id,
+        "name": race.meeting_name,
+        "date": race.race_date_nz,
+        "country": race.country,
+        "category": race.type,
+        "track_condition": race.track_condition,
+    }
+
+
+def read_response(text: bytes | str) -> tuple[bool, dict[str, Any] | None]:
+    """Reads JSON without its form guides.
 
     Broken text (a lone surrogate, bytes that are not UTF-8) in a part that is skipped is not noticed.
+
+    Returns:
+        Whether it may be a response; and its `race_fields`, not validated yet. They are None if it is no response, if
+        it is broken, or if a field that it leaves out needs the whole EventResponse.
     """
     try:
-        return EventResponse.model_validate(_decoder.decode(text), from_attributes=True)
+        response = _decoder.decode(text)
     except (ValueError, RecursionError):
-        return None
+        return True, None
+    data = response.data
+    if data is None:
+        return False, None
+    race = data.race
+    is_whole = race and race.race_date_nz and race.start_time_nz and race.meeting_id  # nothing to derive
+    is_usual = is_whole and not (data.runners and data.entrants)
+    return True, race_fields(response) if is_usual else None
 
 
 def _keys(model: type[BaseModel], nested: Mapping[str, Any] = MappingProxyType({})) -> Any:  # noqa: ANN401  # a class

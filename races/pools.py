@@ -1,6 +1,7 @@
 """The pools of a race in cents: which kind of pool goes to which field, and how complete the report is."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from racepool.races.money import cents, exact_sum
@@ -132,5 +133,6 @@ def _added_up(pools: Iterable[tuple[str, str, float | None]]) -> PoolReport:
     return PoolReport(read, sum(map(len, dollars.values())), tuple(unrecognised.values()))
 
 
+@lru_cache(maxsize=256)  # the tote has a few dozen types, and each poll repeats them
 def _kind(product_type: str | None) -> str:
     return "".join((product_type or "").casefold().replace("-", " ").split())

@@ -6,13 +6,14 @@ the text, and tries both shapes on it.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import AfterValidator, Field, Tag, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails, from_json
 
 from racepool.protocol.errors import InvalidRaceError
-from racepool.races.event_response import EventResponse, response_in
+from racepool.races.event_response import EventResponse, race_fields, read_response
 from racepool.races.fields import (
     UNKNOWN_STATUS,
     Count,
@@ -108,7 +109,7 @@ class RaceData(RacePart):
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)
             raise InvalidRaceError(_tote_error(text) or _encoding_fault(text) or _broken_rules(details)) from None
-        return shape if isinstance(shape, RaceData) else RaceData.model_validate(shape.race())
+        return shape if isinstance(shape, RaceData) else RaceData.model_validate(race_fields(shape))
 
 
 _REQUIRED: Final = {(name,) for name, field in RaceData.model_fields.items() if field.is_required()}
@@ -138,7 +139,13 @@ def _text_of(race: object, limit_bytes: int) -> str | bytes | Mapping[str, Any]:
 def _validated(race: str | bytes | Mapping[str, Any]) -> RaceData | EventResponse:
     if isinstance(race, Mapping):
         return _SHAPES.validate_python(race)
-    return response_in(race) or _SHAPES.validate_json(race)
+    may_be_response, fields = read_response(race)
+    with suppress(ValidationError):  # then the validation below tells the errors
+        if fields is not None:
+            return RaceData.model_validate(fields)
+        if not may_be_response:
+            return RaceData.model_validate_json(race)
+    return _SHAPES.validate_json(race)
 
 
 def _tote_error(race: str | bytes | Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -64,8 +64,7 @@ def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = 
     report, pools = read_pools(race)
     poll = Poll(race.id, race.race_date_nz, polled_at, poll_time(start, polled_at), pools, is_baseline=not before)
     entries = race.money_tracker.entrants if race.money_tracker else ()
-    holds = add_up_entries([(entry.entrant_id, entry.hold_percentage) for entry in entries])
-    bets = add_up_entries([(entry.entrant_id, entry.bet_percentage) for entry in entries])
+    holds, bets = add_up_entries(entries)
     entrants = _entrant_polls(race, holds, bets, pools, before)
     records = [record for entrant in entrants if (record := entrant.record_fields(poll))]
     told = {entrant.entrant.entrant_id: entrant.money[:2] for entrant in entrants if entrant.money}
