@@ -6,7 +6,6 @@ little less or more.
 
 from collections.abc import Iterable, Sequence
 from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation
-from functools import reduce
 from typing import Final, TypeAlias
 
 Exact: TypeAlias = int | Decimal
@@ -33,17 +32,11 @@ def _exact(number: float) -> Exact:
 
 def add_up(numbers: Iterable[Exact]) -> Exact:
     """The exact sum. If all numbers are integers, so is the sum: that is the fastest way."""
-    whole, decimals = 0, list[Exact]()
+    total: Exact = 0
     for number in numbers:
-        if isinstance(number, int):
-            whole += number
-        else:
-            decimals.append(number)
-    return reduce(_plus, decimals, whole)
-
-
-def _plus(one: Exact, other: Exact) -> Exact:
-    return _EXACT.add(one, other)
+        both_whole = isinstance(total, int) and isinstance(number, int)
+        total = total + number if both_whole else _EXACT.add(total, number)
+    return total
 
 
 def cents(dollars: Exact) -> int:
