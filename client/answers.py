@@ -16,7 +16,7 @@ from racepool.protocol.errors import (
 )
 from racepool.protocol.failures import unpack_crashes, unpack_field_errors, unpack_raised, unpack_size
 from racepool.protocol.messages import Answer, Outcome
-from racepool.protocol.parcel import PEEK_BYTES, Parcel
+from racepool.protocol.parcel import PEEK_BYTES, Parcel, first_text
 from racepool.protocol.stats import PoolStats
 from racepool.races.payloads import unpack_result
 from racepool.races.race import RaceData, RaceInput
@@ -99,6 +99,6 @@ def _opened(given: "Parcel | RaceInput") -> Any:  # noqa: ANN401  # the caller m
             return {"id": given.id, "name": given.name}
         case bytes() | bytearray() | memoryview() | str():
             first = given[:PEEK_BYTES]
-            return from_json(bytes(first) if isinstance(first, memoryview) else first, allow_partial=True)
+            return from_json(first if isinstance(first, str) else first_text(bytes(first)), allow_partial=True)
         case _:
             return given

@@ -19,6 +19,7 @@ from racepool.commands.replay.head import head_of
 from racepool.protocol.errors import InvalidRaceError, PoolError
 from racepool.protocol.exits import Exit
 from racepool.protocol.settings import Settings
+from racepool.races.json_text import json_text
 from racepool.races.transformed_race import TransformedRace
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _settled(name: str, outcome: PoolFuture[TransformedRace] | Exception) -> tup
 def _generated_time(body: bytes, name: str) -> datetime:
     """When the tote made this response; if the response does not say, now, with a warning."""
     try:
-        instant = head_of(body).generated_at
+        instant = head_of(json_text(body)).generated_at
     except InvalidRaceError:  # the worker reports that
         instant = None
     if instant is None:

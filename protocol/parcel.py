@@ -1,5 +1,7 @@
 """A packed request in two parts, head and body. Knows where the body begins, but not what is in it."""
 
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,8 @@ PEEK_BYTES = 16_384
 JSON_HEAD = b"\x94" + pack("json")
 """The first bytes of a request whose body is JSON text: an array of four, and the encoding as its first element."""
 
+GZIP = b"\x1f\x8b"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BIN_HEADS = {0xC4: 2, 0xC5: 3, 0xC6: 5}  # the first byte of a msgpack bin: how many bytes stand before its content
 
 
@@ -54,9 +58,18 @@ class Parcel:
             Exception: the body is no JSON (ValueError), or no msgpack.
         """
         if self.head.startswith(JSON_HEAD):
-            return from_json(self.body[:PEEK_BYTES], allow_partial=True)
+            return from_json(first_text(self.body), allow_partial=True)
         return unpack(self.body)
 
     def payload(self) -> bytes:
         """Both parts in one."""
         return self.head + self.body
+
+
+def first_text(body: bytes) -> bytes:
+    """The first kilobytes of a body's JSON text, which may be in a gzip file or have a byte order mark."""
+    first = body[:PEEK_BYTES]
+    if first.startswith(GZIP):
+        with suppress(zlib.error):  # then it is no text, and whoever reads it says so
+            first = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(first, PEEK_BYTES)
+    return first.removeprefix(BYTE_ORDER_MARK)

@@ -6,12 +6,11 @@ from io import BytesIO
 from typing import Final
 
 from racepool.protocol.errors import InvalidRaceError
+from racepool.protocol.parcel import BYTE_ORDER_MARK, GZIP
 
 LIMIT_BYTES: Final = 16 * 2**20
 """How large a race may be when it is unpacked, if the caller names no other limit."""
 
-_GZIP: Final = b"\x1f\x8b"
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _ENCODINGS: Final = (  # the first bytes of a text that begins with an ASCII character or a byte order mark
     (b"\xff\xfe\x00\x00", "UTF-32"),
     (b"\x00\x00\xfe\xff", "UTF-32"),
@@ -31,9 +30,9 @@ def json_text(body: bytes, limit_bytes: int = LIMIT_BYTES) -> bytes:
         InvalidRaceError: the body is a broken gzip file, is larger than the limit when it is unpacked, or is a text in
             UTF-16 or UTF-32.
     """
-    text = _unpacked(body, limit_bytes) if body.startswith(_GZIP) else body
-    if text.startswith(_BYTE_ORDER_MARK):
-        return text[len(_BYTE_ORDER_MARK) :]
+    text = _unpacked(body, limit_bytes) if body.startswith(GZIP) else body
+    if text.startswith(BYTE_ORDER_MARK):
+        return text.removeprefix(BYTE_ORDER_MARK)
     if encoding := _other_encoding(text[:4]):
         raise InvalidRaceError([("", f"is text in {encoding}; JSON must be UTF-8")])
     return text

@@ -1,8 +1,6 @@
 """A day of captured polls: finds the files, reads the head of each, and puts them in order. Keeps no bodies."""
 
-import gzip
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,6 +11,7 @@ from racepool.commands.replay.head import head_of, instant_in
 from racepool.commands.replay.poll import CapturedPoll, UnreadFile
 from racepool.protocol import VERSION
 from racepool.protocol.errors import InvalidRaceError, PoolError
+from racepool.races.json_text import json_text
 
 SUFFIXES: Final = (".json", ".json.gz")
 NO_TIME: Final = (
@@ -122,16 +121,16 @@ def body_in(path: Path, limit_bytes: int) -> bytes:
 
     Raises:
         UnreadableFileError: it cannot be read, or is larger than the limit.
+        InvalidRaceError: it is no whole gzip file, is too large when it is unpacked, or is not UTF-8.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            body: bytes = file.read(limit_bytes + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else f"is no whole gzip file: {error}"
-        raise UnreadableFileError(reason) from None
+        with path.open("rb") as file:
+            body = file.read(limit_bytes + 1)
+    except OSError as error:
+        raise UnreadableFileError(error.strerror) from None
     if len(body) > limit_bytes:
         raise UnreadableFileError(f"is larger than {limit_bytes:,} bytes; raise RACEPOOL_PAYLOAD_LIMIT")
-    return body
+    return json_text(body, limit_bytes)
 
 
 def _poll_in(path: Path, limit_bytes: int) -> CapturedPoll:

@@ -208,7 +208,7 @@ def _in_child(meet: Callable[[], BaseException | None]) -> PoolForkedError:
 
 OF_A_TASK: list[Any] = [
     pytest.param(
-        lambda stage: worked(stage, stage.race | {"status": "unheard of"}),
+        lambda stage: worked(stage, stage.race | {"race_number": "7"}),
         InvalidRaceError, "correct it and submit it again", id="invalid race",
     ),
     pytest.param(

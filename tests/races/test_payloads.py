@@ -1,3 +1,4 @@
+import gzip
 import itertools
 import json
 from collections import OrderedDict
@@ -81,6 +82,17 @@ def test_request_of_another_packer_is_taken_apart_where_its_body_begins(size: in
     assert parcel.payload() == payload
     assert parcel.peek()["id"] == "r1"
     assert unpack_request(parcel) == unpack_request(payload) == unpack_request(Parcel(payload[:1], payload[1:]))
+
+
+@pytest.mark.parametrize("padding", ["", "x" * 100_000])
+def test_beginning_of_a_fetched_body_tells_its_race(padding: str) -> None:
+    text = json.dumps({"id": "r1", "padding": padding}).encode()
+    marked = b"\xef\xbb\xbf" + text
+
+    for body in (text, marked, gzip.compress(text), gzip.compress(marked, 0)):
+        assert pack_request(body, POLLED_AT, None).peek()["id"] == "r1"
+    with pytest.raises(ValueError, match="expected value"):
+        pack_request(gzip.compress(text)[:2] + b"?" * 20, POLLED_AT, None).peek()
 
 
 @given(st.integers(0, len(BODY)))

@@ -93,25 +93,24 @@ def test_what_is_no_poll_is_kept_with_its_reason(tmp_path: Path) -> None:
     timeless = write(tmp_path / "timeless.json")
     torn = tmp_path / "torn.json.gz"
     torn.write_bytes(gzip.compress(b'{"id": "x"}' * 99)[:-9])
-    plain = tmp_path / "plain.json.gz"
-    plain.write_text("{}")
+    encoded = tmp_path / "encoded.json"
+    encoded.write_text('{"id": "r-1"}', encoding="utf-16")
     large = tmp_path / "large.json"
     large.write_bytes(b" " * (LIMIT + 1))
     bomb = tmp_path / "bomb.json.gz"
     bomb.write_bytes(gzip.compress(b" " * 50 * LIMIT))
     missing = tmp_path / "missing.json"
 
-    day = read(timeless, torn, plain, large, bomb, missing)
+    day = read(timeless, torn, encoded, large, bomb, missing)
 
     assert day.chains == {}
     reasons = {unread.path.name: unread.reason for unread in day.unread}
     assert "does not say when it was polled" in reasons["timeless.json"]
     assert "rename it" in reasons["timeless.json"]
     assert "no whole gzip file" in reasons["torn.json.gz"]
-    assert "no whole gzip file" in reasons["plain.json.gz"]
-    assert (
-        reasons["large.json"] == reasons["bomb.json.gz"] == "is larger than 10,000 bytes; raise RACEPOOL_PAYLOAD_LIMIT"
-    )
+    assert "is text in UTF-16" in reasons["encoded.json"]
+    assert reasons["large.json"] == "is larger than 10,000 bytes; raise RACEPOOL_PAYLOAD_LIMIT"
+    assert "is larger than 10,000 bytes when it is unpacked; raise RACEPOOL_PAYLOAD_LIMIT" in reasons["bomb.json.gz"]
     assert reasons["missing.json"] == "No such file or directory"
 
 
@@ -119,8 +118,15 @@ def test_compressed_poll_is_the_same_poll(tmp_path: Path) -> None:
     plain = write(tmp_path / "a" / "20250717T001500Z.json")
     packed = write(tmp_path / "b" / "20250717T001500Z.json.gz")
 
-    assert body_in(plain, LIMIT) == body_in(packed, LIMIT)
-    assert read(plain).fingerprint == read(packed).fingerprint
+    marked = tmp_path / "c" / "20250717T001500Z.json"
+    misnamed = tmp_path / "d" / "20250717T001500Z.json.gz"
+    for path, content in ((marked, b"\xef\xbb\xbf" + plain.read_bytes()), (misnamed, plain.read_bytes())):
+        path.parent.mkdir()
+        path.write_bytes(content)
+
+    for each in (packed, marked, misnamed):
+        assert body_in(each, LIMIT) == body_in(plain, LIMIT)
+        assert read(each).fingerprint == read(plain).fingerprint
 
 
 def test_file_that_is_gone_is_told(tmp_path: Path) -> None:
