@@ -43,6 +43,11 @@ export function isPositive({ digits }) {
   return digits > 0n;
 }
 
+export function isBetween({ digits, scale }, lowest, highest) {
+  const unit = 10n ** BigInt(scale);
+  return BigInt(lowest) * unit < digits && digits < BigInt(highest) * unit;
+}
+
 export function cents(dollars) {
   return roundHalfUp(100n * dollars.digits, 10n ** BigInt(dollars.scale));
 }

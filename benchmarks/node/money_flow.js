@@ -1,49 +1,65 @@
 // The transform of races/transform.py for a race's first poll: a race of `raceOf` in, a TransformedRace as JSON out.
+// Null is what the poll does not tell. There is no poll before it, so each record belongs to the baseline.
 
 import { addUp, exactSum, isPositive, percentageOf, shareOf, toNumber } from "./decimals.js";
-import { fieldCount, moneyPools, racePools, reportPools } from "./pools.js";
+import { fieldCount, racePools, readPools } from "./pools.js";
 import { isoText, pollTime, startInstant } from "./race_clock.js";
+import { UNKNOWN_STATUS, warnings } from "./warnings.js";
 
-const EXPECTED_HOLD = 100;
-const HOLD_TOLERANCE = 5;
-
-export function transformRace(race, polledAt) {
+export function transformRace(told, polledAt) {
+  const race = completed(told);
   const start = startInstant(race);
-  const report = reportPools(race);
-  const poll = { raceId: race.id, at: isoText(polledAt), time: pollTime(start, polledAt), pools: moneyPools(race, report) };
+  const { report, pools } = readPools(race);
+  const poll = { race, at: isoText(polledAt), time: pollTime(start, polledAt) };
   const holds = addUpEntries(race.money_tracker, "hold_percentage");
   const bets = addUpEntries(race.money_tracker, "bet_percentage");
-  const entrants = race.entrants.map((entrant) => entrantPoll(entrant, holds, bets, poll.pools));
-  const records = entrants.filter(({ money }) => money).map((entrant) => record(entrant, poll));
-  const status = race.status.toLowerCase();
+  const entrants = race.entrants.map((entrant) => entrantPoll(entrant, holds, bets, pools));
+  const records = entrants.filter(({ hasMoney }) => hasMoney).map((entrant) => record(entrant, poll));
   return {
     race_id: race.id,
     race_name: race.name,
-    status,
+    status: race.status,
     transformed_at: poll.at,
     metrics: {
       entrant_count: entrants.length,
       pool_field_count: report ? fieldCount(report) : 0,
       money_flow_record_count: records.length,
-      hold_percentage_total: toNumber(holds.total),
-      bet_percentage_total: toNumber(bets.total),
+      hold_percentage_total: numberOf(holds.total),
+      bet_percentage_total: numberOf(bets.total),
     },
     meeting: race.meeting,
     race: {
       race_id: race.id,
       name: race.name,
-      status,
+      status: race.status,
       race_number: race.race_number,
       race_date_nz: race.race_date_nz,
       start_time_nz: race.start_time_nz,
       start_time: isoText(start),
       meeting_id: race.meeting_id,
     },
-    entrants: entrants.map((entrant) => row(entrant, poll)),
+    entrants: entrants.map((entrant) => row(entrant, race.id)),
     money_flow_records: records,
-    race_pools: report && racePools(report),
-    warnings: warnings(race, holds, bets, report),
+    race_pools: report && racePools(report, race.id),
+    baseline: baselineOf(entrants),
+    warnings: warnings(race, holds, report, pools),
   };
+}
+
+function completed(race) {
+  return {
+    ...race,
+    status: race.status?.trim().toLowerCase() || UNKNOWN_STATUS,
+    entrants: race.entrants.map(({ barrier_position: position, ...entrant }) => ({
+      ...entrant,
+      name: entrant.name ?? "",
+      barrier: barrierOf(position) ?? barrierOf(entrant.barrier),
+    })),
+  };
+}
+
+function barrierOf(barrier) {
+  return (typeof barrier === "string" ? Number(/\d+/.exec(barrier)?.[0] ?? 0) : barrier) || null;
 }
 
 function addUpEntries(entries, name) {
@@ -54,61 +70,71 @@ function addUpEntries(entries, name) {
     else numbers.set(id, [percentage]);
   }
   const byEntrant = new Map([...numbers].map(([id, percentages]) => [id, exactSum(percentages)]));
-  return { byEntrant, total: addUp([...byEntrant.values()]) };
+  return { byEntrant, total: byEntrant.size ? addUp([...byEntrant.values()]) : null };
+}
+
+function numberOf(percentage) {
+  return percentage && toNumber(percentage);
 }
 
 function entrantPoll(entrant, holds, bets, pools) {
-  const hold = holds.byEntrant.get(entrant.entrant_id);
-  const bet = bets.byEntrant.get(entrant.entrant_id);
-  const hasMoney = hold && isPositive(hold) && (pools.win || pools.place);
+  const hold = holds.byEntrant.get(entrant.entrant_id) ?? null;
+  const arePoolsTold = pools.win !== null || pools.place !== null;
   return {
     entrant,
-    hold: hold ? toNumber(hold) : null,
-    bet: bet ? toNumber(bet) : null,
-    money: hasMoney ? moneyOf(hold, pools) : null,
+    hold: numberOf(hold),
+    bet: numberOf(bets.byEntrant.get(entrant.entrant_id) ?? null),
+    money: hold && arePoolsTold ? moneyOf(hold, pools) : null,
+    hasMoney: Boolean(hold && isPositive(hold) && (pools.win || pools.place)),
   };
 }
 
 function moneyOf(hold, pools) {
-  const win = shareOf(pools.win, hold);
-  const place = shareOf(pools.place, hold);
+  const [win, place] = [pools.win, pools.place].map((pool) => (pool === null ? 0 : shareOf(pool, hold)));
   return {
     win,
     place,
-    total: shareOf(pools.win + pools.place, hold),
+    total: pools.win === null || pools.place === null ? win + place : shareOf(pools.win + pools.place, hold),
     winPercentage: percentageOf(pools.win, win),
     placePercentage: percentageOf(pools.place, place),
   };
 }
 
-function row({ entrant, hold, bet, money }, poll) {
+function baselineOf(entrants) {
+  const told = entrants.filter(({ money }) => money);
+  return told.length
+    ? Object.fromEntries(told.map(({ entrant, money }) => [entrant.entrant_id, [money.win, money.place]]))
+    : null;
+}
+
+function row({ entrant, hold, bet, money, hasMoney }, raceId) {
+  const shown = hasMoney ? money : null;
   return {
     ...entrant,
-    barrier: barrierOf(entrant.barrier),
-    race_id: poll.raceId,
+    race_id: raceId,
     is_scratched: Boolean(entrant.is_scratched),
     is_late_scratched: Boolean(entrant.is_late_scratched),
     hold_percentage: hold,
     bet_percentage: bet,
-    win_pool_percentage: money && money.winPercentage,
-    place_pool_percentage: money && money.placePercentage,
-    win_pool_amount: money && money.win,
-    place_pool_amount: money && money.place,
+    win_pool_percentage: shown && shown.winPercentage,
+    place_pool_percentage: shown && shown.placePercentage,
+    win_pool_amount: shown && shown.win,
+    place_pool_amount: shown && shown.place,
   };
 }
 
-function barrierOf(barrier) {
-  return (typeof barrier === "string" ? Number(/\d+/.exec(barrier)?.[0] ?? 0) : barrier) || null;
-}
-
-function record({ entrant, hold, bet, money }, poll) {
+function record({ entrant, hold, bet, money }, { race, at, time }) {
   return {
     entrant_id: entrant.entrant_id,
-    race_id: poll.raceId,
-    time_to_start: poll.time.minutes,
-    time_interval: poll.time.bucket,
-    interval_type: poll.time.intervalType,
-    polling_timestamp: poll.at,
+    runner_number: entrant.runner_number,
+    runner_name: entrant.name,
+    race_id: race.id,
+    race_date_nz: race.race_date_nz,
+    is_baseline: true,
+    time_to_start: time.minutes,
+    time_interval: time.bucket,
+    interval_type: time.intervalType,
+    polling_timestamp: at,
     hold_percentage: hold,
     bet_percentage: bet,
     win_pool_percentage: money.winPercentage,
@@ -123,30 +149,4 @@ function record({ entrant, hold, bet, money }, poll) {
     pool_win_odds: entrant.pool_win_odds,
     pool_place_odds: entrant.pool_place_odds,
   };
-}
-
-function warnings(race, holds, bets, report) {
-  const told = [];
-  const total = toNumber(holds.total);
-  if (Math.abs(total - EXPECTED_HOLD) >= HOLD_TOLERANCE) {
-    told.push(`hold percentages add up to ${brief(total)}, not to about ${EXPECTED_HOLD}`);
-  }
-  const listed = new Set(race.entrants.map((entrant) => entrant.entrant_id));
-  for (const id of new Set([...holds.byEntrant.keys(), ...bets.byEntrant.keys()])) {
-    if (listed.has(id)) continue;
-    const hold = holds.byEntrant.has(id) ? toNumber(holds.byEntrant.get(id)) : 0;
-    const name = id === null ? "None" : `'${id}'`;
-    told.push(`money tracker: id ${name} is no entrant; its hold of ${brief(hold)} % counts in the total only`);
-  }
-  for (const type of report?.unrecognised ?? []) {
-    told.push(`pool type '${type}' is not recognised; it counts as other`);
-  }
-  return told;
-}
-
-// As Python's `:g` writes it: six digits at most.
-function brief(number) {
-  const [mantissa, exponent] = number.toExponential(5).split("e");
-  if (exponent >= -4 && exponent < 6) return String(Number(number.toPrecision(6)));
-  return `${Number(mantissa)}e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
 }

@@ -1,5 +1,7 @@
 // Either form of a race as one shape with snake_case keys and null for what is not given, as RaceData.parse makes it.
 
+import { withLocalStart } from "./race_clock.js";
+
 const camel = (name) => name.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
 
 const picker = (...names) => {
@@ -8,7 +10,7 @@ const picker = (...names) => {
 };
 
 const RUNNER_KEYS = [
-  "entrant_id", "runner_number", "name", "barrier", "is_scratched", "is_late_scratched",
+  "entrant_id", "runner_number", "name", "barrier", "barrier_position", "is_scratched", "is_late_scratched",
   "jockey", "trainer_name", "silk_colours", "favourite", "mover",
 ];
 const pickRace = picker(
@@ -18,6 +20,7 @@ const pickRunner = picker(...RUNNER_KEYS);
 const pickEntrant = picker(...RUNNER_KEYS, "fixed_win_odds", "fixed_place_odds", "pool_win_odds", "pool_place_odds");
 const pickEntry = picker("entrant_id", "hold_percentage", "bet_percentage");
 const pickPool = picker("product_type", "total");
+const pickDividend = picker("product_name", "pool_size");
 const pickPools = picker("win_pool", "place_pool");
 const pickMeeting = picker("meeting_id", "name", "date", "country", "category", "track_condition", "tote_status");
 
@@ -27,25 +30,28 @@ export function raceOf(input) {
 
 function ofNormalised(race) {
   return {
-    ...pickRace(race),
+    ...withLocalStart(pickRace(race)),
     entrants: (race.entrants ?? []).map(pickEntrant),
     pools: race.pools ? pickPools(race.pools) : null,
     tote_pools: (race.tote_pools ?? race.totePools ?? []).map(pickPool),
+    dividends: (race.dividends ?? []).map(pickDividend),
     money_tracker: entriesOf(race.money_tracker ?? race.moneyTracker),
     meeting: race.meeting ? meetingOf({ ...race.meeting, meeting_id: race.meeting.meeting ?? race.meeting.meeting_id }) : null,
   };
 }
 
-function ofResponse({ race, runners, entrants, money_tracker: tracker, tote_pools: totePools }) {
-  const hasMeeting = (race.meeting_id ?? race.meeting_name ?? null) !== null;
+function ofResponse({ race: told, runners, entrants, money_tracker: tracker, tote_pools: totePools, dividends }) {
+  const race = withLocalStart(pickRace({ ...told, id: told.event_id, name: told.description }));
+  const hasMeeting = (told.meeting_id ?? told.meeting_name ?? null) !== null;
   return {
-    ...pickRace({ ...race, id: race.event_id, name: race.description }),
+    ...race,
     entrants: (runners?.length ? runners : (entrants ?? [])).map(entrantOf),
     pools: null,
     tote_pools: (totePools ?? []).map(pickPool),
+    dividends: (dividends ?? []).map(pickDividend),
     money_tracker: entriesOf(tracker),
     meeting: hasMeeting
-      ? meetingOf({ ...race, name: race.meeting_name, date: race.race_date_nz, category: race.type, tote_status: null })
+      ? meetingOf({ ...told, name: told.meeting_name, date: race.race_date_nz, category: told.type, tote_status: null })
       : null,
   };
 }

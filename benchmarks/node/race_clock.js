@@ -3,11 +3,24 @@
 const MINUTE = 60_000;
 const HOUR = 3_600_000;
 const ZONES = { NZST: 12, NZDT: 13 };
+const ZONE_NAMES = { 12: "NZST", 13: "NZDT" };
 const BUCKETS = [
   -5, -4.5, -4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5,
   0, 1, 2, 3, 4, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60,
 ];
 const AUCKLAND = new Intl.DateTimeFormat("en-NZ", { timeZone: "Pacific/Auckland", timeZoneName: "longOffset" });
+
+// A local date or time that is not told is that of the advertised start, as races/start.py derives it.
+export function withLocalStart(race) {
+  if ((race.race_date_nz !== null && race.start_time_nz !== null) || !(race.advertised_start > 0)) return race;
+  const hours = hoursAt(race.advertised_start * 1000);
+  const local = new Date(race.advertised_start * 1000 + hours * HOUR).toISOString();
+  return {
+    ...race,
+    race_date_nz: race.race_date_nz ?? local.slice(0, "YYYY-MM-DD".length),
+    start_time_nz: race.start_time_nz ?? `${local.slice("YYYY-MM-DDT".length, -".000Z".length)} ${ZONE_NAMES[hours]}`,
+  };
+}
 
 export function startInstant(race) {
   if (race.advertised_start) return race.advertised_start * 1000;

@@ -14,8 +14,9 @@ const count = z.int().min(0).max(LARGEST_WHOLE);
 const entrant = z.object({
   entrant_id: identifier,
   runner_number: z.int().min(1).max(LARGEST_WHOLE),
-  name: text,
+  name: text.nullable(),
   barrier: z.union([count, text]).nullable(),
+  barrier_position: z.union([count, text]).nullable(),
   is_scratched: z.boolean().nullable(),
   is_late_scratched: z.boolean().nullable(),
   fixed_win_odds: number.nullable(),
@@ -32,7 +33,7 @@ const entrant = z.object({
 export const Race = z.object({
   id: identifier,
   name: text,
-  status: text.toLowerCase().pipe(z.enum(["open", "closed", "interim", "final", "abandoned"])),
+  status: text.nullable(),
   race_date_nz: z.iso.date(),
   start_time_nz: z.string().regex(/^(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d)?(?: *(?:NZST|NZDT))?$/),
   advertised_start: z.int().min(0).max(LARGEST_INSTANT).nullable(),
@@ -43,6 +44,7 @@ export const Race = z.object({
     .refine((entrants) => new Set(entrants.map((each) => each.entrant_id)).size === entrants.length, "ids must differ"),
   pools: z.object({ win_pool: number.nullable(), place_pool: number.nullable() }).nullable(),
   tote_pools: z.array(z.object({ product_type: text.nullable(), total: number.nullable() })),
+  dividends: z.array(z.object({ product_name: text.nullable(), pool_size: number.nullable() })),
   money_tracker: z.array(
     z.object({ entrant_id: text.nullable(), hold_percentage: number.nullable(), bet_percentage: number.nullable() }),
   ),
