@@ -1,13 +1,27 @@
 """The flow of money by time bucket: what a page shows for each runner, of any number of polls. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, TypeAlias
+from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Final, TypeAlias
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Strict, TypeAdapter, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
 
 from racepool.protocol.errors import InvalidRaceError
 from racepool.races.fields import rule_text
-from racepool.races.row_values import plain
+from racepool.races.row_values import INSTANT_RULE, instant, is_aware, plain
 from racepool.races.transformed_race import MoneyFlowRecord
 
 
@@ -50,8 +64,30 @@ class BucketFlow(BaseModel):
     last_at: AwareDatetime
 
 
+def _cents(value: object) -> int:
+    number = plain(value)
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise PydanticCustomError("cents", "must be a whole number of cents")
+    return number
+
+
+def _utc(value: object) -> datetime:
+    polled_at = instant(value)
+    if is_aware(polled_at):
+        with suppress(OverflowError):  # the first and the last hours of the calendar
+            return polled_at.astimezone(UTC)
+    raise PydanticCustomError("instant", INSTANT_RULE)
+
+
+def _number(value: object) -> object:
+    return float(value) if isinstance(value, Decimal) else value
+
+
+_ABOUT: Final = "the list of records"
 _Text: TypeAlias = Annotated[str, Strict(), BeforeValidator(plain)]
-_Cents: TypeAlias = Annotated[int, Strict(), BeforeValidator(plain)]
+_Cents: TypeAlias = Annotated[int, PlainValidator(_cents)]
+_Minutes: TypeAlias = Annotated[float, Strict(), Field(allow_inf_nan=False), BeforeValidator(_number)]
+_Instant: TypeAlias = Annotated[datetime, PlainValidator(_utc)]
 
 
 class _Row(BaseModel):
@@ -59,8 +95,8 @@ class _Row(BaseModel):
 
     race_id: _Text
     entrant_id: _Text
-    time_interval: float
-    polling_timestamp: AwareDatetime
+    time_interval: _Minutes
+    polling_timestamp: _Instant
     is_baseline: bool
     win_pool_amount: _Cents
     place_pool_amount: _Cents
@@ -95,13 +131,13 @@ def bucket_flows(records: Iterable[MoneyFlowRecord | Mapping[str, Any]]) -> Iter
     seen: set[tuple[object, ...]] = set()
     for index, record in enumerate(records):
         row = record if isinstance(record, MoneyFlowRecord) else _row(record, index)
-        instant = (row.race_id, row.entrant_id, row.polling_timestamp)
-        if instant in seen:
+        poll = (row.race_id, row.entrant_id, row.polling_timestamp)
+        if poll in seen:
             raise InvalidRaceError(
                 [(f"records.{index}", f"entrant {row.entrant_id!r} has a record of {row.polling_timestamp} already")],
-                about="the records",
+                about=_ABOUT,
             )
-        seen.add(instant)
+        seen.add(poll)
         buckets.setdefault((row.race_id, row.entrant_id, float(row.time_interval)), []).append(row)
     return (_flow(*bucket, rows) for bucket, rows in buckets.items())
 
@@ -135,4 +171,4 @@ def _row(row: Any, index: int) -> _Row:  # noqa: ANN401  # a row of any database
         broken = [(f"records.{index}.{each['loc'][0]}", rule_text(each)) for each in details]
     except (KeyError, IndexError, TypeError):  # for a missing key; which of them depends on the database driver
         broken = [(f"records.{index}", f"must be a money-flow record, or a row with {', '.join(_Row.model_fields)}")]
-    raise InvalidRaceError(broken, about="the records")
+    raise InvalidRaceError(broken, about=_ABOUT)

@@ -116,6 +116,7 @@ _RULES: Final[Mapping[str, str]] = {
     "string_unicode": "must be valid Unicode text",
     "string_too_short": "must not be empty",
     "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
     "float_type": _NUMBER_RULE,
     "finite_number": _NUMBER_RULE,
     "int_from_float": "must be a whole number",

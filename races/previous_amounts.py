@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from pydantic_core import from_json
 
 from racepool.protocol.errors import InvalidRaceError
-from racepool.races.row_values import plain
+from racepool.races.row_values import INSTANT_RULE, instant, is_aware, plain
 from racepool.races.transformed_race import MoneyFlowRecord, TransformedRace
 
 Previous: TypeAlias = (
@@ -143,7 +142,7 @@ class _Row(NamedTuple):
             polled_at = row[_INSTANT]
         except (KeyError, IndexError):
             polled_at = None
-        return cls(race_id, entrant_id, win, place, _instant(polled_at))
+        return cls(race_id, entrant_id, win, place, instant(polled_at))
 
     def faults(self, race_id: str | None) -> Iterator[tuple[str, str]]:
         """The broken rules, by key; `race_id` is that of the rows before."""
@@ -157,20 +156,8 @@ class _Row(NamedTuple):
             yield "win_pool_amount", _AMOUNT_RULE
         if not _is_amount(self.place):
             yield "place_pool_amount", _AMOUNT_RULE
-        if self.polled_at is not None and not _is_aware(self.polled_at):
-            yield _INSTANT, "must be an instant with a time zone"
-
-
-def _instant(value: object) -> object:
-    """The instant, if it is text of one."""
-    try:
-        return datetime.fromisoformat(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-def _is_aware(value: object) -> bool:
-    return isinstance(value, datetime) and value.utcoffset() is not None
+        if self.polled_at is not None and not is_aware(self.polled_at):
+            yield _INSTANT, INSTANT_RULE
 
 
 def _of_records(records: object) -> PreviousAmounts:

@@ -1,7 +1,11 @@
 """The values of a database's rows, as a money-flow record has them."""
 
+from datetime import datetime
 from decimal import Decimal
+from typing import Final, TypeGuard
 from uuid import UUID
+
+INSTANT_RULE: Final = "must be an instant with a time zone"
 
 
 def plain(value: object) -> object:
@@ -13,3 +17,16 @@ def plain(value: object) -> object:
             return int(value)
         case _:
             return value
+
+
+def instant(value: object) -> object:
+    """The instant, if the value is text of one; else the value as it is."""
+    try:
+        return datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def is_aware(value: object) -> TypeGuard[datetime]:
+    """Whether the value is an instant with a time zone."""
+    return isinstance(value, datetime) and value.utcoffset() is not None
