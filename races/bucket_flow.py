@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import (
@@ -79,14 +78,10 @@ def _utc(value: object) -> datetime:
     raise PydanticCustomError("instant", INSTANT_RULE)
 
 
-def _number(value: object) -> object:
-    return float(value) if isinstance(value, Decimal) else value
-
-
 _ABOUT: Final = "the list of records"
 _Text: TypeAlias = Annotated[str, Strict(), BeforeValidator(plain)]
 _Cents: TypeAlias = Annotated[int, PlainValidator(_cents)]
-_Minutes: TypeAlias = Annotated[float, Strict(), Field(allow_inf_nan=False), BeforeValidator(_number)]
+_Minutes: TypeAlias = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 _Instant: TypeAlias = Annotated[datetime, PlainValidator(_utc)]
 
 

@@ -104,7 +104,7 @@ def _of_baseline(race_id: str, baseline: Mapping[str, object] | None) -> Previou
 def _of_json(text: str | bytes | bytearray | memoryview) -> PreviousAmounts:
     try:
         value = from_json(bytes(text) if isinstance(text, memoryview) else text)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:  # TypeError: a lone surrogate
         raise InvalidRaceError([("previous", f"is no JSON: {error}")]) from None
     if not isinstance(value, dict | list):
         raise InvalidRaceError([("previous", "must be the JSON of a TransformedRace, or of money-flow records")])

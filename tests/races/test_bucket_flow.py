@@ -183,7 +183,7 @@ def test_rows_of_a_database_driver_are_taken() -> None:
         (row(entrant_id=7), "records.1.entrant_id", "must be text"),
         *[
             (row(time_interval=value), "records.1.time_interval", NUMBER)
-            for value in (None, "3.5", True, float("nan"), Decimal("NaN"), float("inf"))
+            for value in (None, "3.5", True, float("nan"), Decimal("NaN"), Decimal("sNaN"), float("inf"))
         ],
         *[
             (row(polling_timestamp=value), "records.1.polling_timestamp", INSTANT)
@@ -193,7 +193,7 @@ def test_rows_of_a_database_driver_are_taken() -> None:
         *[
             (row(**{key: value}), f"records.1.{key}", CENTS)
             for key in KEYS.split(", ")[5:]
-            for value in (None, "5", 5.0, True, Decimal("5.5"), Decimal("NaN"))
+            for value in (None, "5", 5.0, True, *map(Decimal, ("5.5", "NaN", "sNaN", "Infinity")))
         ],
     ],
 )

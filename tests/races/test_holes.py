@@ -103,6 +103,7 @@ def test_without_pools_the_amounts_are_unknown(tote_pools: object) -> None:
     assert result.money_flow_records == ()
     assert [(each.hold_percentage, each.win_pool_amount) for each in result.entrants] == [(60.0, None), (40.0, None)]
     assert result.warnings == (f"neither the win nor the place pool is told: no records; {KEPT}",)
+    assert (result.race_pools is None) == (result.metrics.pool_field_count == 0)
     assert result.baseline == BASELINE
     assert wins(back) == {"a": (600_000, 0), "b": (400_000, 0)}
 
@@ -121,6 +122,17 @@ def test_pool_that_is_told_alone_changes_alone() -> None:
     assert result.warnings == (f"the place pool is not told; {KEPT}",)
     assert result.baseline == {"a": (1_200_000, 60_000), "b": (800_000, 40_000)}
     assert (wins(back)["a"], places(back)["a"]) == ((1_200_000, 0), (180_000, 120_000))
+
+
+def test_place_pool_that_is_told_alone_leaves_the_win_money_as_it_was() -> None:
+    result, back = list(chain(poll(), poll(tote_pools=pools(None, 3_000)), poll(tote_pools=pools(20_000, 3_000))))[1:]
+
+    assert wins(result) == {"a": (600_000, 0), "b": (400_000, 0)}
+    assert places(result) == {"a": (180_000, 120_000), "b": (120_000, 80_000)}
+    assert [record.total_pool_amount for record in result.money_flow_records] == [780_000, 520_000]
+    assert (result.entrants[0].win_pool_amount, result.entrants[0].win_pool_percentage) == (600_000, None)
+    assert result.warnings == (f"the win pool is not told; {KEPT}",)
+    assert (wins(back)["a"], places(back)["a"]) == ((1_200_000, 600_000), (180_000, 0))
 
 
 def test_pool_that_was_never_told_is_nothing_and_no_cause_for_a_warning() -> None:

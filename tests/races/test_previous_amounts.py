@@ -1,4 +1,5 @@
 import sqlite3
+from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import permutations
@@ -108,6 +109,21 @@ def test_types_of_database_drivers_are_taken() -> None:
     assert PreviousAmounts.of(rows) == PreviousAmounts(str(race), {str(entrant): (5, 7)})
 
 
+def test_largest_amount_is_that_of_a_column_of_64_bits() -> None:
+    assert PreviousAmounts.of([row(win_pool_amount=2**63 - 1, place_pool_amount=0)]).amounts == {"e1": (2**63 - 1, 0)}
+
+
+def test_amounts_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        AMOUNTS.race_id = "r2"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("text", ["", "{", b"\xff", bytearray(b"["), "\ud800"])
+def test_text_that_is_no_json_is_refused(text: str | bytes) -> None:
+    with pytest.raises(InvalidRaceError, match="previous: is no JSON: "):
+        PreviousAmounts.of(text)
+
+
 def test_rows_of_a_database_driver_are_taken() -> None:
     connection = sqlite3.connect(":memory:")
     connection.row_factory = sqlite3.Row
@@ -154,7 +170,10 @@ def test_rows_of_a_database_driver_are_taken() -> None:
         ([row(polling_timestamp=5)], "previous.0.polling_timestamp", INSTANT),
         ([row(polling_timestamp=POLLED_AT.replace(tzinfo=None))], "previous.0.polling_timestamp", INSTANT),
         ([row(win_pool_amount=Decimal("5.5"))], "previous.0.win_pool_amount", CENTS),
-        ([row(win_pool_amount=Decimal("NaN"))], "previous.0.win_pool_amount", CENTS),
+        *[
+            ([row(win_pool_amount=Decimal(text))], "previous.0.win_pool_amount", CENTS)
+            for text in ("NaN", "sNaN", "Infinity", "-1", "1E+19")
+        ],
         ([row(win_pool_amount="5")], "previous.0.win_pool_amount", CENTS),
         ([row(win_pool_amount=None)], "previous.0.win_pool_amount", CENTS),
         ([row(win_pool_amount=-1)], "previous.0.win_pool_amount", CENTS),
@@ -210,8 +229,15 @@ def test_amounts_are_the_same_after_the_wire(race_id: str | None, amounts: dict[
     ],
 )
 def test_hostile_wire_is_an_invalid_race(wire: object) -> None:
-    with pytest.raises(InvalidRaceError, match="previous"):
+    with pytest.raises(InvalidRaceError) as caught:
         PreviousAmounts.from_wire(wire)
+
+    [(path, rule)] = caught.value.errors
+    if path == "previous":
+        assert rule == "must be a race id and the amounts of its entrants"
+    else:
+        assert path in {"previous.e1", "previous.b'e1'", "previous.5"}
+        assert rule == PAIR
 
 
 plain = st.recursive(

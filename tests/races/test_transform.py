@@ -297,10 +297,11 @@ def test_poll_instant_without_a_zone_is_refused() -> None:
         transformed(polled_at=datetime(2025, 7, 17))  # noqa: DTZ001
 
     assert isinstance(caught.value, ValueError)
+    assert caught.value.errors == [("polled_at", "must be timezone-aware, such as datetime.now(UTC)")]
 
 
 def test_poll_instant_outside_the_calendar_is_refused() -> None:
-    with pytest.raises(InvalidRaceError, match="polled_at: must lie between"):
+    with pytest.raises(InvalidRaceError, match="polled_at: must lie between the years 1 and 9999 in UTC;"):
         transformed(polled_at=datetime.min.replace(tzinfo=timezone(timedelta(hours=5))))
 
 
