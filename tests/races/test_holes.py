@@ -144,6 +144,16 @@ def test_pool_that_was_never_told_is_nothing_and_no_cause_for_a_warning() -> Non
     assert result.warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [((10_000, None), (20_000, None)), ((None, 1_000), (None, 900)), ((1, 2), (0, 2)), ((1, 2), (0, 0))],
+)
+def test_pool_without_money_before_or_that_is_told_is_no_cause_for_a_warning(
+    before: tuple[float | None, ...], now: tuple[float | None, ...]
+) -> None:
+    assert after(poll(tote_pools=pools(*before)), poll(tote_pools=pools(*now))).warnings == ()
+
+
 def test_pools_that_are_told_to_be_zero_are_zero() -> None:
     result, after_it = list(chain(poll(), poll(tote_pools=pools(0, 0)), poll(tote_pools=pools(0, 0))))[1:]
 
@@ -200,6 +210,17 @@ def test_without_entrants_there_is_one_warning_and_the_amounts_are_kept(untold: 
     assert result.warnings == (f"no runners are told: no records; {KEPT}",)
     assert result.baseline == BASELINE
     assert wins(back) == {"a": (600_000, 0), "b": (400_000, 0)}
+
+
+def test_each_thing_that_a_poll_leaves_out_has_its_warning() -> None:
+    result = after(poll(), poll(runners=None, money_tracker=None, tote_pools=None))
+
+    assert result.warnings == (
+        f"no runners are told: no records; {KEPT}",
+        f"no money tracker is told: no records; {KEPT}",
+        f"neither the win nor the place pool is told: no records; {KEPT}",
+    )
+    assert result.baseline == BASELINE
 
 
 def test_entrant_that_is_delisted_and_comes_back_counts_from_what_it_had() -> None:
@@ -315,12 +336,13 @@ def test_pools_of_the_race_come_from_the_tote_then_from_dividends_then_from_the_
         {"tote_pools": pools(1, None), "dividends": paid},
         *({"tote_pools": untold, "dividends": paid} for untold in (None, [], pools(None, None))),
         *({"dividends": untold} for untold in (None, [], [{"product_name": "Fixed Win", "pool_size": 9}])),
+        {"dividends": paid, "pools": {"winPool": 3, "placePool": 1}},
     ]
 
     results = [transform_race(RaceData.parse(race | each), polled_at=POLLED_AT) for each in given]
 
     totals = [result.race_pools and result.race_pools.win_pool_total for result in results]
-    assert totals == [100, 200, 200, 200, 300, 300, 300]
+    assert totals == [100, 200, 200, 200, 300, 300, 300, 200]
 
 
 @pytest.mark.parametrize(

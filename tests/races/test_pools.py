@@ -18,7 +18,10 @@ def pools_of(tote: Any = None, held: Any = None) -> dict[str, Any]:  # noqa: ANN
     return report.race_pools("r1")
 
 
-MULTI_LEG = "double runningdouble treble quadrella earlyquadrella quaddie earlyquaddie place6 pick6 big6".split()  # noqa: SIM905
+MULTI_LEG = (
+    *("double", "runningdouble", "dailydouble", "treble", "quadrella", "earlyquadrella", "quaddie", "earlyquaddie"),
+    *("place6", "pick6", "big6"),
+)
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,7 @@ def test_error_answer_of_the_tote_is_quoted(header: object, data: object, path: 
 def test_long_error_answer_is_quoted_in_part() -> None:
     [(_, rule)] = rules_broken_by({"header": {"error": "x" * 5_000}, "data": None})
 
-    assert len(rule) < 300
+    assert rule == f"the tote answers with an error and no race: '{'x' * 200}'"
 
 
 def test_error_beside_a_race_is_no_error_answer() -> None:
@@ -503,6 +503,7 @@ def test_duplicate_entrant_id_is_told_at_the_second(race: dict[str, Any], path: 
         ({"data": {}}, "data.race", "is required"),
         ({"data": {}, "id": "r1"}, "data.race", "is required"),
         ({**normalised(race_number=-1), "data": {}}, "race_number", "must be 0 or more"),
+        ({**normalised(meeting=5), "data": None}, "meeting", "must be an object"),
         ({"id": "r1", "name": "Cup", "status": "open", "race_date_nz": "2025-07-17"}, "start_time_nz", NO_START),
         ({"id": "r1", "status": "open", "advertised_start": 5}, "name", "is required"),
     ],

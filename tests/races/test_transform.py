@@ -107,6 +107,12 @@ def test_record_tells_all_of_one_entrant_at_one_poll() -> None:
     }
 
 
+def test_day_of_a_record_is_that_of_the_race_in_new_zealand() -> None:
+    [record] = transformed(entry("e1", 5), polled_at=datetime(2025, 7, 16, 23, 59, tzinfo=UTC)).money_flow_records
+
+    assert record.race_date_nz == "2025-07-17"
+
+
 def test_entrant_keeps_what_is_known_of_it() -> None:
     known = {"barrier": "Fr3", "isScratched": True, "isLateScratched": True, "jockey": "J", "trainerName": "T"}
     known |= {"silkColours": "Red", "favourite": True, "mover": False, "fixedWinOdds": 2.5}
