@@ -1,4 +1,5 @@
 import copy
+import json
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from racepool.races.race import RaceData
 from racepool.races.transform import transform_race
-from racepool.races.transformed_race import TransformedRace
+from racepool.races.transformed_race import MoneyFlowRecord, TransformedEntrant, TransformedRace
 from racepool.races.unopened_race import JsonParts, json_parts, unopened
 
 POLLED_AT = datetime(2025, 7, 17, 0, 12, tzinfo=UTC)
@@ -57,6 +58,16 @@ def test_every_look_finds_what_an_opened_race_has(make: Make, look: Look) -> Non
 
     assert look(race) == look(opened())
     assert look(race) == look(opened())
+
+
+@MAKERS
+def test_its_json_has_the_fields_of_the_models_and_no_others(make: Make) -> None:
+    parts = json_parts(make())
+
+    [entrant, record] = (json.loads(part)[0] for part in (parts.entrants, parts.money_flow_records))
+    assert entrant.keys() == TransformedEntrant.model_fields.keys()
+    assert record.keys() == MoneyFlowRecord.model_fields.keys()
+    assert json.loads(parts.head).keys() == TransformedRace.model_fields.keys() - {"entrants", "money_flow_records"}
 
 
 @MAKERS
