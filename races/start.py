@@ -1,13 +1,19 @@
 """The start of a race, from what a poll tells of it: an instant, or a local date and time. Reads no clock."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from functools import cache
 from typing import Final, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydantic_core import PydanticCustomError
 
-_AUCKLAND: Final = ZoneInfo("Pacific/Auckland")
 _ZONES_OF_SUFFIXES: Final = {"NZST": timezone(timedelta(hours=12)), "NZDT": timezone(timedelta(hours=13))}
+
+
+@cache
+def _auckland() -> ZoneInfo:
+    """Loaded at its first use: `racepool doctor` must be able to start without a zone database, and tell that."""
+    return ZoneInfo("Pacific/Auckland")
 
 
 class _Started(Protocol):
@@ -36,7 +42,7 @@ def with_local_start(race: S) -> S:
         rule = "is required, or both race_date_nz and start_time_nz"
         raise PydanticCustomError("no_start", rule, {"at": "advertised_start"})
     try:
-        local = datetime.fromtimestamp(race.advertised_start, UTC).astimezone(_AUCKLAND)
+        local = datetime.fromtimestamp(race.advertised_start, UTC).astimezone(_auckland())
     except OverflowError:
         raise PydanticCustomError(
             "no_start", "is beyond the calendar in New Zealand", {"at": "advertised_start"}
@@ -58,5 +64,5 @@ def start_instant(race: _Started) -> datetime:
         return datetime.fromtimestamp(race.advertised_start, UTC)
     told = race.start_time_nz or ""
     clock = told.removesuffix("NZST").removesuffix("NZDT").rstrip()
-    zone = _ZONES_OF_SUFFIXES.get(told[-4:], _AUCKLAND)
+    zone = _ZONES_OF_SUFFIXES.get(told[-4:]) or _auckland()
     return datetime.fromisoformat(f"{race.race_date_nz}T{clock}").replace(tzinfo=zone).astimezone(UTC)
