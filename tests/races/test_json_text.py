@@ -33,6 +33,7 @@ def test_text_in_utf_8_is_returned_as_it_is(body: bytes) -> None:
         gzip.compress(BODY[:9]) + gzip.compress(BODY[9:]),  # a gzip file may have several parts
         gzip.compress(BODY, compresslevel=0),
     ],
+    ids=["marked", "packed", "packed with a mark", "packed in two parts", "not compressed"],  # the bytes tell the time
 )
 def test_text_is_unpacked_and_without_a_byte_order_mark(body: bytes) -> None:
     assert json_text(body) == BODY
