@@ -43,7 +43,7 @@ STATS = "the broker's stats"  # what an error calls a question for stats, in the
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class Limits:
     """The client's limits, in seconds."""
 
     heartbeat_interval_s: float
@@ -73,14 +73,14 @@ class ClientCore:
     """
 
     def __init__(
-        self, identity: Identity, endpoint: str, timing: Timing, remedy: str = START_ONE, *, least: int = 1
+        self, identity: Identity, endpoint: str, limits: Limits, remedy: str = START_ONE, *, least: int = 1
     ) -> None:
         """Made by the engine.
 
         Args:
             identity: what a HELLO tells.
             endpoint: where the broker is; for error messages.
-            timing: the limits.
+            limits: the limits.
             remedy: what a user can do when nobody answers there; for error messages.
             least: how many tasks are submitted however large they are, so that no worker is idle.
         """
@@ -88,10 +88,10 @@ class ClientCore:
         self._is_refill_due = False
         self._identity = identity
         self._endpoint = endpoint
-        self._timing = timing
+        self._limits = limits
         self._remedy = remedy
         self._withdrawals = Withdrawals()
-        self._interval_s = timing.heartbeat_interval_s
+        self._interval_s = limits.heartbeat_interval_s
         self._sessions = 0
         self._epoch: Epoch | None = None  # None: no broker has welcomed this session yet
         self._payload_limit = 0
@@ -101,7 +101,7 @@ class ClientCore:
         self._heard_at = 0.0
         self._ping_at = inf
         self._hello_at = inf
-        self._hello_retry_s = timing.hello_retry_s
+        self._hello_retry_s = limits.hello_retry_s
         self._check_at = inf  # the next scan of all timeouts
         self._rests_until = -inf  # no scan of all timeouts before this
         self._stats_by = inf  # when a question for stats fails; infinity: nobody asks
@@ -135,7 +135,7 @@ class ClientCore:
         """A caller asks for the broker's stats."""
         if self._stats_by < inf and self._epoch is not None:
             return []  # asked already
-        self._stats_by = min(self._stats_by, now + self._timing.connect_timeout_s)
+        self._stats_by = min(self._stats_by, now + self._limits.connect_timeout_s)
         return [Send(messages.AskStats())] if self._epoch is not None else []
 
     def farewell(self) -> list[Action]:
@@ -180,10 +180,10 @@ class ClientCore:
     def _on_welcome(self, welcome: messages.Welcome, now: float) -> list[Action]:
         self._epoch, self._payload_limit, self._can_share = welcome.epoch, welcome.payload_limit, welcome.can_share
         self._was_ever_welcome = True
-        self._hello_retry_s = self._timing.hello_retry_s
+        self._hello_retry_s = self._limits.hello_retry_s
         self._lost_at = None
         self._hello_at = inf
-        self._interval_s = min(self._timing.heartbeat_interval_s, welcome.beat_s)
+        self._interval_s = min(self._limits.heartbeat_interval_s, welcome.beat_s)
         said: list[Action] = [
             self._withdraw(task_id, each.epoch, kill=each.kill)
             for task_id, each in self._withdrawals.on_welcome(welcome.epoch).items()
@@ -213,7 +213,7 @@ class ClientCore:
             task.waited_s = report.waited_ms / 1000
             task.waiting_since = now if report.queued else None
             left_s = task.queue_timeout_s - task.waited_s
-            task.check_at = now + max(left_s, self._timing.heartbeat_interval_s)
+            task.check_at = now + max(left_s, self._limits.heartbeat_interval_s)
             self._check_at = min(self._check_at, task.check_at)
 
     def _open(self, now: float) -> list[Action]:
@@ -224,7 +224,7 @@ class ClientCore:
         self._heard_at = now
         self._ping_at = inf
         self._hello_at = now + self._hello_retry_s
-        self._hello_retry_s = min(2 * self._hello_retry_s, self._timing.liveness_s)
+        self._hello_retry_s = min(2 * self._hello_retry_s, self._limits.liveness_s)
         self.window.hold_all()
         self._withdrawals.on_session_lost()
         for task in self.window.tasks.values():
@@ -282,7 +282,7 @@ class ClientCore:
         """The earliest instant at which `on_tick` may have something to do."""
         if self._is_refill_due:
             return -inf
-        silent_at = self._heard_at + self._timing.liveness_s if self._epoch is not None else inf
+        silent_at = self._heard_at + self._limits.liveness_s if self._epoch is not None else inf
         return min(self._ping_at, self._hello_at, self._check_at, self._stats_by, silent_at)
 
     def on_pause(self, now: float) -> None:
@@ -292,7 +292,7 @@ class ClientCore:
     def on_tick(self, now: float) -> list[Action]:
         """Leaves a silent broker, pings, and ends what is out of time. To be called when all messages were received."""
         actions: list[Action] = []
-        if now >= self._hello_at or (self._epoch is not None and now >= self._heard_at + self._timing.liveness_s):
+        if now >= self._hello_at or (self._epoch is not None and now >= self._heard_at + self._limits.liveness_s):
             actions += self._open(now)
         if now >= self._ping_at:
             actions.append(self._ping(now))
@@ -316,13 +316,13 @@ class ClientCore:
         return actions
 
     def _check(self, task: ClientTask, now: float) -> list[Action]:
-        if not self._was_ever_welcome and now >= task.submitted_at + self._timing.connect_timeout_s:
+        if not self._was_ever_welcome and now >= task.submitted_at + self._limits.connect_timeout_s:
             return self._fail(task.id, self._unavailable)
         if task.waiting_since is not None and task.total_waited_s(now) + ROUNDING_S < task.queue_timeout_s:
             self._check_when_due(task)
             return []
         if task.is_sent:  # only the broker knows whether it still waits
-            task.check_at = now + self._timing.heartbeat_interval_s
+            task.check_at = now + self._limits.heartbeat_interval_s
             return [Send(messages.Expire(task.id, floor(task.queue_timeout_s * 1000)))]
         reason = "held by the client"
         if self._lost_at is not None:
@@ -337,13 +337,13 @@ class ClientCore:
         since = task.submitted_at if task.waiting_since is None else task.waiting_since
         due = since + task.queue_timeout_s - task.waited_s
         if not self._was_ever_welcome:
-            due = min(due, task.submitted_at + self._timing.connect_timeout_s)
+            due = min(due, task.submitted_at + self._limits.connect_timeout_s)
         task.check_at = due
         self._check_at = min(self._check_at, due)
 
     def _unavailable(self, about: str) -> BrokerUnavailableError:
         return BrokerUnavailableError(
-            f"{about}: no broker answered at {self._endpoint} within {self._timing.connect_timeout_s:g} s; "
+            f"{about}: no broker answered at {self._endpoint} within {self._limits.connect_timeout_s:g} s; "
             f"{self._remedy}"
         )
 

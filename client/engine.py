@@ -24,7 +24,7 @@ from racepool.client.actions import (
     SendTask,
 )
 from racepool.client.answers import label, result_of, stats_of
-from racepool.client.core import STATS, ClientCore, Identity, Timing
+from racepool.client.core import STATS, ClientCore, Identity, Limits
 from racepool.client.future import PoolFuture
 from racepool.client.task import ClientTask
 from racepool.protocol.endpoints import is_tcp
@@ -59,14 +59,14 @@ class Engine:
         self.pid = os.getpid()
         self.cause_of_death: BaseException | None = None
         self._keys = peer_keys(settings, Role.CLIENT, settings.endpoint)
-        timing = Timing(settings.heartbeat_interval, settings.liveness, settings.connect_timeout)
+        limits = Limits(settings.heartbeat_interval, settings.liveness, settings.connect_timeout)
         remedy = settings.remedy(settings.endpoint)
         self._segment = None if is_tcp(settings.endpoint) else Segment.made()
         segment = (0, 0) if self._segment is None else self._segment.name
         self._core = ClientCore(
             Identity(Id(os.urandom(16)), self.pid, segment),
             settings.endpoint,
-            timing,
+            limits,
             remedy,
             least=2 * settings.workers,
         )

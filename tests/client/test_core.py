@@ -17,7 +17,7 @@ from racepool.client.actions import (
     Send,
     SendTask,
 )
-from racepool.client.core import ClientCore, Identity, Timing
+from racepool.client.core import ClientCore, Identity, Limits
 from racepool.client.task import UNIT_BYTES, ClientTask
 from racepool.client.window import REFILL_UNITS, WINDOW_UNITS
 from racepool.protocol.errors import (
@@ -52,7 +52,7 @@ from racepool.protocol.parcel import Parcel
 ME = Id(b"c" * 16)
 EPOCH = Epoch(b"epoch--1")
 LATER_EPOCH = Epoch(b"epoch--2")
-TIMING = Timing(heartbeat_interval_s=0.25, liveness_s=2.0, connect_timeout_s=30.0)
+LIMITS = Limits(heartbeat_interval_s=0.25, liveness_s=2.0, connect_timeout_s=30.0)
 LARGE = WINDOW_UNITS * UNIT_BYTES
 LIMIT = LARGE
 
@@ -92,7 +92,7 @@ def error_of(action: Action) -> PoolError:
 @pytest.fixture
 def core() -> ClientCore:
     """Started at 0, not welcome yet."""
-    core = ClientCore(Identity(ME, 7), "ipc:///x/frontend.ipc", TIMING)
+    core = ClientCore(Identity(ME, 7), "ipc:///x/frontend.ipc", LIMITS)
     core.start(0.0)
     return core
 
@@ -105,7 +105,7 @@ def up(core: ClientCore) -> ClientCore:
 
 
 def test_first_action_is_a_session() -> None:
-    core = ClientCore(Identity(ME, 7), "ipc:///x/frontend.ipc", TIMING)
+    core = ClientCore(Identity(ME, 7), "ipc:///x/frontend.ipc", LIMITS)
 
     assert core.start(0.0) == [hello(number=1)]
 
@@ -179,7 +179,7 @@ def test_full_window_is_filled_when_it_has_come_down_far_enough_and_then_at_once
 
 
 def test_large_tasks_keep_all_workers_busy() -> None:
-    core = ClientCore(Identity(ME, 7), "ipc:///x/frontend.ipc", TIMING, least=6)
+    core = ClientCore(Identity(ME, 7), "ipc:///x/frontend.ipc", LIMITS, least=6)
     core.start(0.0)
     core.on_message(welcome(), 0.0)
     tasks = [task(number, size=LARGE - UNIT_BYTES) for number in range(8)]
@@ -263,12 +263,12 @@ def test_own_pause_gives_the_broker_another_liveness(up: ClientCore) -> None:
 
 
 def test_hello_is_repeated_until_the_welcome(core: ClientCore) -> None:
-    assert core.next_check() == TIMING.hello_retry_s
+    assert core.next_check() == LIMITS.hello_retry_s
 
-    assert core.on_tick(TIMING.hello_retry_s - 0.001) == []
-    assert core.on_tick(TIMING.hello_retry_s) == [hello()]
+    assert core.on_tick(LIMITS.hello_retry_s - 0.001) == []
+    assert core.on_tick(LIMITS.hello_retry_s) == [hello()]
     core.on_message(welcome(), 1.0)
-    assert core.on_tick(1.0 + TIMING.hello_retry_s) == [Send(Ping(0))]
+    assert core.on_tick(1.0 + LIMITS.hello_retry_s) == [Send(Ping(0))]
 
 
 def test_pings_keep_their_interval_and_tell_what_is_held(up: ClientCore) -> None:
@@ -302,7 +302,7 @@ def test_next_broker_is_taken_at_its_own_word(core: ClientCore) -> None:
     sent, _ping = core.on_message(Welcome(LATER_EPOCH, 20, 2000), 0.0)
 
     assert sent == submit(task_of(core, 1), again=True, can_share=False)
-    assert core.next_check() == TIMING.heartbeat_interval_s
+    assert core.next_check() == LIMITS.heartbeat_interval_s
     assert [type(action) for action in core.on_submit(task(2, size=20), 0.0)] == [SendTask]
 
 
@@ -423,17 +423,17 @@ def test_broker_is_not_asked_again_within_a_heartbeat_though_the_time_is_over(up
 
     up.on_message(Waited(one.id, waited_ms=1500, queued=queued), 1.0)
 
-    assert Send(Expire(one.id, 1000)) not in up.on_tick(1.0 + TIMING.heartbeat_interval_s - 0.001)
-    assert Send(Expire(one.id, 1000)) in up.on_tick(1.0 + TIMING.heartbeat_interval_s)
+    assert Send(Expire(one.id, 1000)) not in up.on_tick(1.0 + LIMITS.heartbeat_interval_s - 0.001)
+    assert Send(Expire(one.id, 1000)) in up.on_tick(1.0 + LIMITS.heartbeat_interval_s)
 
 
 def test_connect_timeout_of_a_broker_that_was_reached_wakes_nobody(up: ClientCore) -> None:
     up.on_submit(task(1), 0.0)
-    now = TIMING.connect_timeout_s + 1.0
+    now = LIMITS.connect_timeout_s + 1.0
     up.on_message(Pong(EPOCH), now)
     up.on_tick(now)
 
-    assert up.next_check() == now + TIMING.heartbeat_interval_s, "nothing is due but the ping"
+    assert up.next_check() == now + LIMITS.heartbeat_interval_s, "nothing is due but the ping"
 
 
 def test_a_task_that_was_in_flight_for_long_and_waits_again_is_given_its_whole_time(up: ClientCore) -> None:
@@ -688,7 +688,7 @@ class AnyHistory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.core = ClientCore(Identity(ME, 7), "ipc:///x", Timing(0.25, 2.0, 5.0))
+        self.core = ClientCore(Identity(ME, 7), "ipc:///x", Limits(0.25, 2.0, 5.0))
         self.submitted: list[ClientTask] = []
         self.ended: set[Id] = set()
         self.cancelled: set[Id] = set()

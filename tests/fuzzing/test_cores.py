@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from racepool.broker.actions import SendByValue, SendToClient, SendToWorker
 from racepool.broker.core import BrokerCore
 from racepool.client.actions import Deliver, Fail, SendTask
-from racepool.client.core import ClientCore, Timing
+from racepool.client.core import ClientCore, Limits
 from racepool.client.core import Identity as ClientIdentity
 from racepool.client.task import ClientTask
 from racepool.protocol.frames import FROM_CLIENT, FROM_HEARTBEAT, FROM_WORKER, TO_CLIENT, TO_WORKER, Inlet
@@ -119,7 +119,7 @@ CLIENT_EVENTS = st.one_of(
 def test_client_ends_each_task_once_whatever_it_hears(  # noqa: C901  # one case for each event
     events: list[tuple[tuple[Any, ...], float]],
 ) -> None:
-    core = ClientCore(ClientIdentity(IDS[0], 1), "ipc:///x", Timing(0.25, 2.0, 30.0))
+    core = ClientCore(ClientIdentity(IDS[0], 1), "ipc:///x", Limits(0.25, 2.0, 30.0))
     now = 0.0
     open_tasks: set[Id] = set()
     made = 0

@@ -35,18 +35,18 @@ class Load:
 class ClientProgram(Caller):
     """One client process."""
 
-    def __init__(self, id_: Id, stage: Stage, timing: client_core.Timing) -> None:
+    def __init__(self, id_: Id, stage: Stage, limits: client_core.Limits) -> None:
         super().__init__(stage.clock)
         self.id = id_
-        self.core = client_core.ClientCore(client_core.Identity(id_, 1), "ipc://here", timing)
-        self.connect_timeout_s = timing.connect_timeout_s
+        self.core = client_core.ClientCore(client_core.Identity(id_, 1), "ipc://here", limits)
+        self.connect_timeout_s = limits.connect_timeout_s
         self.sessions = 0
         self.was_welcome = False
         self.asked = self.told = 0
         self._network = stage.network
         self._witness = stage.witness
         self._link: Link | None = None
-        self._liveness_s = timing.liveness_s
+        self._liveness_s = limits.liveness_s
         self._stood_still_s = 0.0
         self._perform(self.core.start(stage.clock.now))
         self.wake(stage.clock.now)

@@ -82,7 +82,7 @@ FAULTS = {
     ),
     "silent-broker-never-left": Fault(
         "client/core.py",
-        "if now >= self._hello_at or (self._epoch is not None and now >= self._heard_at + self._timing.liveness_s):",
+        "if now >= self._hello_at or (self._epoch is not None and now >= self._heard_at + self._limits.liveness_s):",
         "if now >= self._hello_at:",
     ),
 }

@@ -8,7 +8,7 @@ from math import inf
 from random import Random
 
 from racepool.broker.core import BrokerCore
-from racepool.client.core import Timing
+from racepool.client.core import Limits
 from racepool.client.task import UNIT_BYTES
 from racepool.protocol.messages import Epoch, Id
 from racepool.protocol.settings import Settings
@@ -288,6 +288,6 @@ class World:
 
     def _new_client(self) -> ClientProgram:
         id_ = Id(self.random.randbytes(16))
-        client = ClientProgram(id_, self._stage, Timing(0.5, LIVENESS_S, CONNECT_TIMEOUT_S))
+        client = ClientProgram(id_, self._stage, Limits(0.5, LIVENESS_S, CONNECT_TIMEOUT_S))
         self._caller_of[id_] = client
         return client
