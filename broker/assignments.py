@@ -51,7 +51,7 @@ class Assignments:
     def recall(self, worker: Worker, now: float) -> list[Action]:
         """Asks the worker not to begin its prefetched task, and treats the task as not begun."""
         assert worker.peer is not None, "a worker with a prefetched task has a peer"  # noqa: S101
-        prefetched = self.roster.recall(worker)
+        prefetched = self.roster.recall(worker, now)
         recall = SendToWorker(worker.peer, messages.Recall(prefetched.lease))
         return [recall, *self.requeue_unbegun(worker, prefetched.task, now)]
 
@@ -76,7 +76,7 @@ class Assignments:
         if worker.task is not None:
             actions += self._requeue_or_give_up(worker, worker.task, end, now, signal)
         if worker.prefetched is not None:
-            prefetched = self.roster.take_prefetched(worker).task
+            prefetched = self.roster.take_prefetched(worker, now).task
             prefetched.goes_alone |= end.costs_attempt
             actions += self.requeue_unbegun(worker, prefetched, now)
         return actions
@@ -85,18 +85,20 @@ class Assignments:
         """Ends the task. Its client gets the one answer, unless it does not wait any more."""
         if not self.ledger.end(task, counter):
             return []
-        return [SendToClient(task.client.peer, messages.Answer(task.id, outcome, task.assignments, payload))]
+        return [SendToClient(task.client.peer, task.answer(outcome, payload))]
 
     def _requeue_or_give_up(
         self, worker: Worker, task: Task, end: SessionEnd, now: float, signal: int | None
     ) -> list[Action]:
         fields = worker.attempt_at(task)
+        if end.was_task_received:
+            worker.end_attempt(now)
+        else:
+            task.assignments -= 1
         worker.task = None
         if end.costs_attempt:
             task.deaths += (Death(worker.name, end.reason, signal, worker.assigned_at, now),)
             task.goes_alone = True
-        if not end.was_task_received:
-            task.assignments -= 1
         if end is SessionEnd.RUN_TIMEOUT or task.withdrawn is not None:
             return self.answer(task, Outcome.RUN_TIMEOUT, b"", "timed_out")
         if len(task.deaths) >= self._settings.max_attempts:
@@ -128,7 +130,7 @@ class Assignments:
             and (worker := self.roster.next_to_prefetch(now, self.prefetch.max_wait_s, self._max_silence_s))
             and (task := self._next_task(now)) is not None
         ):
-            self.roster.give_prefetched(worker, task, self.lease)
+            self.roster.give_prefetched(worker, task, self.lease, now)
             self.prefetch.expect(worker, now)
             actions += self._assignment(worker, task, is_prefetched=True)
         return actions

@@ -201,12 +201,13 @@ class BrokerCore:
         if worker is None:
             return []
         if worker.prefetched is not None and worker.prefetched.lease == lease:
-            task = self.roster.take_prefetched(worker).task
+            task = self.roster.take_prefetched(worker, now).task
         elif worker.task is not None and worker.lease == lease:
             task = worker.task
             self._release(worker, now)
         else:
             return []
+        task.assignments -= 1
         raised = pack_raised(
             "UnreadableError", f"its payload in shared memory cannot be read: {why}; submit it again", ""
         )
@@ -284,7 +285,7 @@ class BrokerCore:
         is_ok = result.outcome is Outcome.OK
         worker.tasks_completed += is_ok
         worker.tasks_failed += not is_ok
-        run_s = now - worker.assigned_at
+        run_s = worker.end_attempt(now)
         self.assignments.prefetch.observe(run_s)
         fields = worker.attempt_at(task) | {"duration_ms": ms(run_s), "outcome": result.outcome.value}
         self._release(worker, now)

@@ -71,7 +71,7 @@ class Ledger:
         if not task.is_queued or waited_ms < expire.limit_ms:
             return Waited(task.id, waited_ms, task.is_queued)
         self.end_queued(task, "timed_out", now)
-        return Answer(task.id, Outcome.QUEUE_TIMEOUT, task.assignments, b"")
+        return task.answer(Outcome.QUEUE_TIMEOUT, b"")
 
     def end_queued(self, task: Task, counter: str, now: float) -> None:
         """Takes a task out of the backlog, and closes it under this counter."""

@@ -96,9 +96,9 @@ class Roster:
 
         But it is not idle while it has not told what became of a recalled task: it may run that one.
         """
-        prefetched, worker.prefetched = worker.prefetched, None
         self._with_free_hand.pop(worker.session_id, None)
-        if prefetched is not None:
+        if worker.prefetched is not None:
+            prefetched = self.take_prefetched(worker, now)
             worker.begin(prefetched.task, prefetched.lease, now)
             self._with_free_hand[worker.session_id] = worker
             return
@@ -121,20 +121,21 @@ class Roster:
             del self._with_free_hand[worker.session_id]
         return None
 
-    def give_prefetched(self, worker: Worker, task: Task, lease: int) -> None:
+    def give_prefetched(self, worker: Worker, task: Task, lease: int, now: float) -> None:
         """Puts the task into the worker's hands, behind the one that it has."""
-        worker.prefetched = Prefetched(task, lease)
+        worker.prefetched = Prefetched(task, lease, now)
         del self._with_free_hand[worker.session_id]
 
-    def take_prefetched(self, worker: Worker) -> Prefetched:
-        """Takes the prefetched task out of the worker's hands."""
+    def take_prefetched(self, worker: Worker, now: float) -> Prefetched:
+        """Takes the prefetched task out of the worker's hands. It waits there no more."""
         prefetched, worker.prefetched = worker.prefetched, None
         assert prefetched is not None, "only a prefetched task can be taken"  # noqa: S101
+        prefetched.task.hand_wait_s = now - prefetched.given_at
         return prefetched
 
-    def recall(self, worker: Worker) -> Prefetched:
+    def recall(self, worker: Worker, now: float) -> Prefetched:
         """Takes the prefetched task back. The worker has yet to tell whether it had begun it."""
-        prefetched = self.take_prefetched(worker)
+        prefetched = self.take_prefetched(worker, now)
         worker.recalled = Recalled(prefetched.task.id, prefetched.lease, prefetched.task.run_timeout_ms / 1000)
         return prefetched
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from racepool.protocol.messages import Id, Payload
+from racepool.protocol.messages import MAX_INT, Answer, Id, Name, Outcome, Payload
 
 Peer = bytes
 """A routing id of one of the broker's sockets. It names one session, and is never shown to anyone."""
@@ -55,7 +55,10 @@ class Task:
     run_timeout_ms: int
     queued_since: float | None = None  # None in a worker's hands
     waited_s: float = 0.0  # all waits before the present one, those that the client counted included
+    hand_wait_s: float = 0.0  # how long it waited in a worker's hand; the queue timeout does not count this
     assignments: int = 0  # attempts; one that never reached its worker, or was not begun, does not count
+    last_worker: Name | None = None  # had the last attempt that has ended and counts
+    last_run_s: float = 0.0  # how long that attempt ran
     deaths: tuple[Death, ...] = ()
     withdrawn: Withdrawn | None = None
     goes_by_value: bool = False  # a worker could not read its shared payload
@@ -75,3 +78,12 @@ class Task:
     def waited(self, now: float) -> float:
         """The time in the backlog up to now, over all attempts."""
         return self.waited_s + (now - self.queued_since if self.queued_since is not None else 0.0)
+
+    def answer(self, outcome: Outcome, payload: Payload) -> Answer:
+        """What its client is told when it ends. To be called when it waits no more."""
+        queued_us, run_us = _us(self.waited_s + self.hand_wait_s), _us(self.last_run_s)
+        return Answer(self.id, outcome, self.assignments, queued_us, run_us, self.last_worker, payload)
+
+
+def _us(seconds: float) -> int:
+    return min(round(seconds * 1_000_000), MAX_INT)  # a client may say that its task has waited for any time

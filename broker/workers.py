@@ -6,7 +6,7 @@ from typing import Literal
 
 from racepool.broker.session_end import SessionEnd
 from racepool.broker.tasks import Peer, Task
-from racepool.protocol.messages import Id
+from racepool.protocol.messages import Id, Name
 
 
 @dataclass(slots=True, eq=False)
@@ -15,6 +15,7 @@ class Prefetched:
 
     task: Task
     lease: int
+    given_at: float  # on the broker's clock, in seconds
 
 
 @dataclass(slots=True, eq=False)
@@ -41,7 +42,7 @@ class Worker:
     session_id: Id
     peer: Peer | None  # None before its READY: a heartbeat told that it is busy with an older epoch's task
     session_number: int  # its process counts its sessions from 1; 0 before its READY
-    name: str
+    name: Name
     pid: int  # from the kernel where the socket is local; else what the worker says
     is_local: bool
     version: str
@@ -67,6 +68,13 @@ class Worker:
         self.task, self.lease, self.assigned_at = task, lease, now
         self.deadline = now + task.run_timeout_ms / 1000
         self.idle_since = None
+
+    def end_attempt(self, now: float) -> float:
+        """Its task has run to here; returns for how long, in seconds. Does not take the task out of its hands."""
+        assert self.task is not None, "only a worker with a task runs"  # noqa: S101
+        run_s = now - self.assigned_at
+        self.task.last_worker, self.task.last_run_s = self.name, run_s
+        return run_s
 
     def may_prefetch(self, now: float, max_run_s: float, max_silence_s: float) -> bool:
         """Whether it would begin a prefetched task soon, and the task is safe in its hands."""

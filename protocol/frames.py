@@ -81,6 +81,7 @@ _FITS: dict[object, Callable[[Any], bool]] = {
     Id: lambda value: type(value) is bytes and len(value) == ID_BYTES,
     Epoch: lambda value: type(value) is bytes and len(value) == EPOCH_BYTES,
     Name: _is_name,
+    Name | None: lambda value: value is None or _is_name(value),
     int: _is_count,
     bool: lambda value: type(value) is bool,
     Outcome: lambda value: type(value) is str and value in _OUTCOMES,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType, TypeAlias
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 ID_BYTES = 16
 EPOCH_BYTES = 8
 MAX_NAME_CHARS = 64
@@ -137,11 +137,18 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The end of a task."""
+    """The end of a task, and what it cost. This epoch alone counts the attempts.
+
+    `queued_us` is how long the task has waited, over all attempts and brokers; `run_us` is how long its last attempt
+    ran. Both are in microseconds. `worker` had the last attempt. Without an attempt, it is None and `run_us` is 0.
+    """
 
     task_id: Id
     outcome: Outcome
     attempts: int
+    queued_us: int
+    run_us: int
+    worker: Name | None
     payload: Payload
 
 

@@ -4,6 +4,8 @@ import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import fields
+from types import NoneType
+from typing import get_args
 
 import click
 import pytest
@@ -247,4 +249,5 @@ def _source(*parts: str) -> str:
 
 
 def _type_name(annotation: object) -> str:
-    return str(getattr(annotation, "__name__", annotation)).lower()
+    kinds = get_args(annotation) or (annotation,)
+    return " or ".join("nil" if kind is NoneType else str(getattr(kind, "__name__", kind)).lower() for kind in kinds)

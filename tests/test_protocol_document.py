@@ -19,6 +19,7 @@ from racepool.protocol.messages import (
     FromWorker,
     Hello,
     Id,
+    Name,
     Outcome,
     Ping,
     Returned,
@@ -138,7 +139,7 @@ def test_the_examples_are_what_goes_over_the_wire() -> None:
         encode(Hello(client_id, 1, 1234, 0))[0],
         encode(Welcome(Epoch(bytes(range(1, 9))), 2**24, 2000))[0],
         encode(Submit(task_id, 30_000, 0, again=False, is_shared=False, payload=b""))[0],
-        encode(Answer(task_id, Outcome.OK, 1, b""))[0],
+        encode(Answer(task_id, Outcome.OK, 1, 250, 3_100, Name("w1"), b""))[0],
         encode(Ping(0))[0],
         pack_request(b'{"id": "r1"}', instant, None).payload(),
     ]

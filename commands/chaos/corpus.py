@@ -20,6 +20,7 @@ _VALUES: dict[object, Callable[[Random], object]] = {
     Id: lambda dice: dice.randbytes(16),
     Epoch: lambda dice: dice.randbytes(8),
     Name: lambda dice: "".join(dice.choices(string.printable[:94] + "é語", k=dice.randrange(1, 65))),
+    Name | None: lambda dice: dice.choice([None, "worker-1", "語" * 64]),
     int: lambda dice: dice.choice(NUMBERS),
     bool: lambda dice: dice.random() < 0.5,
     Outcome: lambda dice: dice.choice(list(Outcome)),

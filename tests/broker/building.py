@@ -16,6 +16,7 @@ from racepool.protocol.messages import (
     Id,
     Name,
     Outcome,
+    Payload,
     Ready,
     Result,
     Submit,
@@ -88,14 +89,29 @@ def result(
     return Result(epoch, lease, an_id(name), outcome, recycle, payload)
 
 
-def answer(name: str, outcome: Outcome = Outcome.OK, attempts: int = 1, payload: bytes = b"done") -> Answer:
-    return Answer(an_id(name), outcome, attempts, payload)
+def answer(
+    name: str,
+    outcome: Outcome = Outcome.OK,
+    attempts: int = 1,
+    payload: bytes = b"done",
+    *,
+    queued_ms: int = 0,
+    run_ms: int = 0,
+    worker: str | None = "worker-1",
+) -> Answer:
+    last = None if worker is None else Name(worker)
+    return Answer(an_id(name), outcome, attempts, queued_ms * 1000, run_ms * 1000, last, payload)
 
 
-def crashed(name: str, *workers: str) -> Answer:
-    return answer(
-        name, Outcome.CRASHED, len(workers), pack_crashes([CrashedAttempt(worker, None) for worker in workers])
-    )
+def crashed(name: str, *workers: str, queued_ms: int, run_ms: int) -> Answer:
+    payload = pack_crashes([CrashedAttempt(worker, None) for worker in workers])
+    return answer(name, Outcome.CRASHED, len(workers), payload, queued_ms=queued_ms, run_ms=run_ms, worker=workers[-1])
+
+
+def ended(message: object) -> tuple[Id, Outcome, int, Payload]:
+    """All of an answer but what differs from run to run: how long the task waited and ran, and where."""
+    assert isinstance(message, Answer)
+    return message.task_id, message.outcome, message.attempts, message.payload
 
 
 def with_client(broker: BrokerCore, *tasks: str) -> BrokerCore:

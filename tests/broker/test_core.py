@@ -108,7 +108,10 @@ def test_result_is_answered_and_the_next_task_assigned(broker: BrokerCore) -> No
 
     actions = broker.on_worker(W1, result("t1", lease=1, payload=b"done"), now=1.5)
 
-    assert deeds(actions) == [SendToClient(ALICE, answer("t1", payload=b"done")), SendToWorker(W1, task("t2", lease=2))]
+    assert deeds(actions) == [
+        SendToClient(ALICE, answer("t1", payload=b"done", run_ms=1500)),
+        SendToWorker(W1, task("t2", lease=2)),
+    ]
     assert report(actions, "task_completed") == {
         "worker": "worker-1",
         "task_id": an_id("t1").hex(),
@@ -154,7 +157,7 @@ def test_failed_task_goes_to_its_caller_and_is_never_retried(broker: BrokerCore,
 
     actions = broker.on_worker(W1, result("t1", 1, outcome, b"why"), now=1.0)
 
-    assert deeds(actions) == [SendToClient(ALICE, answer("t1", outcome, payload=b"why"))]
+    assert deeds(actions) == [SendToClient(ALICE, answer("t1", outcome, payload=b"why", run_ms=1000))]
     assert told(actions) == ["task_failed"]
     assert (broker.counters["failed"], broker.counters["requeued"], broker.counters["completed"]) == (1, 0, 0)
 
@@ -170,7 +173,7 @@ def test_task_of_a_dead_worker_is_assigned_again_ahead_of_younger_ones(broker: B
     assert deeds(actions) == [UnwatchProcess(an_id("worker-1"))]
     assert told(actions) == ["worker_lost", "task_requeued"]
     assert deeds(broker.on_worker(W2, result("t2", 2), now=1.0)) == [
-        SendToClient(ALICE, answer("t2")),
+        SendToClient(ALICE, answer("t2", run_ms=1000, worker="worker-2")),
         SendToWorker(W2, task("t1", lease=3, attempt=2)),
     ]
 
@@ -263,12 +266,13 @@ def test_death_of_an_idle_worker_delays_nothing(broker: BrokerCore) -> None:
 def test_third_death_gives_the_task_up_and_names_the_workers(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 3), "t1")
     assert assigned(die(broker, "worker-1")) == [(W2, "t1")]
-    assert assigned(die(broker, "worker-2")) == [(W3, "t1")]
+    assert assigned(die(broker, "worker-2", now=1.0)) == [(W3, "t1")]
 
-    actions = die(broker, "worker-3")
+    actions = die(broker, "worker-3", now=1.5)
 
     assert answered(actions) == [(ALICE, "t1", Outcome.CRASHED)]
-    assert SendToClient(ALICE, crashed("t1", "worker-1", "worker-2", "worker-3")) in actions
+    told_alice = crashed("t1", "worker-1", "worker-2", "worker-3", queued_ms=100, run_ms=450)
+    assert SendToClient(ALICE, told_alice) in actions
     assert told(actions) == ["worker_lost", "task_given_up"]
     assert (broker.counters["crashed"], broker.counters["requeued"], broker.counters["worker_crashes"]) == (1, 2, 3)
 
@@ -330,11 +334,12 @@ def test_deaths_of_distinct_tasks_do_not_add_up(broker: BrokerCore) -> None:
 def test_failure_after_deaths_goes_to_the_caller_and_costs_no_attempt(broker: BrokerCore) -> None:
     with_client(with_workers(broker, 3), "t1")
     die(broker, "worker-1")
-    die(broker, "worker-2")
+    die(broker, "worker-2", now=1.0)
 
-    actions = broker.on_worker(W3, result("t1", 3, Outcome.RAISED), now=1.0)
+    actions = broker.on_worker(W3, result("t1", 3, Outcome.RAISED), now=2.0)
 
-    assert deeds(actions) == [SendToClient(ALICE, answer("t1", Outcome.RAISED, attempts=3))]
+    raised = answer("t1", Outcome.RAISED, attempts=3, queued_ms=100, run_ms=950, worker="worker-3")
+    assert deeds(actions) == [SendToClient(ALICE, raised)]
 
 
 def test_worker_that_cannot_be_reached_costs_no_attempt(make_broker: MakeBroker) -> None:
@@ -750,7 +755,7 @@ def test_queue_timeout_of_a_queued_task_is_answered(broker: BrokerCore) -> None:
     with_client(broker, "t1", "t2")
 
     assert broker.on_client(ALICE, Expire(an_id("t1"), 0), now=5.0) == [
-        SendToClient(ALICE, answer("t1", Outcome.QUEUE_TIMEOUT, attempts=0, payload=b""))
+        SendToClient(ALICE, answer("t1", Outcome.QUEUE_TIMEOUT, 0, b"", queued_ms=5000, worker=None))
     ]
     assert assigned(broker.on_worker(W1, ready(), now=5.0)) == [(W1, "t2")]
     assert broker.counters["timed_out"] == 1
@@ -810,7 +815,7 @@ def test_run_timeout_answers_the_task_and_kills_its_worker(broker: BrokerCore) -
     actions = broker.on_tick(now=0.5)
     assert deeds(actions) == [
         KillProcess(an_id("worker-1")),
-        SendToClient(ALICE, answer("t1", Outcome.RUN_TIMEOUT, payload=b"")),
+        SendToClient(ALICE, answer("t1", Outcome.RUN_TIMEOUT, payload=b"", run_ms=500)),
     ]
     assert report(actions, "worker_lost")["reason"] == "run_timeout"
     assert (broker.counters["timed_out"], broker.counters["requeued"]) == (1, 0)

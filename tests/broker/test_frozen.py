@@ -6,13 +6,14 @@ import pytest
 
 from racepool.broker.frozen import PATIENCE, FrozenProcesses
 from racepool.broker.workers import Worker
+from racepool.protocol.messages import Name
 from tests.broker.building import LIVENESS_S, an_id
 
 OVERDUE_S = PATIENCE * LIVENESS_S
 
 
 def silent(name: str, pid: int, last_seen: float = 0.0) -> Worker:
-    return Worker(an_id(name), None, 1, name, pid, True, "1", 0, last_seen)
+    return Worker(an_id(name), None, 1, Name(name), pid, True, "1", 0, last_seen)
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from racepool.protocol.endpoints import SOCKETS
 from racepool.protocol.frames import TO_CLIENT, TO_WORKER, decode, encode
 from racepool.protocol.keys import Role
 from racepool.protocol.messages import (
-    Answer,
     Assign,
     Heartbeat,
     Hello,
@@ -40,6 +39,7 @@ from racepool.protocol.messages import (
 )
 from racepool.protocol.sockets import Context, PeerKeys, Socket, connect, dealer, receive_from, router, say
 from racepool.protocol.stats import PoolStats
+from tests.broker.building import ended
 from tests.key_files import Keyring, allow, allowed_file, key_pair, tcp_endpoints, write_key
 from tests.running import ROOT, WaitUntil, environment
 
@@ -439,7 +439,7 @@ def test_revoked_worker_loses_its_session_and_its_task_goes_back(start: Callable
     assert broker.stats().total_workers == 1
     say(kept, encode(Result(second.epoch, second.lease, task_id, Outcome.OK, recycle=False, payload=b"done")))
 
-    assert decode(client.recv_multipart(), TO_CLIENT) == Answer(task_id, Outcome.OK, 2, b"done")
+    assert ended(decode(client.recv_multipart(), TO_CLIENT)) == (task_id, Outcome.OK, 2, b"done")
     output = broker.end()
     assert output.count('"event":"key_revoked"') == 1
     assert '"reason":"revoked"' in output

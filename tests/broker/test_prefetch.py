@@ -5,6 +5,7 @@ import pytest
 from racepool.broker.prefetch import MAX_WAIT_S, MIN_WAIT_S, SHORT_S, WAIT_IN_RUNS, WEIGHT, Prefetch
 from racepool.broker.tasks import Client, Task
 from racepool.broker.workers import Prefetched, Worker
+from racepool.protocol.messages import Name
 from tests.broker.building import ALICE, an_id
 
 TASK = Task(an_id("t1"), 1, Client(an_id("alice"), 1, ALICE, 0.0, 0, False), b"race", False, 500, 0.0)
@@ -12,9 +13,9 @@ TASK = Task(an_id("t1"), 1, Client(an_id("alice"), 1, ALICE, 0.0, 0, False), b"r
 
 def a_worker(lease: int) -> Worker:
     """Busy, with a prefetched task under this lease."""
-    worker = Worker(an_id(f"s{lease}"), b"peer", 1, "worker-1", 101, True, "0.1.0", 0, 0.0)
+    worker = Worker(an_id(f"s{lease}"), b"peer", 1, Name("worker-1"), 101, True, "0.1.0", 0, 0.0)
     worker.begin(TASK, lease - 1, 0.0)
-    worker.prefetched = Prefetched(TASK, lease)
+    worker.prefetched = Prefetched(TASK, lease, 0.0)
     return worker
 
 
@@ -69,7 +70,7 @@ def test_tasks_that_have_waited_for_too_long_come_up_once_in_the_order_of_their_
     assert prefetch.overdue(9.0) == []
 
 
-@pytest.mark.parametrize("now_has", [None, Prefetched(TASK, 4)])
+@pytest.mark.parametrize("now_has", [None, Prefetched(TASK, 4, 0.0)])
 def test_task_that_is_not_prefetched_any_more_is_skipped(now_has: Prefetched | None) -> None:
     prefetch, worker = Prefetch(), a_worker(3)
     prefetch.expect(worker, 1.0)

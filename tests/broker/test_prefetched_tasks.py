@@ -207,12 +207,12 @@ def test_prefetched_task_is_the_task_when_the_first_is_done(broker: BrokerCore) 
 
     actions = broker.on_worker(W1, result("t1", 2), now + 0.002)
 
-    assert deeds(actions) == [SendToClient(ALICE, answer("t1"))]
+    assert deeds(actions) == [SendToClient(ALICE, answer("t1", run_ms=2))]
     worker = broker.roster.workers[an_id("worker-1")]
     assert (worker.lease, worker.assigned_at, worker.deadline) == (3, now + 0.002, now + 0.502)
     assert broker.next_check() <= now + 0.502
     actions = broker.on_worker(W1, result("t2", 3), now + 0.005)
-    assert deeds(actions) == [SendToClient(ALICE, answer("t2"))]
+    assert deeds(actions) == [SendToClient(ALICE, answer("t2", queued_ms=2, run_ms=3))]
     assert report(actions, "task_completed")["duration_ms"] == 3.0
     assert broker.roster.idle_count == 1
 

@@ -6,6 +6,7 @@ from racepool.broker import roster as module
 from racepool.broker.roster import Roster
 from racepool.broker.tasks import Client, Task
 from racepool.broker.workers import Worker
+from racepool.protocol.messages import Name
 from tests.broker.building import ALICE, an_id
 
 TASK = Task(an_id("t1"), 1, Client(an_id("alice"), 1, ALICE, 0.0, 0, False), b"race", False, 500, 0.0)
@@ -15,7 +16,7 @@ def a_worker(
     session: str, name: str = "worker-1", pid: int = 101, *, is_local: bool = True, has_peer: bool = True
 ) -> Worker:
     peer = session.encode() if has_peer else None
-    return Worker(an_id(session), peer, 1, name, pid, is_local, "0.1.0", 0, 0.0)
+    return Worker(an_id(session), peer, 1, Name(name), pid, is_local, "0.1.0", 0, 0.0)
 
 
 def roster_of(*workers: Worker) -> Roster:

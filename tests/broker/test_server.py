@@ -27,7 +27,6 @@ from racepool.broker.server import MAX_FOREIGN_VERSIONS
 from racepool.protocol.endpoints import SOCKETS, sockets_in
 from racepool.protocol.frames import TO_CLIENT, TO_HEARTBEAT, TO_WORKER, Inlet, decode, encode
 from racepool.protocol.messages import (
-    Answer,
     AskStats,
     Assign,
     Bye,
@@ -53,6 +52,7 @@ from racepool.protocol.parcel import Parcel
 from racepool.protocol.shared_memory import Segment
 from racepool.protocol.sockets import Context, Socket, dealer
 from racepool.protocol.stats import PoolStats
+from tests.broker.building import ended
 from tests.running import ROOT, WaitUntil, environment
 
 PATIENCE_MS = 60_000
@@ -233,7 +233,7 @@ def test_whole_life_of_a_task(broker: Broker) -> None:
     assert broker.stats().in_flight == 1
     send(worker, done(task, b"likewise"))
 
-    assert receive(client, TO_CLIENT) == Answer(order.task_id, Outcome.OK, 1, b"likewise")
+    assert ended(receive(client, TO_CLIENT)) == (order.task_id, Outcome.OK, 1, b"likewise")
     after = broker.stats()
     assert (after.in_flight, after.counters.completed - before.completed) == (0, 1)
     assert [(each.name, each.state, each.tasks_completed) for each in after.workers] == [
@@ -321,7 +321,7 @@ def test_run_timeout_kills_the_process(broker: Broker) -> None:
 
     send(client, order)
 
-    assert receive(client, TO_CLIENT) == Answer(order.task_id, Outcome.RUN_TIMEOUT, 1, b"")
+    assert ended(receive(client, TO_CLIENT)) == (order.task_id, Outcome.RUN_TIMEOUT, 1, b"")
     assert victim.wait(timeout=5) == -signal.SIGKILL
 
 
@@ -658,7 +658,7 @@ def test_broker_that_was_frozen_judges_nobody(start: StartBroker) -> None:
     send(worker, done(task))
     os.kill(broker.process.pid, signal.SIGCONT)
 
-    assert receive(client, TO_CLIENT) == Answer(task.task_id, Outcome.OK, 1, b"done")
+    assert ended(receive(client, TO_CLIENT)) == (task.task_id, Outcome.OK, 1, b"done")
     stats = broker.stats()
     assert (stats.clients, stats.total_workers, stats.counters.worker_crashes) == (1, 1, 0)
 

@@ -16,6 +16,7 @@ from racepool.protocol.messages import (
     FromClient,
     Hello,
     Id,
+    Name,
     Outcome,
     Payload,
     Ping,
@@ -32,11 +33,17 @@ POLL_MS = 5
 M = TypeVar("M")
 OnSubmit: TypeAlias = Callable[[Submit], list[ToClient]]
 PAYLOAD_LIMIT = 1 << 20
+WORKER = Name("worker-1")
+
+
+def answer(task_id: Id, outcome: Outcome, payload: Payload) -> Answer:
+    """The answer to a task that waited for 1.5 ms, and ran for 2.25 ms in its one attempt."""
+    return Answer(task_id, outcome, 1, 1_500, 2_250, WORKER, payload)
 
 
 def echo(submit: Submit) -> list[ToClient]:
     """Answers with the race's id."""
-    return [Answer(submit.task_id, Outcome.OK, 1, pack_result(race_of(submit).get("id")))]
+    return [answer(submit.task_id, Outcome.OK, pack_result(race_of(submit).get("id")))]
 
 
 def race_of(submit: Submit) -> dict[str, Any]:

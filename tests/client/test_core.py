@@ -38,6 +38,7 @@ from racepool.protocol.messages import (
     Expire,
     Hello,
     Id,
+    Name,
     Outcome,
     Ping,
     Pong,
@@ -70,7 +71,7 @@ def submit(sent_task: ClientTask, *, waited_ms: int = 0, again: bool = False, ca
 
 
 def answer(sent_task: ClientTask, outcome: Outcome = Outcome.OK) -> Answer:
-    return Answer(sent_task.id, outcome, 1, b"payload")
+    return Answer(sent_task.id, outcome, 1, 1_500, 2_250, Name("worker-1"), b"payload")
 
 
 def hello(held: int = 0, number: int = 2) -> OpenSession:

@@ -31,7 +31,6 @@ from racepool.protocol.errors import (
 from racepool.protocol.failures import pack_field_errors
 from racepool.protocol.messages import (
     PROTOCOL_VERSION,
-    Answer,
     AskStats,
     Bye,
     Cancel,
@@ -51,7 +50,7 @@ from racepool.protocol.parcel import Parcel
 from racepool.protocol.settings import Settings
 from racepool.protocol.shared_memory import SEGMENT_BYTES, SHARE_FROM_BYTES, SegmentReader
 from racepool.races.payloads import pack_result, unpack_request
-from tests.client.fake_broker import PAYLOAD_LIMIT, FakeBroker, echo, nothing
+from tests.client.fake_broker import PAYLOAD_LIMIT, FakeBroker, answer, echo, nothing
 from tests.fuzzing.corpus import any_frames_but_terms
 
 BOUND_S = 15.0
@@ -85,7 +84,7 @@ def test_tasks_are_submitted_in_order_and_answered(broker: FakeBroker, pool: Zmq
     submits = broker.of(Submit)
     assert len(submits) == 600
     assert [echo(submit)[0] for submit in submits] == [
-        Answer(submit.task_id, Outcome.OK, 1, pack_result(f"r{number}")) for number, submit in enumerate(submits)
+        answer(submit.task_id, Outcome.OK, pack_result(f"r{number}")) for number, submit in enumerate(submits)
     ]
 
 
@@ -164,7 +163,7 @@ def test_pause_of_its_own_thread_is_not_the_brokers_silence(
 
 def test_second_answer_and_unknown_answers_change_nothing(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
     def twice(submit: Submit) -> list[ToClient]:
-        return [*echo(submit), Answer(submit.task_id, Outcome.RAISED, 1, msgpack.packb(["X", "x", ""]))]
+        return [*echo(submit), answer(submit.task_id, Outcome.RAISED, msgpack.packb(["X", "x", ""]))]
 
     broker.on_submit = twice
     seen: list[object] = []
@@ -218,7 +217,7 @@ def test_cancelled_task_is_taken_back(broker: FakeBroker, pool: ZmqPool, race: R
 def test_unreadable_answer_fails_its_own_task_only(
     broker: FakeBroker, pool: ZmqPool, race: Race, outcome: Outcome, payload: bytes
 ) -> None:
-    broker.on_submit = lambda submit: [Answer(submit.task_id, outcome, 1, payload)]
+    broker.on_submit = lambda submit: [answer(submit.task_id, outcome, payload)]
 
     with pytest.raises(PoolError, match=r"task [0-9a-f]{32} \(race r1\)"):
         submit(pool, race(race_id="r1")).result(BOUND_S)
@@ -386,8 +385,8 @@ def segments() -> int:
 
 BODY = json.dumps({"id": "r1", "padding": "x" * SHARE_FROM_BYTES}).encode()
 ENDS: dict[str, Callable[[Id], ToClient]] = {
-    "answered": lambda task_id: Answer(task_id, Outcome.OK, 1, pack_result("r1")),
-    "failed": lambda task_id: Answer(task_id, Outcome.RAISED, 1, b""),
+    "answered": lambda task_id: answer(task_id, Outcome.OK, pack_result("r1")),
+    "failed": lambda task_id: answer(task_id, Outcome.RAISED, b""),
     "refused": lambda task_id: Reject(task_id, 1, 1, in_bytes=False),
 }
 
@@ -553,7 +552,7 @@ def test_future_that_is_being_cancelled_at_a_fork_is_usable_in_the_child(run_dir
 @pytest.mark.parametrize("depth", [5, 1_000, 100_000])
 def test_race_whose_id_is_anything_fails_alone(broker: FakeBroker, pool: ZmqPool, race: Race, depth: int) -> None:
     """1,000 nested lists can be packed, but no recursive function can read them."""
-    broker.on_submit = lambda submit: [Answer(submit.task_id, Outcome.INVALID_RACE, 1, pack_field_errors([]))]
+    broker.on_submit = lambda submit: [answer(submit.task_id, Outcome.INVALID_RACE, pack_field_errors([]))]
     nested: list[Any] = []
     for _ in range(depth):
         nested = [nested]

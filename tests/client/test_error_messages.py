@@ -36,7 +36,7 @@ from racepool import (
 from racepool.protocol.failures import pack_crashes
 from racepool.protocol.messages import PROTOCOL_VERSION, Answer, Outcome, Reject, Submit, Who
 from racepool.worker.execution import Execution
-from tests.client.fake_broker import PAYLOAD_LIMIT, FakeBroker, nothing
+from tests.client.fake_broker import PAYLOAD_LIMIT, FakeBroker, answer, nothing
 from tests.running import ROOT
 
 BOUND_S = 15.0
@@ -109,20 +109,15 @@ def worked(stage: Stage, race: object = None, *, returns: object = None, limit_b
             raise returns
         return returns
 
-    def answer(task: Submit) -> list[Answer]:
-        return [Answer(task.task_id, *_swapped(Execution(transform).run(task.payload, limit_bytes)))]
+    def work(task: Submit) -> list[Answer]:
+        return [answer(task.task_id, *Execution(transform).run(task.payload, limit_bytes))]
 
-    stage.start_broker(answer)
+    stage.start_broker(work)
     return failure(stage.submit(race))
 
 
-def _swapped(result: tuple[Outcome, bytes]) -> tuple[Outcome, int, bytes]:
-    outcome, payload = result
-    return outcome, 1, payload
-
-
 def answered(stage: Stage, outcome: Outcome, payload: bytes = b"") -> Met:
-    stage.start_broker(lambda task: [Answer(task.task_id, outcome, 1, payload)])
+    stage.start_broker(lambda task: [answer(task.task_id, outcome, payload)])
     return failure(stage.submit(queue_timeout_s=9, run_timeout_s=7))
 
 

@@ -14,9 +14,9 @@ from racepool import InvalidRaceError, PoolClosedError, PoolForkedError, PoolFut
 from racepool.client.iteration import as_they_come, as_they_come_async, completed, completed_async
 from racepool.client.stream import Step, Stream, Wait
 from racepool.protocol.failures import pack_raised
-from racepool.protocol.messages import Answer, Cancel, Outcome, Reject, Submit, ToClient
+from racepool.protocol.messages import Cancel, Outcome, Reject, Submit, ToClient
 from racepool.protocol.parcel import Parcel
-from tests.client.fake_broker import FakeBroker, echo, nothing, race_of
+from tests.client.fake_broker import FakeBroker, answer, echo, nothing, race_of
 
 Race = Callable[..., dict[str, Any]]
 WaitUntil = Callable[..., None]
@@ -186,7 +186,7 @@ def test_as_completed_gives_first_what_is_finished_first(
 def test_no_race_ends_as_completed(broker: FakeBroker, pool: ZmqPool, race: Race, verb: str) -> None:
     def raise_for_the_third(submit: Submit) -> list[ToClient]:
         if race_of(submit)["id"] == "race-3":
-            return [Answer(submit.task_id, Outcome.RAISED, 1, pack_raised("ValueError", "no such horse", "…"))]
+            return [answer(submit.task_id, Outcome.RAISED, pack_raised("ValueError", "no such horse", "…"))]
         return echo(submit)
 
     broker.on_submit = raise_for_the_third
@@ -205,7 +205,7 @@ def test_error_ends_a_map_and_cancels_the_rest(
     broker: FakeBroker, pool: ZmqPool, race: Race, verb: str, wait_until: WaitUntil
 ) -> None:
     broker.on_submit = lambda submit: (
-        [Answer(submit.task_id, Outcome.RAISED, 1, pack_raised("ValueError", "no such horse", "…"))]
+        [answer(submit.task_id, Outcome.RAISED, pack_raised("ValueError", "no such horse", "…"))]
         if race_of(submit)["id"] == "race-0"
         else []
     )

@@ -31,11 +31,11 @@ from racepool.protocol.errors import (
     TransformError,
     WorkerCrashedError,
 )
-from racepool.protocol.messages import Answer, AskStats, Bye, Hello, Outcome, Reject, Stats, Submit, ToClient
+from racepool.protocol.messages import AskStats, Bye, Hello, Outcome, Reject, Stats, Submit, ToClient
 from racepool.races.payloads import unpack_request
 from racepool.races.race import RaceData
 from racepool.races.transform import transform_race
-from tests.client.fake_broker import FakeBroker, echo, nothing, race_of
+from tests.client.fake_broker import FakeBroker, answer, echo, nothing, race_of
 from tests.running import environment
 
 BOUND_S = 15.0
@@ -255,7 +255,7 @@ def test_failure_is_one_clear_error_that_names_task_and_race(  # noqa: PLR0917
     words: str,
     form: str,
 ) -> None:
-    broker.on_submit = lambda task: [Answer(task.task_id, outcome, 1, msgpack.packb(payload))]
+    broker.on_submit = lambda task: [answer(task.task_id, outcome, msgpack.packb(payload))]
     forms: dict[str, object] = {
         "mapping": race(race_id="r1"),
         "json": b'{"id": "r1"}',
@@ -271,7 +271,7 @@ def test_failure_is_one_clear_error_that_names_task_and_race(  # noqa: PLR0917
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b'"id"', b"5", b"null", b'{"data": 5}', b'{"data": []}', b"{}"])
 def test_race_that_cannot_be_told_is_left_out_of_the_message(broker: FakeBroker, pool: ZmqPool, body: bytes) -> None:
-    broker.on_submit = lambda task: [Answer(task.task_id, Outcome.RUN_TIMEOUT, 1, b"")]
+    broker.on_submit = lambda task: [answer(task.task_id, Outcome.RUN_TIMEOUT, b"")]
 
     with pytest.raises(TaskTimeoutError, match=r"^task [0-9a-f]{32} ran out"):
         submit(pool, body).result(BOUND_S)
@@ -291,7 +291,7 @@ def test_full_backlog_comes_through_the_future(broker: FakeBroker, pool: ZmqPool
 
 
 def test_every_form_of_a_race_arrives_as_the_same_race(broker: FakeBroker, pool: ZmqPool, race: Race) -> None:
-    broker.on_submit = lambda task: [Answer(task.task_id, Outcome.OK, 1, msgpack.packb(["msgpack", None]))]
+    broker.on_submit = lambda task: [answer(task.task_id, Outcome.OK, msgpack.packb(["msgpack", None]))]
     text = json.dumps(race())
     forms: list[object] = [race(), text, text.encode(), bytearray(text.encode()), memoryview(text.encode())]
     forms.append(RaceData.parse(race()))
@@ -429,9 +429,9 @@ def test_closed_loop_harms_no_other_task(broker: FakeBroker, pool: ZmqPool, race
     loop.close()
     waiting = broker.of(Submit)[0]
 
-    broker.say(Answer(waiting.task_id, Outcome.OK, 1, msgpack.packb(["msgpack", 1])))
+    broker.say(answer(waiting.task_id, Outcome.OK, msgpack.packb(["msgpack", 1])))
     wait_until(lambda: pool._connected().unresolved == 0)
-    broker.on_submit = lambda one: [Answer(one.task_id, Outcome.OK, 1, msgpack.packb(["msgpack", 2]))]
+    broker.on_submit = lambda one: [answer(one.task_id, Outcome.OK, msgpack.packb(["msgpack", 2]))]
 
     assert asyncio.run(awaited(pool, race())) == 2
 
@@ -451,7 +451,7 @@ def test_shutdown_waits_for_what_is_unresolved(
         wait_until(lambda: submit(pool, race()).cancel() and False)
     assert closing.is_alive()
 
-    broker.say(Answer(broker.of(Submit)[0].task_id, Outcome.OK, 1, msgpack.packb(["msgpack", "last"])))
+    broker.say(answer(broker.of(Submit)[0].task_id, Outcome.OK, msgpack.packb(["msgpack", "last"])))
 
     closing.join(BOUND_S)
     assert not closing.is_alive()
@@ -473,7 +473,7 @@ def test_shutdown_without_waiting_lets_the_rest_come(
     closing.join(BOUND_S)
     assert not closing.is_alive()
     assert not future.done()
-    broker.say(Answer(broker.of(Submit)[0].task_id, Outcome.OK, 1, msgpack.packb(["msgpack", "last"])))
+    broker.say(answer(broker.of(Submit)[0].task_id, Outcome.OK, msgpack.packb(["msgpack", "last"])))
     assert future.result(BOUND_S) == "last"
 
 
@@ -524,7 +524,7 @@ def test_async_with_and_aclose_leave_the_loop_free(broker: FakeBroker, make_pool
                 ticks += 1
                 await asyncio.sleep(0.01)
             assert not closing.done()
-            broker.say(Answer(broker.of(Submit)[0].task_id, Outcome.OK, 1, msgpack.packb(["msgpack", "last"])))
+            broker.say(answer(broker.of(Submit)[0].task_id, Outcome.OK, msgpack.packb(["msgpack", "last"])))
             await asyncio.wait_for(closing, BOUND_S)
         return await future, ticks > 0
 
@@ -823,7 +823,7 @@ def test_fork_leaves_the_parent_its_tasks_and_the_child_a_pool_of_its_own(
     assert process.stdout.readline().split() == ["0", "False"]
 
     waiting = [task for task in broker.of(Submit) if race_of(task)["id"] == "inherited"]
-    broker.say_to(waiting[0].task_id, Answer(waiting[0].task_id, Outcome.OK, 1, msgpack.packb(["msgpack", "late"])))
+    broker.say_to(waiting[0].task_id, answer(waiting[0].task_id, Outcome.OK, msgpack.packb(["msgpack", "late"])))
     out, err = process.communicate("", timeout=BOUND_S)
 
     assert (process.returncode, out.strip(), err) == (0, "late", "")

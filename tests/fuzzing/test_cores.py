@@ -12,7 +12,16 @@ from racepool.client.actions import Deliver, Fail, SendTask
 from racepool.client.core import ClientCore, Limits
 from racepool.client.core import Identity as ClientIdentity
 from racepool.client.task import ClientTask
-from racepool.protocol.frames import FROM_CLIENT, FROM_HEARTBEAT, FROM_WORKER, TO_CLIENT, TO_WORKER, Inlet
+from racepool.protocol.frames import (
+    FROM_CLIENT,
+    FROM_HEARTBEAT,
+    FROM_WORKER,
+    TO_CLIENT,
+    TO_WORKER,
+    Inlet,
+    decode,
+    encode,
+)
 from racepool.protocol.messages import MAX_INT, Answer, Assign, Epoch, Id, Name, Outcome, Payload, Result, Submit
 from racepool.protocol.parcel import Parcel
 from racepool.protocol.settings import Settings
@@ -29,6 +38,7 @@ _FEW: dict[object, st.SearchStrategy[Any]] = {  # few values, so that messages r
     Id: st.sampled_from(IDS),
     Epoch: st.sampled_from([EPOCH, Epoch(b"epoch-02")]),
     Name: st.sampled_from([Name("worker-0"), Name("worker-1")]),
+    Name | None: st.sampled_from([None, Name("worker-0")]),
     int: st.sampled_from([0, 1, 2, 3, 100, 60_000, MAX_INT]),
     bool: st.booleans(),
     bytes: st.sampled_from([b"", b"x", b"x" * 60]),
@@ -95,7 +105,9 @@ def test_broker_keeps_its_books_whatever_is_said(events: list[tuple[tuple[Any, .
             match action:
                 case SendToWorker(_, Assign(lease=lease)) | SendByValue(_, Assign(lease=lease)):
                     leases.append(lease)
-                case SendToClient(_, Answer(task_id=task_id)):
+                case SendToClient(_, Answer(task_id=task_id) as answer):
+                    assert decode(encode(answer), TO_CLIENT) == answer
+                    assert (answer.worker is None) == (answer.attempts == 0)
                     unanswered[task_id] -= 1
                     assert unanswered[task_id] >= 0
         assert broker.audit() == []

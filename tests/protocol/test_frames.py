@@ -27,6 +27,7 @@ from racepool.protocol.messages import (
     MAX_NAME_CHARS,
     MIN_BEAT_S,
     PROTOCOL_VERSION,
+    Answer,
     Assign,
     Cancel,
     Epoch,
@@ -61,6 +62,7 @@ VALUES: dict[object, st.SearchStrategy[Any]] = {
     Id: st.binary(min_size=16, max_size=16),
     Epoch: st.binary(min_size=8, max_size=8),
     Name: st.text(string.ascii_letters + string.digits + "-. é語", min_size=1, max_size=MAX_NAME_CHARS),
+    Name | None: st.none() | st.text(string.ascii_letters, min_size=1, max_size=MAX_NAME_CHARS),
     int: st.integers(0, MAX_INT),
     bool: st.booleans(),
     bytes: st.binary(max_size=64),
@@ -250,6 +252,7 @@ BAD_VALUES: dict[object, list[object]] = {
     Id: [b"", b"x" * 15, b"x" * 17, "x" * 16, None, 0, list(range(16))],
     Epoch: [b"", b"x" * 7, b"x" * 9, "epoch-01", None, 0],
     Name: ["", "x" * 65, "a\nb", "a\x1b[0m", "a\u202eb", b"worker", None, 1],
+    Name | None: ["", "x" * 65, "a\nb", b"worker", False, 0],
     int: [-1, 2**53, 2**64 - 1, 1.0, True, "1", None, [1]],
     bool: [0, 1, None, "true"],
     Outcome: ["", "OK", "fine", b"ok", None, 0],
@@ -267,7 +270,15 @@ BAD_VALUES: dict[object, list[object]] = {
     ],
 )
 def test_field_that_breaks_its_rule_is_named(kind: type, field: str, value: object) -> None:
-    good: dict[object, object] = {Id: ID, Epoch: EPOCH, Name: NAME, int: 1, bool: True, Outcome: "ok"}
+    good: dict[object, object] = {
+        Id: ID,
+        Epoch: EPOCH,
+        Name: NAME,
+        Name | None: None,
+        int: 1,
+        bool: True,
+        Outcome: "ok",
+    }
     hints = get_type_hints(kind)
     names = [each.name for each in fields(kind) if each.name != "payload"]
     values = [value if name == field else good[hints[name]] for name in names]
@@ -285,6 +296,14 @@ def test_limits_themselves_fit(count: int, name: str) -> None:
     message = Ready(ID, count, Name(name), count, Name(name), count)
 
     assert decode(encode(message), FROM_WORKER) == message
+
+
+@pytest.mark.parametrize("worker", [None, Name("語" * MAX_NAME_CHARS)])
+@pytest.mark.parametrize("us", [0, MAX_INT])
+def test_cost_of_a_task_fits_whatever_it_was(us: int, worker: Name | None) -> None:
+    message = Answer(ID, Outcome.QUEUE_TIMEOUT, MAX_INT, us, us, worker, b"")
+
+    assert decode(encode(message), TO_CLIENT) == message
 
 
 def test_flag_is_a_flag() -> None:
@@ -312,7 +331,7 @@ HOSTILE_FRAMES = st.lists(
         st.builds(
             lambda command, values: header(PROTOCOL_VERSION, command, *values),
             COMMANDS,
-            st.lists(ANY_VALUE, max_size=7),
+            st.lists(ANY_VALUE, max_size=8),
         ),
     ),
     max_size=5,

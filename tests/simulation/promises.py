@@ -402,6 +402,7 @@ class Books:
     def _on_answered(self, answer: Answer) -> None:
         entry = self.open.pop(answer.task_id)
         assert not entry.is_withdrawn, "nobody waits for this answer"
+        self._check_cost(entry, answer)
         match answer.outcome:
             case Outcome.QUEUE_TIMEOUT:
                 assert entry.holder is None, "it runs"
@@ -415,6 +416,17 @@ class Books:
             case _:
                 assert entry.holder is not None, "a result of a task that waits"
         self._let_go(entry)
+
+    def _check_cost(self, entry: Entry, answer: Answer) -> None:
+        """The answer names the last worker that had the task, and no more time than there was."""
+        lifetime_us = (self.clock.now - entry.wanted.submitted_at + ROUNDING_S) * 1_000_000
+        assert answer.queued_us + answer.run_us <= lifetime_us, "it waited and ran for longer than it was there"
+        assert answer.attempts == entry.assignments, "it had another number of attempts"
+        assert (answer.worker is None) == (answer.attempts == 0), "only a task that ran has a worker"
+        if answer.worker is None:
+            assert answer.run_us == 0, "it never ran"
+        elif entry.holder is not None:
+            assert answer.worker == self.witness.process_of[entry.holder].name, "another worker had it"
 
     def _on_lost(self, fields: Any) -> None:  # noqa: ANN401
         reason, pid = fields["reason"], fields["pid"]
