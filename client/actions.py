@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from racepool.client.task import ClientTask
+from racepool.client.timing import TaskTiming
 from racepool.protocol.errors import PoolError
 from racepool.protocol.messages import Answer, FromClient, Hello
 
@@ -43,10 +44,14 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Fail the task's future: it ended without an answer. `error` makes the error from the task's name."""
+    """Fail the task's future: it ended without an answer. `error` makes the error from the task's name.
+
+    `timing` is there if a broker refused the task, or if the task waited for too long.
+    """
 
     task: ClientTask
     error: Callable[[str], PoolError]
+    timing: TaskTiming | None = None
 
 
 @dataclass(frozen=True, slots=True)

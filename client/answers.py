@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from racepool.client.task import ClientTask
+from racepool.client.timing import TaskTiming
 from racepool.protocol.errors import (
     InvalidRaceError,
     PayloadTooLargeError,
@@ -31,6 +32,11 @@ def result_of(answer: Answer, task: ClientTask) -> tuple[Any, PoolError | None]:
     except Exception as error:  # noqa: BLE001  # a bad answer fails one task, never the I/O thread
         what = f"its answer cannot be read: {error}; install the same racepool for workers and clients"
         return None, TransformError(label(task), type(error).__name__, what, "")
+
+
+def timing_of(answer: Answer) -> TaskTiming:
+    """What the task cost."""
+    return TaskTiming(answer.queued_us / 1000, answer.run_us / 1000, answer.attempts, answer.worker)
 
 
 def _error(answer: Answer, task: ClientTask, about: str) -> PoolError:

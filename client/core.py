@@ -156,7 +156,8 @@ class ClientCore:
             case messages.Welcome():
                 return self._on_welcome(message, now)
             case messages.Reject(task_id):
-                return [*self._fail(task_id, partial(_backlog_full, reject=message)), *self._submit_held(now)]
+                refused = self._fail(task_id, partial(_backlog_full, reject=message), waited_until=now)
+                return [*refused, *self._submit_held(now)]
             case messages.Waited():
                 self._on_waited(message, now)
                 return []
@@ -254,9 +255,14 @@ class ClientCore:
         limit, size = self._payload_limit, task.parcel.size_bytes
         return self._fail(task.id, lambda about: PayloadTooLargeError(about, size, limit))
 
-    def _fail(self, task_id: Id, error: Callable[[str], PoolError]) -> list[Action]:
+    def _fail(
+        self, task_id: Id, error: Callable[[str], PoolError], *, waited_until: float | None = None
+    ) -> list[Action]:
+        """Ends a task without an answer. Its caller is told how long it waited if `waited_until` says until when."""
         task = self.window.take(task_id)
-        return [Fail(task, error)] if task else []
+        if task is None:
+            return []
+        return [Fail(task, error, None if waited_until is None else task.timing_unanswered(waited_until))]
 
     def _fail_stats(self, error: PoolError) -> list[Action]:
         if self._stats_by == inf:
@@ -330,6 +336,7 @@ class ClientCore:
         return self._fail(
             task.id,
             lambda about: TaskTimeoutError(about, state="queued", timeout_s=task.queue_timeout_s, reason=reason),
+            waited_until=now,
         )
 
     def _check_when_due(self, task: ClientTask) -> None:

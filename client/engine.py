@@ -23,10 +23,11 @@ from racepool.client.actions import (
     Send,
     SendTask,
 )
-from racepool.client.answers import label, result_of, stats_of
+from racepool.client.answers import label, result_of, stats_of, timing_of
 from racepool.client.core import STATS, ClientCore, Identity, Limits
 from racepool.client.future import PoolFuture
 from racepool.client.task import ClientTask
+from racepool.client.timing import TaskTiming
 from racepool.protocol.endpoints import is_tcp
 from racepool.protocol.errors import BacklogFullError, PoolBrokenError, PoolClosedError, PoolError
 from racepool.protocol.frames import TO_CLIENT, BadFrameError, ForeignVersionError, decode, encode
@@ -236,9 +237,9 @@ class Engine:
                 case SendTask():
                     self._send(encode(self._submit_of(action)))
                 case Deliver(task, answer):
-                    self._resolve(task.id, *result_of(answer, task))
-                case Fail(task, error):
-                    self._resolve(task.id, None, error(label(task)))
+                    self._resolve(task.id, *result_of(answer, task), timing_of(answer))
+                case Fail(task, error, timing):
+                    self._resolve(task.id, None, error(label(task)), timing)
                 case OpenSession(hello):
                     self._replace_socket()
                     self._send(encode(hello))
@@ -268,14 +269,16 @@ class Engine:
         self._socket = dealer(self._context, self.settings.endpoint, self._keys)
         self._poller.register(self._socket, zmq.POLLIN)
 
-    def _resolve(self, task_id: Id, result: object, error: BaseException | None) -> None:
+    def _resolve(
+        self, task_id: Id, result: object, error: BaseException | None, timing: TaskTiming | None = None
+    ) -> None:
         if self._segment is not None:
             self._segment.free(task_id)
         entry = self._unresolved.get(task_id)
         self._resolving = entry  # `fail_in_child` must find it if a fork happens here
         self._unresolved.pop(task_id, None)
         if entry is not None:
-            entry[1].resolve(result, error)
+            entry[1].resolve(result, error, timing)
         self._resolving = None
 
     def _withdraw(self, task_id: Id, *, kill: bool) -> list[Action]:

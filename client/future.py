@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
 
+from racepool.client.timing import TaskTiming
 from racepool.protocol.errors import PoolForkedError
 
 T = TypeVar("T")
@@ -46,7 +47,23 @@ class PoolFuture(Future[T]):
         super().__init__()
         self.task_id = task_id
         self._withdraw = withdraw
+        self._timing: TaskTiming | None = None
         self._is_at_exit = False
+
+    @property
+    def timing(self) -> TaskTiming | None:
+        """What the task cost, whether it succeeded or failed. Done-callbacks can read it.
+
+        It is None until the future is done. It stays None if the future was cancelled, or if it failed for another
+        reason than a broker's answer or the queue timeout: for example, no broker could be reached, the pool was shut
+        down, or the process is a forked child.
+
+        Example:
+            >>> result = await future  # doctest: +SKIP
+            >>> future.timing  # doctest: +SKIP
+            TaskTiming(queued_ms=0.2, run_ms=3.1, attempts=1, worker='worker-2')
+        """
+        return self._timing if self.done() else None
 
     def cancel(self, *, kill: bool = False) -> bool:
         """Withdraws the task if it is queued, and discards its result if it is running.
@@ -128,10 +145,11 @@ class PoolFuture(Future[T]):
             raise asyncio.CancelledError
         return self.result()
 
-    def resolve(self, result: T | None, error: BaseException | None) -> None:
+    def resolve(self, result: T | None, error: BaseException | None, timing: TaskTiming | None = None) -> None:
         """Sets the result or the error, unless the future is cancelled. For the pool's I/O thread."""
         if self.set_running_or_notify_cancel():
             self._withdraw = None  # not needed any more
+            self._timing = timing  # first, because the next step wakes the waiters and calls the callbacks
             if error is None:
                 self.set_result(result)  # type: ignore[arg-type]  # without an error the result is one
             else:
@@ -160,6 +178,7 @@ class PoolFuture(Future[T]):
         self._waiters.clear()
         with suppress(InvalidStateError):  # it is done
             self.set_exception(error)
+            self._timing = None  # in a child, the parent's thread may just have set it
 
 
 def failed(error: Exception) -> PoolFuture[Any]:

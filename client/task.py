@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import inf
 
+from racepool.client.timing import TaskTiming
 from racepool.protocol.messages import Epoch, Id
 from racepool.protocol.parcel import Parcel
 
@@ -33,3 +34,7 @@ class ClientTask:
     def total_waited_s(self, now: float) -> float:
         """How long it has waited up to now, over all sessions."""
         return self.waited_s + (now - self.waiting_since if self.waiting_since is not None else 0.0)
+
+    def timing_unanswered(self, now: float) -> TaskTiming:
+        """What it cost if it ends now without an ANSWER: as far as this client knows, it has only waited."""
+        return TaskTiming(round(self.total_waited_s(now) * 1000, 3), 0.0, 0, None)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from racepool.client.future import PoolFuture
+    from racepool.client.timing import TaskTiming
     from racepool.client.zmq_pool import ZmqPool, pool
     from racepool.protocol.errors import (
         BacklogFullError,
@@ -58,6 +59,7 @@ __all__ = [
     "RaceData",
     "SettingsError",
     "TaskTimeoutError",
+    "TaskTiming",
     "TransformError",
     "TransformedRace",
     "WorkerCrashedError",
@@ -75,6 +77,7 @@ _MODULES = {
     "PoolStats": "racepool.protocol.stats",
     "PreviousAmounts": "racepool.races.previous_amounts",
     "RaceData": "racepool.races.race",
+    "TaskTiming": "racepool.client.timing",
     "TransformedRace": "racepool.races.transformed_race",
     "ZmqPool": "racepool.client.zmq_pool",
     "bucket_flows": "racepool.races.bucket_flow",

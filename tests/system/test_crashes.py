@@ -70,6 +70,23 @@ def test_one_kill_is_told_in_the_logs(scripted: Running, race: Race, tmp_path: P
     assert result["pid"] != lost["pid"]
 
 
+@pytest.mark.parametrize(("name", "attempts"), [("sleep:0.05", 1), ("kill-once:GATE", 2)], ids=["well", "retried"])
+def test_future_tells_of_its_task_what_the_log_tells(
+    scripted: Running, race: Race, gate: Path, name: str, attempts: int
+) -> None:
+    future = scripted.exec(race(name.replace("GATE", str(gate)), "race-of-the-log"))
+    future.result(30)
+
+    first, last = (scripted.logged("task_assigned", task_id=future.task_id, attempt=each) for each in (1, attempts))
+    completed = scripted.logged("task_completed", task_id=future.task_id)
+    queued_ms, run_ms = (pytest.approx(each, abs=0.001) for each in (last["queued_ms"], completed["duration_ms"]))
+    assert future.timing is not None
+    assert future.timing._asdict() == {
+        "queued_ms": queued_ms, "run_ms": run_ms, "attempts": attempts, "worker": completed["worker"],
+    }  # fmt: skip
+    assert (completed["worker"] == first["worker"]) == (attempts == 1)
+
+
 def test_a_payload_that_kills_every_worker_fails_alone(scripted: Running, race: Race, wait_until: WaitUntil) -> None:
     before = scripted.stats().counters
 
