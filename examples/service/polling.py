@@ -9,7 +9,7 @@ import structlog
 from examples.service.settings import ServiceSettings
 from examples.service.store import Store
 from examples.service.tally import Tally
-from racepool import PoolError, TransformError, ZmqPool
+from racepool import PoolError, PoolFuture, TransformedRace, TransformError, ZmqPool
 
 log = structlog.get_logger()
 EVENT = "/affiliates/v1/racing/events/{}"
@@ -41,9 +41,10 @@ class Poller:
 
     async def poll(self, race_id: str) -> None:
         """One poll of one race."""
+        future: PoolFuture[TransformedRace] | None = None
         try:
             response = (await self._http.get(EVENT.format(race_id))).raise_for_status()
-            result = await self._pool.exec(
+            future = self._pool.exec(
                 response.content,  # as fetched: the worker parses it, the event loop does not
                 polled_at=datetime.now(UTC),
                 # what was stored last, not what was computed last: if storing a poll fails, the increments of the next
@@ -52,21 +53,31 @@ class Poller:
                 queue_timeout_s=self._settings.queue_timeout_s,
                 run_timeout_s=self._settings.run_timeout_s,
             )
+            result = await future
             await self._store.add(result)
         except httpx.HTTPError as error:
             self._failed(error, "race_not_fetched", race_id=race_id)
         except TransformError as error:  # the transform has a fault: somebody must read the traceback
-            self._failed(error, "race_not_transformed", race_id=race_id, traceback=error.remote_traceback)
+            self._failed(
+                error, "race_not_transformed", race_id=race_id, traceback=error.remote_traceback, **cost_of(future)
+            )
         except PoolError as error:  # invalid, timed out, given up, backlog full: the next tick brings a fresher poll
-            self._failed(error, "race_not_transformed", race_id=race_id)
+            self._failed(error, "race_not_transformed", race_id=race_id, **cost_of(future))
         except Exception as error:  # noqa: BLE001  # the store's own
             self._failed(error, "race_not_stored", race_id=race_id)
         else:
             self._tally.stored += 1
             self._tally.records += len(result.money_flow_records)
-            log.info("race_polled", race_id=race_id, status=result.status, records=len(result.money_flow_records))
+            records = len(result.money_flow_records)
+            log.info("race_polled", race_id=race_id, status=result.status, records=records, **cost_of(future))
 
-    def _failed(self, error: Exception, event: str, **fields: str) -> None:
+    def _failed(self, error: Exception, event: str, **fields: object) -> None:
         kind = type(error).__name__
         self._tally.failures[kind] += 1
         log.warning(event, error=kind, reason=str(error) or kind, **fields)
+
+
+def cost_of(future: PoolFuture[TransformedRace] | None) -> dict[str, object]:
+    """What the poll cost, as fields of its log line. There are none where neither a broker nor its timeout ended it."""
+    timing = None if future is None else future.timing
+    return {} if timing is None else timing._asdict()

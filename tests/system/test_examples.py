@@ -36,6 +36,7 @@ class Service:
     tote_url: str
     database: Path
     log: Path
+    output: Path
 
     def health(self) -> tuple[int, dict[str, Any]]:
         answer = httpx.get(f"{self.url}/health", timeout=PATIENCE_S)
@@ -47,6 +48,11 @@ class Service:
             return self.health()[0] == httpx.codes.OK
         except httpx.TransportError:
             return False
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Its log lines of this event."""
+        lines = [json.loads(line) for line in self.output.read_text().splitlines()]
+        return [line for line in lines if line["event"] == event]
 
     def stop(self) -> None:
         """Ends it with SIGTERM, as a supervisor does. uvicorn shuts down and then dies by that signal."""
@@ -80,10 +86,15 @@ def real(start_pool: StartPool) -> Running:
 
 
 @contextmanager
-def program(*arguments: object, env: dict[str, str], err: Path) -> Iterator["subprocess.Popen[str]"]:
+def program(
+    *arguments: object, env: dict[str, str], err: Path, out: Path | None = None
+) -> Iterator["subprocess.Popen[str]"]:
+    """Runs a module. Without `out`, its output is a pipe; a program that prints much would stop when it is full."""
     command = [sys.executable, "-m", *map(str, arguments)]
-    with err.open("w") as file:
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=file, text=True)
+    with ExitStack() as files:
+        error = files.enter_context(err.open("w"))
+        output = subprocess.PIPE if out is None else files.enter_context(out.open("w"))
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=error, text=True)
     try:
         yield process
     finally:
@@ -109,14 +120,15 @@ def start_service(real: Running, tmp_path: Path, wait_until: WaitUntil) -> Itera
 
         def start(tote_url: str) -> Service:
             port, log, database = free_port(), tmp_path / "service.err", tmp_path / "money-flow.db"
+            output = tmp_path / "service.out"
             env = real.env | {
                 "SERVICE_TOTE_URL": tote_url,
                 "SERVICE_PORT": str(port),
                 "SERVICE_INTERVAL_S": str(TICK_S),
                 "SERVICE_DATABASE": str(database),
             }
-            process = stack.enter_context(program("examples.service", env=env, err=log))
-            started = Service(process, f"http://127.0.0.1:{port}", tote_url, database, log)
+            process = stack.enter_context(program("examples.service", env=env, err=log, out=output))
+            started = Service(process, f"http://127.0.0.1:{port}", tote_url, database, log, output)
             wait_until(started.is_up, PATIENCE_S)
             return started
 
@@ -159,6 +171,19 @@ def test_no_record_is_lost_while_workers_are_killed(service: Service, real: Runn
             for kind in ("win", "place"):
                 increments = sum(record[f"incremental_{kind}_amount"] for record in records)
                 assert increments == records[-1][f"{kind}_pool_amount"], "each poll counts from the one before"
+
+
+def test_log_tells_what_each_poll_cost(service: Service, wait_until: WaitUntil) -> None:
+    wait_until(lambda: service.health()[1]["tally"]["stored"] >= 8, PATIENCE_S)
+    service.stop()
+
+    polled, failed = service.logged("race_polled"), service.logged("race_not_transformed")
+    assert len(polled) >= 8
+    assert {line["error"] for line in failed} == {"InvalidRaceError"}
+    for line in [*polled, *failed]:
+        assert line["queued_ms"] >= 0
+        assert line["run_ms"] > 0
+        assert (line["attempts"], line["worker"].rstrip("012")) == (1, "worker-")
 
 
 def test_health_tells_of_a_broker_that_is_away_and_of_its_return(
