@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+from samples.holes import with_hole
 from samples.polls import poll_instants, polls
 from samples.races import Race, invented_race
 from samples.responses import event_response, normalised
@@ -33,8 +34,13 @@ def shipped_samples(seed: int = SHIPPED_SEED) -> dict[str, str]:
     }
 
 
-def race_day(seed: int, races: int, poll_count: int, last_starts: int) -> Iterator[tuple[str, str]]:
-    """File names and texts of NZ TAB responses, race by race; sorted by name they are in the order of the polls."""
+def race_day(
+    seed: int, races: int, poll_count: int, last_starts: int, *, holes: bool = False
+) -> Iterator[tuple[str, str]]:
+    """File names and texts of NZ TAB responses, race by race; sorted by name they are in the order of the polls.
+
+    With `holes`, some of the same polls lack a part.
+    """
     for number in range(1, races + 1):
         race = invented_race(
             _rng(seed, f"race {number}"),
@@ -43,8 +49,11 @@ def race_day(seed: int, races: int, poll_count: int, last_starts: int) -> Iterat
             field=8 + number % 7,
             scratched=number % 2,
         )
+        gaps = _rng(seed, f"holes {number}")
         for poll in polls(race, poll_instants(race, poll_count), _rng(seed, f"polls {number}")):
             response = event_response(race, poll, seed=f"{seed}/{race.event_id}", last_starts=last_starts)
+            if holes:
+                response = with_hole(response, gaps)
             yield f"{poll.at:%Y%m%dT%H%M%SZ}-race-{number:02}.json", json.dumps(response, ensure_ascii=False)
 
 
@@ -57,11 +66,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--races", type=_positive, default=8, help="races of the day")
     parser.add_argument("--polls", type=_positive, default=40, help="polls of each race, the last one after its start")
     parser.add_argument("--last-starts", type=_positive, default=_SHIPPED_LAST_STARTS, help="form guide of each runner")
+    parser.add_argument("--holes", action="store_true", help="one poll in five lacks its tracker, pools or runners")
     options = parser.parse_args(arguments)
+    if options.holes and options.race_day is None:
+        parser.error("--holes needs --race-day")
     if options.race_day is None:
         _write(options.out, iter(shipped_samples(options.seed).items()))
     else:
-        _write(options.race_day, race_day(options.seed, options.races, options.polls, options.last_starts))
+        day = race_day(options.seed, options.races, options.polls, options.last_starts, holes=options.holes)
+        _write(options.race_day, day)
 
 
 def _positive(text: str) -> int:
