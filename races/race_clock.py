@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from datetime import datetime, timedelta
-from math import trunc
+from math import inf, trunc
 from typing import Final, NamedTuple
 
 from racepool.races.transformed_race import IntervalType
@@ -29,6 +29,18 @@ def poll_time(start: datetime, polled_at: datetime) -> PollTime:
     """
     minutes = round((start - polled_at) / _MINUTE, 3) + 0.0  # -0.0 + 0.0 is 0.0
     return PollTime(minutes, _bucket(minutes), _interval_type(minutes))
+
+
+def bucket_bounds(time_interval: float) -> tuple[float, float]:
+    """The least and the most minutes to the start that this bucket holds; infinity for the bucket of all earlier polls.
+
+    Two buckets that follow each other have one bound in common, so that there is no room between them.
+    """
+    if time_interval < _BUCKETS[0]:
+        return time_interval - 1, time_interval
+    least = time_interval if time_interval > _BUCKETS[0] else trunc(_BUCKETS[0]) - 1.0
+    later = bisect_right(_BUCKETS, time_interval)
+    return least, _BUCKETS[later] if later < len(_BUCKETS) else inf
 
 
 def _bucket(minutes: float) -> float:

@@ -1,11 +1,12 @@
 from datetime import UTC, datetime, timedelta
+from math import inf
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from racepool.races.race import RaceData
-from racepool.races.race_clock import poll_time
+from racepool.races.race_clock import bucket_bounds, poll_time
 from racepool.races.start import start_instant
 
 START = datetime(2025, 7, 17, 0, 50, tzinfo=UTC)
@@ -98,3 +99,21 @@ def test_bucket_is_the_largest_of_the_list_that_is_not_above_the_minutes(thousan
         assert time.time_interval == max(bucket for bucket in ladder_and_halves if bucket * 1000 <= thousandths)
     else:
         assert time.time_interval == -(-thousandths // 1000)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "bounds"),
+    [
+        (60, (60, inf)), (55, (55, 60)), (10, (10, 15)), (5, (5, 10)), (4, (4, 5)), (0, (0, 1)), (-0.5, (-0.5, 0)),
+        (-4.5, (-4.5, -4)), (-5, (-6, -4.5)), (-6, (-7, -6)), (-60, (-61, -60)),
+    ],
+)  # fmt: skip
+def test_bucket_reaches_to_the_next_one(bucket: float, bounds: tuple[float, float]) -> None:
+    assert bucket_bounds(bucket) == bounds
+
+
+@given(minutes=st.integers(-100_000, 200_000).map(lambda thousandths: thousandths / 1_000))
+def test_every_minute_is_within_the_bounds_of_its_bucket(minutes: float) -> None:
+    least, most = bucket_bounds(poll_time(START, START - timedelta(minutes=minutes)).time_interval)
+
+    assert least <= minutes <= most
