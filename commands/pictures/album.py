@@ -8,7 +8,7 @@ from typing import Final
 from racepool.commands.extras import require
 from racepool.commands.pictures.money_curves import Curves, NothingToShowError, curves_of
 from racepool.protocol.errors import PoolError
-from racepool.races.money_row import MoneyRow, rows_of
+from racepool.races.money_row import PollRows
 from racepool.races.transformed_race import TransformedRace
 
 SUFFIXES: Final = (".png", ".svg", ".pdf")
@@ -27,7 +27,7 @@ class Album:
     def __init__(self, target: Path) -> None:
         require("matplotlib", extra="plot", purpose="--plot")
         self.target = target
-        self._collected: dict[str, list[MoneyRow]] = {}
+        self._collected: dict[str, list[PollRows]] = {}
         self.is_folder = target.is_dir() or not target.suffix
         if not self.is_folder and target.suffix.lower() not in SUFFIXES:
             raise PoolError(f"--plot {target}: name a file ending in {', '.join(SUFFIXES)}, or a folder")
@@ -45,7 +45,7 @@ class Album:
 
     def add(self, race: TransformedRace) -> None:
         """Keeps a poll of a race for `draw`."""
-        self._collected.setdefault(race.race_id, []).extend(rows_of(race))
+        self._collected.setdefault(race.race_id, []).append(PollRows.of(race))
 
     def draw(self) -> list[str]:
         """Draws what was added, as `draw_races` does.
@@ -56,11 +56,11 @@ class Album:
         self.require_one(len(self._collected))
         return self.draw_races(self._collected.values(), lambda: None)
 
-    def draw_races(self, races: Iterable[Iterable[MoneyRow]], advance: Callable[[], None]) -> list[str]:
+    def draw_races(self, races: Iterable[Iterable[PollRows]], advance: Callable[[], None]) -> list[str]:
         """Draws each race.
 
         Args:
-            races: the rows of each; they are taken one race at a time, to save memory.
+            races: the polls of each; they are taken one race at a time, to save memory.
             advance: called after each race.
 
         Returns:
@@ -72,9 +72,9 @@ class Album:
         from racepool.commands.pictures.money_plot import draw  # noqa: PLC0415  # needs matplotlib, an extra
 
         missing = []
-        for rows in races:
+        for polls in races:
             try:
-                curves = curves_of(rows)
+                curves = curves_of(polls)
             except NothingToShowError as error:
                 missing.append(f"no picture: {error}")
             else:

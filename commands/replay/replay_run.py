@@ -151,7 +151,7 @@ class ReplayRun:
             written.append(f"{_count(count, 'record')} in {self._errand.out}")
         if album is not None:
             with progress("drawing", "races", len(races)) as advance:
-                missing = album.draw_races(_rows(checkpoint, races), advance)
+                missing = album.draw_races(map(checkpoint.polls_of, races), advance)
             for line in missing:
                 click.echo(f"racepool: {line}", err=True)
             is_drawn = not missing
