@@ -71,7 +71,7 @@ def test_quality_score_tells_what_is_missing(tote: list[tuple[str, float]], scor
 
 
 def test_unrecognised_types_are_named_once_as_first_written() -> None:
-    report, _ = read_pools(race([("Big Duet", 1), ("bigduet", 2), ("Win", 1), (None, 3)]))
+    report, _ = read_pools(race([("Big Duet", 1), ("bigduet", 2), ("Win", 1), (None, 3), ("", 4)]))
 
     assert report is not None
     assert report.unrecognised == ("Big Duet", "")
