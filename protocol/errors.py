@@ -12,7 +12,8 @@ PoolError
 ├── SettingsError            a setting breaks its rule                            (also ValueError)
 ├── PoolClosedError          the pool was shut down                               (also RuntimeError)
 ├── PoolForkedError          the future belongs to the parent process
-└── PoolBrokenError          the pool's I/O thread died or cannot start; names the cause
+├── PoolBrokenError          the pool's I/O thread died or cannot start; names the cause
+└── StoreError               the database did not do what a store asked; names the cause
 """
 
 from collections.abc import Iterable, Sequence
@@ -203,4 +204,11 @@ class PoolBrokenError(PoolError):
 
     If it died, all futures of the pool have failed with this error: make a new pool. If it cannot start, threads or
     file descriptors are missing: the same pool can be used again when there are some.
+    """
+
+
+class StoreError(PoolError):
+    """A store could not read or write; the message has the database's words, and what to do.
+
+    A store raises it, never the future of a task. `__cause__` is the error of the database's driver, if there is one.
     """

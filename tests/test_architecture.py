@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "broker": {"protocol"},
     "worker": {"protocol", "races"},
     "client": {"protocol", "races"},
+    "storage": {"protocol", "races"},
     "supervision": {"protocol", "races", "client"},
     "commands": {"protocol", "races", "client", "supervision"},
 }
@@ -36,6 +37,7 @@ PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "sh
 EXTRAS = {
     "matplotlib",
     "prometheus_client",
+    "psycopg",
     "pyarrow",
     "pytest",
     "starlette",

@@ -11,7 +11,7 @@ from racepool.commands import group, ping
 from racepool.protocol.errors import BrokerUnavailableError, PoolError, SettingsError
 from racepool.protocol.exits import Exit
 
-EXTRAS = {"matplotlib", "prometheus_client", "pyarrow", "starlette", "uvicorn"}
+EXTRAS = {"matplotlib", "prometheus_client", "psycopg", "pyarrow", "starlette", "uvicorn"}
 MODULES = sorted({f"racepool.commands.{module}" for module in group.VERBS.values()})
 
 
