@@ -20,7 +20,7 @@ from tests.programs import required
 
 START_S = 60
 OWNER = "racing"
-FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "autovacuum=off", "shared_buffers=16MB")
+FAST = ("fsync=off", "full_page_writes=off", "autovacuum=off", "shared_buffers=16MB")
 NewDatabase: TypeAlias = Callable[[], str]
 
 

@@ -125,7 +125,7 @@ def test_any_date_can_be_a_day(server: Server, dsn: str, day: str) -> None:
 
 def test_race_whose_date_changes_is_one_race(dsn: str) -> None:
     first, second, third = chain(body(), body({"a": 100, "b": None}), body({"a": 10, "b": 90}))
-    moved = [first, on_day(second, "2026-02-01")]
+    moved: list[TransformedRace | PollRows] = [first, on_day(second, "2026-02-01")]
 
     async def use(store: PostgresStore) -> tuple[Any, list[BucketFlow]]:
         await store.write(moved)
@@ -257,7 +257,7 @@ def shared_dsn(server: Server) -> str:
     return server.new_database()
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(polls=st.lists(st.tuples(HOLDS, CHANGES), min_size=1, max_size=6), unwritten=st.integers(0, 3))
 def test_what_is_read_back_is_as_good_as_the_result(
     server: Server, shared_dsn: str, polls: list[tuple[dict[str, float | None], dict[str, Any]]], unwritten: int
