@@ -1,7 +1,6 @@
 """Every error as a caller meets it: its message names the task and the race, if there is one, and says what to do."""
 
 import os
-import re
 import resource
 import threading
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from racepool import (
     ProtocolMismatchError,
     RaceData,
     SettingsError,
+    StoreError,
     TaskTimeoutError,
     TransformError,
     WorkerCrashedError,
@@ -35,12 +35,12 @@ from racepool import (
 )
 from racepool.protocol.failures import pack_crashes
 from racepool.protocol.messages import PROTOCOL_VERSION, Answer, Outcome, Reject, Submit, Who
+from racepool.storage import PostgresStore
 from racepool.worker.execution import Execution
 from tests.client.fake_broker import PAYLOAD_LIMIT, FakeBroker, answer, nothing
-from tests.running import ROOT
+from tests.documented_errors import is_documented
 
 BOUND_S = 15.0
-ERRORS = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
 RACE_ID = "r-42"
 FOREIGN_VERSION = 99
 Race: TypeAlias = Callable[..., dict[str, Any]]
@@ -79,14 +79,6 @@ def stage(  # noqa: PLR0917
 
 def failure(future: PoolFuture[Any]) -> Met:
     return future.exception(BOUND_S), future.task_id
-
-
-def is_documented(error: BaseException | None) -> bool:
-    """Whether docs/errors.md shows this message below the name of its class; an ellipsis stands for any text."""
-    section = ERRORS.partition(f"\n## {type(error).__name__}\n")[2].partition("\n## ")[0]
-    shown = section.partition("```text\n")[2].partition("\n```")[0].splitlines()
-    patterns = [".+".join(map(re.escape, line.split("\u2026"))) for line in shown]
-    return any(re.fullmatch(pattern, str(error)) for pattern in patterns)
 
 
 def refusal(pool: ZmqPool, race: object, **options: Any) -> Met:  # noqa: ANN401
@@ -347,6 +339,14 @@ def inherited_iteration(stage: Stage) -> Met:
     return _in_child(go_on), None
 
 
+def misspelt_dsn(_stage: Stage) -> Met:
+    try:
+        PostgresStore("postgresq://racing@db/racing")
+    except PoolError as error:
+        return error, None
+    return None, None
+
+
 NAMED, NOT_TOLD = True, False
 OF_NO_TASK: list[Any] = [
     pytest.param(
@@ -403,6 +403,7 @@ OF_NO_TASK: list[Any] = [
         stats_of_another_version, ProtocolMismatchError, NOT_TOLD, "install the same racepool", id="stats' version"
     ),
     pytest.param(inherited_iteration, PoolForkedError, NOT_TOLD, "start a new one here", id="iteration"),
+    pytest.param(misspelt_dsn, StoreError, NOT_TOLD, "must be as postgresql://", id="dsn"),
 ]  # fmt: skip
 
 

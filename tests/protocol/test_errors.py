@@ -18,6 +18,7 @@ from racepool.protocol.errors import (
     PoolForkedError,
     ProtocolMismatchError,
     SettingsError,
+    StoreError,
     TaskTimeoutError,
     TransformError,
     WorkerCrashedError,
@@ -38,6 +39,7 @@ EXAMPLES: list[PoolError] = [
     PoolClosedError("the pool was shut down"),
     PoolForkedError("the future belongs to the parent"),
     PoolBrokenError("the I/O thread died"),
+    StoreError("this store was closed"),
 ]
 
 

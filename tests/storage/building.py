@@ -1,13 +1,17 @@
 """Polls of races, and what a store holds of them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from racepool import MoneyFlowRecord, RaceData, TransformedRace, transform_race
+import pytest
+
+from racepool import MoneyFlowRecord, RaceData, StoreError, TransformedRace, transform_race
 from racepool.races.money_row import MoneyRow, PollRows
 from racepool.storage import PostgresStore
+from tests.documented_errors import is_documented
 from tests.storage.server import Server
 
 T = TypeVar("T")
@@ -75,3 +79,11 @@ def with_store(dsn: str, use: Callable[[PostgresStore], Awaitable[T]], *, retry_
 
 def write(dsn: str, *results: TransformedRace | PollRows) -> None:
     with_store(dsn, lambda store: store.write(results))
+
+
+@contextmanager
+def store_error(words: str) -> Iterator[pytest.ExceptionInfo[StoreError]]:
+    """The block raises a StoreError with these words (a regular expression), as docs/errors.md shows it."""
+    with pytest.raises(StoreError, match=words) as raised:
+        yield raised
+    assert is_documented(raised.value), raised.value

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from racepool import BucketFlow, PreviousAmounts, RaceData, StoreError, TransformedRace, bucket_flows, transform_race
+from racepool import BucketFlow, PreviousAmounts, RaceData, TransformedRace, bucket_flows, transform_race
 from racepool.races.money_row import MoneyRow, PollRows
 from racepool.storage import PostgresStore
 from racepool.storage.schema import VERSION
-from tests.storage.building import START, body, chain, instant, records, rows, stored, with_store, write
+from tests.storage.building import START, body, chain, instant, records, rows, store_error, stored, with_store, write
 from tests.storage.server import Server
 
 NO_TRACKER = body(money_tracker=None)
@@ -201,7 +201,7 @@ def test_poll_that_cannot_be_stored_is_named_and_harms_no_other(
 ) -> None:
     results = chain(body(), body(), body())
 
-    with pytest.raises(StoreError, match=rf"1 of the polls cannot be stored: race 'r1', poll of 2026.*{words}"):
+    with store_error(rf"1 of the polls cannot be stored: race 'r1', poll of 2026.*{words}"):
         write(dsn, results[0], harm(results[1]), results[2])
 
     assert stored(server, dsn) == rows([results[0], results[2]])
@@ -210,7 +210,7 @@ def test_poll_that_cannot_be_stored_is_named_and_harms_no_other(
 def test_first_few_of_many_polls_that_cannot_be_stored_are_named(dsn: str) -> None:
     results = [with_name(result, "\0") for result in chain(*[body()] * 7)]
 
-    with pytest.raises(StoreError, match=r"^7 of the polls .*; and 2 more; all others of this call are stored"):
+    with store_error(r"^7 of the polls .*; and 2 more; all others of this call are stored"):
         write(dsn, *results)
 
 
@@ -329,11 +329,11 @@ def test_tables_of_another_version_are_refused_with_both_versions(server: Server
 
     async def main() -> None:
         async with PostgresStore(dsn) as store:
-            with pytest.raises(StoreError, match=words):
+            with store_error(words):
                 await store.create()
-            with pytest.raises(StoreError, match=words):
+            with store_error(words):
                 await store.write([])
-            with pytest.raises(StoreError, match=words):
+            with store_error(words):
                 await store.previous([])
 
     asyncio.run(main())
@@ -342,7 +342,7 @@ def test_tables_of_another_version_are_refused_with_both_versions(server: Server
 def test_tables_that_are_not_there_are_asked_for(dsn: str) -> None:
     async def main() -> None:
         async with PostgresStore(dsn) as store:
-            with pytest.raises(StoreError, match=r"has no tables of racepool; call create\(\) first"):
+            with store_error(r"has no tables of racepool; call create\(\) first"):
                 await store.bucket_flows("r1")
 
     asyncio.run(main())
