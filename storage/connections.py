@@ -66,7 +66,7 @@ class Connections:
         Raises:
             StoreError: the server stays away for `retry_s`, refuses the connection, or answers with another error.
         """
-        deadline = monotonic() + self._retry_s
+        deadline = None
         pause = _FIRST_PAUSE_S
         while True:
             if self._is_closed:
@@ -79,6 +79,7 @@ class Connections:
                     raise StoreError(
                         f"the database {self._place} answers: {_words(error)}; {_remedy(error)}"
                     ) from error
+                deadline = deadline or monotonic() + self._retry_s
                 if monotonic() + pause > deadline:
                     raise StoreError(
                         f"the database {self._place} could not be used for {self._retry_s:g} s: {_words(error)}; "
@@ -109,6 +110,8 @@ class Connections:
     async def _connected(self) -> Connection:
         try:
             return await self._connect()
+        except psycopg.errors.ConnectionTimeout:
+            raise
         except psycopg.OperationalError as error:
             # No SQLSTATE comes with it, and the text may be in any language. A ping tells a server that starts or stops
             # from one that answers.

@@ -31,7 +31,7 @@ class PostgresStore:
             variables PGHOST, PGUSER, PGPASSWORD and so on stand in for what it leaves out.
         connections: how many connections are open at most. More calls than that wait for each other.
         retry_s: for how many seconds a call tries again while the server is away; a `write` of many polls tries so for
-            each hundred polls.
+            each hundred polls. The time counts from the first failure.
 
     Raises:
         StoreError: the extra is missing, or the dsn has a wrong form.

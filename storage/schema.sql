@@ -117,6 +117,7 @@ DECLARE
   old regclass;
   dropped integer := 0;
 BEGIN
+  LOCK TABLE racepool.polls IN SHARE ROW EXCLUSIVE MODE;  -- as writers, which lock their polls first; they wait
   PERFORM pg_advisory_xact_lock(7224150);  -- that of schema.py: nobody makes a day meanwhile
   FOR old IN
     SELECT inhrelid::regclass
