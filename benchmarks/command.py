@@ -20,8 +20,8 @@ from benchmarks.process_tree import counts_run_time
 from benchmarks.races import write_loads
 from benchmarks.run import Run
 from benchmarks.scale.measurement import cases, measure, steps
-from racepool.commands.extras import remedy
 from racepool.protocol.exits import Exit
+from racepool.protocol.extras import remedy
 
 FOLDER = Path(__file__).parent / "report"
 QUICK = {"only": ("ppe",), "rounds": 1, "scale": 0.02}

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from racepool.protocol.errors import StoreError
+from racepool.protocol.extras import remedy
 from racepool.races.bucket_flow import BucketFlow
 from racepool.races.money_row import PollRows
 from racepool.races.transformed_race import TransformedRace
@@ -50,8 +51,7 @@ class PostgresStore:
             from racepool.storage import poll_reading, poll_writing, schema  # noqa: PLC0415
         except ImportError as error:
             raise StoreError(
-                f"PostgresStore needs psycopg, which cannot be imported ({error}): install racepool with its "
-                "extra, as in pip install 'racepool[postgres]'"
+                f"PostgresStore needs psycopg, which cannot be imported ({error}): {remedy('postgres')}"
             ) from error
         if connections < 1:
             raise StoreError(f"connections={connections}: must be 1 or more")
@@ -80,6 +80,7 @@ class PostgresStore:
             StoreError: the tables are there in another version; the text names both versions.
         """
         await self._connections.run(self._schema.create)
+        self._is_checked = True
 
     async def write(self, results: Iterable[TransformedRace | PollRows]) -> None:
         """Writes polls, of any races and in any order.

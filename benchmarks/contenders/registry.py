@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from benchmarks.measures import Submit
-from racepool.commands.extras import remedy
+from racepool.protocol.extras import remedy
 
 Opener: TypeAlias = Callable[[int], AbstractAsyncContextManager[Submit]]
 

@@ -15,8 +15,8 @@ from racepool.commands.chaos import lab, plot, report
 from racepool.commands.chaos.kinds import KINDS, Kind, UnknownKindError, chosen
 from racepool.commands.chaos.plan import Plan
 from racepool.commands.display import screen_of_stdout
-from racepool.commands.extras import require
 from racepool.protocol.exits import Exit
+from racepool.protocol.extras import require
 from racepool.protocol.settings import MAX_SECONDS
 
 SEEDS = 10**6

@@ -15,10 +15,10 @@ from racepool.client.monitoring import fetch_stats
 from racepool.commands.exporter.address import ANYWHERE, LOOPBACK, Names, NoAddressError, listening_socket, url_of
 from racepool.commands.exporter.dead_view import DeadView
 from racepool.commands.exporter.pool_watch import PoolWatch
-from racepool.commands.extras import require
 from racepool.protocol.endpoints import is_tcp
 from racepool.protocol.errors import PoolError
 from racepool.protocol.exits import Exit
+from racepool.protocol.extras import require
 from racepool.protocol.keys import Role, peer_keys
 from racepool.protocol.logs import Log, open_log
 from racepool.protocol.processes import die_with_supervisor

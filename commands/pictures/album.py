@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from racepool.commands.extras import require
 from racepool.commands.pictures.money_curves import Curves, NothingToShowError, curves_of
 from racepool.protocol.errors import PoolError
+from racepool.protocol.extras import require
 from racepool.races.money_row import PollRows
 from racepool.races.transformed_race import TransformedRace
 

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from racepool.commands.available_pool import available_pool
 from racepool.commands.display import screen_of_stdout
-from racepool.commands.extras import require
 from racepool.commands.pictures.album import Album
 from racepool.commands.replay.checkpoint import Checkpoint, checkpoint_of
 from racepool.commands.replay.day import Day, poll_files, read_day
@@ -20,6 +19,7 @@ from racepool.commands.replay.schedule import Schedule
 from racepool.commands.replay.sending import send_all
 from racepool.commands.replay.table import SUFFIXES, write_ndjson, write_table
 from racepool.protocol.errors import PoolError
+from racepool.protocol.extras import require
 from racepool.protocol.settings import Settings
 from racepool.races.money_row import MoneyRow
 

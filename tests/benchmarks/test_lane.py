@@ -12,7 +12,7 @@ from benchmarks.lane import Lane, LaneError
 from benchmarks.loads import NORMALISED, RAW, result_path
 from benchmarks.races import write_loads
 from benchmarks.run import Run
-from racepool.commands.extras import remedy
+from racepool.protocol.extras import remedy
 from tests.benchmarks.building import measured
 
 pytestmark = pytest.mark.system

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from racepool.commands.extras import remedy
+from racepool.protocol.extras import remedy
 from racepool.races.race import RaceData
 from samples.generate import race_day
 from samples.polls import poll_instants, polls

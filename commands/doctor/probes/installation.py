@@ -9,8 +9,8 @@ import zoneinfo
 import zmq
 
 from racepool.commands.doctor.facts import Extra, Installation
-from racepool.commands.extras import DISTRIBUTION, remedy
 from racepool.protocol import VERSION
+from racepool.protocol.extras import DISTRIBUTION, remedy
 
 ZONE = "Pacific/Auckland"  # of the tote
 FOR_DEVELOPERS = {"dev"}

@@ -1,6 +1,6 @@
 import pytest
 
-from racepool.commands import extras
+from racepool.protocol import extras
 from racepool.protocol.errors import PoolError
 
 CLONE = '{"url": "file:///home/me/my%20clone", "dir_info": {"editable": true}}'
