@@ -174,7 +174,7 @@ def test_required_keys_of_an_event_are_required(key: str, rule: str) -> None:
     ("status", "read"),
     [
         *[(status, status.lower()) for status in ("open", "Closed", "INTERIM", "Final", "abandoned", "Live")],
-        *[(" Open ", "open"), ("Postponed", "postponed"), ("UNKNOWN", "unknown")],
+        *[(" Open ", "open"), ("Postponed", "postponed"), ("UNKNOWN", "unknown"), ("Gro\u00df", "gross")],
         *[("", "unknown"), ("  ", "unknown"), (None, "unknown")],
     ],
 )
@@ -264,6 +264,7 @@ def test_barrier_position_goes_before_the_barrier(position: object, barrier: obj
         assert parsed.entrants[0].barrier == read
     assert of_event.entrants == of_service.entrants
     assert "barrier_position" not in of_service.entrants[0].model_dump()
+    assert "barrier_position" not in repr(of_service.entrants[0])
 
 
 @pytest.mark.parametrize(
