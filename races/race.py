@@ -137,15 +137,17 @@ def _text_of(race: object, limit_bytes: int) -> str | bytes | Mapping[str, Any]:
 
 
 def _validated(race: str | bytes | Mapping[str, Any]) -> RaceData | EventResponse:
-    if isinstance(race, Mapping):
-        return _SHAPES.validate_python(race)
-    may_be_response, fields = read_response(race)
-    with suppress(ValidationError):  # then the validation below tells the errors
-        if fields is not None:
-            return RaceData.model_validate(fields)
-        if not may_be_response:
-            return RaceData.model_validate_json(race)
-    return _SHAPES.validate_json(race)
+    with suppress(ValidationError):  # then the validation of both shapes tells the errors
+        if isinstance(race, Mapping):
+            if "data" not in race:
+                return RaceData.model_validate(race)
+        else:
+            may_be_response, fields = read_response(race)
+            if fields is not None:
+                return RaceData.model_validate(fields)
+            if not may_be_response:
+                return RaceData.model_validate_json(race)
+    return _SHAPES.validate_python(race) if isinstance(race, Mapping) else _SHAPES.validate_json(race)
 
 
 def _tote_error(race: str | bytes | Mapping[str, Any]) -> list[tuple[str, str]]:
