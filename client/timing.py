@@ -9,7 +9,7 @@ class TaskTiming(NamedTuple):
     Attributes:
         queued_ms: how long the task waited, in milliseconds, over all attempts and brokers. It waits in this process,
             in the broker's backlog, and in the hand of a worker that still runs another task. This process counts the
-            time until it submits the task; the broker counts from there.
+            time until it submits the task, in whole milliseconds; the broker counts from there.
         run_ms: how long the last attempt ran, in milliseconds, until its result came or its worker was lost. The broker
             measures it, so the way to the worker and back is included. `duration_ms` in its log is the same. 0.0 if no
             attempt is known.
