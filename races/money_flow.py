@@ -38,7 +38,9 @@ class Money(NamedTuple):
         win_pool, place_pool = pools
         if win_pool is not None and place_pool is not None:
             win, place, total = shares_of((win_pool, place_pool, win_pool + place_pool), hold)
-            return cls(win, place, total, percentage_of(win_pool, win), percentage_of(place_pool, place))
+            win_percentage = 100 * win / win_pool if win_pool else None  # percentage_of, without the two calls
+            place_percentage = 100 * place / place_pool if place_pool else None
+            return cls(win, place, total, win_percentage, place_percentage)
         win, win_percentage = _share(win_pool, hold, before[0])
         place, place_percentage = _share(place_pool, hold, before[1])
         return cls(win, place, win + place, win_percentage, place_percentage)

@@ -17,11 +17,6 @@ class Percentages(NamedTuple):
     by_entrant: dict[str | None, Exact]  # entries without an entrant's id are under None
     total: Exact | None  # of all entries; None if there is no entry
 
-    def of(self, entrant_id: str) -> float | None:
-        """The sum of one entrant; None if it has no entries."""
-        percentage = self.by_entrant.get(entrant_id)
-        return None if percentage is None else float(percentage)
-
 
 def add_up_entries(entries: Iterable[MoneyTrackerEntry]) -> tuple[Percentages, Percentages]:
     """The sums of the holds, and those of the bets. A percentage that is None is ignored."""

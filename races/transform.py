@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from racepool.protocol.errors import InvalidRaceError
 from racepool.races.fields import STATUSES, UNKNOWN_STATUS
+from racepool.races.money import Exact
 from racepool.races.money_flow import Amounts, EntrantPoll, Money, Poll
 from racepool.races.money_tracker import Percentages, add_up_entries
 from racepool.races.pools import MoneyPools, PoolReport, read_pools
@@ -78,8 +79,8 @@ def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = 
                 "entrant_count": len(entrants),
                 "pool_field_count": report.field_count if report else 0,
                 "money_flow_record_count": len(records),
-                "hold_percentage_total": None if holds.total is None else float(holds.total),
-                "bet_percentage_total": None if bets.total is None else float(bets.total),
+                "hold_percentage_total": _number(holds.total),
+                "bet_percentage_total": _number(bets.total),
             },
             "meeting": race.meeting,
             "race": _race_info(race, start),
@@ -117,11 +118,16 @@ def _entrant_polls(
     polls = []
     for entrant in race.entrants:
         entrant_id = entrant.entrant_id
-        hold, amounts = holds.by_entrant.get(entrant_id), before.get(entrant_id, _NO_AMOUNTS)
+        hold, bet = holds.by_entrant.get(entrant_id), bets.by_entrant.get(entrant_id)
+        amounts = before.get(entrant_id, _NO_AMOUNTS)
         money = Money.of(hold, pools, amounts) if hold is not None and are_pools_told else None
-        has_money = bool(hold) and is_any_money
-        polls.append(EntrantPoll(entrant, holds.of(entrant_id), bets.of(entrant_id), amounts, money, has_money))
+        has_money = is_any_money and bool(hold)
+        polls.append(EntrantPoll(entrant, _number(hold), _number(bet), amounts, money, has_money))
     return polls
+
+
+def _number(percentage: Exact | None) -> float | None:
+    return None if percentage is None else float(percentage)
 
 
 def _race_info(race: RaceData, start: datetime) -> dict[str, Any]:
@@ -169,14 +175,16 @@ def _gaps(race: RaceData, holds: Percentages, pools: MoneyPools, before: Mapping
     if pools.are_unknown:
         yield f"neither the win nor the place pool is told: no records; {_KEPT}"
         return
-    for index, (name, pool) in enumerate(pools._asdict().items()):
+    for index, pool in enumerate(pools):
         if pool is None and any(amounts[index] for amounts in before.values()):
-            yield f"the {name} pool is not told; {_KEPT}"
+            yield f"the {pools._fields[index]} pool is not told; {_KEPT}"
 
 
 def _strangers(race: RaceData, holds: Percentages, before: Mapping[str, Amounts]) -> Iterator[str]:
     """Ids with money that are not among the entrants."""
-    listed = {entrant.entrant_id for entrant in race.entrants}
+    listed: set[str | None] = {entrant.entrant_id for entrant in race.entrants}
+    if listed.issuperset(holds.by_entrant) and listed.issuperset(before):
+        return  # as most polls are
     for entrant_id, hold in holds.by_entrant.items():
         if hold and entrant_id not in listed:
             only = f"its hold of {float(hold):g} % counts in the total only"

@@ -23,16 +23,16 @@ def added_up(pairs: Iterable[tuple[str | None, float | None]]) -> Percentages:
 def test_percentage_of_an_entrant_is_the_sum_of_its_entries() -> None:
     percentages = added_up([("e1", 5.5), ("e2", 0.0), ("e1", 0.1), ("e1", 0.2), ("e2", 0.0)])
 
-    assert percentages.of("e1") == 5.8
-    assert percentages.of("e2") == 0.0
+    assert percentages.by_entrant["e1"] == Decimal("5.8")
+    assert percentages.by_entrant["e2"] == 0
     assert percentages.total == Decimal("5.8")
 
 
 def test_entrant_without_entries_has_none() -> None:
     percentages = added_up([("e1", None), (None, 3.0)])
 
-    assert percentages.of("e1") is None
-    assert percentages.of("e2") is None
+    assert "e1" not in percentages.by_entrant
+    assert "e2" not in percentages.by_entrant
     assert percentages.total == 3
 
 
