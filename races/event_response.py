@@ -21,7 +21,6 @@ from racepool.races.fields import (
     Flag,
     Identifier,
     Listed,
-    Name,
     Number,
     RaceDate,
     RunnerNumber,
@@ -47,7 +46,7 @@ class _Odds(_EventPart):
 class _Runner(_EventPart):
     entrant_id: Identifier
     runner_number: RunnerNumber
-    name: Name = ""
+    name: Text | None = None
     barrier: Barrier = None
     barrier_position: Barrier = None
     is_scratched: Flag | None = None

@@ -29,10 +29,6 @@ def _status(text: str | None) -> str:
     return (text or "").strip().casefold() or UNKNOWN_STATUS
 
 
-def _name(text: str | None) -> str:
-    return text or ""
-
-
 def _race_date(text: str) -> str:
     if _DATE.fullmatch(text):
         try:
@@ -94,7 +90,6 @@ Count: TypeAlias = Annotated[int, _whole(0, LARGEST_WHOLE)]
 RunnerNumber: TypeAlias = Annotated[int, _whole(1, LARGEST_WHOLE)]
 EpochSeconds: TypeAlias = Annotated[int, _whole(0, LARGEST_INSTANT)]
 Barrier: TypeAlias = Annotated[int | None, PlainValidator(_barrier)]
-Name: TypeAlias = Annotated[str, GetPydanticSchema(lambda _type, handler: _from_nullable(handler(Text), _name))]
 Status: TypeAlias = Annotated[str, GetPydanticSchema(lambda _type, handler: _from_nullable(handler(Text), _status))]
 RaceDate: TypeAlias = Annotated[str, Strict(), AfterValidator(_race_date)]
 StartTime: TypeAlias = Annotated[str, Strict(), AfterValidator(_start_time)]

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Protocol, TypeVar
 
-from pydantic import AfterValidator, AliasChoices, AliasGenerator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, AliasGenerator, BaseModel, ConfigDict, Field, GetPydanticSchema
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from racepool.races.fields import Barrier, Flag, Identifier, Listed, Name, Number, RunnerNumber, Text
+from racepool.races.fields import Barrier, Flag, Identifier, Listed, Number, RunnerNumber, Text
 
 
 class RacePart(BaseModel):
@@ -33,7 +33,7 @@ class Entrant(_CamelPart):
 
     entrant_id: Identifier
     runner_number: RunnerNumber
-    name: Name = ""
+    name: Annotated[str, GetPydanticSchema(lambda _type, handler: handler(Text | None))] = ""
     barrier: Barrier = None
     barrier_position: Barrier = Field(None, exclude=True, repr=False)
     is_scratched: Flag | None = None
@@ -98,10 +98,12 @@ class Meeting(RacePart):
 
 
 def completed(entrants: tuple[Entrant, ...]) -> tuple[Entrant, ...]:
-    """The entrants with the barriers that `barrier_position` tells, if all ids differ."""
-    for entrant in entrants:
+    """The entrants with the barriers that `barrier_position` tells, and without names of null, if all ids differ."""
+    for entrant in entrants:  # each is not complete until here
         if entrant.barrier_position is not None:
-            vars(entrant).update(barrier=entrant.barrier_position, barrier_position=None)  # not complete until here
+            vars(entrant).update(barrier=entrant.barrier_position, barrier_position=None)
+        if not entrant.name:
+            vars(entrant).update(name="")
     return with_distinct_ids(entrants)
 
 

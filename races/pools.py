@@ -80,15 +80,12 @@ def read_pools(race: RaceData) -> tuple[PoolReport | None, MoneyPools]:
     first of `race.pools`, `race.tote_pools` and `race.dividends` that has a number for it.
     """
     held, tote = _of_held_pools(race.pools), _of_tote_pools(race.tote_pools)
-    is_whole = tote.extracted and all(field in held.read or field in tote.read for field in (_WIN, _PLACE))
+    told = {**tote.read, **held.read}
+    is_whole = tote.extracted and _WIN in told and _PLACE in told
     paid = _NO_REPORT if is_whole else _of_dividends(race.dividends)
-    win, place = (_first(field, held, tote, paid) for field in (_WIN, _PLACE))
-    report = next((each for each in (tote, paid, held) if each.extracted), None)
-    return report, MoneyPools(win, place)
-
-
-def _first(field: str, *reports: PoolReport) -> int | None:
-    return next((report.read[field] for report in reports if field in report.read), None)
+    told = {**paid.read, **told}
+    report = tote if tote.extracted else paid if paid.extracted else held
+    return report if report.extracted else None, MoneyPools(told.get(_WIN), told.get(_PLACE))
 
 
 def _of_held_pools(pools: Pools | None) -> PoolReport:
@@ -101,7 +98,7 @@ def _of_held_pools(pools: Pools | None) -> PoolReport:
 
 def _of_tote_pools(pools: Iterable[TotePool]) -> PoolReport:
     """Adds up the pools of each field. A pool without a total counts as not read."""
-    return _added_up((_kind(pool.product_type), pool.product_type or "", pool.total) for pool in pools)
+    return _added_up([(_kind(pool.product_type), pool.product_type or "", pool.total) for pool in pools])
 
 
 def _of_dividends(dividends: Iterable[Dividend]) -> PoolReport:
@@ -116,7 +113,7 @@ def _of_dividends(dividends: Iterable[Dividend]) -> PoolReport:
             kind = product.removeprefix(_POOL).replace("firstfour", "first4")  # two spellings of one pool
             name, known = largest.get(kind, (dividend.product_name or "", 0.0))
             largest[kind] = (name, max(known, size))
-    return _added_up((kind, name, size) for kind, (name, size) in largest.items())
+    return _added_up([(kind, name, size) for kind, (name, size) in largest.items()])
 
 
 def _added_up(pools: Iterable[tuple[str, str, float | None]]) -> PoolReport:

@@ -1,7 +1,7 @@
 """The start of a race, from what a poll tells of it: an instant, or a local date and time. Reads no clock."""
 
 from datetime import UTC, datetime, timedelta, timezone
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -62,7 +62,11 @@ def start_instant(race: _Started) -> datetime:
     """
     if race.advertised_start:
         return datetime.fromtimestamp(race.advertised_start, UTC)
-    told = race.start_time_nz or ""
-    clock = told.removesuffix("NZST").removesuffix("NZDT").rstrip()
-    zone = _ZONES_OF_SUFFIXES.get(told[-4:]) or _auckland()
-    return datetime.fromisoformat(f"{race.race_date_nz}T{clock}").replace(tzinfo=zone).astimezone(UTC)
+    return _local_instant(race.race_date_nz, race.start_time_nz or "")
+
+
+@lru_cache(maxsize=1024)  # each poll of a race tells the same
+def _local_instant(day: str | None, time: str) -> datetime:
+    clock = time.removesuffix("NZST").removesuffix("NZDT").rstrip()
+    zone = _ZONES_OF_SUFFIXES.get(time[-4:]) or _auckland()
+    return datetime.fromisoformat(f"{day}T{clock}").replace(tzinfo=zone).astimezone(UTC)
