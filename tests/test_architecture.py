@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "client": {"protocol", "races"},
     "storage": {"protocol", "races"},
     "supervision": {"protocol", "races", "client"},
-    "commands": {"protocol", "races", "client", "supervision"},
+    "commands": {"protocol", "races", "client", "storage", "supervision"},
 }
 """The other rooms of which a room may import. Only the crash lab may import of the worker, too."""
 CRASH_LAB = "commands/chaos/"

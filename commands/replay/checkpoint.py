@@ -1,7 +1,7 @@
-"""The checkpoint of a replay: a file beside the output, with a line for the outcome of each poll.
+"""The checkpoint of a replay: a file with a line for the outcome of each poll.
 
 The first line has the fingerprint of the day. Lines are only appended. A crash can leave a torn line at the end, which
-is cut off. The table is written from this file at the end, so it is the same after any number of interruptions.
+is cut off. The output is written from this file at the end, so it is the same after any number of interruptions.
 """
 
 import fcntl
@@ -24,7 +24,7 @@ _KEY: Final = "polls of this replay"
 
 
 class Checkpoint:
-    """An open checkpoint, made by `beside` or `temporary`. A context manager: closes the file, does not delete it.
+    """An open checkpoint, made by `at` or `temporary`. A context manager: closes the file, does not delete it.
 
     Invariant: everything before `_end` is whole lines, and `_places` has the offset and length of each race's entries.
     """
@@ -37,20 +37,20 @@ class Checkpoint:
         self._places: dict[str, list[tuple[int, int]]] = {}
 
     @classmethod
-    def beside(cls, output: Path, fingerprint: str, *, overwrite: bool) -> Self:
-        """Opens the checkpoint of this output: that of an earlier run of the same polls, or else a new one.
+    def at(cls, path: Path, fingerprint: str, *, output: object, overwrite: bool) -> Self:
+        """Opens the checkpoint at this path: that of an earlier run of the same polls, or else a new one.
 
         Args:
-            output: the checkpoint is beside it, with `.replay` after its name.
+            path: of the checkpoint.
             fingerprint: of the day.
+            output: what the replay writes, for messages.
             overwrite: whether to replace a checkpoint of other polls.
 
         Raises:
             PoolError: it cannot be written, another replay writes it, or it belongs to other polls.
         """
-        path = checkpoint_of(output)
         try:
-            file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666), "a+")
+            file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "a+")
         except OSError as error:
             raise PoolError(f"{path}: {error.strerror}") from None
         checkpoint = cls(file, fingerprint, path)
@@ -114,7 +114,7 @@ class Checkpoint:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
-    def _claim(self, output: Path, *, overwrite: bool) -> None:
+    def _claim(self, output: object, *, overwrite: bool) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -149,6 +149,6 @@ class Checkpoint:
 
 
 def checkpoint_of(output: Path) -> Path:
-    """The path of the output's checkpoint. The output may also be a folder, such as `.`."""
+    """The path of the checkpoint of a file: beside it. The output may also be a folder, such as `.`."""
     place = Path(os.path.abspath(output))  # noqa: PTH100  # resolve() would follow links
     return place.parent / (place.name + SUFFIX)

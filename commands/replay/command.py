@@ -1,13 +1,24 @@
 """The options of `racepool replay`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from racepool.commands.replay.outputs import SCHEMES
 from racepool.commands.replay.replay_run import Errand, ReplayRun
 from racepool.protocol.errors import PoolError
 from racepool.protocol.exits import Exit
 from racepool.protocol.settings import Settings
+
+
+class _FileOrDatabase(click.Path):
+    """A file's path as Path, or the URL of a database as text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """See click.ParamType."""
+        is_url = isinstance(value, str) and value.startswith(SCHEMES)
+        return value if is_url else super().convert(value, param, ctx)
 
 
 @click.command()
@@ -16,9 +27,10 @@ from racepool.protocol.settings import Settings
 )
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    metavar="FILE",
-    help="Write the table to this file: NAME.parquet, NAME.ndjson, or - for NDJSON on standard output.",
+    type=_FileOrDatabase(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="FILE|URL",
+    help="Write the rows to this file: NAME.parquet, NAME.ndjson, or - for NDJSON on standard output; "
+    "or into a PostgreSQL database: postgresql://USER@HOST/NAME.",
 )
 @click.option(
     "--plot",
@@ -34,13 +46,13 @@ from racepool.protocol.settings import Settings
     type=click.IntRange(1, 1_000),
     help="How many workers to keep busy, and to start if no broker runs. [default: RACEPOOL_WORKERS, else 3]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an output that exists, and a checkpoint of other polls.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that exists, and a checkpoint of other polls.")
 @click.pass_context
 def replay(  # noqa: PLR0913  # options are arguments
     context: click.Context,
     *,
     paths: tuple[Path, ...],
-    out: Path | None,
+    out: Path | str | None,
     plot: Path | None,
     races: tuple[str, ...],
     workers: int | None,

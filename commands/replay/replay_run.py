@@ -1,6 +1,5 @@
-"""One run of `racepool replay`, from the first file to the finished table and pictures."""
+"""One run of `racepool replay`, from the first file to the finished output and pictures."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,41 +13,28 @@ from racepool.commands.display import screen_of_stdout
 from racepool.commands.pictures.album import Album
 from racepool.commands.replay.checkpoint import Checkpoint, checkpoint_of
 from racepool.commands.replay.day import Day, poll_files, read_day
+from racepool.commands.replay.outputs import Output, output_of
 from racepool.commands.replay.progress import progress
 from racepool.commands.replay.schedule import Schedule
 from racepool.commands.replay.sending import send_all
-from racepool.commands.replay.table import SUFFIXES, write_ndjson, write_table
 from racepool.protocol.errors import PoolError
 from racepool.protocol.extras import require
 from racepool.protocol.settings import Settings
-from racepool.races.money_row import MoneyRow
+from racepool.races.money_row import PollRows
 
 OUT_FOR_EACH_WORKER: Final = 4  # polls out: enough to keep a worker busy, few for other clients to wait for
-STDOUT: Final = Path("-")
 NAMES_SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """The arguments of a replay; at least one of `out` and `plot` is given."""
+    """The arguments of a replay; at least one of `out` and `plot` is given. `out` as text is a database's URL."""
 
     paths: tuple[Path, ...]
-    out: Path | None
+    out: Path | str | None
     plot: Path | None
     races: tuple[str, ...]
     overwrite: bool
-
-    @property
-    def is_to_stdout(self) -> bool:
-        """Whether the table goes to standard output; then there is no checkpoint."""
-        return self.out == STDOUT
-
-    @property
-    def checkpointed(self) -> Path:
-        """The output that has the checkpoint beside it."""
-        target = self.out or self.plot
-        assert target is not None, "there is an output"  # noqa: S101
-        return target
 
 
 class ReplayRun:
@@ -57,6 +43,8 @@ class ReplayRun:
     def __init__(self, errand: Errand, settings: Settings) -> None:
         self._errand = errand
         self._settings = settings
+        chosen = (*sorted(path.resolve() for path in errand.paths), *sorted(errand.races))
+        self._output: Output | None = None if errand.out is None else output_of(errand.out, settings, chosen)
         self._day = Day({}, ())
         self._schedule: Schedule | None = None
 
@@ -71,9 +59,12 @@ class ReplayRun:
         if self._schedule is None:
             return "stopped before the first poll"
         done = f"stopped after {self._schedule.settled:,} of {self._day.poll_count:,} polls"
-        if self._errand.is_to_stdout:
+        if self._schedule.is_done:
+            done = f"all {self._day.poll_count:,} polls are transformed, but not all of them are written"
+        kept = self._checkpoint_path()
+        if kept is None:
             return f"{done}; nothing is kept, because standard output has no checkpoint"
-        return f"{done}; the same command continues from there"
+        return f"{done}; the same command continues from there (checkpoint: {kept})"
 
     def run(self) -> bool:
         """Runs the replay; returns whether every file was a poll that succeeded, and every race has its picture.
@@ -86,6 +77,8 @@ class ReplayRun:
         self._day = self._read_day()
         if album is not None:
             album.require_one(len(self._day.chains), remedy=", or choose one with --race")
+        if self._output is not None:
+            self._output.begin(self._day)
         with self._checkpoint() as checkpoint:
             schedule = self._schedule = Schedule(
                 self._day.chains, OUT_FOR_EACH_WORKER * self._settings.workers, checkpoint.entries()
@@ -98,17 +91,22 @@ class ReplayRun:
     def _album(self) -> Album | None:
         """Checks everything that could prevent the output before the work begins."""
         out, plot = self._errand.out, self._errand.plot
-        if out is not None and not self._errand.is_to_stdout:
-            if out.suffix not in SUFFIXES:
-                raise click.UsageError(f"--out {out}: its name must end in {' or '.join(SUFFIXES)}, or be -")
-            if out.suffix == ".parquet":
-                require("pyarrow", extra="replay", purpose=f"--out {out}")
+        if self._output is not None:
+            self._output.check()
         album = None if plot is None else Album(plot)
-        may_replace = self._errand.overwrite or checkpoint_of(self._errand.checkpointed).exists()
+        kept = self._checkpoint_path()
+        may_replace = self._errand.overwrite or (kept is not None and kept.exists())
         for target in (out, plot):
-            if target is not None and target.is_file() and not may_replace:
+            if isinstance(target, Path) and target.is_file() and not may_replace:
                 raise PoolError(f"{target} exists already; give --overwrite, or another name")
         return album
+
+    def _checkpoint_path(self) -> Path | None:
+        """Where the checkpoint is: that of the output, else of the pictures; None if none outlives the process."""
+        if self._output is not None:
+            return self._output.checkpoint
+        assert self._errand.plot is not None, "there is an output"  # noqa: S101
+        return checkpoint_of(self._errand.plot)
 
     def _read_day(self) -> Day:
         files = poll_files(self._errand.paths)
@@ -125,9 +123,11 @@ class ReplayRun:
             raise click.UsageError(f"--race {error.args[0]}: there are {_named(day)}") from None
 
     def _checkpoint(self) -> Checkpoint:
-        if self._errand.is_to_stdout:
+        path = self._checkpoint_path()
+        if path is None:
             return Checkpoint.temporary(self._day.fingerprint)
-        return Checkpoint.beside(self._errand.checkpointed, self._day.fingerprint, overwrite=self._errand.overwrite)
+        output = self._output or self._errand.plot
+        return Checkpoint.at(path, self._day.fingerprint, output=output, overwrite=self._errand.overwrite)
 
     def _replay(self, schedule: Schedule, checkpoint: Checkpoint) -> None:
         done, total = schedule.settled, self._day.poll_count
@@ -138,27 +138,22 @@ class ReplayRun:
                 send_all(pool, schedule, checkpoint, self._settings.payload_limit, advance)
 
     def _write(self, schedule: Schedule, checkpoint: Checkpoint, album: Album | None) -> bool:
-        """Table and pictures; returns whether every race has its picture."""
+        """Output and pictures; returns whether every race has its picture."""
         races = schedule.written_order()
         written, is_drawn = [], True
-        if self._errand.out is not None:
-            rows = _rows(checkpoint, races)
-            count = (
-                write_ndjson(sys.stdout.buffer, rows)
-                if self._errand.is_to_stdout
-                else write_table(self._errand.out, rows)
-            )
-            written.append(f"{_count(count, 'record')} in {self._errand.out}")
+        if self._output is not None:
+            count = self._output.write(_polls(checkpoint, races), schedule.settled - len(schedule.failures))
+            written.append(f"{_count(count, 'record')} in {self._output}")
         if album is not None:
             with progress("drawing", "races", len(races)) as advance:
-                missing = album.draw_races(map(checkpoint.polls_of, races), advance)
+                missing = album.draw_races(_polls(checkpoint, races), advance)
             for line in missing:
                 click.echo(f"racepool: {line}", err=True)
             is_drawn = not missing
             written.append(_pictures(len(races) - len(missing), album))
         races_read = _count(len(self._day.chains), "race")
         summary = f"{_count(self._day.poll_count, 'poll')} of {races_read}: {', '.join(written)}"
-        if self._errand.is_to_stdout:
+        if self._checkpoint_path() is None:  # the rows are on standard output
             click.echo(summary, err=True)
         else:
             screen_of_stdout().print(Text(summary))  # a narrow terminal would break the line within a number
@@ -178,8 +173,8 @@ class ReplayRun:
         return not failed
 
 
-def _rows(checkpoint: Checkpoint, races: Iterable[str]) -> Iterator[Iterator[MoneyRow]]:
-    return ((row for poll in checkpoint.polls_of(race_id) for row in poll.rows) for race_id in races)
+def _polls(checkpoint: Checkpoint, races: Iterable[str]) -> Iterator[Iterator[PollRows]]:
+    return (checkpoint.polls_of(race_id) for race_id in races)
 
 
 def _named(day: Day) -> str:

@@ -317,7 +317,9 @@ def lacking(tmp_path: Path, run_dir: Path) -> dict[str, str]:
     """An environment without any extra."""
     folder = tmp_path / "lacking"
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text("import sys\nsys.modules['pyarrow'] = sys.modules['matplotlib'] = None\n")
+    (folder / "sitecustomize.py").write_text(
+        "import sys\nfor name in ('pyarrow', 'matplotlib', 'psycopg'): sys.modules[name] = None\n"
+    )
     return environment(run_dir) | {"PYTHONPATH": f"{folder}:{ROOT}"}
 
 
@@ -325,6 +327,10 @@ def lacking(tmp_path: Path, run_dir: Path) -> dict[str, str]:
     ("arguments", "remedy"),
     [
         (["replay", "DAY", "--out", "x.parquet"], f"--out x.parquet needs pyarrow: {remedy('replay')}"),
+        (
+            ["replay", "DAY", "--out", "postgresql://me:secret@host/name"],
+            f"--out postgresql://... needs psycopg: {remedy('postgres')}",
+        ),
         (["replay", "DAY", "--plot", "x.png"], f"--plot needs matplotlib: {remedy('plot')}"),
         (["transform", "DAY", "--plot", "x.png"], f"--plot needs matplotlib: {remedy('plot')}"),
     ],

@@ -25,7 +25,7 @@ def opened(output: Path) -> Iterator[Callable[..., Checkpoint]]:
     checkpoints: list[Checkpoint] = []
 
     def at(fingerprint: str = "this day", *, overwrite: bool = False) -> Checkpoint:
-        checkpoints.append(Checkpoint.beside(output, fingerprint, overwrite=overwrite))
+        checkpoints.append(Checkpoint.at(checkpoint_of(output), fingerprint, output=output, overwrite=overwrite))
         return checkpoints[-1]
 
     yield at
@@ -130,7 +130,7 @@ def test_second_replay_of_the_same_output_is_refused(opened: Callable[..., Check
 
 def test_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(PoolError, match="No such file or directory"):
-        Checkpoint.beside(tmp_path / "no" / "day.parquet", "this day", overwrite=False)
+        Checkpoint.at(tmp_path / "no" / "day.replay", "this day", output="day", overwrite=False)
 
 
 class SlowFile(FileIO):
