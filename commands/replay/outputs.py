@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 import click
 
-from racepool.commands.extras import require
 from racepool.commands.replay.checkpoint import SUFFIX, checkpoint_of
 from racepool.commands.replay.day import Day
 from racepool.commands.replay.progress import progress
 from racepool.commands.replay.table import SUFFIXES, write_ndjson, write_table
 from racepool.protocol.errors import PoolError
+from racepool.protocol.extras import require
 from racepool.protocol.settings import Settings
 from racepool.races.money_row import PollRows
 from racepool.storage import PostgresStore

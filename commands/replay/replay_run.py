@@ -18,7 +18,6 @@ from racepool.commands.replay.progress import progress
 from racepool.commands.replay.schedule import Schedule
 from racepool.commands.replay.sending import send_all
 from racepool.protocol.errors import PoolError
-from racepool.protocol.extras import require
 from racepool.protocol.settings import Settings
 from racepool.races.money_row import PollRows
 

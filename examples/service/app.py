@@ -7,20 +7,29 @@ from http import HTTPStatus
 
 import httpx
 from fastapi import FastAPI, HTTPException, Response
+from pydantic import BaseModel
 
 from examples.service.health import Health, judged
 from examples.service.polling import Poller
 from examples.service.schedule import Schedule
 from examples.service.settings import ServiceSettings
-from examples.service.store import MemoryStore, Record, SqliteStore, Store
+from examples.service.store import store_of
 from examples.service.tally import Tally
 from racepool import PoolError, PoolStats, ZmqPool
 
 
+class Amounts(BaseModel):
+    """The money on one entrant in cents, as of the last stored poll that told it."""
+
+    entrant_id: str
+    win_pool_amount: int
+    place_pool_amount: int
+
+
 def create_app(settings: ServiceSettings) -> FastAPI:
-    """The application with these settings. Its start fails with a PoolError if the pool is not ready in time."""
+    """The application with these settings. Its start fails with a PoolError if pool or database are not ready."""
     tally = Tally()
-    store: Store = MemoryStore() if settings.database is None else SqliteStore(settings.database)
+    store = store_of(settings.database)
     pool = ZmqPool()
     http = httpx.AsyncClient(base_url=settings.tote_url, timeout=settings.fetch_timeout_s)
     poller = Poller(http, pool, store, settings, tally)
@@ -30,6 +39,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:  # closes everything in the reverse order
             stack.push_async_callback(store.aclose)
+            await store.open()
             await stack.enter_async_context(http)
             await stack.enter_async_context(pool)
             # before the first tick: an exec right after it finds a worker
@@ -55,12 +65,12 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         return verdict
 
     @app.get("/races/{race_id}/money-flow")
-    async def money_flow(race_id: str) -> list[Record]:
-        """The records of the last stored poll of the race."""
-        records = await store.previous(race_id)
-        if not records:
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"no poll of race {race_id} has been stored")
-        return list(records)
+    async def money_flow(race_id: str) -> list[Amounts]:
+        """The money on each entrant of the race, as stored."""
+        rows = await store.previous(race_id)
+        if not rows:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"no money of race {race_id} has been stored")
+        return [Amounts.model_validate(row) for row in rows]
 
     return app
 

@@ -9,7 +9,7 @@ import structlog
 from examples.service.settings import ServiceSettings
 from examples.service.store import Store
 from examples.service.tally import Tally
-from racepool import PoolError, PoolFuture, TransformedRace, TransformError, ZmqPool
+from racepool import PoolError, PoolFuture, StoreError, TransformedRace, TransformError, ZmqPool
 
 log = structlog.get_logger()
 EVENT = "/affiliates/v1/racing/events/{}"
@@ -61,9 +61,11 @@ class Poller:
             self._failed(
                 error, "race_not_transformed", race_id=race_id, traceback=error.remote_traceback, **cost_of(future)
             )
+        except StoreError as error:
+            self._failed(error, "race_not_stored", race_id=race_id)
         except PoolError as error:  # invalid, timed out, given up, backlog full: the next tick brings a fresher poll
             self._failed(error, "race_not_transformed", race_id=race_id, **cost_of(future))
-        except Exception as error:  # noqa: BLE001  # the store's own
+        except Exception as error:  # noqa: BLE001  # SQLite's own
             self._failed(error, "race_not_stored", race_id=race_id)
         else:
             self._tally.stored += 1

@@ -1,6 +1,5 @@
 """The settings: `SERVICE_` and the name in the environment. Durations are in seconds."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -27,5 +26,5 @@ class ServiceSettings(BaseSettings):
     start_timeout_s: Seconds = 30.0
     stop_timeout_s: Seconds = 10.0
     health_timeout_s: Seconds = 1.0
-    database: Path | None = None
-    """The SQLite file; None keeps all records in memory."""
+    database: str | None = Field(None, repr=False)  # it may have a password
+    """The path of a SQLite file, or postgresql://...; None keeps the last poll of each race in memory."""

@@ -18,12 +18,16 @@ from typing import Any
 import httpx
 import pytest
 
+from racepool.races.money_row import MoneyRow
 from tests.running import ROOT, Running, StartPool, WaitUntil, broker_held_back, environment
+from tests.storage.building import stored
+from tests.storage.server import OWNER, Server, started_server
 
 pytestmark = pytest.mark.system
 TICK_S = 0.25
 WORKERS = 3
 PATIENCE_S = 20.0
+SECRET = "not-to-be-shown"  # noqa: S105  # the database trusts everybody
 SAMPLES = sorted((ROOT / "samples").glob("*.json"))
 
 
@@ -34,7 +38,7 @@ class Service:
     process: "subprocess.Popen[str]"
     url: str
     tote_url: str
-    database: Path
+    database: str
     log: Path
     output: Path
 
@@ -68,7 +72,7 @@ class Service:
         return listed
 
     def stored(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
-        """The records in the database for each race and entrant, in the order of the polls."""
+        """The records in the file for each race and entrant, in the order of the polls."""
         found: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
         with closing(sqlite3.connect(self.database)) as connection:
             for (text,) in connection.execute("SELECT record FROM money_flow ORDER BY polling_timestamp"):
@@ -77,7 +81,7 @@ class Service:
         return found
 
 
-StartService = Callable[[str], Service]
+StartService = Callable[..., Service]
 
 
 @pytest.fixture(scope="module")
@@ -115,17 +119,16 @@ def tote_url(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def start_service(real: Running, tmp_path: Path, wait_until: WaitUntil) -> Iterator[StartService]:
-    """Starts the service for this tote."""
+    """Starts the service for this tote; without a database, it stores to a file."""
     with ExitStack() as stack:
 
-        def start(tote_url: str) -> Service:
-            port, log, database = free_port(), tmp_path / "service.err", tmp_path / "money-flow.db"
-            output = tmp_path / "service.out"
+        def start(tote_url: str, database: str = str(tmp_path / "money-flow.db")) -> Service:
+            port, log, output = free_port(), tmp_path / "service.err", tmp_path / "service.out"
             env = real.env | {
                 "SERVICE_TOTE_URL": tote_url,
                 "SERVICE_PORT": str(port),
                 "SERVICE_INTERVAL_S": str(TICK_S),
-                "SERVICE_DATABASE": str(database),
+                "SERVICE_DATABASE": database,
             }
             process = stack.enter_context(program("examples.service", env=env, err=log, out=output))
             started = Service(process, f"http://127.0.0.1:{port}", tote_url, database, log, output)
@@ -138,6 +141,17 @@ def start_service(real: Running, tmp_path: Path, wait_until: WaitUntil) -> Itera
 @pytest.fixture
 def service(start_service: StartService, tote_url: str) -> Service:
     return start_service(tote_url)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server."""
+    with started_server() as server:
+        yield server
+
+
+def url_of(server: Server, database: str) -> str:
+    return f"postgresql://{OWNER}:{SECRET}@/{database}?host={server.folder}"
 
 
 def free_port() -> int:
@@ -184,6 +198,50 @@ def test_log_tells_what_each_poll_cost(service: Service, wait_until: WaitUntil) 
         assert line["queued_ms"] >= 0
         assert line["run_ms"] > 0
         assert (line["attempts"], line["worker"].rstrip("012")) == (1, "worker-")
+
+
+def test_no_increment_is_lost_while_the_database_restarts(
+    start_service: StartService, server: Server, tote_url: str, wait_until: WaitUntil
+) -> None:
+    dsn = server.new_database()
+    name = dsn.rpartition("dbname=")[2]
+    server.ask("postgres", f"ALTER DATABASE {name} SET synchronous_commit = on")
+    service = start_service(tote_url, url_of(server, name))
+    wait_until(lambda: service.health()[1]["tally"]["stored"] >= 8, PATIENCE_S)
+    server.stop()
+    ticks = service.health()[1]["tally"]["ticks"]
+    wait_until(lambda: service.health()[1]["tally"]["ticks"] > ticks + 2, PATIENCE_S)
+    server.start()
+    stored_before = service.health()[1]["tally"]["stored"]
+    wait_until(lambda: service.health()[1]["tally"]["stored"] >= stored_before + 8, PATIENCE_S)
+    tally = service.health()[1]["tally"]
+    race_id = service.races()[0]["event_id"]
+    flow = httpx.get(f"{service.url}/races/{race_id}/money-flow").json()
+
+    service.stop()
+    assert set(tally["failures"]) == {"InvalidRaceError"}, "what waited for the database was stored"
+    assert SECRET not in service.log.read_text()
+    rows = stored(server, dsn)
+    runners: dict[tuple[str, str], list[MoneyRow]] = defaultdict(list)
+    for row in rows:
+        runners[row.race_id, row.entrant_id].append(row)
+    assert {row["entrant_id"] for row in flow} == {entrant_id for race, entrant_id in runners if race == race_id}
+    assert len({race for race, _ in runners}) == 4
+    for each in runners.values():
+        assert sum(row.incremental_win_amount for row in each) == each[-1].win_pool_amount
+        assert sum(row.incremental_place_amount for row in each) == each[-1].place_pool_amount
+
+
+def test_service_without_its_database_does_not_start_and_tells_why(
+    real: Running, server: Server, tmp_path: Path
+) -> None:
+    env = real.env | {"SERVICE_DATABASE": url_of(server, "no-such-one"), "SERVICE_PORT": "0"}
+
+    with program("examples.service", env=env, err=tmp_path / "service.err") as process:
+        assert process.wait(PATIENCE_S) == 3, "uvicorn's code for a failed start"
+    said = (tmp_path / "service.err").read_text()
+    assert 'database "no-such-one" does not exist' in said
+    assert SECRET not in said
 
 
 def test_health_tells_of_a_broker_that_is_away_and_of_its_return(
