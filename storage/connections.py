@@ -129,7 +129,10 @@ class Connections:
 
     async def _connect(self) -> Connection:
         # without prepared statements, each query is planned for its values: for the partitions of its days alone
-        return await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+        connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+        # whatever the database's default is: each statement must see what it waited for
+        await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
+        return connection
 
     def _refusal(self, error: psycopg.Error) -> StoreError:
         return StoreError(

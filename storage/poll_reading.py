@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import UTC
 from typing import Any, Final
 
-from psycopg import IsolationLevel
 from psycopg.rows import dict_row
 
 from racepool.races.bucket_flow import BucketFlow
@@ -38,8 +37,8 @@ _FLOWS: Final = "SELECT * FROM racepool.bucket_flows WHERE race_id = %s ORDER BY
 async def read_previous(race_ids: Sequence[str], connection: Connection) -> dict[str, list[dict[str, Any]]]:
     """Of each race, the latest row of each entrant, and the rest of the latest poll's baseline as rows."""
     found: dict[str, dict[str, dict[str, Any]]] = {race_id: {} for race_id in race_ids}
-    await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)  # both queries see the same polls
     async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # both queries see the same polls
         await cursor.execute(_LATEST_POLLS, [list(found)])
         polls = await cursor.fetchall()
         for poll in polls:

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Final
 
 import psycopg
-from psycopg import IsolationLevel, sql
+from psycopg import sql
 
 from racepool.protocol.errors import StoreError
 from racepool.races.money_row import MoneyRow, PollRows
@@ -103,7 +103,6 @@ class PollWriting:
         for day in sorted({date.fromisoformat(poll.race_date_nz) for poll in polls} - self._days):
             await make_day(connection, day)
             self._days.add(day)
-        await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)  # each statement sees what it waited for
         try:
             async with connection.transaction():
                 await _make_room(connection, polls)

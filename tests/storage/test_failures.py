@@ -195,6 +195,24 @@ def test_writers_of_the_same_polls_in_any_order_do_not_deadlock(server: Server, 
     assert server.ask(dsn, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [(0,)]
 
 
+@pytest.mark.parametrize("default", ["read committed", "serializable"])
+def test_writers_that_have_read_before_may_meet_at_a_new_day(server: Server, dsn: str, default: str) -> None:
+    """A connection that kept the isolation of its reading would not see the day that another one has just made."""
+    name = dsn.rpartition("dbname=")[2]
+    server.ask("postgres", f"ALTER DATABASE {name} SET default_transaction_isolation = '{default}'")
+    results = [chain(body(race_id=f"r{number}"))[0] for number in range(8)]
+
+    async def main() -> None:
+        async with PostgresStore(dsn, connections=8, retry_s=0) as store:
+            await store.create()
+            await asyncio.gather(*(store.previous([f"r{number}"]) for number in range(8)))
+            await asyncio.gather(*(store.write([result]) for result in results))
+
+    asyncio.run(main())
+
+    assert stored(server, dsn) == rows(results)
+
+
 def test_new_day_waits_for_no_reader_and_no_writer(server: Server, dsn: str) -> None:
     async def main() -> None:
         async with PostgresStore(dsn) as store:
