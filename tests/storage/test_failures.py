@@ -18,6 +18,7 @@ from tests.documented_errors import is_documented
 from tests.storage.building import body, chain, rows, store_error, stored, with_store
 from tests.storage.server import Server
 
+pytestmark = pytest.mark.system
 BOUND_S = 30
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 SLEEP_S = 0.02
@@ -123,6 +124,18 @@ def test_calls_outlive_a_server_that_is_away_for_a_while(server: Server, dsn: st
             await asyncio.to_thread(again.join)
 
     asyncio.run(main())
+
+
+def test_one_more_try_is_enough_after_a_restart_however_many_connections_were_idle(server: Server, dsn: str) -> None:
+    async def main() -> int:
+        async with PostgresStore(dsn, retry_s=0.14) as store:  # a pause of 0.05 s, but none of 0.1 s after it
+            await prepared(store)
+            await asyncio.gather(*(store.previous(["r1"]) for _ in range(4)))
+            server.stop()
+            await asyncio.to_thread(server.start)
+            return len(await store.bucket_flows("r1"))
+
+    assert asyncio.run(main()) == 2
 
 
 def test_server_that_stays_away_is_an_error_with_its_cause(server: Server, dsn: str) -> None:

@@ -12,10 +12,13 @@ from racepool import BucketFlow, PreviousAmounts, RaceData, TransformedRace, buc
 from racepool.races.money_row import MoneyRow, PollRows
 from racepool.storage import PostgresStore
 from racepool.storage.schema import VERSION
+from tests.profiles import is_long
 from tests.storage.building import START, body, chain, instant, records, rows, store_error, stored, with_store, write
 from tests.storage.server import Server
 
 NO_TRACKER = body(money_tracker=None)
+
+pytestmark = pytest.mark.system
 
 
 def next_poll(previous: Any, race_id: str = "r1") -> TransformedRace:  # noqa: ANN401
@@ -155,6 +158,8 @@ def test_days_are_dropped_and_can_come_again(server: Server, dsn: str) -> None:
         assert dropped == [(1,)]
         assert days_of(server, dsn) == [("racepool.money_flow_20260201", 2)]
         assert server.ask(dsn, "SELECT DISTINCT race_date_nz::text FROM racepool.polls") == [("2026-02-01",)]
+        previous = (await store.previous(["r1"]))["r1"]
+        assert next_poll(previous) == next_poll(third)
         await store.write([first])
 
     with_store(dsn, use)
@@ -257,7 +262,7 @@ def shared_dsn(server: Server) -> str:
     return server.new_database()
 
 
-@settings(max_examples=25)
+@settings(max_examples=500 if is_long() else 25)
 @given(polls=st.lists(st.tuples(HOLDS, CHANGES), min_size=1, max_size=6), unwritten=st.integers(0, 3))
 def test_what_is_read_back_is_as_good_as_the_result(
     server: Server, shared_dsn: str, polls: list[tuple[dict[str, float | None], dict[str, Any]]], unwritten: int
