@@ -18,8 +18,8 @@ from racepool.storage.schema import Connection
 
 T = TypeVar("T")
 
-_FIRST_PAUSE_S: Final = 0.05
-_LONGEST_PAUSE_S: Final = 1.0
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 1.0
 _DEFAULTS: Final[dict[str, Any]] = {  # a host that vanishes is noticed within half a minute, and not after hours
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -67,7 +67,7 @@ class Connections:
             StoreError: the server stays away for `retry_s`, refuses the connection, or answers with another error.
         """
         deadline = None
-        pause = _FIRST_PAUSE_S
+        pause = FIRST_PAUSE_S
         while True:
             if self._is_closed:
                 raise StoreError("this store was closed; make a new one")
@@ -87,7 +87,7 @@ class Connections:
                     ) from error
             await self._close_idle()  # the same restart of the server ended them
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
 
     async def close(self) -> None:
         """Closes the idle connections now, and the others when their work ends."""

@@ -22,7 +22,7 @@ from racepool.storage.connections import Connections
 from racepool.storage.schema import Connection, make_day
 
 COLUMNS: Final = tuple(MoneyRow.model_fields)
-_BATCH: Final = 100  # polls of one transaction: about 1,400 rows
+BATCH: Final = 100  # polls of one transaction: about 1,400 rows
 _SHOWN: Final = 5  # faults in one error
 _TEXTS: Final = ("entrant_id", "runner_name", "interval_type", "race_name", "meeting_name")
 
@@ -69,7 +69,7 @@ class PollWriting:
         """
         faults: list[str] = []
         left = iter(results)
-        while batch := list(islice(left, _BATCH)):
+        while batch := list(islice(left, BATCH)):
             sound: dict[tuple[str, datetime], PollRows] = {}
             for result in batch:
                 poll = result if isinstance(result, PollRows) else PollRows.of(result)
