@@ -1,7 +1,6 @@
 """The flow of money by time bucket: what a page shows for each runner, of any number of polls. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -20,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from racepool.protocol.errors import InvalidRaceError
 from racepool.races.fields import rule_text
-from racepool.races.row_values import INSTANT_RULE, instant, is_aware, plain
+from racepool.races.row_values import INSTANT_RULE, instant, plain
 from racepool.races.transformed_race import MoneyFlowRecord
 
 
@@ -72,10 +71,9 @@ def _cents(value: object) -> int:
 
 def _utc(value: object) -> datetime:
     polled_at = instant(value)
-    if is_aware(polled_at):
-        with suppress(OverflowError):  # the first and the last hours of the calendar
-            return polled_at.astimezone(UTC)
-    raise PydanticCustomError("instant", INSTANT_RULE)
+    if polled_at is None:
+        raise PydanticCustomError("instant", INSTANT_RULE)
+    return polled_at
 
 
 _ABOUT: Final = "the list of records"
@@ -126,7 +124,7 @@ def bucket_flows(records: Iterable[MoneyFlowRecord | Mapping[str, Any]]) -> Iter
     seen: set[tuple[object, ...]] = set()
     for index, record in enumerate(records):
         row = record if isinstance(record, MoneyFlowRecord) else _row(record, index)
-        poll = (row.race_id, row.entrant_id, row.polling_timestamp)
+        poll = (row.race_id, row.entrant_id, _polled_at(row))
         if poll in seen:
             raise InvalidRaceError(
                 [(f"records.{index}", f"entrant {row.entrant_id!r} has a record of {row.polling_timestamp} already")],
@@ -137,8 +135,13 @@ def bucket_flows(records: Iterable[MoneyFlowRecord | Mapping[str, Any]]) -> Iter
     return (_flow(*bucket, rows) for bucket, rows in buckets.items())
 
 
+def _polled_at(row: _Row | MoneyFlowRecord) -> datetime:
+    """In UTC, also of a record that a caller made with a local time."""
+    return row.polling_timestamp.astimezone(UTC)
+
+
 def _flow(race_id: str, entrant_id: str, time_interval: float, rows: list[_Row | MoneyFlowRecord]) -> BucketFlow:
-    rows.sort(key=lambda row: row.polling_timestamp)
+    rows.sort(key=_polled_at)
     first, last = rows[0], rows[-1]
     baseline = [row for row in rows if row.is_baseline]
     return BucketFlow(
@@ -153,8 +156,8 @@ def _flow(race_id: str, entrant_id: str, time_interval: float, rows: list[_Row |
         baseline_place_amount=sum(row.incremental_place_amount for row in baseline),
         is_baseline=bool(baseline),
         poll_count=len(rows),
-        first_at=first.polling_timestamp,
-        last_at=last.polling_timestamp,
+        first_at=_polled_at(first),
+        last_at=_polled_at(last),
     )
 
 

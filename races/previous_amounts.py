@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeAlias
+from datetime import datetime
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from pydantic_core import from_json
 
 from racepool.protocol.errors import InvalidRaceError
-from racepool.races.row_values import INSTANT_RULE, instant, is_aware, plain
+from racepool.races.row_values import INSTANT_RULE, instant, plain
 from racepool.races.transformed_race import MoneyFlowRecord, TransformedRace
 
 Previous: TypeAlias = (
@@ -127,7 +128,7 @@ class _Row(NamedTuple):
     entrant_id: object
     win: object
     place: object
-    polled_at: object
+    polled_at: datetime | Literal[False] | None  # None: the row has none; False: it is not an instant
 
     @classmethod
     def of(cls, record: object) -> "_Row":
@@ -139,10 +140,10 @@ class _Row(NamedTuple):
         row: Any = vars(record) if isinstance(record, MoneyFlowRecord) else record
         race_id, entrant_id, win, place = (plain(row[key]) for key in _RECORD_KEYS)
         try:
-            polled_at = row[_INSTANT]
+            told = row[_INSTANT]
         except (KeyError, IndexError):
-            polled_at = None
-        return cls(race_id, entrant_id, win, place, instant(polled_at))
+            told = None
+        return cls(race_id, entrant_id, win, place, None if told is None else instant(told) or False)
 
     def faults(self, race_id: str | None) -> Iterator[tuple[str, str]]:
         """The broken rules, by key; `race_id` is that of the rows before."""
@@ -156,7 +157,7 @@ class _Row(NamedTuple):
             yield "win_pool_amount", _AMOUNT_RULE
         if not _is_amount(self.place):
             yield "place_pool_amount", _AMOUNT_RULE
-        if self.polled_at is not None and not is_aware(self.polled_at):
+        if self.polled_at is False:
             yield _INSTANT, INSTANT_RULE
 
 

@@ -1,11 +1,12 @@
 """The values of a database's rows, as a money-flow record has them."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final, TypeGuard
+from typing import Final
 from uuid import UUID
 
 INSTANT_RULE: Final = "must be an instant with a time zone"
+_MOST_DIGITS: Final = 30  # of a Decimal that is made an int: with an exponent of millions, that would take minutes
 
 
 def plain(value: object) -> object:
@@ -13,20 +14,22 @@ def plain(value: object) -> object:
     match value:
         case UUID():
             return str(value)
-        case Decimal() if value.is_finite() and value == value.to_integral_value():
+        case Decimal() if value.is_finite() and value.adjusted() < _MOST_DIGITS and value == value.to_integral_value():
             return int(value)
         case _:
             return value
 
 
-def instant(value: object) -> object:
-    """The instant, if the value is text of one; else the value as it is."""
+def instant(value: object) -> datetime | None:
+    """The instant in UTC, if the value is one, or text of one; None if it is not, or has no time zone.
+
+    Drivers return it in the zone of the database session. There, Python would compare two instants by their local
+    times, and when the clocks are set back, the later instant may have the earlier local time.
+    """
     try:
-        return datetime.fromisoformat(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-def is_aware(value: object) -> TypeGuard[datetime]:
-    """Whether the value is an instant with a time zone."""
-    return isinstance(value, datetime) and value.utcoffset() is not None
+        told = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if isinstance(told, datetime) and told.utcoffset() is not None:
+            return told.astimezone(UTC)
+    except (ValueError, OverflowError):  # not an instant, as pandas' NaT is none; or beyond the calendar
+        pass
+    return None

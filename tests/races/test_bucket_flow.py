@@ -7,6 +7,7 @@ from decimal import Decimal
 from itertools import permutations
 from typing import Any, TypeAlias, cast
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -158,6 +159,21 @@ def test_types_of_database_drivers_are_taken() -> None:
     assert (flow.first_at, flow.first_at.utcoffset()) == (TEN, timedelta(0))
 
 
+def test_records_count_in_order_when_the_clocks_are_set_back_between_them() -> None:
+    session = ZoneInfo("Pacific/Auckland")  # 02:45 NZDT, then 02:15 and 02:45 NZST
+    instants = [datetime(2025, 4, 5, *time, tzinfo=UTC) for time in ((13, 45), (14, 15), (14, 45))]
+    [record, *_] = records_of(*WORKED)
+    records = [
+        record.model_copy(update={"polling_timestamp": polled_at.astimezone(session), "win_pool_amount": cents})
+        for cents, polled_at in enumerate(instants)
+    ]
+
+    for order in permutations(records):
+        [flow] = bucket_flows(order)
+        assert (flow.win_pool_amount, flow.first_at, flow.last_at) == (2, instants[0], instants[2])
+        assert flow.first_at.tzinfo is flow.last_at.tzinfo is UTC
+
+
 def test_rows_of_a_database_driver_are_taken() -> None:
     values = {**row(), "polling_timestamp": TEN.isoformat(), "is_baseline": 1}
     connection = sqlite3.connect(":memory:")
@@ -193,7 +209,7 @@ def test_rows_of_a_database_driver_are_taken() -> None:
         *[
             (row(**{key: value}), f"records.1.{key}", CENTS)
             for key in KEYS.split(", ")[5:]
-            for value in (None, "5", 5.0, True, *map(Decimal, ("5.5", "NaN", "sNaN", "Infinity")))
+            for value in (None, "5", 5.0, True, *map(Decimal, ("5.5", "NaN", "sNaN", "Infinity", "1E+999999999999")))
         ],
     ],
 )

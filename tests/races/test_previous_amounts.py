@@ -1,11 +1,12 @@
 import sqlite3
 from dataclasses import FrozenInstanceError
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from itertools import permutations
 from types import MappingProxyType
 from typing import Any, cast
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgpack
 import pytest
@@ -44,6 +45,13 @@ def result() -> TransformedRace:
         }
     )
     return transform_race(race, polled_at=POLLED_AT)
+
+
+class NotATime(datetime):
+    """As pandas' NaT: a datetime by its class, and no instant."""
+
+    def utcoffset(self) -> timedelta:
+        raise ValueError("NaTType does not support utcoffset")
 
 
 def row(**changes: object) -> dict[str, Any]:
@@ -109,6 +117,20 @@ def test_types_of_database_drivers_are_taken() -> None:
     assert PreviousAmounts.of(rows) == PreviousAmounts(str(race), {str(entrant): (5, 7)})
 
 
+def test_later_of_two_rows_counts_when_the_clocks_are_set_back_between_them() -> None:
+    session = ZoneInfo("Pacific/Auckland")  # 02:45 NZDT, then 02:15 and 02:45 NZST
+    first, second, third = (datetime(2025, 4, 5, *time, tzinfo=UTC) for time in ((13, 45), (14, 15), (14, 45)))
+    rows = [
+        row(win_pool_amount=1, polling_timestamp=first.astimezone(session)),
+        row(win_pool_amount=2, polling_timestamp=second.astimezone(session)),
+        row(entrant_id="e2", win_pool_amount=3, polling_timestamp=first.astimezone(session)),
+        row(entrant_id="e2", win_pool_amount=4, polling_timestamp=third.astimezone(session)),
+    ]
+
+    for order in permutations(rows):
+        assert PreviousAmounts.of(order).amounts == {"e1": (2, 250), "e2": (4, 250)}
+
+
 def test_largest_amount_is_that_of_a_column_of_64_bits() -> None:
     assert PreviousAmounts.of([row(win_pool_amount=2**63 - 1, place_pool_amount=0)]).amounts == {"e1": (2**63 - 1, 0)}
 
@@ -167,12 +189,14 @@ def test_rows_of_a_database_driver_are_taken() -> None:
         ([row(), row(polling_timestamp=POLLED_AT)], "previous.1.entrant_id", TWICE),
         ([row(polling_timestamp=POLLED_AT), row(polling_timestamp=POLLED_AT)], "previous.1.entrant_id", TWICE),
         ([row(polling_timestamp="noon")], "previous.0.polling_timestamp", INSTANT),
+        ([row(polling_timestamp=NotATime(2025, 7, 17))], "previous.0.polling_timestamp", INSTANT),
+        ([row(polling_timestamp=datetime.min.replace(tzinfo=timezone.max))], "previous.0.polling_timestamp", INSTANT),
         ([row(polling_timestamp=5)], "previous.0.polling_timestamp", INSTANT),
         ([row(polling_timestamp=POLLED_AT.replace(tzinfo=None))], "previous.0.polling_timestamp", INSTANT),
         ([row(win_pool_amount=Decimal("5.5"))], "previous.0.win_pool_amount", CENTS),
         *[
             ([row(win_pool_amount=Decimal(text))], "previous.0.win_pool_amount", CENTS)
-            for text in ("NaN", "sNaN", "Infinity", "-1", "1E+19")
+            for text in ("NaN", "sNaN", "Infinity", "-1", "1E+19", "1E+999999999999")
         ],
         ([row(win_pool_amount="5")], "previous.0.win_pool_amount", CENTS),
         ([row(win_pool_amount=None)], "previous.0.win_pool_amount", CENTS),
