@@ -154,17 +154,17 @@ def _tote_error(race: str | bytes | Mapping[str, Any]) -> list[tuple[str, str]]:
     """The words of the tote, where it answers with an error instead of a race."""
     try:
         answer = race if isinstance(race, Mapping) else from_json(race)
-    except (TypeError, ValueError):  # TypeError: a lone surrogate
+        header, data = (answer.get(key) if isinstance(answer, Mapping) else None for key in ("header", "data"))
+        if isinstance(data, Mapping) and data.get("race") is not None:
+            return []  # there is a race, so its own faults are told
+        told = {"header.error": header, "data.error": data}
+        return [
+            (path, f"the tote answers with an error and no race: {str(part['error'])[:LONGEST_QUOTE]!r}")
+            for path, part in told.items()
+            if isinstance(part, Mapping) and part.get("error")
+        ]
+    except (TypeError, ValueError, RecursionError):  # no JSON, a lone surrogate, or lists in lists without end
         return []
-    header, data = (answer.get(key) if isinstance(answer, Mapping) else None for key in ("header", "data"))
-    if isinstance(data, Mapping) and data.get("race") is not None:
-        return []  # there is a race, so its own faults are told
-    told = {"header.error": header, "data.error": data}
-    return [
-        (path, f"the tote answers with an error and no race: {str(part['error'])[:LONGEST_QUOTE]!r}")
-        for path, part in told.items()
-        if isinstance(part, Mapping) and part.get("error")
-    ]
 
 
 def _encoding_fault(race: str | bytes | Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -292,6 +292,14 @@ def test_long_error_answer_is_quoted_in_part() -> None:
     assert rule == f"the tote answers with an error and no race: '{'x' * 200}'"
 
 
+def test_error_answer_of_lists_in_lists_is_an_invalid_race() -> None:
+    words: list[Any] = []
+    for _ in range(100_000):
+        words = [words]
+
+    assert rules_broken_by({"header": {"error": words}, "data": None}) == [("data", "must be an object")]
+
+
 def test_error_beside_a_race_is_no_error_answer() -> None:
     whole = event(error="")
     assert RaceData.parse(whole) == RaceData.parse(event())
