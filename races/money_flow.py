@@ -59,7 +59,7 @@ class EntrantPoll(NamedTuple):
     Attributes:
         before: its amounts at the last poll that told them; 0 and 0 if none did.
         money: None if this poll does not tell the entrant's money.
-        has_money: whether this poll tells a positive hold, and a pool that is not 0.
+        has_money: whether this poll tells a positive hold, and a pool is not 0 or keeps an amount from before.
     """
 
     entrant: Entrant

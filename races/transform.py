@@ -114,14 +114,14 @@ def _amounts_before(race: RaceData, previous: Previous) -> Mapping[str, Amounts]
 def _entrant_polls(
     race: RaceData, holds: Percentages, bets: Percentages, pools: MoneyPools, before: Mapping[str, Amounts]
 ) -> list[EntrantPoll]:
-    are_pools_told, is_any_money = not pools.are_unknown, any(pools)
+    are_pools_told, is_any_pool = not pools.are_unknown, any(pools)
     polls = []
     for entrant in race.entrants:
         entrant_id = entrant.entrant_id
         hold, bet = holds.by_entrant.get(entrant_id), bets.by_entrant.get(entrant_id)
         amounts = before.get(entrant_id, _NO_AMOUNTS)
         money = Money.of(hold, pools, amounts) if hold is not None and are_pools_told else None
-        has_money = is_any_money and bool(hold)
+        has_money = money is not None and bool(hold) and (is_any_pool or any(money[:2]))  # 0 told, the other kept
         polls.append(EntrantPoll(entrant, _number(hold), _number(bet), amounts, money, has_money))
     return polls
 

@@ -172,6 +172,17 @@ def test_pool_of_zero_beside_one_that_is_not_told_withdraws_its_own_money_only()
     assert result.baseline == {"a": (0, 60_000), "b": (0, 40_000)}
 
 
+def test_entrant_shows_the_kept_money_of_a_pool_beside_one_of_zero_as_its_record_does() -> None:
+    result = after(poll(), poll(tote_pools=pools(0, None)))
+
+    assert places(result) == {"a": (60_000, 0), "b": (40_000, 0)}
+    shown = [(each.win_pool_amount, each.place_pool_amount, each.place_pool_percentage) for each in result.entrants]
+    assert shown == [(0, 60_000, None), (0, 40_000, None)]
+    first = after(poll(tote_pools=pools(0, None)))
+    assert first.money_flow_records == ()
+    assert [each.win_pool_amount for each in first.entrants] == [None, None]
+
+
 def test_no_tracker_wins_over_pools_of_zero() -> None:
     result = after(poll(), poll(money_tracker=None, tote_pools=pools(0, 0)))
 
