@@ -23,6 +23,7 @@ _FIELDS_OF_TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
 }
 _FIELD_OF_TYPE: Final = {kind: field for field, kinds in _FIELDS_OF_TYPES.items() for kind in kinds}
+_LONGEST_CACHED: Final = 100  # characters of a product type; the cache must not keep megabytes of a hostile one
 _NOTHING: Final = dict.fromkeys((*_FIELDS_OF_TYPES, _OTHER), 0)
 
 
@@ -130,6 +131,13 @@ def _added_up(pools: Iterable[tuple[str, str, float | None]]) -> PoolReport:
     return PoolReport(read, sum(map(len, dollars.values())), tuple(unrecognised.values()))
 
 
-@lru_cache(maxsize=256)  # the tote has a few dozen types, and each poll repeats them
 def _kind(product_type: str | None) -> str:
-    return "".join((product_type or "").casefold().replace("-", " ").split())
+    text = product_type or ""
+    return _kind_of_short(text) if len(text) <= _LONGEST_CACHED else _kind_of(text)
+
+
+def _kind_of(text: str) -> str:
+    return "".join(text.casefold().replace("-", " ").split())
+
+
+_kind_of_short = lru_cache(maxsize=256)(_kind_of)  # the tote has a few dozen types, and each poll repeats them

@@ -62,11 +62,12 @@ def start_instant(race: _Started) -> datetime:
     """
     if race.advertised_start:
         return datetime.fromtimestamp(race.advertised_start, UTC)
-    return _local_instant(race.race_date_nz, race.start_time_nz or "")
+    time = race.start_time_nz or ""
+    # without the spaces before the suffix, of which there may be millions: the cache would keep them
+    return _local_instant(race.race_date_nz, time[:8].rstrip(" NZSTD"), time[-4:])
 
 
 @lru_cache(maxsize=1024)  # each poll of a race tells the same
-def _local_instant(day: str | None, time: str) -> datetime:
-    clock = time.removesuffix("NZST").removesuffix("NZDT").rstrip()
-    zone = _ZONES_OF_SUFFIXES.get(time[-4:]) or _auckland()
+def _local_instant(day: str | None, clock: str, suffix: str) -> datetime:
+    zone = _ZONES_OF_SUFFIXES.get(suffix) or _auckland()
     return datetime.fromisoformat(f"{day}T{clock}").replace(tzinfo=zone).astimezone(UTC)

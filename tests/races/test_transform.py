@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from datetime import UTC, datetime, timedelta, timezone
 from fractions import Fraction
 from typing import Any
@@ -388,3 +389,26 @@ def test_json_and_mapping_give_the_same_result() -> None:
 
     assert from_json == transform_race(RaceData.parse(race), polled_at=POLLED_AT)
     assert from_json.entrants[0].hold_percentage == 0.3
+
+
+def test_long_texts_of_a_race_are_not_kept_after_it() -> None:
+    def transform(index: int) -> None:
+        race = {
+            "id": "r1",
+            "name": "Cup",
+            "race_date_nz": "2025-07-17",
+            "start_time_nz": f"12:{index:02}{' ' * 2**20}NZST",
+            "tote_pools": [{"product_type": f"{index}{'x' * 2**20}", "total": 1}],
+            "dividends": [{"product_name": f"Pool {index}{'x' * 2**20}", "pool_size": 1}],
+        }
+        transform_race(RaceData.parse(race), polled_at=POLLED_AT)
+
+    tracemalloc.start()
+    try:
+        for index in range(10):
+            transform(index)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 2**20
