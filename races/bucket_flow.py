@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from racepool.protocol.errors import InvalidRaceError
 from racepool.races.fields import rule_text
-from racepool.races.row_values import INSTANT_RULE, instant, plain
+from racepool.races.row_values import INSTANT_RULE, field_of, instant, plain
 from racepool.races.transformed_race import MoneyFlowRecord
 
 
@@ -106,8 +106,8 @@ def bucket_flows(records: Iterable[MoneyFlowRecord | Mapping[str, Any]]) -> Iter
     Over all buckets of a race, the increments of an entrant add up to its last told amount.
 
     Args:
-        records: money-flow records, or rows with the same keys, as a database returns them; of any number of polls and
-            races, in any order.
+        records: money-flow records, or rows with the same keys or attributes, as a database returns them; of any
+            number of polls and races, in any order.
 
     Yields:
         A flow for each race, entrant and bucket that has a record, in the order of their first records.
@@ -163,10 +163,10 @@ def _flow(race_id: str, entrant_id: str, time_interval: float, rows: list[_Row |
 
 def _row(row: Any, index: int) -> _Row:  # noqa: ANN401  # a row of any database driver
     try:
-        return _ROW.validate_python({key: row[key] for key in _Row.model_fields})
+        return _ROW.validate_python({key: field_of(row, key) for key in _Row.model_fields})
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         broken = [(f"records.{index}.{each['loc'][0]}", rule_text(each)) for each in details]
-    except (KeyError, IndexError, TypeError):  # for a missing key; which of them depends on the database driver
+    except (LookupError, AttributeError):  # a key is missing
         broken = [(f"records.{index}", f"must be a money-flow record, or a row with {', '.join(_Row.model_fields)}")]
     raise InvalidRaceError(broken, about=_ABOUT)

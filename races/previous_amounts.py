@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from pydantic_core import from_json
 
 from racepool.protocol.errors import InvalidRaceError
-from racepool.races.row_values import INSTANT_RULE, instant, plain
+from racepool.races.row_values import INSTANT_RULE, field_of, instant, plain
 from racepool.races.transformed_race import MoneyFlowRecord, TransformedRace
 
 Previous: TypeAlias = (
@@ -132,16 +132,16 @@ class _Row(NamedTuple):
 
     @classmethod
     def of(cls, record: object) -> "_Row":
-        """Reads a record, or a row of any kind that has keys.
+        """Reads a record, or a row of any kind that has these keys or attributes.
 
         Raises:
-            KeyError, IndexError, TypeError: a key is missing; which of them depends on the database driver.
+            LookupError, AttributeError: one is missing; which of them depends on the database driver.
         """
         row: Any = vars(record) if isinstance(record, MoneyFlowRecord) else record
-        race_id, entrant_id, win, place = (plain(row[key]) for key in _RECORD_KEYS)
+        race_id, entrant_id, win, place = (plain(field_of(row, key)) for key in _RECORD_KEYS)
         try:
-            told = row[_INSTANT]
-        except (KeyError, IndexError):
+            told = field_of(row, _INSTANT)
+        except (LookupError, AttributeError):
             told = None
         return cls(race_id, entrant_id, win, place, None if told is None else instant(told) or False)
 
@@ -171,7 +171,7 @@ def _of_records(records: object) -> PreviousAmounts:
     for index, record in enumerate(records):
         try:
             row: Any = _Row.of(record)
-        except (KeyError, IndexError, TypeError):
+        except (LookupError, AttributeError):
             broken.append((f"previous.{index}", _RECORD_RULE))
             continue
         faults = list(row.faults(race_id))

@@ -2,11 +2,23 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 INSTANT_RULE: Final = "must be an instant with a time zone"
 _MOST_DIGITS: Final = 30  # of a Decimal that is made an int: with an exponent of millions, that would take minutes
+
+
+def field_of(row: Any, key: str) -> Any:  # noqa: ANN401  # a row of any database driver
+    """The row's value with this key; with this attribute if it is a named tuple or an object of some class.
+
+    Raises:
+        LookupError, AttributeError: the row has none.
+    """
+    try:
+        return row[key]
+    except TypeError:
+        return getattr(row, key)
 
 
 def plain(value: object) -> object:

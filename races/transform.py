@@ -43,8 +43,9 @@ def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = 
         polled_at: the instant of the poll, timezone-aware.
         previous: the previous poll of the same race. The increments of the records count from it. It may be its
             TransformedRace, or the dump or the JSON of that; or money-flow records, or rows with the keys `race_id`,
-            `entrant_id`, `win_pool_amount` and `place_pool_amount`: of each entrant, the record or row with the latest
-            `polling_timestamp` counts. None for the first poll, whose increments count from 0.
+            `entrant_id`, `win_pool_amount` and `place_pool_amount`, or with such attributes: of each entrant, the
+            record or row with the latest `polling_timestamp` counts. None for the first poll, whose increments count
+            from 0.
 
     Returns:
         The transformed race. Its `warnings` tell what looks wrong but breaks no rule.

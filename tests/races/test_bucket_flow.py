@@ -1,7 +1,8 @@
 import json
 import sqlite3
-from collections import Counter
+from collections import Counter, namedtuple
 from collections.abc import Iterator, Mapping
+from dataclasses import make_dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from itertools import permutations
@@ -157,6 +158,11 @@ def test_types_of_database_drivers_are_taken() -> None:
     assert (flow.race_id, flow.entrant_id, flow.time_interval, flow.poll_count) == (str(race), str(entrant), -0.5, 2)
     assert (flow.incremental_win_amount, flow.incremental_place_amount) == (36, -27)
     assert (flow.first_at, flow.first_at.utcoffset()) == (TEN, timedelta(0))
+
+
+def test_rows_with_attributes_are_taken() -> None:
+    for kind in (namedtuple, make_dataclass):  # noqa: PYI024  # those of psycopg's namedtuple_row and class_row
+        assert list(bucket_flows([kind("Row", row())(**row())])) == list(bucket_flows([row()]))
 
 
 def test_records_count_in_order_when_the_clocks_are_set_back_between_them() -> None:

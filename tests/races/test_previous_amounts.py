@@ -1,5 +1,6 @@
 import sqlite3
-from dataclasses import FrozenInstanceError
+from collections import namedtuple
+from dataclasses import FrozenInstanceError, make_dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from itertools import permutations
@@ -115,6 +116,19 @@ def test_types_of_database_drivers_are_taken() -> None:
     rows = [row(race_id=race, entrant_id=entrant, win_pool_amount=Decimal(5), place_pool_amount=Decimal("7.00"))]
 
     assert PreviousAmounts.of(rows) == PreviousAmounts(str(race), {str(entrant): (5, 7)})
+
+
+def test_rows_with_attributes_are_taken() -> None:
+    values = row(polling_timestamp=POLLED_AT)
+    lacking = row(entrant_id="e2")
+
+    for kind in (namedtuple, make_dataclass):  # noqa: PYI024  # those of psycopg's namedtuple_row and class_row
+        rows = [kind("Row", each)(**each) for each in (values, lacking)]
+        assert PreviousAmounts.of(rows).amounts == {"e1": (500, 250), "e2": (500, 250)}
+        del lacking["win_pool_amount"]
+        with pytest.raises(InvalidRaceError, match=r"previous\.0: must be a money-flow record"):
+            PreviousAmounts.of([kind("Row", lacking)(**lacking)])
+        lacking = row(entrant_id="e2")
 
 
 def test_later_of_two_rows_counts_when_the_clocks_are_set_back_between_them() -> None:
