@@ -107,10 +107,14 @@ class PostgresStore:
             `win_pool_amount` and `place_pool_amount`. The amounts of an entrant that has no row, but is in the baseline
             of the latest poll, come with the instant of that poll. The list is empty for a race without polls, and for
             one of which no poll told any money.
+
+        Raises:
+            TypeError: `race_ids` is one text, or has an id that is no text.
         """
-        if isinstance(race_ids, str):
-            raise TypeError("race_ids must be a list of ids, not one id")
-        return await self._read(partial(self._reading.read_previous, list(race_ids)))
+        asked = [] if isinstance(race_ids, str) else list(race_ids)
+        if isinstance(race_ids, str) or not all(isinstance(race_id, str) for race_id in asked):  # a UUID finds nothing
+            raise TypeError("race_ids must be a list of ids, each as text")
+        return await self._read(partial(self._reading.read_previous, asked))
 
     async def bucket_flows(self, race_id: str) -> list[BucketFlow]:
         """The flow of money by time bucket, of all polls of this race.

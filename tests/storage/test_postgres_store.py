@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -306,9 +307,10 @@ def test_race_of_which_nothing_was_told_has_no_previous(dsn: str) -> None:
     assert read_back(dsn, chain(NO_TRACKER, NO_TRACKER)) == []
 
 
-def test_one_id_is_no_list_of_ids(dsn: str) -> None:
-    with pytest.raises(TypeError, match="must be a list of ids"):
-        with_store(dsn, lambda store: store.previous("r1"))
+@pytest.mark.parametrize("race_ids", ["r1", [UUID(int=7)], ["r1", None]])
+def test_only_a_list_of_texts_is_a_list_of_ids(dsn: str, race_ids: Any) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match="must be a list of ids, each as text"):
+        with_store(dsn, lambda store: store.previous(race_ids))
 
 
 # --- the tables -------------------------------------------------------------------------------------------------------
