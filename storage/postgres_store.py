@@ -70,7 +70,11 @@ class PostgresStore:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Closes the connections. Calls that still run end first; every later call raises `StoreError`."""
+        """Closes the connections. Every later call raises `StoreError`.
+
+        It does not wait for calls that still run: they go on, but raise `StoreError` before they write another hundred
+        polls or try again. So await your calls first.
+        """
         await self._connections.close()
 
     async def create(self) -> None:

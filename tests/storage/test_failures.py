@@ -320,6 +320,29 @@ def test_closed_store_refuses_and_leaves_no_connection(server: Server, dsn: str)
     assert server.ask("postgres", f"SELECT 1 FROM pg_stat_activity WHERE datname = '{dsn.rpartition('=')[2]}'") == []  # noqa: S608
 
 
+def test_store_that_is_closed_during_a_write_ends_the_hundred_polls_and_refuses_the_rest(
+    server: Server, dsn: str
+) -> None:
+    async def main() -> None:
+        store = PostgresStore(dsn)
+        await store.create()
+        closing: list[asyncio.Task[None]] = []
+
+        def polls() -> Iterator[TransformedRace]:
+            for number in range(250):
+                if number == 150:
+                    closing.append(asyncio.create_task(store.aclose()))
+                yield from chain(body(race_id=f"r{number}"))
+
+        with store_error("this store was closed; make a new one"):
+            await store.write(polls())
+        await closing[0]
+
+    asyncio.run(main())
+
+    assert server.ask(dsn, "SELECT count(*) FROM racepool.polls") == [(200,)]
+
+
 def test_store_opens_no_more_connections_than_it_may(server: Server, dsn: str) -> None:
     async def main() -> list[tuple[object, ...]]:
         async with PostgresStore(dsn, connections=2) as store:
