@@ -152,7 +152,7 @@ def _meeting_fields(race: _EventRace) -> dict[str, Any] | None:
 def read_response(text: bytes | str) -> tuple[bool, dict[str, Any] | None]:
     """Reads JSON without its form guides.
 
-    Broken text (a lone surrogate, bytes that are not UTF-8) in a part that is skipped is not noticed.
+    Bytes that are not UTF-8 are not noticed in a part that is skipped.
 
     Returns:
         Whether it may be a response; and its `race_fields`, not validated yet. They are None if it is no response, if
