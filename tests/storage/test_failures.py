@@ -15,6 +15,7 @@ from racepool import StoreError, TransformedRace
 from racepool.races.money_row import PollRows
 from racepool.storage import PostgresStore
 from tests.documented_errors import is_documented
+from tests.running import WaitUntil
 from tests.storage.building import body, chain, rows, store_error, stored, with_store
 from tests.storage.server import Server
 
@@ -305,7 +306,7 @@ def test_store_without_connections_is_refused() -> None:
         PostgresStore("", connections=0)
 
 
-def test_closed_store_refuses_and_leaves_no_connection(server: Server, dsn: str) -> None:
+def test_closed_store_refuses_and_leaves_no_connection(server: Server, dsn: str, wait_until: WaitUntil) -> None:
     async def main() -> None:
         store = PostgresStore(dsn)
         await store.create()
@@ -317,7 +318,8 @@ def test_closed_store_refuses_and_leaves_no_connection(server: Server, dsn: str)
 
     asyncio.run(main())
 
-    assert server.ask("postgres", f"SELECT 1 FROM pg_stat_activity WHERE datname = '{dsn.rpartition('=')[2]}'") == []  # noqa: S608
+    left = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{dsn.rpartition('=')[2]}'"  # noqa: S608
+    wait_until(lambda: server.ask("postgres", left) == [])  # the server ends its process for a connection later
 
 
 def test_store_that_is_closed_during_a_write_ends_the_hundred_polls_and_refuses_the_rest(
