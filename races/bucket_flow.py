@@ -1,4 +1,4 @@
-"""The flow of money by time bucket: what a page shows for each runner, of any number of polls. Pure."""
+"""The flow of money by time bucket, from any number of polls: what a page shows for each runner. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -26,17 +26,18 @@ from racepool.races.transformed_race import MoneyFlowRecord
 class BucketFlow(BaseModel):
     """The money on one entrant in one time bucket. All amounts are in cents.
 
-    What came in during the bucket is the increment less the baseline: a first poll brings all money so far, also what
-    had come in before the bucket.
+    The money that came in during the bucket is `incremental_win_amount - baseline_win_amount`; likewise for place. The
+    baseline is taken off because the increment of a first poll is all money so far, also the money that came in before
+    the bucket.
 
     Attributes:
         race_id: the race's id at the tote.
         entrant_id: the entrant's id at the tote.
-        time_interval: the bucket, in minutes before the start: that of the records.
-        win_pool_amount: of the last record in the bucket.
-        place_pool_amount: of the last record in the bucket.
-        incremental_win_amount: the sum over the records in the bucket.
-        incremental_place_amount: the sum over the records in the bucket.
+        time_interval: the bucket, in minutes before the start, as in the records.
+        win_pool_amount: the amount of the last record in the bucket.
+        place_pool_amount: the amount of the last record in the bucket.
+        incremental_win_amount: the sum of the increments of all records in the bucket.
+        incremental_place_amount: the sum of the increments of all records in the bucket.
         baseline_win_amount: the part of `incremental_win_amount` that comes from baseline records.
         baseline_place_amount: the part of `incremental_place_amount` that comes from baseline records.
         is_baseline: whether the bucket has a baseline record.
@@ -103,18 +104,20 @@ _ROW = TypeAdapter(_Row)
 def bucket_flows(records: Iterable[MoneyFlowRecord | Mapping[str, Any]]) -> Iterator[BucketFlow]:
     """Adds up records by race, entrant and time bucket.
 
-    Over all buckets of a race, the increments of an entrant add up to its last told amount.
+    If the records are of all polls of a race, the increments of an entrant add up, over all buckets, to its last told
+    amount.
 
     Args:
-        records: money-flow records, or rows with the same keys or attributes, as a database returns them; of any
-            number of polls and races, in any order.
+        records: money-flow records, or rows of a database with the same keys or attributes; of any number of polls and
+            races, in any order. The call reads all of them before it returns. Amounts are whole cents.
 
-    Yields:
-        A flow for each race, entrant and bucket that has a record, in the order of their first records.
+    Returns:
+        An iterator with a flow for each race, entrant and bucket that has a record, in the order of their first
+        records.
 
     Raises:
-        InvalidRaceError: a row has no such keys or a broken value, or an entrant has two records at the same instant.
-            `errors` names the index of the row.
+        InvalidRaceError: a row lacks a key or has a broken value, or an entrant has two records at the same instant.
+            `errors` names the row by its index. The call itself raises it, not the iterator.
 
     Example:
         >>> for flow in bucket_flows(result.money_flow_records):

@@ -1,8 +1,8 @@
 """The NZ TAB's response to a request for one event: the part of it that a normalised race needs.
 
 Most of a response is form guides, which nobody needs here. pydantic parses all of a JSON text before it looks at the
-keys. So msgspec reads the JSON: it skips the unknown keys and makes no objects of them. What it read has the same
-attributes as an EventResponse, and its fields are validated as those of RaceData. If a rule is broken, the whole text
+keys. So msgspec reads the JSON: it skips unknown keys and makes no objects from them. Its result has the same
+attributes as an EventResponse, and the fields are validated as those of RaceData. If a rule is broken, the whole text
 is validated as an EventResponse, so that the error has the path in the response.
 """
 
@@ -155,8 +155,8 @@ def read_response(text: bytes | str) -> tuple[bool, dict[str, Any] | None]:
     Bytes that are not UTF-8 are not noticed in a part that is skipped.
 
     Returns:
-        Whether it may be a response; and its `race_fields`, not validated yet. They are None if it is no response, if
-        it is broken, or if a field that it leaves out needs the whole EventResponse.
+        Whether the text may be a response; and its `race_fields`, not validated yet. They are None if the text is no
+        response or is broken, or if a missing field can be derived only with the whole EventResponse.
     """
     try:
         response = _decoder.decode(text)

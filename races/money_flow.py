@@ -24,7 +24,7 @@ class Poll(NamedTuple):
 
 
 class Money(NamedTuple):
-    """An entrant's part of the pools. If a pool is not told, it is the amount of the last poll that told it."""
+    """The money on one entrant. The amount of a pool that is not told is that of the last poll that told it."""
 
     win: int  # cents
     place: int  # cents
@@ -34,7 +34,7 @@ class Money(NamedTuple):
 
     @classmethod
     def of(cls, hold: Exact, pools: MoneyPools, before: Amounts) -> Self:
-        """The part that belongs to this hold, in percent; `before` are the amounts of the last poll that told them."""
+        """The money for this hold, in percent. `before` has the amounts of the last poll that told them."""
         win_pool, place_pool = pools
         if win_pool is not None and place_pool is not None:
             win, place, total = shares_of((win_pool, place_pool, win_pool + place_pool), hold)
@@ -88,7 +88,7 @@ class EntrantPoll(NamedTuple):
         return fields
 
     def record_fields(self, poll: Poll) -> dict[str, Any] | None:
-        """The fields of a MoneyFlowRecord; None for an entrant without money now and before, or whose is not told."""
+        """The fields of a MoneyFlowRecord. None if its money is not told, or is 0 now and was 0 before."""
         money = self.money
         if money is None or not (self.has_money or any(self.before)):
             return None

@@ -38,7 +38,7 @@ def rows_of(race: TransformedRace) -> Iterator[MoneyRow]:
 
 
 class PollRows(BaseModel):
-    """One poll of one race as rows. A poll that tells no money has no rows, and the baseline of the poll before.
+    """One poll of one race as rows. A poll that tells no money has no rows; its baseline is that of the poll before.
 
     Attributes:
         race_id: the race's id at the tote.

@@ -64,7 +64,7 @@ class MoneyTracker(RacePart):
 
 
 class Pools(_CamelPart):
-    """The pools that a service keeps of its own, in dollars. `total_pool` is read but not used."""
+    """The pools that a service keeps itself, in dollars. `total_pool` is read but not used."""
 
     win_pool: Number | None = None
     place_pool: Number | None = None
@@ -98,8 +98,12 @@ class Meeting(RacePart):
 
 
 def completed(entrants: tuple[Entrant, ...]) -> tuple[Entrant, ...]:
-    """The entrants with the barriers that `barrier_position` tells, and without names of null, if all ids differ."""
-    for entrant in entrants:  # each is not complete until here
+    """The entrants, each with the barrier from `barrier_position` if it has one, and with text as its name.
+
+    Raises:
+        PydanticCustomError: two ids are equal.
+    """
+    for entrant in entrants:  # frozen for its users, but not complete yet
         if entrant.barrier_position is not None:
             vars(entrant).update(barrier=entrant.barrier_position, barrier_position=None)
         if not entrant.name:

@@ -76,9 +76,9 @@ class MoneyPools(NamedTuple):
 def read_pools(race: RaceData) -> tuple[PoolReport | None, MoneyPools]:
     """The pools of the race for the result, and the two from which the entrants' amounts are computed.
 
-    The report is of the tote's pools, `race.tote_pools`; if they tell no number, of `race.dividends`; else of the pools
-    that the service keeps, `race.pools`; None if none of these tells a number. The money pools are each told by the
-    first of `race.pools`, `race.tote_pools` and `race.dividends` that has a number for it.
+    The report comes from the first of `race.tote_pools`, `race.dividends` and `race.pools` that has a number; it is
+    None if none has. Each of the two money pools comes from the first of `race.pools`, `race.tote_pools` and
+    `race.dividends` that has a number for it.
     """
     held, tote = _of_held_pools(race.pools), _of_tote_pools(race.tote_pools)
     told = {**tote.read, **held.read}
@@ -103,9 +103,9 @@ def _of_tote_pools(pools: Iterable[TotePool]) -> PoolReport:
 
 
 def _of_dividends(dividends: Iterable[Dividend]) -> PoolReport:
-    """The pools that pay. Each may be there many times, interim and final: its largest size counts.
+    """The pools that pay dividends. A pool may come several times, interim and final: its largest size counts.
 
-    A product whose name does not begin with `Pool` is paid from no pool.
+    A product whose name does not begin with `Pool` is not paid from a pool, and is ignored.
     """
     largest: dict[str, tuple[str, float]] = {}
     for dividend in dividends:

@@ -1,4 +1,4 @@
-"""The amounts from which the increments of the next poll of a race count, in every form that a caller may keep."""
+"""The amounts from which the increments of the next poll count, in every form in which a caller may keep them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,9 +37,12 @@ class PreviousAmounts:
 
         Args:
             previous: the TransformedRace of the previous poll; or its dump, or its JSON; or money-flow records, or rows
-                with the keys `race_id`, `entrant_id`, `win_pool_amount` and `place_pool_amount`, of one poll or of
-                several: of each entrant, the one with the latest `polling_timestamp` counts; or None before the first
-                poll. Ids may be UUIDs, and amounts may be whole Decimals, as database drivers return them.
+                with the keys `race_id`, `entrant_id`, `win_pool_amount` and `place_pool_amount` (in cents), of one poll
+                or of several: for each entrant, the one with the latest `polling_timestamp` counts; or None before the
+                first poll. Ids may be UUIDs, and amounts may be whole Decimals, as database drivers return them.
+
+        Returns:
+            The amounts of each entrant, in cents.
 
         Raises:
             InvalidRaceError: `previous` is of another type, a record is broken, the records are of two races, or an

@@ -45,18 +45,21 @@ class RaceData(RacePart):
     Attributes:
         id: the race's id at the tote.
         name: its name.
-        status: as the tote tells it, without case: open, closed, interim, final, abandoned, live, or another text;
+        status: as the tote tells it, in lower case: open, closed, interim, final, abandoned, live, or another text;
             `unknown` if it is not told.
-        race_date_nz: the day of the race in New Zealand, YYYY-MM-DD. If it is not told, it is that of the start.
+        race_date_nz: the day of the race in New Zealand, YYYY-MM-DD. If it is not told, it is that of
+            `advertised_start`.
         start_time_nz: the local time of the start in New Zealand: HH:MM or HH:MM:SS, with or without NZST or NZDT. If
             it is not told, it is that of `advertised_start`.
-        advertised_start: the instant of the start, in seconds since 1970 UTC. If it is None or 0, date and time count.
+        advertised_start: the instant of the start, in seconds since 1970 UTC. If it is None or 0, `race_date_nz` and
+            `start_time_nz` tell the start.
         race_number: the number of the race in its meeting.
         meeting_id: the id of the meeting.
         entrants: the horses. Their ids differ.
         pools: the win and place pools that the service keeps, in dollars.
         tote_pools: the pools as the tote reports them, in dollars.
-        dividends: what the pools pay, with their sizes in dollars; they count where `tote_pools` tells nothing.
+        dividends: what the pools pay, with the sizes of the pools in dollars; a size counts if `pools` and `tote_pools`
+            do not tell that pool.
         money_tracker: the shares of the bets on each entrant, in percent.
         meeting: the meeting that the race belongs to.
     """
@@ -87,15 +90,16 @@ class RaceData(RacePart):
                 be a gzip file of the text, and a byte order mark is skipped. A mapping or JSON has one of two shapes:
                 the fields of RaceData, with keys in snake_case or camelCase; or the NZ TAB's response to a request
                 for one event, with the race under `data`. Unknown keys are ignored.
-            limit_bytes: how large the text of a gzip file may be.
+            limit_bytes: how many bytes the text of a gzip file may have when it is unpacked; 16 MiB by default.
 
         Returns:
             The race, normalised.
 
         Raises:
-            InvalidRaceError: `race` is of another type; or is no JSON in UTF-8; or is a gzip file that is broken or
-                too large; or has neither shape; or a field breaks its rule; or is an answer of the tote that tells
-                an error instead of a race. `errors` has each broken rule, with the path of the field in the input.
+            InvalidRaceError: `race` is of another type; or is no JSON in UTF-8; or is a gzip file that is broken, or
+                larger than `limit_bytes` when it is unpacked; or has neither shape; or has a field that breaks its
+                rule; or is an answer of the tote with an error instead of a race. `errors` has each broken rule, with
+                the path of the field in the input.
 
         Example:
             >>> RaceData.parse(await response.read()).status

@@ -1,4 +1,4 @@
-"""The values of a database's rows, as a money-flow record has them."""
+"""Turns the values of database rows into those of a money-flow record."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -22,7 +22,7 @@ def field_of(row: Any, key: str) -> Any:  # noqa: ANN401  # a row of any databas
 
 
 def plain(value: object) -> object:
-    """The value as JSON has it, if it is one that database drivers return instead: a UUID, or a whole Decimal."""
+    """The text of a UUID, or the int of a whole Decimal, which database drivers return; any other value unchanged."""
     match value:
         case UUID():
             return str(value)
@@ -33,7 +33,7 @@ def plain(value: object) -> object:
 
 
 def instant(value: object) -> datetime | None:
-    """The instant in UTC, if the value is one, or text of one; None if it is not, or has no time zone.
+    """The instant in UTC, if the value is one, or its text in ISO 8601 format; None if it is not, or has no time zone.
 
     Drivers return it in the zone of the database session. There, Python would compare two instants by their local
     times, and when the clocks are set back, the later instant may have the earlier local time.

@@ -1,7 +1,7 @@
 """The money-flow transform: one poll of one race in, money amounts and records out.
 
 Pure: the same input gives the same output; it reads no clock and does no I/O. It computes the result as one nested
-mapping. The models are made of it when somebody looks at it.
+mapping. The models are made from it when the result is first looked at.
 
 What a poll does not tell is unknown, and not 0. So the result carries the baseline: the amounts of the last poll that
 told them, for each entrant. The increments of the next poll count from it.
@@ -32,27 +32,29 @@ _KEPT: Final = "each runner keeps the amount of the last poll that told it"
 
 
 def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = None) -> TransformedRace:
-    """Computes, of one poll of a race, the money on each entrant and a money-flow record for each.
+    """Computes from one poll of a race the money on each entrant, and the money-flow records.
 
-    The amount of an entrant is round_half_up(pool * hold / 100). The tote tells the pools, and for each entrant its
-    hold, the percentage of the bets that are on it. Amounts are computed exactly, in cents. If the poll does not tell
-    the holds or the pools, it has no records, and the baseline of `previous` is kept.
+    The tote does not tell the money on an entrant. It tells the pools, and for each entrant its hold: the percentage of
+    the bets that are on it. So the amount of an entrant is round_half_up(pool * hold / 100), in cents, without any
+    error of binary fractions.
+    If the poll does not tell the holds or the pools, the result has no records, and keeps the baseline of `previous`.
 
     Args:
-        race: the poll; `RaceData.parse` makes it of a mapping or of JSON.
+        race: the poll; `RaceData.parse` makes it from a mapping or from JSON.
         polled_at: the instant of the poll, timezone-aware.
-        previous: the previous poll of the same race. The increments of the records count from it. It may be its
-            TransformedRace, or the dump or the JSON of that; or money-flow records, or rows with the keys `race_id`,
-            `entrant_id`, `win_pool_amount` and `place_pool_amount`, or with such attributes: of each entrant, the
-            record or row with the latest `polling_timestamp` counts. None for the first poll, whose increments count
-            from 0.
+        previous: the amounts, in cents, from which the increments of the records count. It may be the TransformedRace
+            of the previous poll of the same race, its dump or its JSON; or money-flow records, or rows with the keys
+            `race_id`, `entrant_id`, `win_pool_amount` and `place_pool_amount`, or such attributes. They may be of several polls: for each
+            entrant, the record or row with the latest `polling_timestamp` counts. None for the first poll, whose
+            increments count from 0.
 
     Returns:
         The transformed race. Its `warnings` tell what looks wrong but breaks no rule.
 
     Raises:
         InvalidRaceError: `polled_at` has no time zone, or is not between the years 1 and 9999 in UTC; or `previous` is
-            of another race, has a broken record, or has two records of one entrant at the same instant.
+            of another type or of another race, has a broken record, or has two records of one entrant at the same
+            instant.
 
     Example:
         >>> race = RaceData.parse(body)

@@ -54,8 +54,9 @@ class RaceInfo(_ResultPart):
 class TransformedEntrant(_ResultPart):
     """One entrant, with the money on it.
 
-    The money fields are null if the entrant has no positive hold, if the win and the place pool are 0, or if the poll
-    does not tell them. The fields of the same names in MoneyFlowRecord explain them. Odds are the dollars that are paid
+    The money fields (`win_pool_amount`, `place_pool_amount` and their percentages) are null if the entrant has no
+    positive hold, if the win and the place pool are 0, or if the poll does not tell them. MoneyFlowRecord explains the
+    fields of the same names. Odds are the dollars that are paid
     for a bet of one dollar. All other fields are as in the input.
     """
 
@@ -95,12 +96,12 @@ class MoneyFlowRecord(_ResultPart):
         runner_name: its name; empty for a reserve without a name.
         race_id: the race's id at the tote.
         race_date_nz: the day of the race in New Zealand, YYYY-MM-DD, by which a database can partition.
-        is_baseline: whether no earlier poll told any money of this race. Then the increments are the whole amounts,
-            which may have come in long before.
+        is_baseline: whether this is the first poll that tells the money of this race, as far as `previous` says. Then
+            the increments are the whole amounts, which may have come in long before. Amounts of 0 count as told.
         time_to_start: minutes from the poll to the start, negative after it; rounded to 3 decimals.
-        time_interval: the bucket of `time_to_start`, in minutes. From -5 on, it is the largest of 60, 55, 50 ... 10, 5,
-            4, 3, 2, 1, 0, -0.5, -1, -1.5 ... -5 that is not above `time_to_start`. Below -5, it is `time_to_start`
-            rounded towards 0 to whole minutes.
+        time_interval: the time bucket, in minutes. If `time_to_start` is -5 or more, the bucket is the largest of 60,
+            55, 50 ... 10, 5, 4, 3, 2, 1, 0, -0.5, -1, -1.5 ... -5 that is not above `time_to_start`. Below -5, it is
+            `time_to_start` rounded towards 0 to whole minutes.
         interval_type: the phase before the start: `5m` if `time_to_start` is above 30, `2m` if it is above 5, `30s` if
             it is above 0, else `live`.
         polling_timestamp: the instant of the poll, UTC.
@@ -109,17 +110,17 @@ class MoneyFlowRecord(_ResultPart):
         win_pool_percentage: 100 * win_pool_amount / win pool, not rounded; null if the win pool is 0 or not told.
         place_pool_percentage: 100 * place_pool_amount / place pool, not rounded; null if the place pool is 0 or not
             told.
-        win_pool_amount: round_half_up(win pool * hold_percentage / 100). If the poll tells the place pool alone, it is
-            the amount of the last poll that told the win pool.
-        place_pool_amount: round_half_up(place pool * hold_percentage / 100). If the poll tells the win pool alone, it
-            is the amount of the last poll that told the place pool.
+        win_pool_amount: round_half_up(win pool * hold_percentage / 100). If the poll tells only the place pool, it is
+            the amount of the last poll that told the win pool, or 0 if none did.
+        place_pool_amount: round_half_up(place pool * hold_percentage / 100). If the poll tells only the win pool, it is
+            the amount of the last poll that told the place pool, or 0 if none did.
         total_pool_amount: round_half_up((win pool + place pool) * hold_percentage / 100). It is rounded once, so it
-            can differ from the sum of the two amounts by a cent. If only one pool is told, it is the sum of the two
-            amounts.
-        incremental_win_amount: `win_pool_amount` less that of the last poll that told it, negative if money was
-            withdrawn. If no earlier poll told it, it is the whole amount.
-        incremental_place_amount: `place_pool_amount` less that of the last poll that told it, negative if money was
-            withdrawn. If no earlier poll told it, it is the whole amount.
+            can differ from the sum of the two amounts by a cent. If the poll tells only one pool, it is the sum of the
+            two amounts.
+        incremental_win_amount: `win_pool_amount` minus the amount of the last poll that told it; negative if money was
+            withdrawn. If no earlier poll told it, the increment is the whole amount.
+        incremental_place_amount: `place_pool_amount` minus the amount of the last poll that told it; negative if money
+            was withdrawn. If no earlier poll told it, the increment is the whole amount.
         fixed_win_odds: as in the input: the dollars that are paid for a bet of one dollar.
         fixed_place_odds: as in the input: the dollars that are paid for a bet of one dollar.
         pool_win_odds: as in the input: the dollars that are paid for a bet of one dollar.
@@ -189,10 +190,10 @@ class TransformedRace(_ResultPart):
             not tell it.
         transformed_at: the instant of the poll, UTC; not the time at which a worker ran the transform.
         metrics: counts and sums that show whether the poll was complete.
-        meeting: the meeting, as in the input.
+        meeting: the meeting, as in the input; null if the input has none.
         race: the race itself, with the instant of its start.
         entrants: all entrants, in the order of the input.
-        money_flow_records: the records of those entrants that have or had money, in the same order.
+        money_flow_records: the records, in the same order. MoneyFlowRecord says which entrants have one.
         race_pools: the pools; null if the input tells none.
         baseline: entrant id -> its win and its place amount in cents, as of the last poll that told them, this one
             included; also of entrants that are not listed any more. Null until any poll told money. The increments of
