@@ -127,7 +127,7 @@ class Roster:
         del self._with_free_hand[worker.session_id]
 
     def take_prefetched(self, worker: Worker, now: float) -> Prefetched:
-        """Takes the prefetched task out of the worker's hands. It waits there no more."""
+        """Takes the prefetched task out of the worker's hands, and notes how long it waited there."""
         prefetched, worker.prefetched = worker.prefetched, None
         assert prefetched is not None, "only a prefetched task can be taken"  # noqa: S101
         prefetched.task.hand_wait_s = now - prefetched.given_at

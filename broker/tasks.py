@@ -57,7 +57,7 @@ class Task:
     waited_s: float = 0.0  # all waits before the present one, those that the client counted included
     hand_wait_s: float = 0.0  # how long it waited in a worker's hand; the queue timeout does not count this
     assignments: int = 0  # attempts; one that never reached its worker, or was not begun, does not count
-    last_worker: Name | None = None  # had the last attempt that has ended and counts
+    last_worker: Name | None = None  # that had the last attempt; one that does not count is left out
     last_run_s: float = 0.0  # how long that attempt ran
     deaths: tuple[Death, ...] = ()
     withdrawn: Withdrawn | None = None
@@ -80,7 +80,7 @@ class Task:
         return self.waited_s + (now - self.queued_since if self.queued_since is not None else 0.0)
 
     def answer(self, outcome: Outcome, payload: Payload) -> Answer:
-        """What its client is told when it ends. To be called when it waits no more."""
+        """The ANSWER for its client. Call this only when the task ends, and waits no more."""
         queued_us, run_us = _us(self.waited_s + self.hand_wait_s), _us(self.last_run_s)
         return Answer(self.id, outcome, self.assignments, queued_us, run_us, self.last_worker, payload)
 

@@ -70,7 +70,11 @@ class Worker:
         self.idle_since = None
 
     def end_attempt(self, now: float) -> float:
-        """Its task has run to here; returns for how long, in seconds. Does not take the task out of its hands."""
+        """Notes in its task that the attempt ends now. Leaves the task in its hands.
+
+        Returns:
+            How long the attempt ran, in seconds.
+        """
         assert self.task is not None, "only a worker with a task runs"  # noqa: S101
         run_s = now - self.assigned_at
         self.task.last_worker, self.task.last_run_s = self.name, run_s

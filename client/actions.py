@@ -46,7 +46,7 @@ class Deliver:
 class Fail:
     """Fail the task's future: it ended without an answer. `error` makes the error from the task's name.
 
-    `timing` is there if a broker refused the task, or if the task waited for too long.
+    `timing` is given if a broker refused the task, or if its queue timeout ended it.
     """
 
     task: ClientTask

@@ -178,7 +178,7 @@ class PoolFuture(Future[T]):
         self._waiters.clear()
         with suppress(InvalidStateError):  # it is done
             self.set_exception(error)
-            self._timing = None  # in a child, the parent's thread may just have set it
+            self._timing = None  # at the fork, the parent's thread may have just set it
 
 
 def failed(error: Exception) -> PoolFuture[Any]:

@@ -36,5 +36,5 @@ class ClientTask:
         return self.waited_s + (now - self.waiting_since if self.waiting_since is not None else 0.0)
 
     def timing_unanswered(self, now: float) -> TaskTiming:
-        """What it cost if it ends now without an ANSWER: as far as this client knows, it has only waited."""
+        """What the task cost if it ends now without an ANSWER. As far as this client knows, it has only waited."""
         return TaskTiming(round(self.total_waited_s(now) * 1000, 3), 0.0, 0, None)

@@ -13,7 +13,7 @@ PoolError
 ├── PoolClosedError          the pool was shut down                               (also RuntimeError)
 ├── PoolForkedError          the future belongs to the parent process
 ├── PoolBrokenError          the pool's I/O thread died or cannot start; names the cause
-└── StoreError               the database did not do what a store asked; names the cause
+└── StoreError               a store could not read or write; names the cause
 """
 
 from collections.abc import Iterable, Sequence
@@ -208,7 +208,8 @@ class PoolBrokenError(PoolError):
 
 
 class StoreError(PoolError):
-    """A store could not read or write; the message has the database's words, and what to do.
+    """A store could not read or write; the message quotes the database, and tells what to do.
 
-    A store raises it, never the future of a task. `__cause__` is the error of the database's driver, if there is one.
+    The methods of a store raise it, never the future of a task. `__cause__` is the error of the database's driver, if
+    there is one.
     """

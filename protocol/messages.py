@@ -137,10 +137,11 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The end of a task, and what it cost. This epoch alone counts the attempts.
+    """The end of a task, and what it cost.
 
-    `queued_us` is how long the task has waited, over all attempts and brokers; `run_us` is how long its last attempt
-    ran. Both are in microseconds. `worker` had the last attempt. Without an attempt, it is None and `run_us` is 0.
+    `attempts` counts those of this epoch only. `queued_us` is how long the task has waited, over all attempts and
+    brokers; `run_us` is how long its last attempt ran; both are in microseconds. `worker` is the name of the worker
+    that had the last attempt. Without an attempt, it is None and `run_us` is 0.
     """
 
     task_id: Id

@@ -70,6 +70,6 @@ def first_text(body: bytes) -> bytes:
     """The first kilobytes of a body's JSON text, which may be in a gzip file or have a byte order mark."""
     first = body[:PEEK_BYTES]
     if first.startswith(GZIP):
-        with suppress(zlib.error):  # then it is no text, and whoever reads it says so
+        with suppress(zlib.error):  # then it is no JSON, and the caller's parser reports that
             first = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(first, PEEK_BYTES)
     return first.removeprefix(BYTE_ORDER_MARK)

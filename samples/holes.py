@@ -1,4 +1,4 @@
-"""Leaves parts out of invented polls, as the tote does: its tracker, its pools or its runners."""
+"""Leaves parts out of invented polls, as the tote does: the money tracker, the pools or the runners."""
 
 from random import Random
 from typing import Any, Final
@@ -10,7 +10,7 @@ HOLES: Final = tuple((key, left) for key, empty in _EMPTY.items() for left in (_
 
 
 def with_hole(response: dict[str, Any], rng: Random) -> dict[str, Any]:
-    """The event response itself, or in one case of five a copy that lacks one part: it is absent, null or empty."""
+    """The response itself; in one case of five, a copy of it with one part absent, null or empty."""
     if rng.random() >= _SHARE:
         return response
     key, left = rng.choice(HOLES)

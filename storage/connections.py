@@ -33,7 +33,7 @@ _PASSING: Final = {
     "57P02",  # another process of the server crashed
     "57P03",  # the server starts or stops
     "57P05",  # the connection was idle for too long
-    "40001",  # another transaction was in the way
+    "40001",  # the server could not serialize this transaction with another one
     "40P01",  # a deadlock
     "23514",  # no partition for the row: somebody dropped the day after it was made
 }
@@ -113,8 +113,8 @@ class Connections:
         except psycopg.errors.ConnectionTimeout:
             raise
         except psycopg.OperationalError as error:
-            # No SQLSTATE comes with it, and the text may be in any language. A ping tells a server that starts or stops
-            # from one that answers.
+            # The error has no SQLSTATE, and its text may be in any language. A ping tells whether the server accepts
+            # connections, or starts, stops or is away.
             match await asyncio.to_thread(PGconn.ping, self._conninfo.encode()):
                 case Ping.OK:
                     pass
@@ -128,9 +128,10 @@ class Connections:
             raise self._refusal(error) from error
 
     async def _connect(self) -> Connection:
-        # without prepared statements, each query is planned for its values: for the partitions of its days alone
+        # without prepared statements, each query is planned for its values, so that it visits only the partitions of
+        # its days
         connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
-        # whatever the database's default is: each statement must see what it waited for
+        # not the default of the database: each statement must see what was committed while it waited
         await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
         return connection
 
@@ -149,7 +150,7 @@ def _parsed(dsn: str) -> dict[str, Any]:
     """The parts of the dsn.
 
     Raises:
-        StoreError: it is none. The text shows no part of it, since any part may be the password.
+        StoreError: the dsn has a wrong form. The text shows no part of it, because any part may be the password.
     """
     rule = (
         "the dsn must be as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, where @ : / ? # % in the password are "
@@ -160,7 +161,7 @@ def _parsed(dsn: str) -> dict[str, Any]:
     except psycopg.Error:
         raise StoreError(rule) from None
     if "@" in str(parts.get("host", "")) or not str(parts.get("port", "0")).replace(",", "0").isdigit():
-        raise StoreError(rule)  # the end of a password that is not written so
+        raise StoreError(rule)  # this is the end of a password with a character that is not written as %..
     return parts
 
 

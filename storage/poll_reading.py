@@ -1,4 +1,4 @@
-"""Reads polls back: the amounts from which the next poll of a race counts, and what a page shows of a race."""
+"""Reads what was stored: the amounts from which the next poll of a race counts, and the flows of a race."""
 
 from collections.abc import Sequence
 from datetime import UTC
@@ -30,12 +30,12 @@ CROSS JOIN LATERAL (
   ORDER BY entrant_id DESC, polling_timestamp DESC
 ) AS latest
 """
-"""In the order of the primary key, read backwards: so nothing is sorted."""
+"""The order is that of the primary key, read backwards, so that the server need not sort."""
 _FLOWS: Final = "SELECT * FROM racepool.bucket_flows WHERE race_id = %s ORDER BY first_at, entrant_id"
 
 
 async def read_previous(race_ids: Sequence[str], connection: Connection) -> dict[str, list[dict[str, Any]]]:
-    """Of each race, the latest row of each entrant, and the rest of the latest poll's baseline as rows."""
+    """Of each race, the latest row of each entrant. If an entrant has none, its row is made from the latest `kept`."""
     found: dict[str, dict[str, dict[str, Any]]] = {race_id: {} for race_id in race_ids}
     async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # both queries see the same polls

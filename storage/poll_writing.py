@@ -1,7 +1,7 @@
 """Writes polls: each whole or not at all, and a poll that is written again replaces its rows.
 
-A row of `polls` is the lock of its poll. Who holds it deletes the old rows, and copies the new ones. All writers lock
-in the same order, so no two of them wait for each other.
+The row of a poll in `polls` is also the lock of that poll. The writer that holds the lock deletes the old rows, and
+copies the new ones. All writers lock in the same order, so no two of them wait for each other.
 """
 
 import json
@@ -34,7 +34,7 @@ FROM unnest(%s::text[], %s::timestamptz[], %s::date[], %s::timestamptz[], %s::te
 ON CONFLICT (race_id, polling_timestamp) DO UPDATE SET race_id = excluded.race_id
 RETURNING race_id, polling_timestamp, race_date_nz, xmax <> 0
 """
-"""Inserts new polls, and locks those that are there. It tells the day of each, and whether it was there."""
+"""Inserts new polls, and locks those that exist. It returns the stored day of each, and whether the poll existed."""
 _CLEAR: Final = """
 DELETE FROM racepool.money_flow
 USING unnest(%s::text[], %s::timestamptz[]) AS given (race_id, polling_timestamp)
@@ -55,7 +55,7 @@ _values = attrgetter(*COLUMNS)
 
 
 class PollWriting:
-    """Writes polls by way of these connections; knows the days that have a partition."""
+    """Writes polls on these connections; remembers the days that have a partition."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -76,7 +76,7 @@ class PollWriting:
                 if fault := _fault(poll):
                     faults.append(_of(poll, fault))
                 else:
-                    sound[poll.race_id, poll.polled_at] = poll  # of one poll that comes twice, the last one counts
+                    sound[poll.race_id, poll.polled_at] = poll  # if a poll comes twice, the last one counts
             faults += await self._refused([sound[key] for key in sorted(sound)])
         if faults:
             more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
@@ -86,7 +86,7 @@ class PollWriting:
             )
 
     async def _refused(self, polls: Sequence[PollRows]) -> list[str]:
-        """Writes the polls, and returns what the database has against single ones of them."""
+        """Writes the polls, and returns a text for each poll that the database refused."""
         try:
             await self._connections.run(partial(self._put, polls))
         except StoreError as error:
@@ -149,7 +149,7 @@ def _of(poll: PollRows, fault: str) -> str:
 
 
 def _fault(poll: PollRows) -> str | None:
-    """Why this poll cannot be stored, as far as that can be told without the database."""
+    """Why this poll cannot be stored, as far as it can be found without the database; None if nothing is found."""
     for field, text in _texts(poll):
         try:
             text.encode()

@@ -1,4 +1,4 @@
-"""The store for a service: what it promises. The modules beside it keep the promises."""
+"""The store that a service uses: its promises, and its checks of arguments. The modules beside it do the work."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -20,22 +20,24 @@ T = TypeVar("T")
 class PostgresStore:
     """Keeps the money flow of races in PostgreSQL, in the schema `racepool` of a database.
 
-    Needs the extra `postgres`. It connects at its first call. One event loop uses it, with any number of tasks. At the
-    end, call `aclose()`, or use it in `async with`. All its methods raise `StoreError` if the database fails. A call
-    that is cancelled leaves the store usable.
+    Needs the extra `postgres`. It connects at its first call. Use it in one event loop only, from any number of tasks.
+    At the end, call `aclose()`, or use it in `async with`. All its methods raise `StoreError` if the database fails;
+    `write`, `previous` and `bucket_flows` also if the tables are missing or have another version. A call that is
+    cancelled leaves the store usable.
 
-    If the server goes away in the middle of a call, or starts again, the call is repeated until it succeeds. That is
-    harmless, because a repeated write changes nothing.
+    If the server goes away or restarts during a call, the call is tried again for `retry_s`. That is harmless, because
+    a repeated write changes nothing.
 
     Args:
-        dsn: which database, and who: `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`, or `host=... dbname=...`. The
-            variables PGHOST, PGUSER, PGPASSWORD and so on stand in for what it leaves out.
-        connections: how many connections are open at most. More calls than that wait for each other.
-        retry_s: for how many seconds a call tries again while the server is away; a `write` of many polls tries so for
-            each hundred polls. The time counts from the first failure.
+        dsn: the database, and the role that uses it: `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`, or
+            `host=... dbname=...`. For a part that it leaves out, the variable counts: PGHOST, PGUSER, PGPASSWORD and so
+            on.
+        connections: how many connections may be open at once, 1 or more. If all are in use, a call waits for one.
+        retry_s: for how many seconds a call tries again while the server is away, counted from the first failure. A
+            `write` of many polls does so for each hundred polls.
 
     Raises:
-        StoreError: the extra is missing, or the dsn has a wrong form.
+        StoreError: the extra is missing, the dsn has a wrong form, or `connections` is less than 1.
 
     Example:
         >>> async with PostgresStore("postgresql://racing@db/racing") as store:
@@ -47,7 +49,7 @@ class PostgresStore:
 
     def __init__(self, dsn: str, *, connections: int = 4, retry_s: float = 30.0) -> None:
         try:
-            from racepool.storage import connections as opened  # noqa: PLC0415  # all these need an extra
+            from racepool.storage import connections as opened  # noqa: PLC0415  # they need an extra
             from racepool.storage import poll_reading, poll_writing, schema  # noqa: PLC0415
         except ImportError as error:
             raise StoreError(
@@ -70,10 +72,10 @@ class PostgresStore:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Closes the connections. Every later call raises `StoreError`.
+        """Closes the idle connections. Does not wait for calls that still run.
 
-        It does not wait for calls that still run: they go on, but raise `StoreError` before they write another hundred
-        polls or try again. So await your calls first.
+        Such a call ends its present transaction, and then closes its connection; what it still has to do after that
+        raises `StoreError`, as every later call does.
         """
         await self._connections.close()
 
@@ -81,7 +83,7 @@ class PostgresStore:
         """Makes the tables, unless they are there already. Several programs may call it at once.
 
         Raises:
-            StoreError: the tables are there in another version; the text names both versions.
+            StoreError: the database failed, or the tables are there in another version; the text names both versions.
         """
         await self._connections.run(self._schema.create)
         self._is_checked = True
@@ -93,8 +95,13 @@ class PostgresStore:
         what was written before. A poll that tells no money is written, too. The polls are taken from `results` by the
         hundred, and each hundred is one transaction.
 
-        A poll that the database cannot hold is left out: a text has a NUL character, or an amount is larger than a
-        bigint. All other polls are written. Then the error names those that were left out.
+        A poll that the database cannot hold is left out, for example if a text has a NUL character, or if an amount is
+        larger than a bigint. All other polls are written. Then an error tells how many were left out, and names the
+        first five of them.
+
+        Args:
+            results: the results of `exec` or `transform_race`, or their rows (`PollRows`). They are taken by the
+                hundred, so a generator of many polls needs little memory.
 
         Raises:
             StoreError: the database failed, and an unknown part of the polls is written: write all of them again. Or
@@ -106,14 +113,18 @@ class PostgresStore:
     async def previous(self, race_ids: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
         """The amounts from which the next poll of each race counts, for `previous` of `exec` and `transform_race`.
 
+        Args:
+            race_ids: the ids of any number of races.
+
         Returns:
-            For each asked race id, the latest row of each entrant: `race_id`, `entrant_id`, `polling_timestamp`,
-            `win_pool_amount` and `place_pool_amount`. The amounts of an entrant that has no row, but is in the baseline
-            of the latest poll, come with the instant of that poll. The list is empty for a race without polls, and for
-            one of which no poll told any money.
+            For each given race id, the latest row of each entrant: `race_id`, `entrant_id`, `polling_timestamp` (UTC),
+            `win_pool_amount` and `place_pool_amount` (cents). The amounts of an entrant that has no row, but is in the
+            baseline of the latest poll, come with the instant of that poll. The list is empty for a race without polls,
+            and for a race whose polls have told no money.
 
         Raises:
-            TypeError: `race_ids` is one text, or has an id that is no text.
+            TypeError: `race_ids` is one text instead of several, or has an id that is no text.
+            StoreError: the database failed.
         """
         asked = [] if isinstance(race_ids, str) else list(race_ids)
         if isinstance(race_ids, str) or not all(isinstance(race_id, str) for race_id in asked):  # a UUID finds nothing
@@ -123,9 +134,16 @@ class PostgresStore:
     async def bucket_flows(self, race_id: str) -> list[BucketFlow]:
         """The flow of money by time bucket, of all polls of this race.
 
+        Args:
+            race_id: the race's id at the tote.
+
         Returns:
-            What `racepool.bucket_flows` makes of the race's records, by first instant and entrant id. They are
-            read from the view `racepool.bucket_flows`, which any other program can read, too.
+            The same flows as `racepool.bucket_flows` makes from the race's records, sorted by first instant and entrant
+            id. Empty for a race without records. They come from the view `racepool.bucket_flows` of the database, which
+            other programs can read, too.
+
+        Raises:
+            StoreError: the database failed.
         """
         return await self._read(partial(self._reading.read_bucket_flows, race_id))
 

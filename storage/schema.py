@@ -10,9 +10,11 @@ from racepool.protocol.errors import StoreError
 
 Connection: TypeAlias = AsyncConnection[Any]
 
-VERSION: Final = 1  # that schema.sql writes down
+VERSION: Final = 1  # of the tables; schema.sql stores the same number
 _TABLES: Final = Path(__file__).with_name("schema.sql")
-_LOCK: Final = 7224150  # any number; who changes the tables holds this advisory lock, so that two programs can meet
+_LOCK: Final = (
+    7224150  # any number; the advisory lock of programs that change the tables, so that only one does at a time
+)
 
 
 async def create(connection: Connection) -> None:
@@ -47,8 +49,8 @@ async def check(connection: Connection) -> None:
 async def make_day(connection: Connection, day: date) -> None:
     """Makes the partition of this day if it is missing.
 
-    It is made as a table of its own and then attached: that waits for no reader or writer of the other days, as
-    CREATE TABLE ... PARTITION OF would.
+    It is made as a separate table and then attached. CREATE TABLE ... PARTITION OF would wait for the readers and
+    writers of all other days.
     """
     name = "money_flow_" + day.isoformat().replace("-", "")
     table = sql.Identifier("racepool", name)

@@ -117,8 +117,8 @@ DECLARE
   old regclass;
   dropped integer := 0;
 BEGIN
-  LOCK TABLE racepool.polls IN SHARE ROW EXCLUSIVE MODE;  -- as writers, which lock their polls first; they wait
-  PERFORM pg_advisory_xact_lock(7224150);  -- that of schema.py: nobody makes a day meanwhile
+  LOCK TABLE racepool.polls IN SHARE ROW EXCLUSIVE MODE;  -- before the days, in the order in which writers lock; writers wait
+  PERFORM pg_advisory_xact_lock(7224150);  -- the lock of schema.py: nobody makes a day meanwhile
   FOR old IN
     SELECT inhrelid::regclass
     FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid

@@ -48,8 +48,9 @@ def flows_by_bucket(race_id: str, start: datetime, told: Told) -> dict[float, di
 def _told(poll: PollRows) -> dict[str, int]:
     """The win money that one poll tells: entrant id -> cents.
 
-    An entrant without a row has no money if its baseline is 0. A baseline that is not 0 would have given a row, so the
-    poll did not tell that entrant. If there is no row at all and any such baseline, the poll told nobody's money.
+    An entrant without a row has no money if its baseline is 0. If its baseline is not 0, the poll did not tell its
+    money, because that would have given a row. If the poll has no row at all and any baseline is not 0, it told no
+    money of anybody.
     """
     baseline = poll.baseline or {}
     without_money = [entrant_id for entrant_id, amounts in baseline.items() if not any(amounts)]
@@ -62,8 +63,8 @@ def _told(poll: PollRows) -> dict[str, int]:
 def _tell_win(rows: Sequence[MoneyRow]) -> bool:
     """Whether the poll of these rows told the win pool.
 
-    Without it there is no percentage, and each amount is that of an earlier poll, or 0 if no earlier poll told any. An
-    empty win pool gives no percentage either, but then all amounts are 0.
+    If it did not, there is no win percentage, and each amount is that of an earlier poll, or 0 if no earlier poll told
+    it. A win pool of 0 gives no percentage either, but then all amounts are 0.
     """
     if any(row.win_pool_percentage is not None for row in rows):
         return True

@@ -26,11 +26,11 @@ STDOUT: Final = Path("-")
 FOLDER: Final = "replay"  # in the run directory
 SCHEMES: Final = ("postgresql://", "postgres://")
 SAME_INSTANTS_SHOWN: Final = 5
-BEGIN_S: Final = 5.0  # how long the database may be away at the beginning; more likely its name is wrong
+BEGIN_S: Final = 5.0  # how long to wait for a database at the beginning; if it is away longer, its name is likely wrong
 
 
 class Output(Protocol):
-    """One place for the rows. Its text names it for people, without a password."""
+    """A place for the rows. `str()` of it is its name in messages, without a password."""
 
     @property
     def checkpoint(self) -> Path | None:
@@ -107,12 +107,12 @@ class StandardOutput:
 
 
 class DatabaseOutput:
-    """A PostgreSQL database. Polls that it holds already are replaced, so the same polls can be written again.
+    """A PostgreSQL database. Polls that it has already are replaced, so the same polls can be written again.
 
     Args:
         url: of the database.
-        settings: they tell the run directory, which has the checkpoint.
-        chosen: the user's choice of polls; each choice has a checkpoint of its own.
+        settings: they tell the run directory, where the checkpoint is.
+        chosen: the files, folders and races that the user chose; each choice has a checkpoint of its own.
     """
 
     def __init__(self, url: str, settings: Settings, chosen: Iterable[object]) -> None:

@@ -27,7 +27,7 @@ class Amounts(BaseModel):
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
-    """The application with these settings. Its start fails with a PoolError if pool or database are not ready."""
+    """The application with these settings. Its start fails with a PoolError if pool or database is not ready."""
     tally = Tally()
     store = store_of(settings.database)
     pool = ZmqPool()

@@ -80,6 +80,6 @@ class Poller:
 
 
 def cost_of(future: PoolFuture[TransformedRace] | None) -> dict[str, object]:
-    """What the poll cost, as fields of its log line. There are none where neither a broker nor its timeout ended it."""
+    """What the poll cost, as fields of its log line. Empty if neither a broker nor the queue timeout ended its task."""
     timing = None if future is None else future.timing
     return {} if timing is None else timing._asdict()

@@ -42,7 +42,7 @@ class Store(Protocol):
     """Keeps records by race, poll and entrant. `add` returns when the whole poll is stored, or nothing of it."""
 
     async def open(self) -> None:
-        """Makes sure that the store can be used. The service does not start without."""
+        """Makes sure that the store can be used. If it raises, the service does not start."""
 
     async def add(self, race: TransformedRace) -> None:
         """Stores the records of one poll. They replace those of the same poll."""
@@ -50,8 +50,8 @@ class Store(Protocol):
     async def previous(self, race_id: str) -> Sequence[Row]:
         """The amounts from which the next poll counts, in a form that `exec` takes; empty until a poll told money.
 
-        Each entrant has the amounts of the last poll that told them. So the rows may come from several polls: a poll
-        that leaves out the money has no records, and an entrant that is not listed any more has none in the last poll.
+        Each entrant has the amounts of the last poll that told them. They may be of an earlier poll than the last one,
+        because a poll that leaves the money out has no records.
         """
 
     async def aclose(self) -> None:
