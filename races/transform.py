@@ -44,9 +44,9 @@ def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = 
         polled_at: the instant of the poll, timezone-aware.
         previous: the amounts, in cents, from which the increments of the records count. It may be the TransformedRace
             of the previous poll of the same race, its dump or its JSON; or money-flow records, or rows with the keys
-            `race_id`, `entrant_id`, `win_pool_amount` and `place_pool_amount`, or such attributes. They may be of several polls: for each
-            entrant, the record or row with the latest `polling_timestamp` counts. None for the first poll, whose
-            increments count from 0.
+            `race_id`, `entrant_id`, `win_pool_amount` and `place_pool_amount`, or such attributes. They may be of
+            several polls: for each entrant, the record or row with the latest `polling_timestamp` counts. None for the
+            first poll, whose increments count from 0.
 
     Returns:
         The transformed race. Its `warnings` tell what looks wrong but breaks no rule.

@@ -18,7 +18,16 @@ POLL_S = 0.01
 LONGEST = {  # modules of half a minute and more
     *("test_chaos", "test_command_line", "test_documented_commands", "test_install", "test_keys", "test_life"),
     *("test_replay", "test_supervision", "test_pressure", "test_broker_restarts", "test_frozen_workers"),
-    *("test_planted_faults", "test_doctor", "test_fuzzing", "test_runner", "test_server", "test_watchdog"),
+    *(
+        "test_replay_database",
+        "test_examples",
+        "test_planted_faults",
+        "test_doctor",
+        "test_fuzzing",
+        "test_runner",
+        "test_server",
+        "test_watchdog",
+    ),
     *("test_command", "test_demo", "test_site", "test_timeouts"),
 }
 
