@@ -37,6 +37,9 @@ def main() -> int:
     except LockTakenError as error:
         log.error("broker_refused", reason=str(error))
         return _refused(error, Exit.LOCK_TAKEN)
+    except SettingsError as error:
+        log.error("broker_refused", reason=str(error))
+        return _refused(error, Exit.BAD_SETTINGS)
     except OSError as error:
         log.error("broker_refused", reason=str(error))
         return _refused(error, Exit.FAILURE)

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 from racepool.protocol.errors import SettingsError
 from racepool.protocol.keys import ALLOWED, PUBLIC, Role, public_key
+from racepool.protocol.own_directory import refuse_replaceable
 
 OPENS: Mapping[str, frozenset[Role]] = {
     "frontend": frozenset({Role.CLIENT}),
@@ -104,6 +105,7 @@ class AllowList:
                 broken[path] = f"{path}: cannot be listed, so no key in it counts; chmod 700 it"
                 continue
             try:
+                refuse_replaceable(str(path), path)
                 key = public_key(path, "allow it again with `racepool keys allow`")
             except SettingsError as error:
                 if isinstance(error.__cause__, OSError):

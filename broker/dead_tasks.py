@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from racepool.broker.actions import KeepDeadTask
 from racepool.protocol.logs import Log
+from racepool.protocol.own_directory import opened
 from racepool.protocol.quarantine import LostAttempt, Record, directory_in, file_of, is_record_name, pack_head
 
 MAX_TASKS = 100
@@ -43,6 +44,8 @@ class DeadTaskWriter:
 
     def __init__(self, run_dir: Path, log: Log) -> None:
         self._run_dir = run_dir
+        # the same directory, even if another user makes one with its name; open until the process ends
+        self._place = Path(f"/proc/self/fd/{opened(str(run_dir), run_dir)}")
         self._log = log
         self._waiting: deque[_Waiting] = deque()  # a task leaves it when it is written
         self._waiting_bytes = 0
@@ -132,7 +135,7 @@ class DeadTaskWriter:
         size = len(head) + len(waiting.task.payload)
         if size > MAX_BYTES:
             raise ValueError(_too_large(size))
-        path = file_of(self._run_dir, waiting.task.task_id)
+        path = file_of(self._place, waiting.task.task_id)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
         try:
@@ -144,7 +147,7 @@ class DeadTaskWriter:
         except BaseException:
             unfinished.unlink(missing_ok=True)
             raise
-        return path
+        return file_of(self._run_dir, waiting.task.task_id)
 
     def _make_room(self, path: Path, size: int) -> None:
         """Removes the oldest records. A record of the same task does not count: it is about to be replaced."""
@@ -159,7 +162,7 @@ class DeadTaskWriter:
     def _remove_unfinished(self) -> None:
         """Removes what a broker that was killed has left."""
         try:
-            for path in directory_in(self._run_dir).iterdir():
+            for path in directory_in(self._place).iterdir():
                 if _UNFINISHED.fullmatch(path.name):
                     path.unlink(missing_ok=True)
         except OSError:

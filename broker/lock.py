@@ -4,6 +4,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from racepool.protocol.own_directory import opened
+
 
 class LockTakenError(Exception):
     """Another process holds the lock."""
@@ -21,9 +23,15 @@ class BrokerLock:
 
         Raises:
             LockTakenError: names the holder's pid.
+            SettingsError: another user can replace the directory, or write to it.
         """
         path = directory / "broker.lock"
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        place = opened(str(directory), directory)
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._fd = os.open(path.name, flags, 0o600, dir_fd=place)
+        finally:
+            os.close(place)
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):

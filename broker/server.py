@@ -54,7 +54,7 @@ from racepool.protocol.processes import file_limit, open_files, own_pid, residen
 from racepool.protocol.settings import Settings
 from racepool.protocol.shared_memory import SegmentReader, UnreadableError
 from racepool.protocol.signals import Termination
-from racepool.protocol.sockets import Context, Socket, router, send, sender_pid
+from racepool.protocol.sockets import Context, Socket, destroy, router, send, sender_pid
 
 CLIENT_SEND_LIMIT = 1_024  # messages kept for a client that does not read; our own waits for at most half as many
 WORKER_SEND_LIMIT = 16
@@ -163,7 +163,7 @@ class Server:
         finally:
             self._dead_tasks.close(CLOSE_S)
             linger_ms = FAREWELL_LINGER_MS if self._is_done() else 0
-            self._context.destroy(linger=linger_ms)
+            destroy(self._context, linger_ms)
 
     def _is_done(self) -> bool:
         if self._drain_until is None:

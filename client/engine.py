@@ -1,6 +1,7 @@
 """The pool's I/O thread: the socket, the clock and the futures around the core that decides."""
 
 import atexit
+import logging
 import os
 import threading
 import time
@@ -29,20 +30,22 @@ from racepool.client.future import PoolFuture
 from racepool.client.task import ClientTask
 from racepool.client.timing import TaskTiming
 from racepool.protocol.endpoints import is_tcp
-from racepool.protocol.errors import BacklogFullError, PoolBrokenError, PoolClosedError, PoolError
+from racepool.protocol.errors import BacklogFullError, PoolBrokenError, PoolClosedError, PoolError, SettingsError
 from racepool.protocol.frames import TO_CLIENT, BadFrameError, ForeignVersionError, decode, encode
 from racepool.protocol.keys import Role, peer_keys
 from racepool.protocol.messages import Id, Payload, Submit
 from racepool.protocol.parcel import Parcel
 from racepool.protocol.settings import Settings
 from racepool.protocol.shared_memory import SHARE_FROM_BYTES, Segment
-from racepool.protocol.sockets import Context, Socket, dealer, receive, say
+from racepool.protocol.sockets import Context, Socket, dealer, destroy, receive, say
 from racepool.protocol.stats import PoolStats
 
 MESSAGES_PER_TURN = 64
 MAX_SLEEP_S = 1.0
 FAREWELL_LINGER_MS = 100  # how long the last messages may take to go out
 EXIT_S = 2.0  # how long the interpreter's exit waits for all I/O threads
+
+_LOGGER = logging.getLogger("racepool")
 
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 """All engines, also those whose pool nobody holds any more: their futures live on."""
@@ -190,7 +193,7 @@ class Engine:
         finally:
             self._has_ended = True
             self._fail_all()
-            self._context.destroy(linger=FAREWELL_LINGER_MS)
+            destroy(self._context, FAREWELL_LINGER_MS)
             self._close_segment()
 
     def _serve(self) -> None:
@@ -266,7 +269,14 @@ class Engine:
         if self._socket is not None:
             self._poller.unregister(self._socket)
             self._socket.close(linger=0)
-        self._socket = dealer(self._context, self.settings.endpoint, self._keys)
+            self._socket = None
+        try:
+            self._socket = dealer(self._context, self.settings.endpoint, self._keys)
+        except FileNotFoundError:
+            return  # the broker will make its directory again; the core soon opens the next session
+        except SettingsError as error:
+            _LOGGER.warning("racepool: %s", error)
+            return
         self._poller.register(self._socket, zmq.POLLIN)
 
     def _resolve(

@@ -50,10 +50,16 @@ def stats_socket(settings: Settings) -> StatsSocket:
     """A connection to the pool's stats socket.
 
     Raises:
-        SettingsError: the keys cannot be used.
+        BrokerUnavailableError: the socket's directory does not exist.
+        SettingsError: the keys cannot be used, or another user can put a socket of theirs there.
     """
     endpoint = settings.stats_endpoint
-    return StatsSocket(endpoint, peer_keys(settings, Role.CLIENT, endpoint))
+    keys = peer_keys(settings, Role.CLIENT, endpoint)
+    try:
+        return StatsSocket(endpoint, keys)
+    except FileNotFoundError as error:
+        remedy = settings.remedy(endpoint)
+        raise BrokerUnavailableError(f"there is no directory for {endpoint} ({error.strerror}); {remedy}") from None
 
 
 def stats_in(answer: bytes, endpoint: str) -> PoolStats:

@@ -5,7 +5,7 @@ from typing import Self
 
 import zmq
 
-from racepool.protocol.sockets import Context, PeerKeys, Socket, dealer, receive, say
+from racepool.protocol.sockets import Context, PeerKeys, Socket, dealer, destroy, receive, say
 
 QUESTION = b"stats"  # the broker answers any message of one frame
 
@@ -58,4 +58,4 @@ class StatsSocket:
 
     def close(self) -> None:
         """Closes the connection at once; an answer that is on its way is lost. May be called again."""
-        self._context.destroy(linger=0)
+        destroy(self._context, 0)

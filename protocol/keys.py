@@ -16,6 +16,7 @@ import zmq
 from zmq.auth import load_certificate
 from zmq.utils import z85
 
+from racepool.protocol import own_directory
 from racepool.protocol.endpoints import is_tcp
 from racepool.protocol.errors import SettingsError
 from racepool.protocol.settings import Settings, refuse_foreign_directory, variable
@@ -46,7 +47,9 @@ def peer_keys(settings: Settings, role: Role, *endpoints: str) -> PeerKeys | Non
     directory = _needed(settings, endpoints)
     if directory is None:
         return None
-    return PeerKeys(_pair(directory, role), public_key(directory / f"{BROKER}{PUBLIC}", _copy_it(directory)))
+    brokers = directory / f"{BROKER}{PUBLIC}"
+    own_directory.refuse_replaceable(str(brokers), brokers)  # it may be a link
+    return PeerKeys(_pair(directory, role), public_key(brokers, _copy_it(directory)))
 
 
 def broker_keys(settings: Settings) -> KeyPair | None:
@@ -121,6 +124,7 @@ def _belong_together(public: bytes, secret: bytes) -> bool:
 
 
 def _refuse_open_secret(path: Path) -> None:
+    own_directory.refuse_replaceable(str(path), path)
     try:
         status = path.stat()
     except OSError:

@@ -2,8 +2,8 @@
 
 import os
 import re
-import stat
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from racepool.protocol import own_directory
 from racepool.protocol.endpoints import ANY_HOST, SOCKETS, default_dir, is_tcp, socket_path, sockets_in
 from racepool.protocol.errors import START_ONE, SettingsError
 
@@ -68,6 +69,18 @@ def _is_host(host: str) -> bool:
     return host == ANY_HOST or (len(host) <= MAX_HOST_CHARS and HOST_NAME.fullmatch(host) is not None)
 
 
+def _folder(path: Path) -> Path:
+    """The absolute path. Refuses what a shell would have changed: the value came from a file that no shell reads."""
+    text = str(path)
+    if not text.isprintable():
+        raise ValueError("has a control character, or one that cannot be shown; take it out")
+    if text != text.strip() or text[0] in "\"'" or text[-1] in "\"'":
+        raise ValueError("begins or ends with a quote or a space; take it out (files of variables need no quotes)")
+    if text[0] in "~$":
+        raise ValueError("only a shell replaces ~ and $ at the beginning of a path; write the whole path")
+    return path.absolute()
+
+
 MAX_SECONDS = 86_400
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 
@@ -81,10 +94,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
 
-    dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
+    dir: Annotated[Path, AfterValidator(_folder)] = Field(
         default_factory=default_dir, description="run directory: sockets, lock; 0700 and ours"
     )
-    keys: Annotated[Path | None, AfterValidator(lambda path: path and path.absolute())] = Field(
+    keys: Annotated[Path | None, AfterValidator(lambda path: path and _folder(path))] = Field(
         None, description="key directory of tcp endpoints, 0700 and ours; default: none, and tcp on loopback only"
     )
     endpoint: str = Field(default_factory=_socket("endpoint"), description="where clients meet the broker")
@@ -169,7 +182,7 @@ class Settings(BaseModel):
         """The run directory, which is created if it does not exist.
 
         Raises:
-            SettingsError: it cannot be created, is not ours, or others may enter it.
+            SettingsError: it cannot be created, is not ours, others may enter it, or another user could replace it.
         """
         return made_private("dir", self.dir)
 
@@ -180,14 +193,19 @@ class Settings(BaseModel):
     def guard(self, endpoint: str) -> None:
         """To be called before a connection: makes sure that no other user can put a socket at the endpoint.
 
-        If the run directory does not exist, it is created, so that no other user can create it. An endpoint outside of
-        the run directory is not checked: it was chosen on purpose.
+        If the run directory does not exist, it is created, so that no other user can create it. The directory of an
+        endpoint outside of it is not created.
 
         Raises:
-            SettingsError: as for `private_dir`.
+            SettingsError: as for `private_dir`; or another user can replace the directory of the endpoint, or write to
+                it.
         """
-        if self.dir in self.ipc_directories(endpoint):
-            self.private_dir()
+        for directory in self.ipc_directories(endpoint):
+            if directory == self.dir:
+                self.private_dir()
+            else:
+                with suppress(OSError):  # it may be made later; each connection looks again
+                    os.close(own_directory.opened(endpoint, directory))
 
     @staticmethod
     def ipc_directories(*endpoints: str) -> set[Path]:
@@ -210,15 +228,9 @@ def made_private(name: str, directory: Path) -> Path:
     """The directory of setting `name`, which is created if it does not exist.
 
     Raises:
-        SettingsError: it cannot be created, is not ours, or others may enter it.
+        SettingsError: it cannot be created, is not ours, others may enter it, or another user could replace it.
     """
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(
-            f"{variable(name)}={directory}: cannot be made ({error.strerror}); choose another"
-        ) from None
-    refuse_foreign_directory(name, directory)
+    own_directory.make(f"{variable(name)}={directory}", directory)
     return directory
 
 
@@ -226,19 +238,10 @@ def refuse_foreign_directory(name: str, directory: Path) -> None:
     """Refuses a directory that is not private: all that is in it would not be private either.
 
     Raises:
-        SettingsError: the directory of setting `name` is not ours, or others may enter it.
+        SettingsError: the directory of setting `name` is not ours, others may enter it, or another user could replace
+            it.
     """
-    label = f"{variable(name)}={directory}"
-    try:
-        status = directory.stat(follow_symlinks=False)
-    except OSError as error:
-        raise SettingsError(f"{label}: cannot be looked at ({error.strerror}); choose another") from None
-    if not stat.S_ISDIR(status.st_mode):
-        raise SettingsError(f"{label}: is no directory; choose another")
-    if status.st_uid != os.getuid():
-        raise SettingsError(f"{label}: belongs to user {status.st_uid}, we are {os.getuid()}; choose another")
-    if status.st_mode & 0o077:
-        raise SettingsError(f"{label}: others may enter it; chmod 700 it or choose another")
+    own_directory.refuse_open(f"{variable(name)}={directory}", directory)
 
 
 def is_supervised() -> bool:

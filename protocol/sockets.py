@@ -8,10 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from socket import AF_UNIX, SHUT_RDWR, SO_DOMAIN, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET, fromfd
 from socket import socket as KernelSocket  # noqa: N812  # a class
+from weakref import WeakKeyDictionary
 
 import zmq
 
-from racepool.protocol.endpoints import ANY_HOST, is_tcp
+from racepool.protocol import own_directory
+from racepool.protocol.endpoints import ANY_HOST, is_tcp, socket_path
 from racepool.protocol.messages import Payload
 
 RECONNECT_MS = 50
@@ -27,6 +29,9 @@ _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
+
+_directories: "WeakKeyDictionary[Context, list[int]]" = WeakKeyDictionary()
+"""Descriptors of the directories in which a context's sockets are. libzmq may use them until the context ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +59,67 @@ def dealer(context: Context, endpoint: str, keys: PeerKeys | None = None) -> Soc
     No IDENTITY: a second socket with the same one is ignored, or takes over the first one's messages. No high-water
     mark: the owner bounds what is outstanding, and a full receive pipe can abort the process. No linger: no message may
     be sent after its session has ended.
+
+    Raises:
+        SettingsError, OSError: as `connect`.
     """
     socket = context.socket(zmq.DEALER)
     socket.set(zmq.LINGER, 0)
     socket.set(zmq.SNDHWM, 0)
     socket.set(zmq.RCVHWM, 0)
     socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
-    connect(socket, endpoint, keys)
+    try:
+        connect(socket, endpoint, keys)
+    except BaseException:
+        socket.close()
+        raise
     return socket
 
 
 def connect(socket: Socket, endpoint: str, keys: PeerKeys | None) -> None:
-    """Connects a socket of any type, as `dealer` does. An endpoint with the host `*` is reached on loopback."""
+    """Connects a socket of any type, as `dealer` does. An endpoint with the host `*` is reached on loopback.
+
+    Raises:
+        SettingsError: another user can put a socket of theirs at the ipc endpoint.
+        OSError: the directory of the ipc endpoint does not exist, or no descriptor is left.
+    """
     if is_tcp(endpoint):
         _set_for_tcp(socket, endpoint)
         if keys is not None:
             socket.set(zmq.CURVE_SERVERKEY, keys.broker)
             socket.set(zmq.CURVE_PUBLICKEY, keys.own.public)
             socket.set(zmq.CURVE_SECRETKEY, keys.own.secret)
-    socket.connect(endpoint.replace(f"tcp://{ANY_HOST}:", "tcp://127.0.0.1:"))
+    socket.connect(_pinned(socket.context, endpoint).replace(f"tcp://{ANY_HOST}:", "tcp://127.0.0.1:"))
+
+
+def _pinned(context: Context, endpoint: str) -> str:
+    """The ipc endpoint, through a descriptor of its directory: libzmq connects again without asking us.
+
+    Meanwhile the directory may have been removed, and another user may have made one with the same name.
+    """
+    path = socket_path(endpoint)
+    if path is None:
+        return endpoint
+    directory = own_directory.opened(endpoint, path.parent)
+    descriptors = _directories.setdefault(context, [])
+    same = next((each for each in descriptors if os.path.sameopenfile(each, directory)), None)
+    if same is None:
+        descriptors.append(directory)
+    else:
+        os.close(directory)
+    return f"ipc:///proc/self/fd/{directory if same is None else same}/{path.name}"
+
+
+def destroy(context: Context, linger_ms: int) -> None:
+    """Closes all sockets of a context, and the descriptors of their directories.
+
+    Args:
+        context: of this module's sockets.
+        linger_ms: how long messages that were sent may take to go out.
+    """
+    context.destroy(linger=linger_ms)
+    for descriptor in _directories.pop(context, []):
+        os.close(descriptor)
 
 
 def say(socket: Socket, frames: Sequence[Payload]) -> None:
@@ -118,6 +165,10 @@ def router(
         send_limit: how many messages wait for a peer that does not read; the next send to it fails with EAGAIN.
         payload_limit: in bytes. libzmq disconnects a peer that sends a larger frame.
         guard: decides who may connect over tcp; None: everybody may.
+
+    Raises:
+        SettingsError, OSError: as `connect`.
+        zmq.ZMQError: the endpoint cannot be bound.
     """
     _make_routing_ids_unpredictable()
     socket = context.socket(zmq.ROUTER)
@@ -135,7 +186,11 @@ def router(
         socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # else a broker without a ZAP handler would let every key in
     if is_tcp(endpoint):
         _set_for_tcp(socket, endpoint)
-    socket.bind(endpoint)
+    try:
+        socket.bind(_pinned(socket.context, endpoint))
+    except BaseException:
+        socket.close()
+        raise
     return socket
 
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from typing import Any
@@ -82,9 +83,13 @@ class _UnixConnection(HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
+        """Connects, and refuses the socket of another user: the watchdog kills what this table names."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+        _, user, _ = struct.unpack("3i", self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if user not in (0, os.getuid()):
+            raise PermissionError(f"{self._path} is a socket of user {user}")
 
 
 def _process(row: Mapping[str, Any]) -> SupervisedProcess:

@@ -8,14 +8,18 @@ from contextlib import suppress
 from pathlib import Path
 from socket import socketpair
 from types import FrameType
+from typing import IO, Any
 
-from supervisor import events, supervisord
+from supervisor import events, loggers, supervisord
 from supervisor.medusa import asyncore_25 as asyncore
 from supervisor.states import SupervisorStates
 
+from racepool.protocol.errors import SettingsError
 from racepool.protocol.exits import Exit
+from racepool.protocol.own_directory import opened
 from racepool.protocol.processes import die_with_parent
 
+DEVICES = ("/dev/stdout", "/dev/stderr", os.devnull)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -111,6 +115,24 @@ class PromptSupervisor(supervisord.Supervisor):  # type: ignore[misc]  # supervi
             waker.close()
 
 
+def open_log(path: str, mode: str) -> IO[Any]:
+    """Opens a log for supervisord, as `open` does. Follows no link, and needs a directory that is still ours.
+
+    supervisord opens the logs of a program at each start of it, long after the run directory was checked.
+    """
+    if path in DEVICES:
+        return Path(path).open(mode)
+    try:
+        place = opened(path, Path(path).parent)
+    except SettingsError as error:
+        raise PermissionError(str(error)) from None
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_APPEND if "a" in mode else os.O_TRUNC)
+    try:
+        return os.fdopen(os.open(Path(path).name, flags, 0o600, dir_fd=place), mode)
+    finally:
+        os.close(place)
+
+
 def _make_log_folders(event: events.ProcessStateStartingEvent) -> None:
     """Makes the folders of a program's logs, without which it cannot start: the run directory may have been emptied."""
     for log in (event.process.config.stdout_logfile, event.process.config.stderr_logfile):
@@ -148,6 +170,7 @@ def fork() -> int:
 def main() -> None:
     """Runs supervisord with the arguments of this process."""
     supervisord.Supervisor = PromptSupervisor
+    loggers.open = open_log  # supervisord opens all its logs by this name
     sys.stdout = sys.stderr = LossyStream(sys.stderr.fileno())  # standard output may be the programs' log
     try:
         supervisord.main()

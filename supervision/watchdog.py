@@ -23,6 +23,7 @@ from supervisor.states import ProcessStates
 
 from racepool.client.stats_socket import StatsSocket
 from racepool.protocol.endpoints import is_tcp, stats_endpoint
+from racepool.protocol.errors import SettingsError
 from racepool.protocol.exits import Exit
 from racepool.protocol.processes import die_with_supervisor, process_state, raise_file_limit
 from racepool.protocol.sockets import PeerKeys, Socket
@@ -160,12 +161,10 @@ class Watchdog:
         endpoint = stats_endpoint()
         try:
             keys = _keys(endpoint)
-        except (
-            ValueError
-        ) as error:  # a SettingsError; the watchdog can still kill a broker that the kernel calls stopped
+            self._stats = StatsSocket(endpoint, keys)
+        except (SettingsError, FileNotFoundError) as error:  # it can still kill a broker that the kernel calls stopped
             self._complain(str(error))
             return
-        self._stats = StatsSocket(endpoint, keys)
         self._poller.register(self._stats.socket, zmq.POLLIN)
         if keys is not None:
             self._refusals = self._stats.refusals()

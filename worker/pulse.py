@@ -5,12 +5,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from typing import assert_never
 
 import zmq
 
+from racepool.protocol.errors import SettingsError
 from racepool.protocol.frames import TO_HEARTBEAT, BadFrameError, decode, encode
 from racepool.protocol.messages import Heartbeat, Id
 from racepool.protocol.processes import resident_bytes
@@ -79,9 +81,7 @@ class Pulse:
         for action in self._heartbeat.on_tick(self._core.session, time.monotonic()):
             match action:
                 case OpenSocket():
-                    self._close_socket()
-                    self._socket = dealer(self._context, self._settings.heartbeat_endpoint, self._keys)
-                    self._poller.register(self._socket, zmq.POLLIN)
+                    self._open_socket()
                 case Beat(session):
                     self._beat(session)
                 case _:
@@ -118,6 +118,13 @@ class Pulse:
         if lost is not None:
             self.lost = lost
             self._main.wake()
+
+    def _open_socket(self) -> None:
+        """Opens a fresh socket; none if there is no directory for it, or a foreign one. The core tries again."""
+        self._close_socket()
+        with suppress(FileNotFoundError, SettingsError):
+            self._socket = dealer(self._context, self._settings.heartbeat_endpoint, self._keys)
+            self._poller.register(self._socket, zmq.POLLIN)
 
     def _close_socket(self) -> None:
         if self._socket is not None:

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from math import ceil
 from typing import assert_never
 
@@ -12,7 +13,7 @@ import zmq
 from racepool.protocol import VERSION
 from racepool.protocol.frames import TO_WORKER, BadFrameError, decode, encode
 from racepool.protocol.logs import Log, Outlet
-from racepool.protocol.messages import Assign, Id, Name, Outcome
+from racepool.protocol.messages import Assign, FromWorker, Id, Name, Outcome
 from racepool.protocol.processes import resident_bytes
 from racepool.protocol.settings import MAX_SECONDS
 from racepool.protocol.shared_memory import SegmentReader, UnreadableError
@@ -119,10 +120,10 @@ class Runner:
                 return
             match action:
                 case OpenSession(ready):
-                    say(self._replace_socket(), encode(ready))
+                    self._replace_socket()
+                    self._say(ready)
                 case Send(message):
-                    if self._socket is not None:
-                        say(self._socket, encode(message))
+                    self._say(message)
                 case Execute(task):
                     self._execute(task)
                 case Exit():
@@ -164,13 +165,18 @@ class Runner:
             return Outcome.UNREADABLE, b""
         return self._execution.run(request, limit_bytes)
 
-    def _replace_socket(self) -> Socket:
+    def _say(self, message: FromWorker) -> None:
+        if self._socket is not None:
+            say(self._socket, encode(message))
+
+    def _replace_socket(self) -> None:
         if self._socket is not None:
             self._poller.unregister(self._socket)
             self._socket.close(linger=0)
-        self._socket = dealer(self._context, self._settings.backend, self._keys)
-        self._poller.register(self._socket, zmq.POLLIN)
-        return self._socket
+            self._socket = None
+        with suppress(FileNotFoundError):  # the broker will make its directory again; the core repeats the READY
+            self._socket = dealer(self._context, self._settings.backend, self._keys)
+            self._poller.register(self._socket, zmq.POLLIN)
 
     def _leave(self) -> None:
         self._has_left = True

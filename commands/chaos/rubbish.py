@@ -29,7 +29,7 @@ from racepool.protocol.messages import (
     Submit,
 )
 from racepool.protocol.settings import Settings
-from racepool.protocol.sockets import Context, dealer
+from racepool.protocol.sockets import Context, dealer, destroy
 
 GAP_S: Final = 0.004
 RENEW_CHANCE: Final = 0.02
@@ -105,7 +105,7 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    context.term()
+    destroy(context, 0)
 
 
 if __name__ == "__main__":

@@ -329,3 +329,15 @@ def test_payload_is_freed_as_soon_as_it_is_written(writer: DeadTaskWriter, lines
         return True
 
     wait_until(is_free)
+
+
+def test_directory_that_took_the_place_of_ours_gets_no_record(writer: DeadTaskWriter, run_dir: Path) -> None:
+    moved = run_dir.with_name(f"{run_dir.name}-moved")
+    run_dir.rename(moved)
+    run_dir.mkdir()
+
+    keep(writer, poison(1))
+
+    assert list(run_dir.iterdir()) == []
+    assert names_in(moved) == [name_of(1)]
+    shutil.rmtree(moved)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from racepool.broker.lock import BrokerLock, LockTakenError
+from racepool.protocol.errors import SettingsError
 from tests.running import ROOT
 
 HOLD = (
@@ -71,3 +72,18 @@ def test_lock_file_is_ours_alone(tmp_path: Path) -> None:
 
     assert (tmp_path / "broker.lock").stat().st_mode & 0o077 == 0
     lock.release()
+
+
+def test_lock_follows_no_link_and_is_not_taken_where_others_may_write(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "broker.lock").symlink_to("precious")
+    with pytest.raises(OSError, match="symbolic link"):
+        BrokerLock(tmp_path)
+    (tmp_path / "broker.lock").unlink()
+
+    tmp_path.chmod(0o1777)
+    with pytest.raises(SettingsError, match="other users may write to"):
+        BrokerLock(tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+    assert (tmp_path / "precious").read_text() == "kept"

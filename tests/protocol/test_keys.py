@@ -79,6 +79,19 @@ def test_secret_of_another_user_is_refused(host: Path) -> None:
     assert refusal(host).startswith(f"{host}/client.key_secret: belongs to user 65534, we are 0;")
 
 
+@pytest.mark.parametrize("name", ["client.key_secret", "broker.key"])
+def test_key_behind_a_link_that_another_user_could_replace_is_refused(host: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    (host / name).rename(folder / name)
+    (host / name).symlink_to(folder / name)
+    assert peer_keys(settings(host), Role.CLIENT, TCP)  # a link of ours to a file of ours may be
+
+    folder.chmod(0o777)
+
+    assert refusal(host).startswith(f"{host}/{name}: other users may write to {folder}, and could put another")
+
+
 @pytest.mark.parametrize("mode", [0o750, 0o701, 0o777])
 def test_key_directory_that_others_may_enter_is_refused(host: Path, mode: int) -> None:
     host.chmod(mode)

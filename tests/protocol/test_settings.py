@@ -345,6 +345,42 @@ def test_settings_do_not_change() -> None:
 # --- the run directory ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        ('"/run/racepool"', "begins or ends with a quote or a space"),
+        ("'/run/racepool'", "begins or ends with a quote or a space"),
+        ("/run/racepool ", "begins or ends with a quote or a space"),
+        ("~/racepool", "only a shell replaces ~ and $"),
+        ("~", "only a shell replaces ~ and $"),
+        ("$HOME/racepool", "only a shell replaces ~ and $"),
+        ("${HOME}/racepool", "only a shell replaces ~ and $"),
+        ("/run/racepool\r", "has a control character"),
+        ("/run/race\npool", "has a control character"),
+        ("/run/\x1b[31mpool", "has a control character"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["RACEPOOL_DIR", "RACEPOOL_KEYS"])
+def test_directory_that_only_a_shell_would_understand_is_refused(
+    variable: str, value: str, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of variables, as docker and systemd read them, keep quotes, and replace no ~."""
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(SettingsError, match=f"(?s)^{variable}=.*: {re.escape(rule)}"):
+        Settings.load()
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "XDG_RUNTIME_DIR"])
+def test_default_directory_that_only_a_shell_would_understand_is_refused(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "$HOME/run")
+
+    with pytest.raises(SettingsError, match=r"^RACEPOOL_DIR=\$HOME/run/racepool.*: only a shell replaces"):
+        Settings.load()
+
+
 @pytest.fixture
 def directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr("racepool.protocol.settings.MAX_IPC_PATH_BYTES", 1_000)
@@ -398,8 +434,8 @@ def test_file_in_the_place_of_the_run_directory_is_refused(directory: Path) -> N
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives a directory away")
 def test_run_directory_that_another_user_put_in_the_place_of_ours_is_refused(directory: Path) -> None:
-    """A user who may write into the parent folder can do this, but the new directory belongs to that user."""
-    directory.parent.chmod(0o777)
+    """After root has cleaned /tmp, another user can do this."""
+    directory.parent.chmod(0o1777)
     settings = Settings.load(dir=directory)
     settings.private_dir()
     directory.rename(directory.with_name("moved"))
@@ -421,10 +457,16 @@ def test_a_client_makes_the_run_directory_before_anybody_else_can(directory: Pat
 
 def test_an_endpoint_elsewhere_asks_nothing_of_the_run_directory(directory: Path) -> None:
     directory.mkdir(mode=0o755)
-    settings = Settings.load(dir=directory, endpoint="ipc:///run/elsewhere/frontend.ipc")
+    elsewhere = directory.with_name("elsewhere")
+    settings = Settings.load(dir=directory, endpoint=f"ipc://{elsewhere}/frontend.ipc")
 
+    settings.guard(settings.endpoint)  # its directory may be made later
+
+    elsewhere.mkdir()
     settings.guard(settings.endpoint)
-
+    elsewhere.chmod(0o1777)
+    with pytest.raises(SettingsError, match=f"^{settings.endpoint}: other users may write to {elsewhere}"):
+        settings.guard(settings.endpoint)
     with pytest.raises(SettingsError, match="others may enter it"):
         settings.guard(settings.backend)
 

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from socket import (
     AF_INET,
@@ -22,6 +23,7 @@ from socket import socket as KernelSocket  # noqa: N812  # a class
 import pytest
 import zmq
 
+from racepool.protocol.errors import SettingsError
 from racepool.protocol.messages import Payload
 from racepool.protocol.sockets import (
     KEEPALIVE_IDLE_S,
@@ -33,6 +35,7 @@ from racepool.protocol.sockets import (
     PeerKeys,
     Socket,
     dealer,
+    destroy,
     receive,
     receive_from,
     router,
@@ -70,14 +73,14 @@ def pair(context: Context, endpoint: str, opened: list[Socket]) -> Pair:
 
     def make(at: str = endpoint, send_limit: int = 100, payload_limit: int = 10_000) -> tuple[Socket, Socket]:
         bound = router(context, at, send_limit=send_limit, payload_limit=payload_limit)
-        connected = dealer(context, address(bound))
+        connected = dealer(context, at if at == endpoint else last_endpoint(bound))
         opened.extend((bound, connected))
         return bound, connected
 
     return make
 
 
-def address(socket: Socket) -> str:
+def last_endpoint(socket: Socket) -> str:
     last = socket.get(zmq.LAST_ENDPOINT)
     assert isinstance(last, bytes)
     return last.rstrip(b"\0").decode()
@@ -184,9 +187,9 @@ def test_connection_whose_descriptor_belongs_to_another_one_is_closed_and_not_cu
     assert others_peer.recv(100) == b"still there"
 
 
-def test_sender_over_ipc_is_known_by_the_kernel(pair: Pair) -> None:
+def test_sender_over_ipc_is_known_by_the_kernel(pair: Pair, endpoint: str) -> None:
     bound, connected = pair()
-    code = f"import zmq; s = zmq.Context().socket(zmq.DEALER); s.connect({address(bound)!r}); s.send(b'x'); input()"
+    code = f"import zmq; s = zmq.Context().socket(zmq.DEALER); s.connect({endpoint!r}); s.send(b'x'); input()"
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE) as child:
         assert sender_pid(next_from(bound)[2]) == child.pid
 
@@ -314,3 +317,59 @@ def test_kernel_probes_both_ends_of_a_silent_tcp_connection(pair: Pair) -> None:
                     )
                 )
     assert asked == [(1, KEEPALIVE_IDLE_S, UNACKNOWLEDGED_MS)] * 2
+
+
+def test_nothing_is_sent_into_a_directory_that_took_the_place_of_ours(
+    tmp_path: Path, opened: list[Socket], context: Context, wait_until: WaitUntil
+) -> None:
+    """Root may clean /tmp, and then another user can make a directory with our name, and sockets in it."""
+    ours, moved = tmp_path / "run", tmp_path / "moved"
+    ours.mkdir(mode=0o700)
+    endpoint = f"ipc://{ours}/frontend.ipc"
+    first = router(context, endpoint, send_limit=9, payload_limit=99)
+    connected = dealer(context, endpoint)
+    opened.append(connected)
+    connected.send(b"before")
+    assert next_from(first)[1] == [b"before"]
+
+    first.close(linger=0)
+    ours.rename(moved)
+    ours.mkdir(mode=0o700)
+    strangers = context.socket(zmq.ROUTER)
+    strangers.bind(endpoint)
+    opened.append(strangers)
+    second = router(context, f"ipc://{moved}/frontend.ipc", send_limit=9, payload_limit=99)
+    opened.append(second)
+
+    def is_back() -> bool:
+        connected.send(b"after")  # the first ones may still go out on the connection that ends
+        return bool(second.poll(20))
+
+    wait_until(is_back, PATIENCE_MS / 1_000)  # in the directory that was checked
+    assert not strangers.poll(0)
+
+
+def test_descriptors_of_directories_are_shared_and_end_with_the_context(endpoint: str) -> None:
+    context: Context = zmq.Context()
+    folder = Path(endpoint.removeprefix("ipc://")).parent
+
+    def descriptors() -> int:
+        links = Path("/proc/self/fd").iterdir()
+        return sum(os.path.realpath(link) == str(folder) for link in links)
+
+    sockets = [dealer(context, endpoint) for _ in range(3)]
+    assert descriptors() == 1
+
+    destroy(context, 0)
+    assert descriptors() == 0
+    assert all(socket.closed for socket in sockets)
+
+
+@pytest.mark.parametrize("make", [dealer, partial(router, send_limit=1, payload_limit=1)])
+def test_endpoint_where_others_may_make_sockets_is_refused(
+    make: Callable[[Context, str], Socket], context: Context, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o1777)
+
+    with pytest.raises(SettingsError, match=f"ipc://{tmp_path}/x.ipc: other users may write to {tmp_path}"):
+        make(context, f"ipc://{tmp_path}/x.ipc")

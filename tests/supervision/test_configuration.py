@@ -176,6 +176,16 @@ def test_run_directory_is_ours_alone(directory: Path) -> None:
     assert stat.S_IMODE((directory / "supervisord.conf").stat().st_mode) == 0o600
 
 
+def test_nothing_is_written_where_another_user_could_replace_it(directory: Path) -> None:
+    """Whoever replaces supervisord's file has their program run by us."""
+    directory.parent.chmod(0o777)
+
+    with pytest.raises(SettingsError, match=f"other users may write to {directory.parent}"):
+        write_configuration(Settings.load(dir=directory))
+
+    assert list(directory.parent.iterdir()) == []
+
+
 def test_written_again_it_is_the_same(directory: Path) -> None:
     first = write_configuration(settings(directory)).read_text()
 

@@ -1,10 +1,13 @@
 """supervisord's table; the test plays a supervisord that answers, sends nonsense, or does not answer at all."""
 
+import os
+import signal
 import socket
 import threading
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from socketserver import UnixStreamServer
 from typing import Any
@@ -151,3 +154,29 @@ def test_who_was_not_started_by_supervisord_is_told(monkeypatch: pytest.MonkeyPa
 
     with pytest.raises(KeyError, match="SUPERVISOR_SERVER_URL"):
         Supervisor()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+def test_supervisord_of_another_user_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog kills what the table names."""
+    path = tmp_path / "s"
+    monkeypatch.setenv("SUPERVISOR_SERVER_URL", f"unix://{path}")
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            server = UnixServer(path)
+            os.setresuid(65_534, 65_534, 65_534)
+            server.socket.listen()  # the kernel notes who listens
+            server.register_function(lambda: ROWS, "supervisor.getAllProcessInfo")
+            os.write(writes, b"!")
+            server.serve_forever()
+        os._exit(1)
+    try:
+        assert os.read(reads, 1) == b"!"
+        assert Supervisor().table() is None
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reads)
+        os.close(writes)
