@@ -33,6 +33,8 @@ def up(
     broker_keys(settings)  # raises here what the programs would only log, at each restart
     peer_keys(settings, Role.WORKER, settings.backend, settings.heartbeat_endpoint)
     peer_keys(settings, Role.CLIENT, settings.stats_endpoint)  # for the watchdog
+    for endpoint in settings.endpoints():
+        settings.guard(endpoint)
     holder = _lock_holder(settings.private_dir() / "broker.lock")
     if holder is not None:
         click.echo(f"racepool: another broker (pid {holder}) runs in {settings.dir}; stop it, or set --dir", err=True)

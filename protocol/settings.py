@@ -234,14 +234,15 @@ def made_private(name: str, directory: Path) -> Path:
     return directory
 
 
-def refuse_foreign_directory(name: str, directory: Path) -> None:
+def refuse_foreign_directory(name: str, directory: Path, *, must_exist: bool = True) -> None:
     """Refuses a directory that is not private: all that is in it would not be private either.
 
     Raises:
         SettingsError: the directory of setting `name` is not ours, others may enter it, or another user could replace
             it.
     """
-    own_directory.refuse_open(f"{variable(name)}={directory}", directory)
+    refuse = own_directory.refuse_open if must_exist else own_directory.refuse_replaceable
+    refuse(f"{variable(name)}={directory}", directory)
 
 
 def is_supervised() -> bool:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -93,3 +94,20 @@ def test_pool_error_is_one_line_and_an_exit_code(monkeypatch: pytest.MonkeyPatch
     done = racepool("ping")
 
     assert (done.exit_code, done.stderr, done.stdout) == (code, "racepool: as the test asked\n", "")
+
+
+@pytest.mark.parametrize("variable", ["RACEPOOL_DIR", "RACEPOOL_ENDPOINT", "RACEPOOL_STATS_ENDPOINT"])
+def test_up_starts_nothing_where_another_user_could_replace_what_it_uses(
+    variable: str, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = run_dir / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    monkeypatch.setenv("RACEPOOL_DIR", str(run_dir / "run"))
+    monkeypatch.setenv(variable, str(shared / "run") if variable == "RACEPOOL_DIR" else f"ipc://{shared}/x.ipc")
+
+    result = racepool("up")
+
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert f"other users may write to {shared}" in result.stderr
+    assert list(shared.iterdir()) == []

@@ -35,10 +35,10 @@ def run_directory(facts: Facts) -> Iterator[Finding]:
     directory = facts.directory
     if directory is None:
         return
-    if not directory.is_there:
-        yield warning("run directory", f"{directory.path} is not there", "`racepool up` creates it")
-    elif directory.refusal:
+    if directory.refusal:
         yield told("run directory", directory.refusal)
+    elif not directory.is_there:
+        yield warning("run directory", f"{directory.path} is not there", "`racepool up` creates it")
     else:
         yield ok("run directory", f"{directory.path}, ours alone")
     if directory.volume and directory.volume.kind in REMOTE:

@@ -32,16 +32,16 @@ def run_directory(settings: Settings) -> facts.RunDirectory:
     path = settings.dir
     try:
         path.lstat()
-    except FileNotFoundError:
-        return facts.RunDirectory(path, is_there=False, volume=volume(_nearest(path)))
-    except OSError:
-        pass  # refuse_foreign_directory says why
-    refusal = ""
+        is_there = True
+    except OSError as error:
+        is_there = not isinstance(error, FileNotFoundError)
     try:
-        refuse_foreign_directory("dir", path)
+        refuse_foreign_directory("dir", path, must_exist=is_there)
     except SettingsError as error:
         refusal = str(error)
-    return facts.RunDirectory(path, is_there=True, refusal=refusal, volume=volume(path))
+    else:
+        refusal = ""
+    return facts.RunDirectory(path, is_there, refusal, volume(path if is_there else _nearest(path)))
 
 
 def volume(path: Path) -> facts.Volume | None:

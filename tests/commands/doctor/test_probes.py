@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from racepool.commands.doctor.probes import machine
-from racepool.commands.doctor.probes.run_directory import endpoint, lock, volume
+from racepool.commands.doctor.probes.run_directory import endpoint, lock, run_directory, volume
+from racepool.protocol.endpoints import SOCKETS
 from racepool.protocol.settings import Settings
 
 MIB = 2**20
@@ -57,6 +58,21 @@ def test_file_system_is_that_of_the_innermost_mount() -> None:
     assert outer is not None
     assert inner.kind == "proc"
     assert outer.kind != "proc"
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_run_directory_that_another_user_could_replace_is_told_before_it_is_made(
+    tmp_path: Path, *, is_there: bool
+) -> None:
+    directory = tmp_path / "run"
+    settings = Settings(dir=directory, **dict.fromkeys(SOCKETS, "tcp://127.0.0.1:1"))
+    if is_there:
+        directory.mkdir(mode=0o700)
+    assert run_directory(settings).refusal == ""
+
+    tmp_path.chmod(0o777)
+
+    assert f"other users may write to {tmp_path}" in run_directory(settings).refusal
 
 
 @pytest.mark.parametrize("is_there", [True, False])
