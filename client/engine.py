@@ -9,6 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from math import ceil
 from typing import Any, assert_never
 
@@ -27,6 +28,7 @@ from racepool.client.actions import (
 from racepool.client.answers import label, result_of, stats_of, timing_of
 from racepool.client.core import STATS, ClientCore, Identity, Limits
 from racepool.client.future import PoolFuture
+from racepool.client.greenlets import Deliveries, RealThread, in_use
 from racepool.client.task import ClientTask
 from racepool.client.timing import TaskTiming
 from racepool.protocol.endpoints import is_tcp
@@ -88,8 +90,8 @@ class Engine:
         self._context: Context = zmq.Context()
         self._poller = zmq.Poller()
         self._poller.register(self._wake, zmq.POLLIN)
-        self._thread = threading.Thread(target=self._run, name="racepool-client", daemon=True)
-        self._thread.start()
+        self._deliveries: Deliveries | None = None  # under gevent and eventlet only
+        self._thread = self._started()
         _engines.add(self)
 
     # --- from any thread ----------------------------------------------------------------------------------------------
@@ -117,6 +119,7 @@ class Engine:
         if self._is_too_late():
             return future
         self._unresolved[task_id] = (task, future)
+        self._expect_delivery()
         self._post(lambda now: self._core.on_submit(task, now))
         if self._has_ended:  # since the caller checked
             self._fail_all()
@@ -128,6 +131,7 @@ class Engine:
         if self._is_too_late():
             return future
         self._asking.append(future)
+        self._expect_delivery()
         self._post(self._core.on_ask_stats)
         if self._has_ended:
             self._fail_all()
@@ -153,6 +157,15 @@ class Engine:
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
+    def _started(self) -> threading.Thread | RealThread:
+        """The I/O thread: a real one, also where `threading` would make a greenlet."""
+        greenlets = in_use()
+        if greenlets is not None:
+            return RealThread(greenlets, self._run)
+        thread = threading.Thread(target=self._run, name="racepool-client", daemon=True)
+        thread.start()
+        return thread
+
     def fail_in_child(self) -> None:
         """In a forked child: fails all futures, because the thread, the socket and the answers are the parent's."""
         for task, future in [*self._unresolved.values(), *filter(None, [self._resolving])]:
@@ -174,6 +187,22 @@ class Engine:
                 alive._post(lambda _now: alive._withdraw(task_id, kill=kill))  # noqa: SLF001
 
         return withdraw
+
+    def _expect_delivery(self) -> None:
+        """Under gevent and eventlet: makes sure that a greenlet waits for what the thread resolves."""
+        if self._deliveries is None:
+            greenlets = in_use()
+            if greenlets is None:
+                return
+            self._deliveries = Deliveries(greenlets)
+        self._deliveries.expect()
+
+    def _hand_out(self, call: Callable[[], None]) -> None:
+        """From the thread: resolves a future, in a greenlet if need be."""
+        if self._deliveries is None:
+            call()
+        else:
+            self._deliveries.put(call)
 
     def _post(self, event: Callable[[float], list[Action]]) -> None:
         self._inbox.append(event)
@@ -288,7 +317,7 @@ class Engine:
         self._resolving = entry  # `fail_in_child` must find it if a fork happens here
         self._unresolved.pop(task_id, None)
         if entry is not None:
-            entry[1].resolve(result, error, timing)
+            self._hand_out(partial(entry[1].resolve, result, error, timing))
         self._resolving = None
 
     def _withdraw(self, task_id: Id, *, kill: bool) -> list[Action]:
@@ -303,7 +332,7 @@ class Engine:
     def _answer_stats(self, stats: PoolStats | None, error: PoolError | None) -> None:
         for _ in range(len(self._asking)):  # not those that ask from now on: they want newer stats
             with suppress(IndexError):  # another thread has taken it
-                self._asking.popleft().resolve(stats, error)
+                self._hand_out(partial(self._asking.popleft().resolve, stats, error))
 
     def _fail_all(self) -> None:
         """Fails everything that is unresolved: the thread has ended. Several threads may call this at once."""
@@ -319,7 +348,7 @@ class Engine:
         if self._is_stopping:  # only daemon threads still wait, and they would print the error while they die
             future.fail_at_exit(error)
         else:
-            future.resolve(None, error)
+            self._hand_out(partial(future.resolve, None, error))
 
     def _end(self, about: str) -> PoolError:
         if self.cause_of_death is None:
