@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 
 import zmq
 
@@ -10,6 +9,7 @@ from racepool.broker.intake import OverlongMultipartError
 from racepool.broker.lock import BrokerLock, LockTakenError
 from racepool.broker.resource_watch import MemoryLimitError
 from racepool.broker.server import Server, SocketLostError
+from racepool.protocol import clock
 from racepool.protocol.errors import SettingsError
 from racepool.protocol.exits import Exit
 from racepool.protocol.flags import from_command_line
@@ -52,11 +52,11 @@ def main() -> int:
         return _refused(error, Exit.BAD_SETTINGS)
     except (zmq.ZMQError, SocketLostError, MemoryLimitError, OverlongMultipartError) as error:
         log.error("broker_failed", reason=str(error))
-        time.sleep(THROTTLE_S)
+        clock.sleep(THROTTLE_S)
         return Exit.FAILURE
     except Exception:
         log.exception("broker_failed")
-        time.sleep(THROTTLE_S)
+        clock.sleep(THROTTLE_S)
         return Exit.FAILURE
     finally:
         for lock in locks:
@@ -67,7 +67,7 @@ def main() -> int:
 
 def _refused(error: Exception, code: Exit) -> int:
     sys.stderr.write(f"racepool broker: {error}\n")
-    time.sleep(THROTTLE_S)
+    clock.sleep(THROTTLE_S)
     return code
 
 

@@ -6,7 +6,6 @@ an unfinished file has another name, and the checksum tells whether a power cut 
 
 import os
 import re
-import time
 import zlib
 from collections import deque
 from pathlib import Path
@@ -14,6 +13,7 @@ from threading import Condition, Thread
 from typing import NamedTuple
 
 from racepool.broker.actions import KeepDeadTask
+from racepool.protocol import clock
 from racepool.protocol.logs import Log
 from racepool.protocol.own_directory import opened
 from racepool.protocol.quarantine import LostAttempt, Record, directory_in, file_of, is_record_name, pack_head
@@ -118,13 +118,13 @@ class DeadTaskWriter:
     def _keep_first(self) -> None:
         first = self._waiting[0]
         task_id, size = first.task.task_id.hex(), len(first.task.payload)
-        started_at = time.monotonic()
+        started_at = clock.now()
         try:
             path = self._write(first)
         except Exception as error:  # noqa: BLE001  # after any error, the next task can still be kept
             self._log.error("quarantine_failed", task_id=task_id, reason=str(error) or repr(error))
         else:
-            duration_ms = round((time.monotonic() - started_at) * 1000, 3)
+            duration_ms = round((clock.now() - started_at) * 1000, 3)
             self._log.info("task_quarantined", task_id=task_id, path=str(path), size=size, duration_ms=duration_ms)
         with self._changed:
             self._waiting.popleft()

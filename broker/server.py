@@ -35,6 +35,7 @@ from racepool.broker.process_watch import ProcessWatch
 from racepool.broker.resource_watch import ResourceWatch
 from racepool.broker.statistics import Statistics
 from racepool.broker.tasks import Peer
+from racepool.protocol import clock
 from racepool.protocol.endpoints import SOCKETS, is_tcp, socket_path
 from racepool.protocol.frames import (
     FROM_CLIENT,
@@ -86,7 +87,7 @@ class Server:
         self._outlet = outlet
         self._context: Context = zmq.Context()
         self._core = BrokerCore(settings, Epoch(os.urandom(8)))
-        self._statistics = Statistics(self._core, time.monotonic, time.time)
+        self._statistics = Statistics(self._core, clock.now, time.time)
         self._processes = ProcessWatch()
         self._dead_tasks = DeadTaskWriter(settings.dir, log)
         keys = broker_keys(settings)
@@ -113,7 +114,7 @@ class Server:
         )
         self._resources = ResourceWatch(settings.broker_memory_limit, file_limit(), settings.workers, resident_bytes())
         self._max_pause_s = settings.liveness / 4  # if this broker stands still for longer, silence tells nothing
-        self._woke_at = time.monotonic()
+        self._woke_at = clock.now()
         self._judged_at = self._woke_at
         self._memory_checked_at = self._woke_at
         self._sockets_checked_at = self._woke_at
@@ -168,7 +169,7 @@ class Server:
     def _is_done(self) -> bool:
         if self._drain_until is None:
             return False
-        return self._core.ledger.in_flight == 0 or time.monotonic() >= self._drain_until
+        return self._core.ledger.in_flight == 0 or clock.now() >= self._drain_until
 
     def _turn(self) -> None:
         """One round: drain the sockets first, then look at processes, then judge silence.
@@ -177,7 +178,7 @@ class Server:
         its peers in turns, so by then all others have been heard. No sleep is longer than that either, because a pause
         during a sleep is noticed only if it lasts longer than the sleep.
         """
-        until_check_s = self._core.next_check() - time.monotonic()
+        until_check_s = self._core.next_check() - clock.now()
         asleep_s = max(0.0, min(until_check_s, self._outlet.patience_s, MAX_SLEEP_S, self._max_pause_s))
         ready = dict(self._poller.poll(ceil(asleep_s * 1000)))
         self._outlet.flush_if_due()
@@ -186,7 +187,7 @@ class Server:
         if self._gate is not None:
             self._serve_gate(self._gate, is_asked=self._gate.source in ready)
         undrained = [each.socket for each in self._intakes if each.socket in ready and not each.drain()]
-        now = time.monotonic()
+        now = clock.now()
         stood_still_s = now - self._woke_at - asleep_s
         self._woke_at = now
         if stood_still_s > self._max_pause_s:
@@ -207,7 +208,7 @@ class Server:
         """Answers new connections, and ends the sessions whose key is not allowed any more."""
         if is_asked:
             gate.answer()
-        now = time.monotonic()
+        now = clock.now()
         evicted = gate.look(now)
         for peer in evicted.get("backend", ()):
             self._perform(self._core.on_worker_revoked(peer, now))
@@ -220,20 +221,20 @@ class Server:
         message = self._decoded(self._backend, peer, frames, FROM_WORKER)
         if message is not None:
             local_pid = _local_pid(source, message.pid) if isinstance(message, Ready) else None
-            self._perform(self._core.on_worker(peer, message, time.monotonic(), local_pid))
+            self._perform(self._core.on_worker(peer, message, clock.now(), local_pid))
 
     def _on_heartbeat_frames(self, peer: Peer, frames: list[Payload], source: zmq.Frame | None) -> None:
         beat = self._decoded(self._heartbeat, peer, frames, FROM_HEARTBEAT)
         if beat is not None:
             is_known = beat.incarnation in self._core.roster.workers
             local_pid = None if is_known else _local_pid(source, beat.pid)
-            self._perform(self._core.on_heartbeat(peer, beat, time.monotonic(), local_pid))
+            self._perform(self._core.on_heartbeat(peer, beat, clock.now(), local_pid))
 
     def _on_client_frames(self, peer: Peer, frames: list[Payload], source: zmq.Frame | None) -> None:
         message = self._decoded(self._frontend, peer, frames, FROM_CLIENT)
         if message is not None:
             can_share = isinstance(message, Hello) and self._segments.can_read(message, sender_pid(source))
-            self._perform(self._core.on_client(peer, message, time.monotonic(), can_share=can_share))
+            self._perform(self._core.on_client(peer, message, clock.now(), can_share=can_share))
 
     def _on_stats_frames(self, peer: Peer, frames: list[Payload], _source: zmq.Frame | None) -> None:
         """Any request of one frame gets the stats. The empty delimiter of a REQ socket goes back with them."""
@@ -279,7 +280,7 @@ class Server:
         match action:
             case SendToWorker(peer, message):
                 if not self._send(self._backend, [peer, *encode(message)]):
-                    return self._core.on_worker_unreachable(peer, message, time.monotonic())
+                    return self._core.on_worker_unreachable(peer, message, clock.now())
             case SendToClient(peer, message):
                 if not self._send(self._frontend, [peer, *encode(message)]):
                     return self._core.on_client_unreachable(peer)
@@ -287,7 +288,7 @@ class Server:
                 try:
                     payload = self._by_value(assignment.payload, assignment.task_id)
                 except UnreadableError as error:
-                    return self._core.on_unreadable(peer, assignment.lease, str(error), time.monotonic())
+                    return self._core.on_unreadable(peer, assignment.lease, str(error), clock.now())
                 message = replace(assignment, is_shared=False, payload=payload)
                 return self._done(SendToWorker(peer, message))
             case SendToHeartbeat(peer, message):
@@ -296,14 +297,14 @@ class Server:
                 self._send(self._frontend, [peer, *encode(Stats(self._snapshot()))])
             case WatchProcess(session_id, pid):
                 if not self._processes.watch(session_id, pid):
-                    return self._core.on_process_gone(session_id, time.monotonic())
+                    return self._core.on_process_gone(session_id, clock.now())
             case UnwatchProcess(session_id):
                 self._processes.unwatch(session_id)
             case KillProcess(session_id):
                 self._processes.kill(session_id)
             case ProbeProcess(session_id):
                 has_progress = self._processes.has_progress(session_id)
-                return self._core.on_probe(session_id, time.monotonic(), has_progress=has_progress)
+                return self._core.on_probe(session_id, clock.now(), has_progress=has_progress)
             case KeepDeadTask():
                 self._keep_dead_task(action)
             case _:
@@ -320,7 +321,7 @@ class Server:
             except UnreadableError as error:
                 self._log.error("quarantine_failed", task_id=task.task_id.hex(), reason=str(error))
                 return
-        self._dead_tasks.keep(task, time.time() - time.monotonic())
+        self._dead_tasks.keep(task, time.time() - clock.now())
 
     def _send(self, sink: Socket, frames: Sequence[Payload]) -> bool:
         """Sends without waiting; false if the peer is gone or reads nothing."""
@@ -349,7 +350,7 @@ class Server:
     def _on_termination(self) -> None:
         self._termination.drain()
         if self._drain_until is None:
-            self._drain_until = time.monotonic() + DRAIN_S
+            self._drain_until = clock.now() + DRAIN_S
             self._perform(self._core.on_drain())
 
     def _look_after_itself(self, now: float) -> None:

@@ -4,7 +4,6 @@ import atexit
 import logging
 import os
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -31,6 +30,7 @@ from racepool.client.future import PoolFuture
 from racepool.client.greenlets import Deliveries, RealThread, in_use
 from racepool.client.task import ClientTask
 from racepool.client.timing import TaskTiming
+from racepool.protocol import clock
 from racepool.protocol.endpoints import is_tcp
 from racepool.protocol.errors import BacklogFullError, PoolBrokenError, PoolClosedError, PoolError, SettingsError
 from racepool.protocol.frames import TO_CLIENT, BadFrameError, ForeignVersionError, decode, encode
@@ -113,7 +113,7 @@ class Engine:
     ) -> PoolFuture[Any]:
         """Gives a packed race to the thread. With `task_id`, an ended task is submitted again under its old id."""
         task_id = task_id or Id(os.urandom(16))
-        now = time.monotonic()
+        now = clock.now()
         task = ClientTask(task_id, parcel, max(1, round(run_timeout_s * 1000)), queue_timeout_s, now, now)
         future: PoolFuture[Any] = PoolFuture(self._withdrawer(task_id), task_id=task_id.hex())
         if self._is_too_late():
@@ -214,7 +214,7 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            self._perform(self._core.start(time.monotonic()))
+            self._perform(self._core.start(clock.now()))
             self._serve()
             self._perform(self._core.farewell())
         except BaseException as error:  # noqa: BLE001  # every error: otherwise callers would wait for ever
@@ -226,16 +226,16 @@ class Engine:
             self._close_segment()
 
     def _serve(self) -> None:
-        woke_at = time.monotonic()
+        woke_at = clock.now()
         while not self._is_over():
-            asleep_s = max(0.0, min(self._core.next_check() - time.monotonic(), MAX_SLEEP_S))
+            asleep_s = max(0.0, min(self._core.next_check() - clock.now(), MAX_SLEEP_S))
             if dict(self._poller.poll(ceil(asleep_s * 1000))).get(self._wake):
                 os.eventfd_read(self._wake)
             self._is_awake = False
             while self._inbox:
-                self._perform(self._inbox.popleft()(time.monotonic()))
+                self._perform(self._inbox.popleft()(clock.now()))
             is_drained = self._receive()
-            now = time.monotonic()
+            now = clock.now()
             if now - woke_at - asleep_s > self.settings.liveness / 2:
                 self._core.on_pause(now)
             woke_at = now
@@ -258,7 +258,7 @@ class Engine:
             except BadFrameError:
                 continue  # no racepool broker sends this
             else:
-                self._perform(self._core.on_message(message, time.monotonic()))
+                self._perform(self._core.on_message(message, clock.now()))
         return False
 
     def _perform(self, actions: Iterable[Action]) -> None:
@@ -385,13 +385,13 @@ def _fail_all_in_child() -> None:
 
 
 def _stop_all() -> None:
-    deadline = time.monotonic() + EXIT_S
+    deadline = clock.now() + EXIT_S
     alive = list(_engines)
     with suppress(KeyboardInterrupt):  # a second Ctrl-C: the program already ends because of the first
         for engine in alive:
             engine.stop()
         for engine in alive:
-            engine.join(max(0.0, deadline - time.monotonic()))
+            engine.join(max(0.0, deadline - clock.now()))
 
 
 os.register_at_fork(after_in_child=_fail_all_in_child)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import threading
-import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
 from contextlib import aclosing, closing
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any, TypeAlias, assert_never
 
 from racepool.client.future import PoolFuture, mailbox
 from racepool.client.stream import End, HandOver, Stream, StreamTask, Take, Wait
+from racepool.protocol import clock
 from racepool.protocol.errors import PoolForkedError
 from racepool.races.race import RaceInput
 
@@ -27,7 +27,7 @@ def completed(stream: Stream, races: Iterable[RaceInput], deadline: float = inf)
         while True:
             _refuse_in_a_child_of(pid)
             finished.clear()
-            now = time.monotonic()
+            now = clock.now()
             match stream.next_step(now):
                 case HandOver() as done:
                     yield done
@@ -37,7 +37,7 @@ def completed(stream: Stream, races: Iterable[RaceInput], deadline: float = inf)
                     except StopIteration:
                         stream.end_input()
                     else:
-                        stream.take(race, time.monotonic())  # not `now`: the input may have been slow
+                        stream.take(race, clock.now())  # not `now`: the input may have been slow
                 case Wait(until):
                     _refuse_to_wait_beyond(deadline, now)
                     ends_at = min(until, deadline)
@@ -61,7 +61,7 @@ async def completed_async(stream: Stream, races: Races, deadline: float = inf) -
             _refuse_in_a_child_of(pid)
             finished: asyncio.Future[None] = loop.create_future()
             stream.wake = partial(mailbox(loop).put, finished)
-            now = time.monotonic()
+            now = clock.now()
             match stream.next_step(now, may_take=taking is None):
                 case HandOver() as done:
                     yield done
@@ -80,7 +80,7 @@ async def completed_async(stream: Stream, races: Races, deadline: float = inf) -
                     assert_never(step)
             if taking is not None and taking.done():
                 try:
-                    stream.take(taking.result(), time.monotonic())
+                    stream.take(taking.result(), clock.now())
                 except StopAsyncIteration:
                     stream.end_input()
                 taking = None

@@ -1,10 +1,10 @@
 """Asks a pool's stats socket and reads the answer: for `racepool stats`, `wait`, `ping`, and all that watch a pool."""
 
-import time
 from contextlib import suppress
 
 from racepool.client.readiness import Readiness
 from racepool.client.stats_socket import StatsSocket
+from racepool.protocol import clock
 from racepool.protocol.errors import BrokerUnavailableError, PoolError
 from racepool.protocol.keys import Role, peer_keys
 from racepool.protocol.settings import Settings
@@ -82,16 +82,16 @@ def wait_for_workers(settings: Settings, workers: int | None, timeout_s: float) 
         SettingsError: as for `fetch_stats`.
         TimeoutError: too few workers were ready in time.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline = clock.now() + timeout_s
     readiness = Readiness(workers)
     while True:
         with suppress(BrokerUnavailableError):
-            stats = fetch_stats(settings, min(LOOK_S, max(deadline - time.monotonic(), POLL_S)))
+            stats = fetch_stats(settings, min(LOOK_S, max(deadline - clock.now(), POLL_S)))
             if readiness.is_reached(stats):
                 return stats
-        if time.monotonic() >= deadline:
+        if clock.now() >= deadline:
             break
-        time.sleep(POLL_S)
+        clock.sleep(POLL_S)
     if readiness.shortage is None:
         raise _unanswered(settings, timeout_s)
     raise TimeoutError(f"{readiness.shortage} were ready within {timeout_s:g} s")

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import threading
-import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
@@ -28,6 +27,7 @@ from racepool.client.iteration import (
 from racepool.client.readiness import Readiness
 from racepool.client.requests import checked_timeout, packed
 from racepool.client.stream import Stream
+from racepool.protocol import clock
 from racepool.protocol.errors import BrokerUnavailableError, PoolClosedError, SettingsError
 from racepool.protocol.parcel import Parcel
 from racepool.protocol.settings import Settings
@@ -234,15 +234,15 @@ class ZmqPool:
         """
         deadline, remedy, readiness = self._deadline(timeout_s), self._remedy(), Readiness(n)
         while not readiness.is_reached(self._stats_by(deadline)):
-            if time.monotonic() >= deadline:
+            if clock.now() >= deadline:
                 raise _too_few(readiness, remedy)
-            time.sleep(POLL_S)
+            clock.sleep(POLL_S)
 
     async def wait_for_workers_async(self, n: int | None = None, timeout_s: float | None = None) -> None:
         """As `wait_for_workers`, for an event loop."""
         deadline, remedy, readiness = self._deadline(timeout_s), self._remedy(), Readiness(n)
         while not readiness.is_reached(await self._stats_by_async(deadline)):
-            if time.monotonic() >= deadline:
+            if clock.now() >= deadline:
                 raise _too_few(readiness, remedy)
             await asyncio.sleep(POLL_S)
 
@@ -341,7 +341,7 @@ class ZmqPool:
     # --- waiting for workers ------------------------------------------------------------------------------------------
 
     def _deadline(self, timeout_s: float | None) -> float:
-        return time.monotonic() + (self._connected().settings.connect_timeout if timeout_s is None else timeout_s)
+        return clock.now() + (self._connected().settings.connect_timeout if timeout_s is None else timeout_s)
 
     def _remedy(self) -> str:
         settings = self._connected().settings
@@ -350,12 +350,12 @@ class ZmqPool:
     def _stats_by(self, deadline: float) -> PoolStats | None:
         asked = self._connected().ask_stats()
         with suppress(TimeoutError, BrokerUnavailableError):  # the connect timeout may be shorter than ours
-            return asked.result(max(0.0, deadline - time.monotonic()))
+            return asked.result(max(0.0, deadline - clock.now()))
         return None
 
     async def _stats_by_async(self, deadline: float) -> PoolStats | None:
         with suppress(TimeoutError, BrokerUnavailableError):
-            return await asyncio.wait_for(self._connected().ask_stats(), deadline - time.monotonic())
+            return await asyncio.wait_for(self._connected().ask_stats(), deadline - clock.now())
         return None
 
 
@@ -364,7 +364,7 @@ pool = ZmqPool()
 
 
 def _deadline(timeout_s: float | None) -> float:
-    return inf if timeout_s is None else time.monotonic() + timeout_s
+    return inf if timeout_s is None else clock.now() + timeout_s
 
 
 def _too_few(readiness: Readiness, remedy: str) -> BrokerUnavailableError:

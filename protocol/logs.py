@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from math import inf
 from threading import Lock
-from time import monotonic
 from typing import IO, Any, Final
 
 import orjson
 
+from racepool.protocol import clock
 from racepool.protocol.settings import Settings
 
 
@@ -101,10 +101,10 @@ class Outlet:
             self._flush()
 
     def _is_due(self) -> bool:
-        return monotonic() >= self._flushed_at + self.hold_s
+        return clock.now() >= self._flushed_at + self.hold_s
 
     def _flush(self) -> None:
-        self._flushed_at = monotonic()
+        self._flushed_at = clock.now()
         while self._waiting and self._poll.poll(0):
             chunk = self._take()
             try:

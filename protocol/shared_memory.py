@@ -17,12 +17,12 @@ it. Without these two, an access to missing memory could end a process by SIGBUS
 import fcntl
 import mmap
 import os
-import time
 import weakref
 from bisect import insort
 from dataclasses import dataclass
 from pathlib import Path
 
+from racepool.protocol import clock
 from racepool.protocol.codec import pack
 from racepool.protocol.failures import BadPayloadError, unpack_array
 from racepool.protocol.messages import ID_BYTES, MAX_INT, Hello, Id, Payload
@@ -215,7 +215,7 @@ class SegmentReader:
 
     def let_go(self) -> None:
         """Unmaps all segments if none was read from for KEPT_S. To be called now and then."""
-        if self._mapped and time.monotonic() > self._read_at + KEPT_S:
+        if self._mapped and clock.now() > self._read_at + KEPT_S:
             self.close()
 
     def close(self) -> None:
@@ -224,7 +224,7 @@ class SegmentReader:
             self._mapped.popitem()[1].close()
 
     def _memory_of(self, pid: int, descriptor: int, inode: int) -> mmap.mmap:
-        self._read_at = time.monotonic()
+        self._read_at = clock.now()
         key = (pid, descriptor, inode)
         memory = self._mapped.get(key)
         if memory is None:

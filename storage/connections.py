@@ -6,13 +6,13 @@ a cause.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from time import monotonic
 from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import PGconn, Ping
 
+from racepool.protocol import clock
 from racepool.protocol.errors import StoreError
 from racepool.storage.schema import Connection
 
@@ -79,8 +79,8 @@ class Connections:
                     raise StoreError(
                         f"the database {self._place} answers: {_words(error)}; {_remedy(error)}"
                     ) from error
-                deadline = deadline or monotonic() + self._retry_s
-                if monotonic() + pause > deadline:
+                deadline = deadline or clock.now() + self._retry_s
+                if clock.now() + pause > deadline:
                     raise StoreError(
                         f"the database {self._place} could not be used for {self._retry_s:g} s: {_words(error)}; "
                         "is the server running, and is the dsn right?"

@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -13,6 +12,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from racepool.client.zmq_pool import ZmqPool
+from racepool.protocol import clock
 from racepool.protocol.endpoints import sockets_in, temporary_folder
 from racepool.protocol.errors import BrokerUnavailableError
 from racepool.protocol.settings import Settings
@@ -65,9 +65,9 @@ class LocalPool:
         return self._pool
 
     def _wait_for_workers(self, supervisord: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + self._settings.connect_timeout
+        deadline = clock.now() + self._settings.connect_timeout
         while True:
-            left_s = max(0.0, deadline - time.monotonic())
+            left_s = max(0.0, deadline - clock.now())
             try:
                 return self._pool.wait_for_workers(self._settings.workers, min(LOOK_S, left_s))
             except BrokerUnavailableError:
@@ -121,10 +121,10 @@ class LocalPool:
         if self._supervisord is not None:
             self._supervisord.kill()  # broker and workers die with it
             self._supervisord.wait()
-        deadline = time.monotonic() + REMOVAL_S
+        deadline = clock.now() + REMOVAL_S
         shutil.rmtree(self._settings.dir, ignore_errors=True)
-        while self._settings.dir.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)  # a process that was dying still wrote
+        while self._settings.dir.exists() and clock.now() < deadline:
+            clock.sleep(0.01)  # a process that was dying still wrote
             shutil.rmtree(self._settings.dir, ignore_errors=True)
 
     def _log_tail(self) -> str:

@@ -10,7 +10,6 @@ import os
 import select
 import signal
 import sys
-import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -22,6 +21,7 @@ import zmq
 from supervisor.states import ProcessStates
 
 from racepool.client.stats_socket import StatsSocket
+from racepool.protocol import clock
 from racepool.protocol.endpoints import is_tcp, stats_endpoint
 from racepool.protocol.errors import SettingsError
 from racepool.protocol.exits import Exit
@@ -109,25 +109,25 @@ class Watchdog:
                 self._turn()
 
     def _turn(self) -> None:
-        asleep_s = max(0.0, min(self._core.next_check() - time.monotonic(), MAX_SLEEP_S))
+        asleep_s = max(0.0, min(self._core.next_check() - clock.now(), MAX_SLEEP_S))
         ready = dict(self._poller.poll(ceil(asleep_s * 1000)))
         if self._ends.fileno() in ready:
             ended = {pidfd for pidfd, _ in self._ends.poll(0)}
             for pid in [pid for pid, pidfd in self._pidfds.items() if pidfd in ended]:
-                self._perform(self._core.on_end(pid, time.monotonic()))
+                self._perform(self._core.on_end(pid, clock.now()))
         if self._events.fileno() in ready and self._events.take():
-            self._perform(self._core.on_event(time.monotonic()))
+            self._perform(self._core.on_event(clock.now()))
         if self._stats is not None and self._stats.socket in ready:
             self._hear(self._stats)
         if self._refusals in ready:
             self._disconnect()  # libzmq does not try again with a key that was refused
-            self._core.on_refusal(time.monotonic())
-        self._perform(self._core.on_tick(time.monotonic()))
+            self._core.on_refusal(clock.now())
+        self._perform(self._core.on_tick(clock.now()))
 
     def _hear(self, stats: StatsSocket) -> None:
         while (answer := stats.answer()) is not None:
             broker_pid, worker_pids = _pids(answer)
-            self._perform(self._core.on_answer(broker_pid, worker_pids, time.monotonic()))
+            self._perform(self._core.on_answer(broker_pid, worker_pids, clock.now()))
 
     def _perform(self, actions: Iterable[Action]) -> None:
         todo = deque(actions)
@@ -136,7 +136,7 @@ class Watchdog:
                 case ReadTable():
                     table = self._supervisor.table()
                     if table is not None:
-                        todo.extend(self._core.on_table(table, time.monotonic()))
+                        todo.extend(self._core.on_table(table, clock.now()))
                 case ProbeBroker(pid):
                     self._probe(pid)
                 case WatchProcess(pid):
@@ -246,7 +246,7 @@ def main() -> int:
         supervisor = Supervisor()
     except KeyError:
         sys.stderr.write(f"watchdog: no {SERVER_URL}; it runs under a supervisord with a control socket\n")
-        time.sleep(THROTTLE_S)
+        clock.sleep(THROTTLE_S)
         return Exit.USAGE
     raise_file_limit()
     Watchdog(supervisor).run()

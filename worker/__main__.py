@@ -1,8 +1,8 @@
 """A worker as a program: `python -P -m racepool.worker`, or `racepool worker`."""
 
 import sys
-import time
 
+from racepool.protocol import clock
 from racepool.protocol.errors import SettingsError
 from racepool.protocol.exits import Exit
 from racepool.protocol.flags import from_command_line
@@ -26,7 +26,7 @@ def main(life: type[Runner] = Runner) -> int:
         settings.private_dir()
     except SettingsError as error:
         sys.stderr.write(f"racepool worker: {error}\n")
-        time.sleep(THROTTLE_S)
+        clock.sleep(THROTTLE_S)
         return Exit.BAD_SETTINGS
     outlet = Outlet(sys.stdout.fileno(), LOG_HOLD_S)
     log = open_log(settings, outlet=outlet, program="worker", worker=settings.name)
@@ -35,14 +35,14 @@ def main(life: type[Runner] = Runner) -> int:
         keys = peer_keys(settings, Role.WORKER, settings.backend, settings.heartbeat_endpoint)
     except SettingsError as error:
         log.error("worker_refused", reason=str(error))
-        time.sleep(THROTTLE_S)
+        clock.sleep(THROTTLE_S)
         return Exit.BAD_SETTINGS
     calm_collector()
     try:
         life(settings, transform, log, outlet, keys).run()
     except BaseException:
         log.exception("worker_failed")
-        time.sleep(THROTTLE_S)
+        clock.sleep(THROTTLE_S)
         return Exit.FAILURE
     outlet.flush()
     return Exit.OK

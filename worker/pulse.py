@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import assert_never
 
 import zmq
 
+from racepool.protocol import clock
 from racepool.protocol.errors import SettingsError
 from racepool.protocol.frames import TO_HEARTBEAT, BadFrameError, decode, encode
 from racepool.protocol.messages import Heartbeat, Id
@@ -50,7 +50,7 @@ class Pulse:
         self._core = core
         self._main = main
         self._heartbeat = HeartbeatCore(
-            core.session, time.monotonic(), interval_s=settings.heartbeat_interval, liveness_s=settings.liveness
+            core.session, clock.now(), interval_s=settings.heartbeat_interval, liveness_s=settings.liveness
         )
         self._socket: Socket | None = None
         self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -78,7 +78,7 @@ class Pulse:
 
     def _turn(self) -> bool:
         """Beats if it is time, and receives all answers. True when it must stop."""
-        for action in self._heartbeat.on_tick(self._core.session, time.monotonic()):
+        for action in self._heartbeat.on_tick(self._core.session, clock.now()):
             match action:
                 case OpenSocket():
                     self._open_socket()
@@ -87,7 +87,7 @@ class Pulse:
                 case _:
                     assert_never(action)
         self._main.on_beat()
-        asleep_s = max(0.0, self._heartbeat.next_check() - time.monotonic())
+        asleep_s = max(0.0, self._heartbeat.next_check() - clock.now())
         if self._stop in dict(self._poller.poll(ceil(asleep_s * 1000))):
             return True
         while self._socket is not None and (frames := receive(self._socket)) is not None:
@@ -114,7 +114,7 @@ class Pulse:
             reply = decode(frames, TO_HEARTBEAT)
         except BadFrameError:
             return  # a broker of another version; the main thread gets the same answer to its READY, and logs it
-        lost = self._heartbeat.on_answer(reply, time.monotonic())
+        lost = self._heartbeat.on_answer(reply, clock.now())
         if lost is not None:
             self.lost = lost
             self._main.wake()

@@ -323,7 +323,7 @@ def test_reader_lets_go_of_segments_that_it_has_not_read_from_for_a_while(
 
 def test_each_read_keeps_the_segments_mapped(segment: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
     now, before = [100.0], mappings()
-    monkeypatch.setattr(shared_memory, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(shared_memory, "clock", SimpleNamespace(now=lambda: now[0]))
     reader, frame = SegmentReader(), put(segment).packed()
 
     for at in (100.0, 100.0 + 0.9 * KEPT_S):
