@@ -53,12 +53,12 @@ stopped_clocks = pytest.mark.parametrize(
 @stopped_clocks
 def test_task_is_answered_while_the_clock_is_stopped(make_pool: MakePool, race: Race, stop: Stop) -> None:
     before = make_pool()
-    assert before.exec(race(race_id="r1")).result(BOUND_S)
+    before.exec(race(race_id="r1")).result(BOUND_S)
 
     with stop():
-        assert before.exec(race(race_id="r2")).result(BOUND_S)
-        assert make_pool().exec(race(race_id="r3")).result(BOUND_S)
-    assert before.exec(race(race_id="r4")).result(BOUND_S)
+        before.exec(race(race_id="r2")).result(BOUND_S)
+        make_pool().exec(race(race_id="r3")).result(BOUND_S)
+    before.exec(race(race_id="r4")).result(BOUND_S)
 
 
 @stopped_clocks
@@ -74,7 +74,7 @@ def test_task_that_waits_for_a_lost_broker_times_out_while_the_clock_is_stopped(
     start_broker: Callable[..., FakeBroker], make_pool: MakePool, race: Race, stop: Stop
 ) -> None:
     broker, pool = start_broker(), make_pool(liveness=0.2)
-    assert pool.exec(race()).result(BOUND_S)
+    pool.exec(race()).result(BOUND_S)
     broker.on_submit = nothing
     broker.close()
 
