@@ -68,4 +68,12 @@ class FailStats:
     error: PoolError
 
 
-Action: TypeAlias = OpenSession | Send | SendTask | Deliver | Fail | DeliverStats | FailStats
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Tell the service through the logger "racepool": a warning, or else an info."""
+
+    text: str
+    is_warning: bool
+
+
+Action: TypeAlias = OpenSession | Send | SendTask | Deliver | Fail | DeliverStats | FailStats | Log

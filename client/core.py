@@ -18,6 +18,7 @@ from racepool.client.actions import (
     DeliverStats,
     Fail,
     FailStats,
+    Log,
     OpenSession,
     Send,
     SendTask,
@@ -37,6 +38,7 @@ from racepool.protocol.errors import (
 )
 from racepool.protocol.messages import PROTOCOL_VERSION, Answer, Epoch, Hello, Id, ToClient
 
+OUTAGE_S = 1.5  # a task that waits without a broker for so long is worth a warning
 REST_S = 1e-5  # for each task, the pause between two scans of all timeouts: they use at most 10 % of a CPU
 ROUNDING_S = 1e-6  # more than the rounding error of a sum of instants
 STATS = "the broker's stats"  # what an error calls a question for stats, in the place of a task's name
@@ -105,6 +107,8 @@ class ClientCore:
         self._check_at = inf  # the next scan of all timeouts
         self._rests_until = -inf  # no scan of all timeouts before this
         self._stats_by = inf  # when a question for stats fails; infinity: nobody asks
+        self._warn_at = inf  # when to warn that no broker answers
+        self._has_warned = False  # of the present outage
 
     # --- the caller ---------------------------------------------------------------------------------------------------
 
@@ -117,6 +121,7 @@ class ClientCore:
         """A new task, the last in the order."""
         self.window.add(task)
         self._check_when_due(task)
+        self._warn_later(now)
         return self._submit_held(now)
 
     def on_withdraw(self, task_id: Id, *, kill: bool) -> list[Action]:
@@ -181,11 +186,13 @@ class ClientCore:
     def _on_welcome(self, welcome: messages.Welcome, now: float) -> list[Action]:
         self._epoch, self._payload_limit, self._can_share = welcome.epoch, welcome.payload_limit, welcome.can_share
         self._was_ever_welcome = True
+        is_back, self._has_warned, self._warn_at = self._has_warned, False, inf
         self._hello_retry_s = self._limits.hello_retry_s
         self._lost_at = None
         self._hello_at = inf
         self._interval_s = min(self._limits.heartbeat_interval_s, welcome.beat_s)
-        said: list[Action] = [
+        said: list[Action] = [Log(f"the broker at {self._endpoint} is back", is_warning=False)] if is_back else []
+        said += [
             self._withdraw(task_id, each.epoch, kill=each.kill)
             for task_id, each in self._withdrawals.on_welcome(welcome.epoch).items()
         ]
@@ -232,9 +239,23 @@ class ClientCore:
             if task.waiting_since is None:
                 task.waiting_since = now
             self._check_when_due(task)
+        if self.window.tasks:
+            self._warn_later(now)
         self._sessions += 1
         me = self._identity
         return [OpenSession(Hello(me.client_id, self._sessions, me.pid, len(self.window.tasks), *me.segment))]
+
+    def _warn_later(self, now: float) -> None:
+        """A task waits: if no broker answers soon, its caller is told, once for each outage."""
+        if self._epoch is None and not self._has_warned:
+            self._warn_at = min(self._warn_at, now + OUTAGE_S)
+
+    def _warn(self) -> list[Action]:
+        self._warn_at = inf
+        if not self.window.tasks:
+            return []
+        self._has_warned = True
+        return [Log(f"no broker answers at {self._endpoint}, and tasks wait for it; {self._remedy}", is_warning=True)]
 
     def _submit_held(self, now: float) -> list[Action]:
         """Submits held tasks, as far as they fit into the window."""
@@ -289,7 +310,7 @@ class ClientCore:
         if self._is_refill_due:
             return -inf
         silent_at = self._heard_at + self._limits.liveness_s if self._epoch is not None else inf
-        return min(self._ping_at, self._hello_at, self._check_at, self._stats_by, silent_at)
+        return min(self._ping_at, self._hello_at, self._check_at, self._stats_by, self._warn_at, silent_at)
 
     def on_pause(self, now: float) -> None:
         """This process stood still itself, so it cannot know whether the broker was silent."""
@@ -306,6 +327,8 @@ class ClientCore:
             actions += self._check_timeouts(now)
         if self._is_refill_due:
             actions += self._submit_held(now)
+        if now >= self._warn_at:
+            actions += self._warn()
         if now >= self._stats_by:
             actions += self._fail_stats(self._unavailable(STATS))
         return actions

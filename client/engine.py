@@ -20,6 +20,7 @@ from racepool.client.actions import (
     DeliverStats,
     Fail,
     FailStats,
+    Log,
     OpenSession,
     Send,
     SendTask,
@@ -47,8 +48,7 @@ MAX_SLEEP_S = 1.0
 FAREWELL_LINGER_MS = 100  # how long the last messages may take to go out
 EXIT_S = 2.0  # how long the interpreter's exit waits for all I/O threads
 
-_LOGGER = logging.getLogger("racepool")
-
+_log = logging.getLogger("racepool")
 _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 """All engines, also those whose pool nobody holds any more: their futures live on."""
 
@@ -279,6 +279,8 @@ class Engine:
                     self._answer_stats(*stats_of(payload))
                 case FailStats(failure):
                     self._answer_stats(None, failure)
+                case Log(text, is_warning):
+                    _log.log(logging.WARNING if is_warning else logging.INFO, text)
                 case _:
                     assert_never(action)
 
@@ -304,7 +306,7 @@ class Engine:
         except FileNotFoundError:
             return  # the broker will make its directory again; the core soon opens the next session
         except SettingsError as error:
-            _LOGGER.warning("racepool: %s", error)
+            _log.warning("racepool: %s", error)
             return
         self._poller.register(self._socket, zmq.POLLIN)
 

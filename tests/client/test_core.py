@@ -13,11 +13,12 @@ from racepool.client.actions import (
     DeliverStats,
     Fail,
     FailStats,
+    Log,
     OpenSession,
     Send,
     SendTask,
 )
-from racepool.client.core import ClientCore, Identity, Limits
+from racepool.client.core import OUTAGE_S, ClientCore, Identity, Limits
 from racepool.client.task import UNIT_BYTES, ClientTask
 from racepool.client.window import REFILL_UNITS, WINDOW_UNITS
 from racepool.protocol.errors import (
@@ -239,6 +240,49 @@ def test_new_session_submits_all_unresolved_again_in_order(up: ClientCore, lost:
         submit(later, waited_ms=500),
         PING,
     ]
+
+
+def logs(actions: list[Action]) -> list[bool]:
+    """For each line that is logged, whether it is a warning."""
+    return [action.is_warning for action in actions if isinstance(action, Log)]
+
+
+def test_caller_is_told_once_that_no_broker_answers_and_once_that_it_is_back(core: ClientCore) -> None:
+    core.on_submit(task(1, at=1.0), 1.0)
+
+    assert core.next_check() <= 1.0 + OUTAGE_S
+    assert logs(core.on_tick(1.0 + OUTAGE_S - 0.01)) == []
+    warned = [each for each in core.on_tick(1.0 + OUTAGE_S) if isinstance(each, Log)]
+    assert [each.is_warning for each in warned] == [True]
+    assert "ipc:///x/frontend.ipc" in warned[0].text
+    assert "racepool up" in warned[0].text
+    core.on_submit(task(2, at=3.0), 3.0)
+    assert [logs(core.on_tick(at)) for at in (5.0, 7.0, 9.0)] == [[], [], []]
+    assert logs(core.on_message(welcome(), 10.0)) == [False]
+
+
+def test_outage_of_a_broker_that_was_there_is_told_each_time(up: ClientCore) -> None:
+    up.on_submit(task(1), 0.0)
+    for at in (1.0, 11.0):
+        up.on_message(Who(), at)
+        assert logs(up.on_tick(at + OUTAGE_S)) == [True]
+        assert logs(up.on_message(welcome(), at + 3.0)) == [False]
+
+
+def test_short_outage_and_one_without_tasks_are_not_worth_a_line(core: ClientCore) -> None:
+    assert logs(core.on_tick(10.0)) == []
+    core.on_submit(task(1, at=10.0), 10.0)
+    assert logs(core.on_message(welcome(), 11.0)) == []
+    core.on_message(answer(task_of(core, 1)), 11.0)
+    core.on_message(Who(), 11.5)
+    assert logs(core.on_tick(30.0)) == []
+
+
+def test_task_that_is_withdrawn_before_the_warning_is_not_waited_for(core: ClientCore) -> None:
+    first = task(1)
+    core.on_submit(first, 0.0)
+    core.on_withdraw(first.id, kill=False)
+    assert logs(core.on_tick(OUTAGE_S)) == []
 
 
 def test_pong_of_this_epoch_changes_nothing(up: ClientCore) -> None:

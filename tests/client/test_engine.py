@@ -592,3 +592,23 @@ def test_death_of_the_thread_fails_all_and_names_the_cause(
     with pytest.raises(PoolBrokenError):
         pool.stats()
     pool.shutdown()
+
+
+def test_service_is_warned_through_its_log_that_no_broker_answers(
+    pool: ZmqPool,
+    start_broker: Callable[..., FakeBroker],
+    race: Race,
+    wait_until: WaitUntil,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", logger="racepool")
+    future = submit(pool, race(race_id="r1"))
+    wait_until(lambda: [record.levelname for record in caplog.records] == ["WARNING"])
+
+    start_broker()
+
+    assert future.result(BOUND_S) == "r1"
+    assert [(record.name, record.levelname) for record in caplog.records] == [
+        ("racepool", "WARNING"),
+        ("racepool", "INFO"),
+    ]

@@ -126,6 +126,8 @@ class ClientProgram(Caller):
                     self._witness.on_answer(task.id, answer)
                 case client_actions.Fail(task, error):
                     self._witness.on_failure(task.id, error("the task"))
+                case client_actions.Log():
+                    pass
                 case client_actions.DeliverStats() | client_actions.FailStats():
                     self.told = self.asked
                 case _:
