@@ -15,6 +15,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from racepool.protocol import clock
+
 JOIN_POLL_S = 0.005
 
 
@@ -67,8 +69,8 @@ class RealThread:
 
     def join(self, timeout_s: float | None = None) -> None:
         """Waits for the thread's end, and lets other greenlets run."""
-        until = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self._has_ended and (until is None or time.monotonic() < until):
+        until = None if timeout_s is None else clock.now() + timeout_s
+        while not self._has_ended and (until is None or clock.now() < until):
             time.sleep(JOIN_POLL_S)  # the library's own
 
     def _main(self) -> None:

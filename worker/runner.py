@@ -10,7 +10,7 @@ from typing import assert_never
 
 import zmq
 
-from racepool.protocol import VERSION
+from racepool.protocol import VERSION, clock
 from racepool.protocol.frames import TO_WORKER, BadFrameError, decode, encode
 from racepool.protocol.logs import Log, Outlet
 from racepool.protocol.messages import Assign, FromWorker, Id, Name, Outcome
@@ -63,7 +63,7 @@ class Runner:
         """Works until a signal or the broker ends it."""
         settings = self._settings
         self._log.info("worker_started", pid=os.getpid(), backend=settings.backend, transform=settings.transform)
-        self._perform(self._core.start(time.monotonic()))
+        self._perform(self._core.start(clock.now()))
         self._pulse.start()
         while not self._has_left:
             self._turn()
@@ -72,7 +72,7 @@ class Runner:
         self._log.info("worker_stopped", pid=os.getpid(), tasks_done=self._core.tasks_done)
 
     def _turn(self) -> None:
-        until_check_s = self._core.next_check() - time.monotonic()
+        until_check_s = self._core.next_check() - clock.now()
         asleep_s = max(0.0, min(until_check_s, self._outlet.patience_s, MAX_SLEEP_S))
         ready = dict(self._poller.poll(ceil(asleep_s * 1000)))
         self._outlet.flush_if_due()
@@ -84,7 +84,7 @@ class Runner:
         self._check_session()
         if self._socket in ready:
             self._work()
-        self._perform(self._core.on_tick(time.monotonic()))
+        self._perform(self._core.on_tick(clock.now()))
 
     def _work(self) -> None:
         """Does all tasks that are there. Receives all messages before each one: it may have been recalled."""
@@ -100,7 +100,7 @@ class Runner:
     def _check_session(self) -> None:
         """Acts on what the heartbeat thread and the signals have reported: a lost session, a request to end."""
         if self._pulse.lost == self._core.session.id:
-            self._perform(self._core.on_session_lost(self._core.session.id, time.monotonic()))
+            self._perform(self._core.on_session_lost(self._core.session.id, clock.now()))
         if self._termination.is_asked and not self._core.is_leaving:
             self._perform(self._core.on_terminate())
 
@@ -112,7 +112,7 @@ class Runner:
             except BadFrameError as error:
                 self._log.warning("bad_frame", reason=str(error))
                 continue
-            self._perform(self._core.on_message(message, time.monotonic()))
+            self._perform(self._core.on_message(message, clock.now()))
 
     def _perform(self, actions: Iterable[Action]) -> None:
         for action in actions:
@@ -138,13 +138,13 @@ class Runner:
 
         The log line comes last, because the client waits for the result.
         """
-        started_at = time.monotonic()
+        started_at = clock.now()
         run_timeout_s = min(task.run_timeout_ms / 1000, MAX_SECONDS)  # a client may send any number
         signal.setitimer(signal.ITIMER_REAL, run_timeout_s + self._settings.liveness)
         outcome, payload = self._outcome_of(task, min(self._core.payload_limit, self._settings.payload_limit))
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._check_session()  # before the result: it may be stale, or the last one
-        now = time.monotonic()
+        now = clock.now()
         limit = self._settings.worker_memory_limit
         wants_recycling = bool(limit) and resident_bytes() > limit
         self._perform(self._core.on_finished(outcome, payload, now, wants_recycling=wants_recycling))
