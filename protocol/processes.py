@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import struct
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -121,6 +122,33 @@ def die_with_parent(parent: int | None = None) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         raise SystemExit(1)
+
+
+def outlive_parent() -> None:
+    """Undoes `die_with_parent`."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, 0)
+
+
+def end_forks_with_this_process() -> None:
+    """From now on the kernel kills each fork of this process, and their forks, when its parent ends.
+
+    A fork of another thread than the main one is left alone: the kernel would kill it when that thread ends. The hook
+    runs for `os.fork` and `multiprocessing`, but not for `subprocess`.
+    """
+    prctl = ctypes.CDLL(None).prctl
+    forked: list[tuple[int, bool]] = []
+
+    def note() -> None:
+        forked[:] = [(os.getpid(), threading.get_native_id() == os.getpid())]
+
+    def follow() -> None:
+        parent, is_main_thread = forked[0]
+        if is_main_thread:
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(1)
+
+    os.register_at_fork(before=note, after_in_child=follow)
 
 
 def die_with_supervisor() -> None:

@@ -18,11 +18,19 @@ class Termination:
 
     def __init__(self) -> None:
         self.is_asked = False
-        self._reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.listen()
         for number in SIGNALS:
             signal.signal(number, self._ask)
         os.register_at_fork(after_in_child=_forget)
+
+    def listen(self) -> None:
+        """Has each signal written into the pipe; again if a transform has changed that.
+
+        Raises:
+            OSError, ValueError: the pipe was closed.
+        """
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     def fileno(self) -> int:
         """The descriptor that becomes readable with each signal."""

@@ -1,6 +1,8 @@
 """One task from payload to payload: unpack, validate, transform, pack. Every failure becomes an outcome."""
 
 import importlib
+import os
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -25,10 +27,13 @@ class Execution:
 
     def __init__(self, transform: Transform) -> None:
         self._transform = transform
+        self._pid = os.getpid()
         self.race_id: str | None = None
 
     def run(self, payload: Payload | Parcel, limit_bytes: int) -> tuple[Outcome, bytes]:
         """Runs one task. Never raises, neither for a bad payload nor for an exception of the transform.
+
+        If the transform forks and also returns in the child, the child ends here: the sockets are the parent's.
 
         Args:
             payload: a request, whole or in its two parts.
@@ -38,6 +43,12 @@ class Execution:
             The outcome, and its payload: the result, or what the client needs to make the error.
         """
         self.race_id = None
+        outcome = self._outcome(payload, limit_bytes)
+        if os.getpid() != self._pid:
+            os._exit(0 if outcome[0] is Outcome.OK else 1)
+        return outcome
+
+    def _outcome(self, payload: Payload | Parcel, limit_bytes: int) -> tuple[Outcome, bytes]:
         try:
             request = unpack_request(payload)
             race = RaceData.parse(request.race, limit_bytes=limit_bytes)
@@ -64,6 +75,7 @@ def load_transform(path: str) -> Transform:
     module_name, _, function_name = path.partition(":")
     if not module_name or not function_name:
         raise SettingsError(f"RACEPOOL_TRANSFORM={path}: is not of the form package.module:function")
+    pid = os.getpid()
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except ModuleNotFoundError as error:
@@ -74,6 +86,9 @@ def load_transform(path: str) -> Transform:
         raise SettingsError(f"RACEPOOL_TRANSFORM={path}: {error}") from error
     except (Exception, SystemExit) as error:  # an import runs the module's code, which may raise anything
         raise SettingsError(f"RACEPOOL_TRANSFORM={path}: cannot be imported: {error!r}") from error
+    finally:
+        if os.getpid() != pid:  # the import forked, and this is the child
+            os._exit(0 if sys.exception() is None else 1)
     if not callable(function):
         raise SettingsError(f"RACEPOOL_TRANSFORM={path}: is not callable")
     transform: Transform = function

@@ -1,5 +1,6 @@
 """The worker's main thread: the data socket, the clock and the transform around the core that decides."""
 
+import contextvars
 import os
 import signal
 import time
@@ -11,10 +12,11 @@ from typing import assert_never
 import zmq
 
 from racepool.protocol import VERSION, clock
+from racepool.protocol.exits import Exit as ExitCode
 from racepool.protocol.frames import TO_WORKER, BadFrameError, decode, encode
 from racepool.protocol.logs import Log, Outlet
 from racepool.protocol.messages import Assign, FromWorker, Id, Name, Outcome
-from racepool.protocol.processes import resident_bytes
+from racepool.protocol.processes import end_forks_with_this_process, resident_bytes
 from racepool.protocol.settings import MAX_SECONDS
 from racepool.protocol.shared_memory import SegmentReader, UnreadableError
 from racepool.protocol.signals import Termination
@@ -23,9 +25,11 @@ from racepool.worker.core import Action, Execute, Exit, Identity, OpenSession, R
 from racepool.worker.execution import Execution, Transform
 from racepool.worker.pulse import MainThread, Pulse
 from racepool.worker.settings import WorkerSettings
+from racepool.worker.surroundings import LostDescriptorsError, SpoiledError, Surroundings
 
 LINGER_MS = 1_000
 MAX_SLEEP_S = 1.0
+EXIT_S = 2.0  # how long threads and exit handlers of a transform may hold up the end
 
 
 class Runner:
@@ -58,6 +62,8 @@ class Runner:
         self._poller.register(self._termination, zmq.POLLIN)
         self._poller.register(self._wake, zmq.POLLIN)
         self._has_left = False
+        self._surroundings = Surroundings(self._termination)
+        end_forks_with_this_process()
 
     def run(self) -> None:
         """Works until a signal or the broker ends it."""
@@ -69,6 +75,7 @@ class Runner:
             self._turn()
         self._pulse.stop()
         self._context.term()
+        signal.setitimer(signal.ITIMER_REAL, EXIT_S)  # a thread that a transform left would hold up the exit for ever
         self._log.info("worker_stopped", pid=os.getpid(), tasks_done=self._core.tasks_done)
 
     def _turn(self) -> None:
@@ -142,11 +149,11 @@ class Runner:
         run_timeout_s = min(task.run_timeout_ms / 1000, MAX_SECONDS)  # a client may send any number
         signal.setitimer(signal.ITIMER_REAL, run_timeout_s + self._settings.liveness)
         outcome, payload = self._outcome_of(task, min(self._core.payload_limit, self._settings.payload_limit))
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        is_spoiled = self._is_spoiled()
         self._check_session()  # before the result: it may be stale, or the last one
         now = clock.now()
         limit = self._settings.worker_memory_limit
-        wants_recycling = bool(limit) and resident_bytes() > limit
+        wants_recycling = is_spoiled or (bool(limit) and resident_bytes() > limit)
         self._perform(self._core.on_finished(outcome, payload, now, wants_recycling=wants_recycling))
         self._log.info(
             "task_executed",
@@ -163,7 +170,23 @@ class Runner:
         except UnreadableError as error:
             self._log.info("payload_unreadable", task_id=task.task_id.hex(), reason=str(error))
             return Outcome.UNREADABLE, b""
-        return self._execution.run(request, limit_bytes)
+        return contextvars.copy_context().run(self._execution.run, request, limit_bytes)
+
+    def _is_spoiled(self) -> bool:
+        """Puts back what the task has changed. True if this worker must be replaced after the result.
+
+        Without its descriptors it cannot even say goodbye, and ends here.
+        """
+        try:
+            self._surroundings.put_back()
+        except LostDescriptorsError as error:
+            self._log.error("worker_spoiled", race_id=self._execution.race_id, reason=str(error))
+            self._outlet.flush()
+            os._exit(ExitCode.FAILURE)
+        except SpoiledError as error:
+            self._log.warning("worker_spoiled", race_id=self._execution.race_id, reason=str(error))
+            return True
+        return False
 
     def _say(self, message: FromWorker) -> None:
         if self._socket is not None:

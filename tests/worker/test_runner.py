@@ -508,19 +508,22 @@ def test_module_that_fails_at_its_import_ends_it_slowly_and_clearly(start_worker
 
 
 def test_uncaught_error_is_logged_and_ends_it(
-    broker: FakeBroker, start_worker: StartWorker, race: Race, wait_until: WaitUntil
+    broker: FakeBroker, start_worker: StartWorker, race: Race, wait_until: WaitUntil, tmp_path: Path
 ) -> None:
-    """The transform took all descriptors, so the worker cannot read how much memory it uses."""
-    worker = start_worker(
-        transform="transforms:no_descriptors", worker_memory_limit=1 << 40, heartbeat_interval=5, liveness=10
-    )
+    """The transform broke the worker's own module."""
+    (tmp_path / "breaking.py").write_text("""
+from racepool.worker import runner
+def f(race, *, polled_at, previous):
+    runner.resident_bytes = lambda: open("/no-such-file")
+""")
+    worker = start_worker(transform="breaking:f", pythonpath=tmp_path, worker_memory_limit=1 << 40)
     wait_until(lambda: worker.events("broker_found"), timeout=BOUND_S)
 
     broker.assign(race())
 
     assert worker.exit_code() == Exit.FAILURE
     (line,) = worker.events("worker_failed")
-    assert "Too many open files" in line["exception"]
+    assert "no-such-file" in line["exception"]
     assert "Traceback" in line["exception"]
 
 
@@ -589,3 +592,75 @@ def test_task_of_another_epoch_is_left_alone(
 
     assert len(broker.of(Result)) == 2
     assert worker.process.poll() is None
+
+
+LEAVE = """
+import gc, os, resource, signal, sys, threading, time
+def leave(race, *, polled_at, previous):
+    exec(race.name)
+    return os.getpid()
+"""
+
+
+@pytest.fixture
+def leaving(broker: FakeBroker, start_worker: StartWorker, tmp_path: Path, wait_until: WaitUntil) -> Worker:
+    """Its transform executes the name of the race."""
+    (tmp_path / "leaving.py").write_text(LEAVE)
+    worker = start_worker(transform="leaving:leave", pythonpath=tmp_path)
+    wait_until(lambda: broker.of(Ready), timeout=BOUND_S)
+    return worker
+
+
+ENDS_OF_CHILDREN = ("pass", "raise ValueError", "sys.exit(0)", "os.setsid()")
+
+
+def test_child_of_a_transform_ends_at_its_end_and_sends_nothing(
+    broker: FakeBroker, leaving: Worker, race: Race, wait_until: WaitUntil
+) -> None:
+    for end in ENDS_OF_CHILDREN:
+        task = broker.assign(race(f"pid = os.fork()\nif not pid: {end}\nassert not pid or os.waitpid(pid, 0)[0]"))
+        wait_until(lambda task=task: results_of(broker, task))
+
+        assert [result.outcome for result in results_of(broker, task)] == [Outcome.OK], end
+    assert unpack_result(results_of(broker, task)[0].payload) == leaving.process.pid
+    wait_until(lambda: len(leaving.events("task_executed")) == len(ENDS_OF_CHILDREN))
+
+
+def test_left_handler_and_mask_do_not_disarm_the_timer_of_the_next_task(
+    broker: FakeBroker, leaving: Worker, race: Race, wait_until: WaitUntil
+) -> None:
+    task = broker.assign(race("signal.signal(signal.SIGALRM, lambda *_: None); signal.pthread_sigmask(0, {14})"))
+    wait_until(lambda: results_of(broker, task))
+
+    broker.assign(race("time.sleep(60)"), run_timeout_s=0.01)
+
+    assert leaving.exit_code() == -signal.SIGALRM
+
+
+def test_worker_whose_hard_limit_was_lowered_asks_to_be_replaced(
+    broker: FakeBroker, leaving: Worker, race: Race, wait_until: WaitUntil
+) -> None:
+    limit = "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"
+    name = "os.setegid(65534)" if os.geteuid() == 0 else limit  # root may raise a limit again
+    task = broker.assign(race(name))
+    wait_until(lambda: results_of(broker, task))
+
+    assert results_of(broker, task)[0].recycle
+    assert leaving.events("worker_spoiled")
+
+
+def test_worker_whose_descriptors_were_closed_ends(broker: FakeBroker, leaving: Worker, race: Race) -> None:
+    broker.assign(race("os.closerange(3, 1_000)"))
+
+    assert leaving.exit_code() != 0
+
+
+def test_thread_that_a_task_left_does_not_hold_up_the_end(
+    broker: FakeBroker, leaving: Worker, race: Race, wait_until: WaitUntil
+) -> None:
+    task = broker.assign(race("threading.Thread(target=time.sleep, args=(600,)).start()"))
+    wait_until(lambda: results_of(broker, task))
+
+    leaving.process.terminate()
+
+    assert leaving.exit_code() == -signal.SIGALRM
