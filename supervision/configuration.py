@@ -6,9 +6,11 @@ import sys
 from configparser import RawConfigParser, SectionProxy
 from math import ceil
 from pathlib import Path
+from uuid import uuid4
 
 from racepool.protocol.errors import SettingsError
 from racepool.protocol.settings import MAX_IPC_PATH_BYTES, Settings, variable
+from racepool.supervision.orphans import MARK
 
 LOG_MAX_BYTES = "10MB"
 GRACE_S = 5  # what a worker gets beyond the run timeout, to send its result
@@ -122,9 +124,13 @@ def _programs(parser: RawConfigParser) -> dict[str, SectionProxy]:
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """This process's environment, with variables from which supervisord's children load these settings."""
+    """This process's environment, with the mark of a new pool, and with variables that hold these settings."""
     values = {name: getattr(settings, name) for name in type(settings).model_fields}
-    return os.environ | {variable(name): str(value) for name, value in values.items() if value is not None}
+    return (
+        os.environ
+        | {MARK: uuid4().hex}
+        | {variable(name): str(value) for name, value in values.items() if value is not None}
+    )
 
 
 def _command(module: str, *arguments: str) -> str:

@@ -17,6 +17,7 @@ from racepool.protocol.endpoints import sockets_in, temporary_folder
 from racepool.protocol.errors import BrokerUnavailableError
 from racepool.protocol.settings import Settings
 from racepool.supervision.configuration import child_environment, supervisord_command, write_configuration
+from racepool.supervision.orphans import MARK, kill_marked
 
 REMOVAL_S = 1.0  # how long the directory's removal is tried
 LOOK_S = 0.5  # how often the start looks whether supervisord still runs
@@ -35,6 +36,7 @@ class LocalPool:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._supervisord: subprocess.Popen[bytes] | None = None
+        self._mark = b""  # of its processes, and of what they start
         self._pool = ZmqPool.of(settings)
         self._is_cancelled = False  # set in the event loop's thread, read in the thread that enters or leaves the block
         self._owner_pid = 0  # the process that entered the block
@@ -43,9 +45,11 @@ class LocalPool:
         self._owner_pid = os.getpid()
         try:
             configuration = write_configuration(self._settings, owner_pid=self._owner_pid)
+            environment = child_environment(self._settings)
+            self._mark = environment[MARK].encode()
             self._supervisord = subprocess.Popen(  # noqa: S603  # our own interpreter and file
                 supervisord_command(configuration),
-                env=child_environment(self._settings),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -121,6 +125,7 @@ class LocalPool:
         if self._supervisord is not None:
             self._supervisord.kill()  # broker and workers die with it
             self._supervisord.wait()
+            kill_marked(self._mark)
         deadline = clock.now() + REMOVAL_S
         shutil.rmtree(self._settings.dir, ignore_errors=True)
         while self._settings.dir.exists() and clock.now() < deadline:

@@ -18,6 +18,7 @@ from racepool.protocol.errors import SettingsError
 from racepool.protocol.exits import Exit
 from racepool.protocol.own_directory import opened
 from racepool.protocol.processes import die_with_parent
+from racepool.supervision.orphans import Orphanage
 
 DEVICES = ("/dev/stdout", "/dev/stderr", os.devnull)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
@@ -98,6 +99,7 @@ class PromptSupervisor(supervisord.Supervisor):  # type: ignore[misc]  # supervi
         self.options.fork = fork
         events.subscribe(events.ProcessStateStartingEvent, _make_log_folders)
         waker = LoopWaker()
+        self._orphanage = Orphanage()
 
         def receive(number: int, frame: FrameType | None) -> None:
             self.options.signal_receiver.receive(number, frame)
@@ -111,8 +113,15 @@ class PromptSupervisor(supervisord.Supervisor):  # type: ignore[misc]  # supervi
         try:
             super().runforever()
         finally:
+            self._orphanage.end()
             self.options.setsignals()
             waker.close()
+
+    def reap(self, once: bool = False, recursionguard: int = 0) -> None:  # noqa: FBT001, FBT002  # supervisor's
+        """Reaps the programs that have ended, and kills what they have left running."""
+        super().reap(once, recursionguard)
+        if not recursionguard:
+            self._orphanage.kill(self.options.pidhistory)
 
 
 def open_log(path: str, mode: str) -> IO[Any]:

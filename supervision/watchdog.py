@@ -3,7 +3,8 @@
 The program is `python -P -m racepool.supervision.watchdog`.
 
 It kills a broker that stays frozen, and a frozen worker that the broker does not know. It wakes supervisord when a
-process ends, so that supervisord restarts the process at once. A pool also works without its watchdog.
+process ends, so that supervisord restarts the process at once. When supervisord was killed, it ends what is left of the
+pool (only under racepool's own supervisord, whose processes have a mark). A pool also works without its watchdog.
 """
 
 import os
@@ -25,8 +26,9 @@ from racepool.protocol import clock
 from racepool.protocol.endpoints import is_tcp, stats_endpoint
 from racepool.protocol.errors import SettingsError
 from racepool.protocol.exits import Exit
-from racepool.protocol.processes import die_with_supervisor, process_state, raise_file_limit
+from racepool.protocol.processes import die_with_supervisor, outlive_parent, process_state, raise_file_limit
 from racepool.protocol.sockets import PeerKeys, Socket
+from racepool.supervision.orphans import kill_marked, mark_of
 from racepool.supervision.rpc import SERVER_URL, Supervisor
 from racepool.supervision.watchdog_core import (
     Action,
@@ -39,6 +41,8 @@ from racepool.supervision.watchdog_core import (
 )
 
 MAX_SLEEP_S = 1.0
+LOOK_S = 0.005
+DEATH_S = 1.0  # the pipe from a killed supervisord closes a moment before the kernel calls it dead
 THROTTLE_S = 1.0  # a watchdog that cannot start waits: supervisord restarts it at once, again and again
 READY = b"READY\n"
 DONE = b"RESULT 2\nOK"
@@ -239,9 +243,22 @@ def _log_kill(kill: KillProcess) -> None:
     log.warning(kill.event, process=kill.name, pid=kill.pid, silent_s=round(kill.silent_s, 3))
 
 
+def _sweep_after(supervisord: int, mark: bytes) -> None:
+    """Ends what is left of the pool if supervisord was killed: nobody else ends what workers have started."""
+    deadline = clock.now() + DEATH_S
+    while os.getppid() == supervisord:
+        if clock.now() > deadline:
+            return
+        clock.sleep(LOOK_S)
+    kill_marked(mark)
+
+
 def main() -> int:
     """Runs the watchdog until supervisord ends; returns its exit code."""
     die_with_supervisor()
+    mark, supervisord = mark_of(os.getpid()), os.getppid()
+    if mark:
+        outlive_parent()
     try:
         supervisor = Supervisor()
     except KeyError:
@@ -249,7 +266,10 @@ def main() -> int:
         clock.sleep(THROTTLE_S)
         return Exit.USAGE
     raise_file_limit()
-    Watchdog(supervisor).run()
+    try:
+        Watchdog(supervisor).run()
+    finally:
+        _sweep_after(supervisord, mark)
     return Exit.OK
 
 
