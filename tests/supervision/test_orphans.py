@@ -77,6 +77,12 @@ def children(path: Path) -> list[int]:
     return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def kill_what_is_left(path: Path) -> None:
+    for pid in children(path):
+        if not is_gone(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.system
 @pytest.mark.parametrize("end", ["kill", "terminate", "run timeout", "cancel"])
 def test_children_end_with_their_worker(
@@ -84,20 +90,23 @@ def test_children_end_with_their_worker(
 ) -> None:
     path = tmp_path / "pids"
     pool.wait_for_workers(1, 20)
-    if end in ("kill", "terminate"):
-        worker: Any = pool.exec(race(str(path))).result(20)
-        assert not any(map(is_gone, children(path))), "they may stay between tasks"
-        os.kill(worker, signal.SIGKILL if end == "kill" else signal.SIGTERM)
-    elif end == "cancel":
-        future = pool.exec(race(str(path), "hang"))
-        wait_until(lambda: len(children(path)) == CHILDREN)
-        future.cancel(kill=True)
-    else:
-        with pytest.raises(PoolError):
-            pool.exec(race(str(path), "hang"), run_timeout_s=1.5).result(20)
+    try:
+        if end in ("kill", "terminate"):
+            worker: Any = pool.exec(race(str(path))).result(20)
+            assert not any(map(is_gone, children(path))), "they may stay between tasks"
+            os.kill(worker, signal.SIGKILL if end == "kill" else signal.SIGTERM)
+        elif end == "cancel":
+            future = pool.exec(race(str(path), "hang"))
+            wait_until(lambda: len(children(path)) == CHILDREN)
+            future.cancel(kill=True)
+        else:
+            with pytest.raises(PoolError):
+                pool.exec(race(str(path), "hang"), run_timeout_s=1.5).result(20)
 
-    assert len(children(path)) == CHILDREN
-    wait_until(lambda: all(map(is_gone, children(path))))
+        assert len(children(path)) == CHILDREN
+        wait_until(lambda: all(map(is_gone, children(path))))
+    finally:
+        kill_what_is_left(path)
 
 
 POOL = """
@@ -137,9 +146,7 @@ def test_children_end_with_their_pool(folder: Path, tmp_path: Path, wait_until: 
             os.kill(supervisord, signal.SIGKILL)
         wait_until(lambda: all(map(is_gone, [broker, *left])))
     finally:
-        for pid in children(path):
-            if not is_gone(pid):
-                os.kill(pid, signal.SIGKILL)
+        kill_what_is_left(path)
         caller.kill()
         with caller:
             pass  # closes its streams and waits
