@@ -4,6 +4,7 @@ It knows no task and no socket. What it does not put back is the transform's own
 Each task pays for it, so it makes only calls that take a microsecond or less.
 """
 
+import _signal  # type: ignore[import-not-found]  # what `signal` wraps: it makes no enumerations, which cost 2 us each
 import decimal
 import faulthandler
 import gc
@@ -48,8 +49,8 @@ class Surroundings:
         self._outputs = [(number, _identity(number), os.dup(number)) for number in OUTPUTS if _is_open(number)]
         self._umask = os.umask(0o077)
         os.umask(self._umask)
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        handlers = [(number, signal.getsignal(number)) for number in OTHER_SIGNALS]
+        self._mask = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        handlers = [(number, _signal.getsignal(number)) for number in OTHER_SIGNALS]
         self._handlers = [(number, handler) for number, handler in handlers if handler is not None]
         self._limits = [(limit, resource.getrlimit(limit)) for limit in LIMITS]
         self._user = (os.geteuid(), os.getegid())
@@ -90,17 +91,17 @@ class Surroundings:
             signal.setitimer(timer, 0)
         faulthandler.cancel_dump_traceback_later()
         for number, handler in self._handlers:
-            if signal.getsignal(number) is not handler:
-                signal.signal(number, handler)
-        if signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
+            if _signal.getsignal(number) != handler:
+                _signal.signal(number, handler)
+        if _signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
             for number in ALARMS:
-                signal.signal(number, signal.SIG_IGN)  # drops a blocked signal that waits, or it would end the worker
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+                _signal.signal(number, _signal.SIG_IGN)  # drops a blocked signal that waits, or it would end the worker
+            _signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         for number in (signal.SIGVTALRM, signal.SIGPROF):
-            if signal.getsignal(number) is not signal.SIG_DFL:
-                signal.signal(number, signal.SIG_DFL)
-        signal.signal(
-            signal.SIGALRM, signal.SIG_DFL
+            if _signal.getsignal(number) != _signal.SIG_DFL:
+                _signal.signal(number, _signal.SIG_DFL)
+        _signal.signal(
+            signal.SIGALRM, _signal.SIG_DFL
         )  # also over a handler of a C library, which getsignal does not show
 
     def _put_back_outputs(self) -> None:
