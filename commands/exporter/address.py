@@ -1,12 +1,15 @@
 """Where the exporter listens, and which host names its requests may have. Knows no HTTP."""
 
 import os
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_HOST = re.compile(r"(?P<name>[^][:]+|\[(?P<ipv6>[0-9a-f.]*:[0-9a-f.:]*)])(:(?P<port>[0-9]{1,5}))?")
+MAX_PORT = 65_535
 ANYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  # compared with, not bound
 
 
@@ -31,10 +34,11 @@ class Names:
         return cls(LOOPBACK | {name.lower().strip("[]") for name in given})
 
     def admit(self, header: str) -> bool:
-        """Whether this Host header has one of the names, with any port or none."""
-        host = header.lower()
-        bare = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-        return bare in self.hosts
+        """Whether this Host header is one of the names, with any port or none. Nothing else may stand in it."""
+        parts = _HOST.fullmatch(header.lower())
+        if parts is None or not 0 < int(parts["port"] or MAX_PORT) <= MAX_PORT:
+            return False
+        return (parts["ipv6"] or parts["name"]) in self.hosts
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
