@@ -21,7 +21,7 @@ from racepool.protocol.exits import Exit
 from racepool.protocol.extras import require
 from racepool.protocol.keys import Role, peer_keys
 from racepool.protocol.logs import Log, open_log
-from racepool.protocol.processes import die_with_supervisor
+from racepool.protocol.processes import die_with_supervisor, raise_file_limit
 from racepool.protocol.settings import Settings, is_supervised
 
 DEFAULT_PORT = 9724
@@ -69,6 +69,7 @@ def exporter(*, host: str, port: int, names: tuple[str, ...]) -> None:
     """
     if is_supervised():
         die_with_supervisor()
+    raise_file_limit()
     with _throttled():
         require_extra()
         settings = Settings.load()

@@ -10,12 +10,13 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from racepool.commands.exporter.address import Names
+from racepool.commands.exporter.connections import Connection, accepted_at_once, most_connections
 from racepool.commands.exporter.host_guard import HostGuard
 from racepool.commands.exporter.pool_watch import PoolWatch
 
@@ -28,8 +29,8 @@ FILES: Final = {
     "/formats.js": ("formats.js", "text/javascript"),
     "/favicon.svg": ("favicon.svg", "image/svg+xml"),
 }
-STREAMS = 64  # open pages
-CONNECTIONS = 256
+STREAMS = 64  # open pages; fewer if there are fewer connections
+QUEUE = 128  # connections that the kernel keeps until they are accepted
 FAREWELL_S = 1
 
 
@@ -41,7 +42,7 @@ class Pages:
         self._registry = registry
         self._streams = 0
 
-    def app(self, names: Names) -> Starlette:
+    def app(self, names: Names) -> ASGIApp:
         """The application, for requests to these host names."""
         routes = [
             *(Route(path, _file(name, media_type)) for path, (name, media_type) in FILES.items()),
@@ -50,11 +51,14 @@ class Pages:
             Route("/api/history", self._history),
             Route("/events", self._events),
         ]
-        return Starlette(routes=routes, middleware=[Middleware(HostGuard, names=names)])
+        return HostGuard(Starlette(routes=routes), names)  # around all of it, so that errors have the headers too
 
     def _metrics(self, request: Request) -> Response:
         """Not a coroutine: Starlette runs it in a thread, where it may wait for the broker."""
-        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        except (TypeError, ValueError):  # the version in it is no version
+            encode, media_type = choose_encoder("")
         return Response(encode(self._registry), headers={"content-type": media_type})
 
     async def _status(self, _request: Request) -> Response:
@@ -65,8 +69,9 @@ class Pages:
         return _json(self._watch.history())
 
     async def _events(self, _request: Request) -> Response:
-        if self._streams >= STREAMS:
-            return PlainTextResponse(f"{STREAMS} pages are open already; close one.\n", 503)
+        most = min(STREAMS, most_connections() // 2)
+        if self._streams >= most:
+            return PlainTextResponse(f"{most} pages are open already; close one.\n", 503)
         return StreamingResponse(self._stream(), media_type="text/event-stream")
 
     async def _stream(self) -> AsyncIterator[bytes]:
@@ -84,11 +89,16 @@ class Pages:
 
 
 class _Server(uvicorn.Server):
-    """Ends the event streams at shutdown; browsers would keep them open."""
+    """Keeps a long queue of new connections; ends the event streams at shutdown, which browsers would keep open."""
 
     def __init__(self, config: uvicorn.Config, watch: PoolWatch) -> None:
         super().__init__(config)
         self._watch = watch
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for each in sockets or []:
+            each.listen(QUEUE)  # asyncio has made it as short as the number that it accepts at once
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._watch.feed.close()
@@ -99,13 +109,15 @@ async def serve(watch: PoolWatch, registry: CollectorRegistry, names: Names, lis
     """Serves until SIGTERM or Ctrl-C; uvicorn raises the signal again when all is closed."""
     config = uvicorn.Config(
         Pages(watch, registry).app(names),
+        http=Connection,
+        backlog=accepted_at_once(),
         lifespan="off",
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=CONNECTIONS,
+        log_level="error",  # uvicorn warns of each broken request: anybody could fill the log
         timeout_graceful_shutdown=FAREWELL_S,
     )
     async with asyncio.TaskGroup() as group:

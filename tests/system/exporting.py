@@ -3,7 +3,7 @@
 import json
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,9 +20,11 @@ def exporting(env: dict[str, str], *options: object) -> Iterator[str]:
 
 
 @contextmanager
-def started(env: dict[str, str], *options: object) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """As `exporting`, but also yields the process."""
-    command = [str(RACEPOOL), "exporter", "--port", "0", *map(str, options)]
+def started(
+    env: dict[str, str], *options: object, prefix: Sequence[str] = ()
+) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """As `exporting`, but also yields the process; `prefix` is a command that runs it."""
+    command = [*prefix, str(RACEPOOL), "exporter", "--port", "0", *map(str, options)]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             assert process.stdout is not None

@@ -202,6 +202,19 @@ def test_it_ends_at_once_though_a_page_is_open(scripted: Running, number: signal
         assert "Traceback" not in output
 
 
+def test_crowd_of_silent_peers_keeps_prometheus_out_of_no_exporter_however_few_files_it_may_open(run_dir: Path) -> None:
+    few = ("sh", "-c", 'ulimit -n 64 && exec "$@"', "sh")
+
+    with started(environment(run_dir), prefix=few) as (process, url), ExitStack() as crowd:
+        netloc = urlsplit(url)
+        for _ in range(200):
+            crowd.enter_context(socket.create_connection((netloc.hostname, netloc.port), timeout=5))
+        scrapes = [up(url) for _ in range(3)]
+
+        assert scrapes == [False] * 3  # there is no broker, and each scrape says so
+        assert process.poll() is None
+
+
 def test_without_a_broker_it_runs_and_says_so(run_dir: Path) -> None:
     with exporting(environment(run_dir)) as url:
         assert not up(url)
