@@ -52,6 +52,7 @@ from racepool.protocol.messages import (
 )
 
 MAX_HEADER_BYTES = 512
+MAX_REFERENCE_BYTES = 65_536  # the payload of a message that `is_shared`
 
 
 class BadFrameError(Exception):
@@ -99,6 +100,7 @@ class _Command:
         self.has_payload = "payload" in names
         self.header_names = [name for name in names if name != "payload"]
         self.fits = [_FITS[hints[name]] for name in self.header_names]
+        self.shared_at = self.header_names.index("is_shared") if "is_shared" in names else None
         self.outcome_at = self.header_names.index("outcome") if "outcome" in names else None
         self.values = self._getter()
 
@@ -169,6 +171,8 @@ def decode(frames: Sequence[Payload], inlet: Inlet[M]) -> M:
     for name, fits, value in zip(command.header_names, command.fits, values, strict=True):
         if not fits(value):
             raise BadFrameError(f"{command.name}: {name} breaks its rule")
+    if command.shared_at is not None and values[command.shared_at] and len(frames[1]) > MAX_REFERENCE_BYTES:
+        raise BadFrameError(f"{command.name}: a reference has at most {MAX_REFERENCE_BYTES} bytes")
     if command.outcome_at is not None:
         values[command.outcome_at] = _OUTCOMES[values[command.outcome_at]]
     return cast("M", command.message(*values, *frames[1:]))

@@ -21,19 +21,26 @@ import weakref
 from bisect import insort
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from racepool.protocol import clock
 from racepool.protocol.codec import pack
-from racepool.protocol.failures import BadPayloadError, unpack_array
+from racepool.protocol.frames import MAX_REFERENCE_BYTES
 from racepool.protocol.messages import ID_BYTES, MAX_INT, Hello, Id, Payload
 from racepool.protocol.parcel import Parcel
 
 SEGMENT_BYTES = 16 * 2**20
+MAX_SEGMENT_BYTES = 16 * SEGMENT_BYTES  # of a client that is not ours; a larger one is not mapped
 SHARE_FROM_BYTES = 32_768  # a smaller body travels in the message
 STAMP_BYTES = 24
+PLACE_BYTES = 64  # more than a reference has beside its head
 KEPT_S = 1.0  # how long a reader keeps segments mapped after its last read
 MAX_KEPT = 8  # how many segments a reader keeps mapped
 
+_Number = Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)]
+_decode = msgspec.msgpack.Decoder(tuple[_Number, _Number, _Number, _Number, _Number, _Number, bytes]).decode
 _NO_STAMP = bytes(STAMP_BYTES)  # of a free slot
 _SEALS = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK  # cannot be removed
 
@@ -65,14 +72,12 @@ class Reference:
         Raises:
             UnreadableError: the payload is not a reference.
         """
+        if len(payload) > MAX_REFERENCE_BYTES:
+            raise UnreadableError(f"the reference has more than {MAX_REFERENCE_BYTES} bytes")
         try:
-            *place, head = unpack_array(payload, 7)
-        except BadPayloadError as error:
-            raise UnreadableError(f"the reference {error}") from None
-        if type(head) is not bytes or not all(type(value) is int and 0 <= value <= MAX_INT for value in place):
-            raise UnreadableError("the reference breaks its rule")
-        pid, descriptor, inode, number, offset, size_bytes = place
-        return Reference(pid, descriptor, inode, number, offset, size_bytes, head)
+            return Reference(*_decode(payload))  # stops at the first value that is not of its type
+        except msgspec.MsgspecError as error:
+            raise UnreadableError(f"the reference breaks its rule: {error}") from None
 
     def stamp(self, task_id: Id) -> bytes:
         """The bytes that stand before the body while the slot belongs to this task."""
@@ -117,11 +122,14 @@ class Segment:
     def reference(self, task_id: Id, parcel: Parcel) -> Reference | None:
         """The reference to this task's payload, which is written to a slot first; None if there is no room.
 
-        A task that has a slot keeps it: its payload is not written again.
+        A task that has a slot keeps it: its payload is not written again. There is no reference to a payload whose head
+        is too long for one: that can be if `previous` has more than a thousand entrants.
         """
         known = self._references.get(task_id)
         if known is not None:
             return known
+        if len(parcel.head) > MAX_REFERENCE_BYTES - PLACE_BYTES:
+            return None
         offset = self._gap(STAMP_BYTES + len(parcel.body))
         if offset is None:
             return None
@@ -237,20 +245,28 @@ class SegmentReader:
 def _mapped(pid: int, descriptor: int, inode: int) -> mmap.mmap:
     """Maps this segment.
 
-    The descriptor may be a pipe or a terminal by now, and to open that could do harm. So it is checked before it is
-    opened, and again after, since it may change between the two.
+    The descriptor may be a pipe or a device by now, and to open that could block or do harm. So a handle (O_PATH) is
+    opened first, which opens nothing, and what is checked is what is opened. Memory in huge pages is not mapped: an
+    access to a page that the kernel does not have ends a process by SIGBUS.
     """
     path = Path(f"/proc/{pid}/fd/{descriptor}")
-    opened = None
+    handle = opened = None
     try:
-        if path.stat().st_ino != inode or not str(path.readlink()).startswith("/memfd:racepool"):
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        same = f"/proc/self/fd/{handle}"
+        if os.fstat(handle).st_ino != inode or not str(Path(same).readlink()).startswith("/memfd:racepool"):
             raise UnreadableError("its client has closed the segment")
-        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        if os.fstat(opened).st_ino != inode or fcntl.fcntl(opened, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
-            raise UnreadableError("its client has closed the segment, or not sealed it")
+        opened = os.open(same, os.O_RDONLY | os.O_CLOEXEC)
+        if fcntl.fcntl(opened, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+            raise UnreadableError("its client has not sealed the segment")
+        if os.fstatvfs(opened).f_bsize != mmap.PAGESIZE:
+            raise UnreadableError("its segment is made of huge pages")
+        if os.fstat(opened).st_size > MAX_SEGMENT_BYTES:
+            raise UnreadableError(f"its segment has more than {MAX_SEGMENT_BYTES} bytes")
         return mmap.mmap(opened, 0, prot=mmap.PROT_READ)
     except (OSError, ValueError) as error:
         raise UnreadableError(f"{path} cannot be opened: {error}") from None
     finally:
-        if opened is not None:
-            os.close(opened)
+        for each in (handle, opened):
+            if each is not None:
+                os.close(each)

@@ -13,6 +13,7 @@ from racepool.protocol.frames import (
     FROM_HEARTBEAT,
     FROM_WORKER,
     MAX_HEADER_BYTES,
+    MAX_REFERENCE_BYTES,
     TO_CLIENT,
     TO_HEARTBEAT,
     TO_WORKER,
@@ -206,6 +207,25 @@ def test_header_is_bounded() -> None:
         decode([header(*fits, rest + "y")], FROM_CLIENT)
     with pytest.raises(BadFrameError, match="the header is no"):
         decode([header(*fits, "y" * 100)], FROM_CLIENT)
+
+
+def test_reference_is_bounded_and_a_payload_is_not() -> None:
+    longest, task_id = bytes(MAX_REFERENCE_BYTES), ID
+
+    def submit(payload: bytes, *, is_shared: bool) -> Submit:
+        return Submit(task_id, 1, 0, again=False, is_shared=is_shared, payload=payload)
+
+    def assign(payload: bytes, *, is_shared: bool) -> Assign:
+        return Assign(EPOCH, 1, task_id, 1, 1, is_shared=is_shared, payload=payload)
+
+    for message in (submit(longest, is_shared=True), submit(longest + b"x", is_shared=False)):
+        assert decode(encode(message), FROM_CLIENT) == message
+    by_value = assign(longest + b"x", is_shared=False)
+    assert decode(encode(by_value), TO_WORKER) == by_value
+    with pytest.raises(BadFrameError, match="SUBMIT: a reference has at most"):
+        decode(encode(submit(longest + b"x", is_shared=True)), FROM_CLIENT)
+    with pytest.raises(BadFrameError, match="ASSIGN: a reference has at most"):
+        decode(encode(assign(longest + b"x", is_shared=True)), TO_WORKER)
 
 
 @pytest.mark.parametrize("command", ["NONSENSE", "who", "", "WHO ", b"WHO", 7, None, ["WHO"]])

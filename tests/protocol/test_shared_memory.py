@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +17,15 @@ import pytest
 
 from racepool.protocol import shared_memory
 from racepool.protocol.codec import pack
-from racepool.protocol.messages import Hello, Id
+from racepool.protocol.frames import MAX_REFERENCE_BYTES
+from racepool.protocol.messages import MAX_INT, Hello, Id
 from racepool.protocol.parcel import Parcel
 from racepool.protocol.processes import open_files
 from racepool.protocol.shared_memory import (
     KEPT_S,
     MAX_KEPT,
+    MAX_SEGMENT_BYTES,
+    PLACE_BYTES,
     SEGMENT_BYTES,
     STAMP_BYTES,
     Reference,
@@ -358,6 +362,100 @@ def test_segment_that_is_not_sealed_is_not_mapped() -> None:
     with pytest.raises(UnreadableError, match="sealed"):
         read(reference.packed(), an_id(), LIMIT)
     os.close(descriptor)
+
+
+def foreign(name: str, size_bytes: int, flags: int = 0) -> Iterator[int]:
+    """A sealed memfd that another client may have made."""
+    try:
+        descriptor = os.memfd_create(name, os.MFD_ALLOW_SEALING | flags)
+        os.ftruncate(descriptor, size_bytes)
+    except OSError as error:
+        pytest.skip(f"this kernel has no such memory: {error}")
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("name", "size_bytes", "flags", "reason"),
+    [
+        ("racepool", 0, 0, "empty"),
+        ("racepool", 2**21, os.MFD_HUGETLB, "huge pages"),
+        ("racepool", MAX_SEGMENT_BYTES + 1, 0, "more than"),
+        ("racepool", 2**40, 0, "more than"),
+        ("racepool", 2**63 - 1, 0, "more than"),
+        ("other", 10_000, 0, "closed the segment"),
+    ],
+)
+def test_strange_segment_is_not_mapped(name: str, size_bytes: int, flags: int, reason: str) -> None:
+    before = open_files()
+    for descriptor in foreign(name, size_bytes, flags):
+        inode = os.fstat(descriptor).st_ino
+        with pytest.raises(UnreadableError, match=reason):
+            read(Reference(os.getpid(), descriptor, inode, 1, 0, 100, b"").packed(), an_id(), LIMIT)
+        assert not SegmentReader().can_read(Hello(an_id(), 1, os.getpid(), 0, descriptor, inode), os.getpid())
+    assert open_files() == before
+
+
+def test_sparse_segment_and_one_with_a_hole_read_as_zeros() -> None:
+    for descriptor in foreign("racepool", MAX_SEGMENT_BYTES):
+        inode = os.fstat(descriptor).st_ino
+        at = MAX_SEGMENT_BYTES - 2**20
+        reference = Reference(os.getpid(), descriptor, inode, 1, at, 2**20 - STAMP_BYTES, b"")
+        os.pwrite(descriptor, reference.stamp(an_id()), at)
+
+        assert read(reference.packed(), an_id(), LIMIT).body == bytes(2**20 - STAMP_BYTES)
+
+
+def test_descriptor_that_becomes_a_pipe_after_the_check_is_not_opened(
+    segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client replaces the descriptor after the reader has looked at it, and before it opens the segment."""
+    frame, descriptor, true_open = put(segment).packed(), segment.name[0], os.open
+    os.mkfifo(tmp_path / "pipe")
+    kept, pipe = os.dup(descriptor), true_open(tmp_path / "pipe", os.O_RDWR)
+
+    def opening(path: str, flags: int) -> int:
+        if not flags & os.O_PATH:
+            os.dup2(pipe, descriptor)
+        return true_open(path, flags)
+
+    monkeypatch.setattr(os, "open", opening)
+    try:
+        assert read(frame, an_id(), LIMIT).body == BODY
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
+        os.close(pipe)
+
+
+def test_payload_whose_head_is_too_long_for_a_reference_has_none(segment: Segment) -> None:
+    longest = bytes(MAX_REFERENCE_BYTES - PLACE_BYTES)
+    largest = replace(put(segment), pid=MAX_INT, descriptor=MAX_INT, inode=MAX_INT, number=MAX_INT, head=longest)
+
+    assert segment.reference(an_id(2), Parcel(longest + b"x", BODY)) is None
+    assert segment.reference(an_id(3), Parcel(longest, BODY)) is not None
+    assert len(largest.packed()) <= MAX_REFERENCE_BYTES
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\xdd" + (2**24).to_bytes(4, "big") + b"\x90" * 2**24,
+        b"\x97\1\2\3\4\5\6\xdd" + (2**24).to_bytes(4, "big") + b"\x90" * 2**24,
+        b"\x97\1\2\3\4\5\6\xdd" + (60_000).to_bytes(4, "big") + b"\x90" * 60_000,
+        pack([1, 2, 3, 4, 5, 6, bytes(MAX_REFERENCE_BYTES)]),
+    ],
+    ids=["of empty arrays", "with a head of arrays", "short, with a head of arrays", "with a long head"],
+)
+def test_reference_that_would_cost_memory_is_refused_before_anything_is_made_of_it(frame: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadableError, match="the reference"):
+            Reference.unpacked(frame)
+        assert tracemalloc.get_traced_memory()[1] < 20_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_segment_that_is_sealed_as_the_document_asks_is_mapped() -> None:
