@@ -3,7 +3,6 @@
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from racepool.client.task import ClientTask
 from racepool.client.timing import TaskTiming
@@ -17,6 +16,7 @@ from racepool.protocol.errors import (
 )
 from racepool.protocol.failures import unpack_crashes, unpack_field_errors, unpack_raised, unpack_size
 from racepool.protocol.messages import Answer, Outcome
+from racepool.protocol.nesting import read_json
 from racepool.protocol.parcel import PEEK_BYTES, Parcel, first_text
 from racepool.protocol.stats import PoolStats
 from racepool.races.payloads import unpack_result
@@ -105,6 +105,6 @@ def _opened(given: "Parcel | RaceInput") -> Any:  # noqa: ANN401  # the caller m
             return {"id": given.id, "name": given.name}
         case bytes() | bytearray() | memoryview() | str():
             first = given[:PEEK_BYTES]
-            return from_json(first if isinstance(first, str) else first_text(bytes(first)), allow_partial=True)
+            return read_json(first if isinstance(first, str) else first_text(bytes(first)), allow_partial=True)
         case _:
             return given

@@ -137,7 +137,8 @@ class ZmqPool:
         queue_timeout_s = checked_timeout("queue_timeout_s", queue_timeout_s, settings.queue_timeout)
         run_timeout_s = checked_timeout("run_timeout_s", run_timeout_s, settings.run_timeout)
         engine.require_room()
-        parcel = packed(race, polled_at or datetime.now(UTC), previous, settings.payload_limit)
+        polled_at = datetime.now(UTC) if polled_at is None else polled_at
+        parcel = packed(race, polled_at, previous, settings.payload_limit)
         return engine.submit(parcel, queue_timeout_s, run_timeout_s)
 
     def map(self, races: Iterable[RaceInput], *, timeout: float | None = None) -> Iterator[TransformedRace]:

@@ -12,6 +12,7 @@ import msgspec
 import ormsgpack
 
 from racepool.protocol.messages import Payload
+from racepool.protocol.nesting import Plain, TooDeepError, check_nesting
 
 _STRICT = (
     ormsgpack.OPT_PASSTHROUGH_DATACLASS
@@ -19,8 +20,6 @@ _STRICT = (
     | ormsgpack.OPT_PASSTHROUGH_ENUM
     | ormsgpack.OPT_PASSTHROUGH_UUID
 )
-MAX_NESTING = 1_024
-_CONTAINERS = frozenset({list, tuple, dict})  # tuples are keys that were arrays
 
 
 def _refuse(code: int, _: memoryview) -> NoReturn:
@@ -30,16 +29,21 @@ def _refuse(code: int, _: memoryview) -> NoReturn:
 _decode = msgspec.msgpack.Decoder(ext_hook=_refuse).decode
 
 
-def pack(value: object) -> bytes:
+def pack(value: object, plain: Plain | None = None) -> bytes:
     """The value in msgpack.
 
+    Args:
+        value: what to pack.
+        plain: turns a value that msgpack does not know into one that it knows; None: such a value is refused.
+
     Raises:
-        TypeError, ValueError, OverflowError, RecursionError: msgpack cannot hold it.
+        TypeError, ValueError, OverflowError: msgpack cannot hold it, or it is nested too deep.
     """
+    check_nesting(value, plain)
     try:
-        return ormsgpack.packb(value, option=_STRICT)
+        return ormsgpack.packb(value, default=plain, option=_STRICT)
     except TypeError:  # ormsgpack raises no other error; one reason is a key that is no text, which msgpack accepts
-        packed: bytes = msgpack.packb(value)
+        packed: bytes = msgpack.packb(value, default=plain)
         return packed
 
 
@@ -52,21 +56,9 @@ def unpack(packed: Payload) -> Any:  # noqa: ANN401  # any value
     try:
         value = _decode(packed)
     except Exception:  # noqa: BLE001  # msgpack decides, and its error is the one to raise
-        value = msgpack.unpackb(packed, max_ext_len=0, strict_map_key=False)
-    _check_nesting(value)
+        try:
+            value = msgpack.unpackb(packed, max_ext_len=0, strict_map_key=False)
+        except msgpack.StackError:
+            raise TooDeepError from None
+    check_nesting(value)
     return value
-
-
-def _check_nesting(value: object) -> None:
-    """The libraries' own bounds depend on the interpreter: 1,024 levels in Python 3.11, 9,999 in 3.13."""
-    level: list[Any] = [value] if type(value) in _CONTAINERS else []
-    for _ in range(MAX_NESTING):
-        level = [
-            inner
-            for outer in level
-            for inner in ((*outer, *outer.values()) if type(outer) is dict else outer)
-            if type(inner) in _CONTAINERS
-        ]
-        if not level:
-            return
-    raise ValueError(f"is nested more than {MAX_NESTING} levels deep")

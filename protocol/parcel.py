@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgpack
-from pydantic_core import from_json
 
 from racepool.protocol.codec import pack, unpack
+from racepool.protocol.nesting import read_json
 
 PEEK_BYTES = 16_384
 
@@ -55,10 +55,10 @@ class Parcel:
         """What the first kilobytes of the body tell of the race, for a message about it. May be any value.
 
         Raises:
-            Exception: the body is no JSON (ValueError), or no msgpack.
+            Exception: the body is no JSON (ValueError), or no msgpack, or nested too deep.
         """
         if self.head.startswith(JSON_HEAD):
-            return from_json(first_text(self.body), allow_partial=True)
+            return read_json(first_text(self.body), allow_partial=True)
         return unpack(self.body)
 
     def payload(self) -> bytes:

@@ -102,13 +102,14 @@ LocalTime: TypeAlias = Annotated[
 """A date and a time that may be absent in the input. A model with them must derive them: with_local_start."""
 Listed: TypeAlias = Annotated[tuple[T, ...], GetPydanticSchema(_null_as_empty)]
 
+UNICODE_RULE: Final = "must be valid Unicode text"
 _NUMBER_RULE: Final = "must be a finite JSON number, not text or a boolean"
 _RULES: Final[Mapping[str, str]] = {
     "missing": "is required",
     "model_type": "must be an object",
     "tuple_type": "must be a list",
     "string_type": "must be text",
-    "string_unicode": "must be valid Unicode text",
+    "string_unicode": UNICODE_RULE,
     "string_too_short": "must not be empty",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",

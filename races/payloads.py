@@ -22,9 +22,12 @@ from racepool.protocol.codec import pack
 from racepool.protocol.errors import InvalidRaceError
 from racepool.protocol.failures import BadPayloadError, unpack_array
 from racepool.protocol.messages import Payload
+from racepool.protocol.nesting import TooDeepError
 from racepool.protocol.parcel import JSON_HEAD, Parcel
+from racepool.races.plain_values import pack_mapping
 from racepool.races.previous_amounts import PreviousAmounts
 from racepool.races.race import RaceData, RaceInput
+from racepool.races.race_clock import poll_instant
 from racepool.races.transformed_race import TransformedRace
 from racepool.races.unopened_race import JsonParts, json_parts, unopened
 
@@ -53,19 +56,21 @@ def pack_request(race: RaceInput, polled_at: datetime, previous: PreviousAmounts
         previous: the amounts of the previous poll; None before the first.
 
     Raises:
-        InvalidRaceError: the race cannot be packed, or `polled_at` has no time zone.
+        InvalidRaceError: the race cannot be packed, or `polled_at` is no instant of the years 1 to 9999.
     """
-    if not isinstance(polled_at, datetime) or polled_at.utcoffset() is None:  # type: ignore[redundant-expr]  # callers
-        raise InvalidRaceError([("polled_at", "must be a timezone-aware datetime, such as datetime.now(UTC)")])
-    polled_at_us = (polled_at - _UNIX_EPOCH) // _MICROSECOND
-    try:
-        fields = pack(polled_at_us) + pack(previous and previous.to_wire())
-        if isinstance(race, Mapping):
-            return Parcel(_MSGPACK_HEAD + fields, pack(dict(race)))
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidRaceError([("", f"cannot be packed: {error}")]) from None
+    polled_at_us = (poll_instant(polled_at) - _UNIX_EPOCH) // _MICROSECOND
+    fields = pack(polled_at_us) + _packed_previous(previous)
+    if isinstance(race, Mapping):
+        return Parcel(_MSGPACK_HEAD + fields, pack_mapping(race))
     body = _text_of(race)
     return Parcel(JSON_HEAD + fields + _BIN_32 + len(body).to_bytes(4, "big"), body)
+
+
+def _packed_previous(previous: PreviousAmounts | None) -> bytes:
+    try:
+        return pack(previous and previous.to_wire())
+    except UnicodeEncodeError as error:
+        raise InvalidRaceError([("previous", f"cannot be packed: {error}")]) from None
 
 
 def _text_of(race: RaceInput) -> bytes:
@@ -128,6 +133,13 @@ def pack_result(result: object) -> bytes:
     Raises:
         TypeError, ValueError, OverflowError: msgpack cannot hold what the transform returned.
     """
+    try:
+        return _packed_result(result)
+    except TooDeepError as error:
+        raise ValueError(f"the result {error}") from None
+
+
+def _packed_result(result: object) -> bytes:
     match result:
         case TransformedRace():
             parts = json_parts(result)

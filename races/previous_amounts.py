@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from pydantic_core import from_json
-
 from racepool.protocol.errors import InvalidRaceError
+from racepool.protocol.nesting import TooDeepError, read_json
 from racepool.races.row_values import INSTANT_RULE, field_of, instant, plain
 from racepool.races.transformed_race import MoneyFlowRecord, TransformedRace
 
@@ -107,7 +106,9 @@ def _of_baseline(race_id: str, baseline: Mapping[str, object] | None) -> Previou
 
 def _of_json(text: str | bytes | bytearray | memoryview) -> PreviousAmounts:
     try:
-        value = from_json(bytes(text) if isinstance(text, memoryview) else text)
+        value = read_json(text if isinstance(text, str) else bytes(text))
+    except TooDeepError as error:
+        raise InvalidRaceError([("previous", str(error))]) from None
     except (TypeError, ValueError) as error:  # TypeError: a lone surrogate
         raise InvalidRaceError([("previous", f"is no JSON: {error}")]) from None
     if not isinstance(value, dict | list):

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, Tag, TypeAdapter, ValidationError, m
 from pydantic_core import ErrorDetails, from_json
 
 from racepool.protocol.errors import InvalidRaceError
+from racepool.protocol.nesting import TooDeepError, are_stacks_small, check_json_nesting
 from racepool.races.event_response import EventResponse, race_fields, read_response
 from racepool.races.fields import (
     UNKNOWN_STATUS,
@@ -28,6 +29,7 @@ from racepool.races.fields import (
 )
 from racepool.races.json_text import LIMIT_BYTES, encoding_fault, json_text
 from racepool.races.parts import Dividend, Entrant, Meeting, MoneyTracker, Pools, RacePart, TotePool, completed
+from racepool.races.plain_values import plain_copy
 from racepool.races.start import with_local_start
 
 RaceInput: TypeAlias = "RaceData | Mapping[str, Any] | bytes | bytearray | memoryview | str"
@@ -89,7 +91,8 @@ class RaceData(RacePart):
             race: a RaceData, which is returned as it is; or a mapping, or JSON as text or as UTF-8 bytes. Bytes may
                 be a gzip file of the text, and a byte order mark is skipped. A mapping or JSON has one of two shapes:
                 the fields of RaceData, with keys in snake_case or camelCase; or the NZ TAB's response to a request
-                for one event, with the race under `data`. Unknown keys are ignored.
+                for one event, with the race under `data`. Unknown keys are ignored. A mapping may also hold
+                Decimals, numbers of numpy, UUIDs, dates, times and Enums; each counts as its number or text.
             limit_bytes: how many bytes the text of a gzip file may have when it is unpacked; 16 MiB by default.
 
         Returns:
@@ -105,15 +108,25 @@ class RaceData(RacePart):
             >>> RaceData.parse(await response.read()).status
             'open'
         """
-        if isinstance(race, RaceData):
-            return race
-        text = _text_of(race, limit_bytes)
-        try:
-            shape = _validated(text)
-        except ValidationError as error:
-            details = error.errors(include_url=False, include_input=False)
-            raise InvalidRaceError(_tote_error(text) or _encoding_fault(text) or _broken_rules(details)) from None
-        return shape if isinstance(shape, RaceData) else RaceData.model_validate(race_fields(shape))
+        return valid_race(plain_copy(race) if isinstance(race, Mapping) else race, limit_bytes)
+
+
+def valid_race(race: RaceInput, limit_bytes: int = LIMIT_BYTES) -> RaceData:
+    """As `RaceData.parse`, but a mapping must have values of JSON alone, as one has that was packed."""
+    if isinstance(race, RaceData):
+        return race
+    text = _text_of(race, limit_bytes)
+    try:
+        if not isinstance(text, Mapping) and are_stacks_small():
+            check_json_nesting(text)
+        shape = _validated(text)
+    except TooDeepError as error:
+        raise InvalidRaceError([("", str(error))]) from None
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+        broken = _nesting_fault(text) or _tote_error(text) or _encoding_fault(text) or _broken_rules(details)
+        raise InvalidRaceError(broken) from None
+    return shape if isinstance(shape, RaceData) else RaceData.model_validate(race_fields(shape))
 
 
 _REQUIRED: Final = {(name,) for name, field in RaceData.model_fields.items() if field.is_required()}
@@ -167,8 +180,17 @@ def _tote_error(race: str | bytes | Mapping[str, Any]) -> list[tuple[str, str]]:
             for path, part in told.items()
             if isinstance(part, Mapping) and part.get("error")
         ]
-    except (TypeError, ValueError, RecursionError):  # no JSON, a lone surrogate, or lists in lists without end
+    except (TypeError, ValueError):  # no JSON, or a lone surrogate
         return []
+
+
+def _nesting_fault(race: str | bytes | Mapping[str, Any]) -> list[tuple[str, str]]:
+    try:
+        if not isinstance(race, Mapping):
+            check_json_nesting(race)
+    except TooDeepError as error:
+        return [("", str(error))]
+    return []
 
 
 def _encoding_fault(race: str | bytes | Mapping[str, Any]) -> list[tuple[str, str]]:

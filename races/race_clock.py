@@ -1,10 +1,11 @@
 """The time of a poll: the minutes to the start, and their bucket. Reads no clock."""
 
 from bisect import bisect_right
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import inf, trunc
 from typing import Final, NamedTuple
 
+from racepool.protocol.errors import InvalidRaceError
 from racepool.races.transformed_race import IntervalType
 
 _MINUTE: Final = timedelta(minutes=1)
@@ -20,6 +21,20 @@ class PollTime(NamedTuple):
     time_to_start: float  # minutes, to 3 decimals; negative after the start
     time_interval: float  # minutes
     interval_type: IntervalType
+
+
+def poll_instant(polled_at: object) -> datetime:
+    """The instant of a poll in UTC, from what a caller gave as `polled_at`.
+
+    Raises:
+        InvalidRaceError: it is no datetime, has no time zone, or is not between the years 1 and 9999 in UTC.
+    """
+    if not isinstance(polled_at, datetime) or polled_at.utcoffset() is None:
+        raise InvalidRaceError([("polled_at", "must be a timezone-aware datetime, such as datetime.now(UTC)")])
+    try:
+        return polled_at.astimezone(UTC)
+    except OverflowError:
+        raise InvalidRaceError([("polled_at", "must lie between the years 1 and 9999 in UTC")]) from None
 
 
 def poll_time(start: datetime, polled_at: datetime) -> PollTime:

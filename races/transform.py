@@ -8,7 +8,7 @@ told them, for each entrant. The increments of the next poll count from it.
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from racepool.protocol.errors import InvalidRaceError
@@ -19,7 +19,7 @@ from racepool.races.money_tracker import Percentages, add_up_entries
 from racepool.races.pools import MoneyPools, PoolReport, read_pools
 from racepool.races.previous_amounts import Previous, PreviousAmounts
 from racepool.races.race import RaceData
-from racepool.races.race_clock import poll_time
+from racepool.races.race_clock import poll_instant, poll_time
 from racepool.races.start import start_instant
 from racepool.races.transformed_race import TransformedRace
 from racepool.races.unopened_race import unopened
@@ -52,9 +52,9 @@ def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = 
         The transformed race. Its `warnings` tell what looks wrong but breaks no rule.
 
     Raises:
-        InvalidRaceError: `polled_at` has no time zone, or is not between the years 1 and 9999 in UTC; or `previous` is
-            of another type or of another race, has a broken record, or has two records of one entrant at the same
-            instant.
+        InvalidRaceError: `race` is no RaceData; or `polled_at` is no datetime, has no time zone, or is not between the
+            years 1 and 9999 in UTC; or `previous` is of another type or of another race, has a broken record, or has
+            two records of one entrant at the same instant.
 
     Example:
         >>> race = RaceData.parse(body)
@@ -62,8 +62,12 @@ def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = 
         >>> [record.incremental_win_amount for record in result.money_flow_records]
         [1500, -200, 0]
     """
+    if not isinstance(race, RaceData):
+        raise InvalidRaceError(
+            [("", f"must be a RaceData, as RaceData.parse makes it, but is a {type(race).__name__}")]
+        )
     before = _amounts_before(race, previous)
-    polled_at = _in_utc(polled_at)
+    polled_at = poll_instant(polled_at)
     start = start_instant(race)
     report, pools = read_pools(race)
     poll = Poll(race.id, race.race_date_nz, polled_at, poll_time(start, polled_at), pools, is_baseline=not before)
@@ -94,15 +98,6 @@ def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = 
             "warnings": tuple(_warnings(race, holds, report, pools, before)),
         }
     )
-
-
-def _in_utc(polled_at: datetime) -> datetime:
-    if polled_at.utcoffset() is None:
-        raise InvalidRaceError([("polled_at", "must be timezone-aware, such as datetime.now(UTC)")])
-    try:
-        return polled_at.astimezone(UTC)
-    except OverflowError:
-        raise InvalidRaceError([("polled_at", "must lie between the years 1 and 9999 in UTC")]) from None
 
 
 def _amounts_before(race: RaceData, previous: Previous) -> Mapping[str, Amounts]:

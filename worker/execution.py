@@ -12,7 +12,7 @@ from racepool.protocol.failures import BadPayloadError, pack_field_errors, pack_
 from racepool.protocol.messages import Outcome, Payload
 from racepool.protocol.parcel import Parcel
 from racepool.races.payloads import pack_result, unpack_request
-from racepool.races.race import RaceData
+from racepool.races.race import valid_race
 
 Transform: TypeAlias = Callable[..., Any]
 """Called like `transform_race`: `transform(race, polled_at=..., previous=...)`."""
@@ -51,7 +51,7 @@ class Execution:
     def _outcome(self, payload: Payload | Parcel, limit_bytes: int) -> tuple[Outcome, bytes]:
         try:
             request = unpack_request(payload)
-            race = RaceData.parse(request.race, limit_bytes=limit_bytes)
+            race = valid_race(request.race, limit_bytes)
             self.race_id = race.id
             result = self._transform(race, polled_at=request.polled_at, previous=request.previous)
             packed = pack_result(result)

@@ -70,9 +70,9 @@ def test_what_cannot_be_a_race_is_refused_at_once(pool: ZmqPool, race: object) -
         submit(pool, race)
 
 
-@pytest.mark.parametrize("value", [object(), 2**70, {1, 2}, "\ud800"])
+@pytest.mark.parametrize("value", [object(), {1, 2}, (1 for _ in ())])
 def test_mapping_that_cannot_be_packed_is_refused_at_once(pool: ZmqPool, race: Race, value: object) -> None:
-    with pytest.raises(InvalidRaceError, match="cannot be packed"):
+    with pytest.raises(InvalidRaceError, match="extra: cannot be packed"):
         submit(pool, race() | {"extra": value})
 
 

@@ -4,7 +4,6 @@ import json
 from collections import OrderedDict
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
@@ -151,13 +150,9 @@ def test_previous_amounts_travel_along(race_id: str | None) -> None:
         (42, "is a int"),
         ([RACE], "is a list"),
         ("text \ud800", "is no Unicode text"),
-        ({"id": {1, 2}}, "cannot be packed"),
-        ({"id": Decimal(1)}, "cannot be packed"),
-        ({"id": datetime(2026, 1, 31)}, "cannot be packed"),  # noqa: DTZ001
-        ({"id": 2**64}, "cannot be packed"),
-        ({"id": "\ud800"}, "cannot be packed"),
-        ({"id": MappingProxyType({})}, "cannot be packed"),
-        ({"id": object()}, "cannot be packed"),
+        ({"id": {1, 2}}, "id: cannot be packed"),
+        ({"id": "\ud800"}, "id: must be valid Unicode text"),
+        ({"id": object()}, "id: cannot be packed"),
     ],
     ids=itertools.count(),  # an object's repr holds its address
 )
@@ -300,7 +295,7 @@ def test_nesting_is_bounded(opening: bytes, levels: int) -> None:
 
 def test_nesting_within_the_bound_is_no_fault() -> None:
     value: list[Any] = []
-    for _ in range(500):
+    for _ in range(60):
         value = [value]
 
     assert unpack_result(pack_result(value)) == value

@@ -297,7 +297,9 @@ def test_error_answer_of_lists_in_lists_is_an_invalid_race() -> None:
     for _ in range(100_000):
         words = [words]
 
-    assert rules_broken_by({"header": {"error": words}, "data": None}) == [("data", "must be an object")]
+    assert rules_broken_by({"header": {"error": words}, "data": None}) == [
+        ("", "cannot be packed: it is nested more than 64 levels deep")
+    ]
 
 
 def test_error_beside_a_race_is_no_error_answer() -> None:
@@ -530,7 +532,7 @@ def test_other_types_are_refused(race: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>", b'{"id": ', b"[" * 100_000, "\ud800", b'{"id": "\\ud800"}', b"\xef\xbb\xbf", b"\xef\xbb"]
+    "body", [b"", b"<html>", b'{"id": ', b"[" * 50, "\ud800", b'{"id": "\\ud800"}', b"\xef\xbb\xbf", b"\xef\xbb"]
 )
 def test_text_that_is_no_json_is_refused(body: bytes | str) -> None:
     [(path, rule)] = rules_broken_by(body)

@@ -300,11 +300,11 @@ def test_race_without_entrants_has_no_rows() -> None:
 
 
 def test_poll_instant_without_a_zone_is_refused() -> None:
-    with pytest.raises(InvalidRaceError, match="polled_at: must be timezone-aware") as caught:
+    with pytest.raises(InvalidRaceError, match="polled_at: must be a timezone-aware datetime") as caught:
         transformed(polled_at=datetime(2025, 7, 17))  # noqa: DTZ001
 
     assert isinstance(caught.value, ValueError)
-    assert caught.value.errors == [("polled_at", "must be timezone-aware, such as datetime.now(UTC)")]
+    assert caught.value.errors == [("polled_at", "must be a timezone-aware datetime, such as datetime.now(UTC)")]
 
 
 def test_poll_instant_outside_the_calendar_is_refused() -> None:
