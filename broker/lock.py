@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from racepool.protocol.own_directory import opened
+from racepool.protocol.processes import lock_holder
 
 
 class LockTakenError(Exception):
@@ -12,7 +13,7 @@ class LockTakenError(Exception):
 
 
 class BrokerLock:
-    """The lock file `broker.lock`, held until the process ends. Its text is the holder's pid.
+    """The lock file `broker.lock`, held until the process ends. Its text is the pid that the holder has for itself.
 
     The kernel releases a POSIX record lock at any end of its process, and no child inherits it. But it also releases
     the lock when the process closes any descriptor of the file, so nothing else in this process may open it.
@@ -22,7 +23,7 @@ class BrokerLock:
         """Takes the lock.
 
         Raises:
-            LockTakenError: names the holder's pid.
+            LockTakenError: names the holder's pid, as it is here.
             SettingsError: another user can replace the directory, or write to it.
         """
         path = directory / "broker.lock"
@@ -35,8 +36,9 @@ class BrokerLock:
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            holder = os.read(self._fd, 32).decode(errors="replace").strip() or "unknown"
-            raise LockTakenError(f"another broker (pid {holder}) holds {path}; stop it, or set RACEPOOL_DIR") from None
+            holder = lock_holder(self._fd)
+            who = f"pid {holder}" if holder else "not visible from here"
+            raise LockTakenError(f"another broker ({who}) holds {path}; stop it, or set RACEPOOL_DIR") from None
         os.ftruncate(self._fd, 0)
         os.write(self._fd, f"{os.getpid()}\n".encode())
 

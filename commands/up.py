@@ -1,6 +1,5 @@
 """`racepool up`: broker and workers under supervisord, in the foreground."""
 
-import fcntl
 import os
 import signal
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 from racepool.commands.exporter.command import require_extra
 from racepool.protocol.exits import Exit
 from racepool.protocol.keys import Role, broker_keys, peer_keys
+from racepool.protocol.processes import lock_holder
 from racepool.protocol.settings import Settings
 from racepool.supervision.configuration import STDOUT, child_environment, supervisord_command, write_configuration
 
@@ -37,7 +37,8 @@ def up(
         settings.guard(endpoint)
     holder = _lock_holder(settings.private_dir() / "broker.lock")
     if holder is not None:
-        click.echo(f"racepool: another broker (pid {holder}) runs in {settings.dir}; stop it, or set --dir", err=True)
+        who = f"pid {holder}" if holder else "not visible from here"
+        click.echo(f"racepool: another broker ({who}) runs in {settings.dir}; stop it, or set --dir", err=True)
         context.exit(Exit.LOCK_TAKEN)
     where = "here" if to_stdout else f"in {settings.dir}/log"
     click.echo(f"racepool: a broker and {settings.workers} workers in {settings.dir}, logs {where}", err=to_stdout)
@@ -71,13 +72,10 @@ def _refuse_output_that_cannot_be_opened() -> None:
         ) from None
 
 
-def _lock_holder(path: Path) -> str | None:
-    """The pid of the process that holds the broker's lock; None if nobody holds it."""
+def _lock_holder(path: Path) -> int | None:
+    """The pid of the process that holds the broker's lock; 0 if it is not visible here; None if nobody holds it."""
     try:
-        with path.open("r+", encoding="utf-8") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with path.open("rb") as file:
+            return lock_holder(file.fileno())
     except FileNotFoundError:
         return None
-    except (BlockingIOError, PermissionError):
-        return path.read_text(encoding="utf-8").strip() or "unknown"
-    return None

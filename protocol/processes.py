@@ -15,6 +15,7 @@ PR_SET_PDEATHSIG = 1
 PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info)
 PIDFD_INFO_EXIT = 1 << 3
 _PIDFD_INFO = struct.Struct("=Q52xi")  # its mask, and its exit_code
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock: first the type of the lock, last the pid of its holder
 _PAGE_BYTES = resource.getpagesize()
 _statm: dict[int, int] = {}  # pid -> descriptor; after a fork, the parent's descriptor still tells of the parent
 
@@ -62,6 +63,39 @@ def own_pid(pid: int) -> int | None:
         return None
     numbers = next((line.split() for line in status.splitlines() if line.startswith("NSpid:")), [])
     return int(numbers[-1]) if numbers[1:] else pid
+
+
+def pid_here(pid: int, neighbour: int | None) -> int | None:
+    """Our pid of a process to which another pid namespace gives this one; None if there is none that we can see.
+
+    A program in a container tells the pids of its container. Here those may be the pids of other programs.
+
+    Args:
+        pid: the pid there.
+        neighbour: our pid of a process in that namespace; None: the namespace is ours.
+    """
+    there = None if neighbour is None else _pid_namespace(neighbour)
+    if there in (None, _pid_namespace("self")):
+        return pid
+    seen = (int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal())
+    return next((each for each in seen if _pid_namespace(each) == there and own_pid(each) == pid), None)
+
+
+def _pid_namespace(pid: int | str) -> Path | None:
+    try:
+        return Path(f"/proc/{pid}/ns/pid").readlink()
+    except OSError:
+        return None
+
+
+def lock_holder(descriptor: int) -> int | None:
+    """Our pid of the process that holds a POSIX record lock on an open file, from the kernel; None if there is none.
+
+    0 if the holder is not visible here, because its pid namespace is not ours or within ours.
+    """
+    question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    kind, *_, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
+    return None if kind == fcntl.F_UNLCK else max(pid, 0)
 
 
 def process_state(pid: int) -> str:

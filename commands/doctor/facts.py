@@ -40,11 +40,17 @@ class RunDirectory:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One of the broker's addresses. `state`: listening, stale, missing, full, no socket, refused or unreachable."""
+    """One of the broker's addresses.
+
+    Attributes:
+        state: listening, stale, missing, full, no socket, refused or unreachable.
+        listener_pid: the pid of the process that listens, by the kernel; 0 if it is unknown or not visible here.
+    """
 
     setting: str
     address: str
     state: str
+    listener_pid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +58,11 @@ class MachineProcess:
     """A process of this machine.
 
     Attributes:
+        pid: the pid by which we know it.
         module: the module that python runs, such as racepool.broker; empty if unknown.
         state: the kernel's letter; T is stopped, Z has ended.
         started_at: computed from the kernel's start time and the clock as it is set now.
+        own_pid: the pid that it has for itself, in its own pid namespace; None: the same.
     """
 
     pid: int
@@ -63,6 +71,12 @@ class MachineProcess:
     started_at: float
     open_files: int | None = None
     file_limit: int | None = None
+    own_pid: int | None = None
+
+    @property
+    def told_pid(self) -> int:
+        """The pid that the programs of its pool know it by."""
+        return self.own_pid or self.pid
 
 
 @dataclass(frozen=True, slots=True)

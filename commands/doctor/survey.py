@@ -12,6 +12,7 @@ from racepool.commands.doctor.facts import (
     Environment,
     Facts,
     Installation,
+    Lock,
     MachineProcess,
     RunDirectory,
     StatsAnswer,
@@ -23,8 +24,9 @@ from racepool.commands.doctor.probes.machine import hard_file_limit, memory, wal
 from racepool.commands.doctor.probes.processes import process
 from racepool.commands.doctor.probes.run_directory import dead_tasks, endpoint, lock, log_directories, run_directory
 from racepool.commands.doctor.probes.supervision import supervision
-from racepool.protocol.endpoints import SOCKETS
+from racepool.protocol.endpoints import SOCKETS, is_tcp
 from racepool.protocol.errors import SettingsError
+from racepool.protocol.processes import pid_here
 from racepool.protocol.settings import Settings
 from racepool.protocol.stats import PoolStats
 
@@ -103,7 +105,7 @@ def _of_pool(
     endpoints = tuple(found for probe in endpoint_probes if (found := probe.result()))
     said = _answer(settings, directory, endpoints, overdue)
     stats = said.stats if said else None
-    broker = _first([stats.broker.pid if stats else 0, (held and held.holder_pid) or 0], "racepool.broker")
+    broker = _broker(settings, stats, endpoints, held)
     broker_pid = broker.pid if broker else None
     supervision_probe = TimedProbe("supervisor", lambda: supervision(settings, broker_pid), overdue)
     memory_probe = TimedProbe("memory", lambda: memory(broker_pid), overdue)
@@ -118,7 +120,7 @@ def _of_pool(
         lock=held,
         answer=said,
         broker=broker,
-        workers=_workers(stats),
+        workers=_workers(settings, stats, broker_pid),
         supervision=above,
         memory=memory_probe.result(),
         logs=log_probe.result() or (),
@@ -144,13 +146,28 @@ def _answer(
     return TimedProbe("broker", lambda: answer(settings), overdue).result()
 
 
-def _first(pids: Iterable[int], module: str) -> MachineProcess | None:
+def _broker(
+    settings: Settings, stats: PoolStats | None, endpoints: Iterable[Endpoint], held: Lock | None
+) -> MachineProcess | None:
+    """The broker's process, if it is on this machine: the one that listens, else the one that holds the lock.
+
+    Over tcp, the kernel does not tell who listens. Then the pid that the broker tells counts, if it is a broker here.
+    """
+    pids = [each.listener_pid for each in endpoints if each.address == settings.stats_endpoint]
+    if stats and is_tcp(settings.stats_endpoint):
+        pids = [stats.broker.pid]
+    return _first([*pids, (held and held.holder_pid) or 0], "racepool.broker")
+
+
+def _first(pids: Iterable[int | None], module: str) -> MachineProcess | None:
     """The first process here with this module. A pid may belong to another host, and be another program here."""
     found = (process(pid) for pid in pids if pid)
     return next((each for each in found if each and each.module == module), None)
 
 
-def _workers(stats: PoolStats | None) -> tuple[MachineProcess, ...]:
-    """The processes of the workers that run on this machine."""
-    told = stats.workers if stats else []
-    return tuple(found for each in told if (found := _first([each.pid], "racepool.worker")))
+def _workers(settings: Settings, stats: PoolStats | None, broker_pid: int | None) -> tuple[MachineProcess, ...]:
+    """The processes of the workers that run on this machine. The broker tells the pids of its own pid namespace."""
+    if stats is None or (broker_pid is None and not is_tcp(settings.stats_endpoint)):
+        return ()
+    pids = (pid_here(each.pid, broker_pid) for each in stats.workers)
+    return tuple(found for pid in pids if (found := _first([pid], "racepool.worker")))

@@ -44,7 +44,8 @@ class PoolCollector(Collector):
             yield from _dead_tasks(self._dead)
             pid = 0 if stats is None else stats.broker.pid
             found = process(pid)
-            if found is not None and found.module == "racepool.broker":  # else the pid belongs to another container
+            if found is not None and (found.module, found.told_pid) == ("racepool.broker", pid):
+                # else the pid is that of another pid namespace, and another process has it here
                 yield from ProcessCollector(BROKER, pid=lambda: pid, registry=None).collect()
 
 

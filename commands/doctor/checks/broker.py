@@ -32,7 +32,9 @@ def answers(facts: Facts) -> Iterator[Finding]:
         )
     else:
         broker = answer.stats.broker
-        text = f"pid {broker.pid} answered in {answer.took_ms:.0f} ms; up for {broker.uptime_s:.0f} s"
+        here = facts.broker.pid if facts.broker else broker.pid
+        namespace = "" if here == broker.pid else f" (pid {broker.pid} in its own pid namespace)"
+        text = f"pid {here}{namespace} answered in {answer.took_ms:.0f} ms; up for {broker.uptime_s:.0f} s"
         if answer.took_ms > SLOW_MS:
             yield warning("broker", text, "find out what keeps the machine busy: processors, swap, a flood of requests")
         else:

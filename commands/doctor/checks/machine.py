@@ -69,8 +69,8 @@ def _apart(processes: tuple[MachineProcess, ...], stats: PoolStats | None) -> It
     """For each worker here, how much later its start is by the kernel than by the worker itself."""
     told = {each.pid: each for each in stats.workers} if stats else {}
     for process in processes:
-        if process.pid in told:
-            worker = told[process.pid]
+        if process.told_pid in told:
+            worker = told[process.told_pid]
             yield worker.name, process.started_at - worker.started_at.timestamp()
 
 

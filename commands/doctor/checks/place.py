@@ -138,7 +138,7 @@ def lock(facts: Facts) -> Iterator[Finding]:
     held = facts.lock
     if held is None:
         return
-    answering = facts.stats.broker.pid if facts.stats and _is_local(facts) else None
+    answering = _answering(facts)
     if held.holder_pid is None:
         yield _unheld(held, answering)
     elif held.holder is None:
@@ -157,7 +157,7 @@ def lock(facts: Facts) -> Iterator[Finding]:
             f"{held.path} is held by pid {held.holder_pid}, which is no broker",
             f"end that process: kill {held.holder_pid}",
         )
-    elif answering not in (None, held.holder_pid):
+    elif answering not in (None, 0, held.holder_pid):
         yield problem(
             "lock",
             f"pid {held.holder_pid} holds {held.path}, but pid {answering} answers",
@@ -170,16 +170,23 @@ def lock(facts: Facts) -> Iterator[Finding]:
 def _unheld(held: Lock, answering: int | None) -> Finding:
     if answering is None:
         return ok("lock", "free: no broker holds the run directory")
+    who = f"pid {answering}" if answering else "not visible here"
     return problem(
         "lock",
-        f"the broker that answers (pid {answering}) does not hold {held.path}: a second one could start beside it",
+        f"the broker that answers ({who}) does not hold {held.path}: a second one could start beside it",
         "correct RACEPOOL_DIR if the broker has another one; if not, restart the broker",
     )
 
 
-def _is_local(facts: Facts) -> bool:
+def _answering(facts: Facts) -> int | None:
+    """The pid of the broker that answers, by the kernel: it may tell another one, that of its own pid namespace.
+
+    0 if it is not visible here; None if none answers, or if it answers over tcp.
+    """
     given = facts.environment.settings
-    return given is not None and not is_tcp(given.stats_endpoint)
+    if facts.stats is None or given is None or is_tcp(given.stats_endpoint):
+        return None
+    return next((each.listener_pid for each in facts.endpoints if each.address == given.stats_endpoint), 0)
 
 
 def keys(facts: Facts) -> Iterator[Finding]:

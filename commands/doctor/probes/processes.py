@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from racepool.commands.doctor.facts import MachineProcess
+from racepool.protocol.processes import own_pid
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -17,7 +18,8 @@ def process(pid: int) -> MachineProcess | None:
         status = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         since_boot_s = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
         started_at = time.time() - since_boot_s + int(status[19]) / _TICKS
-        return MachineProcess(pid, module_of(pid), status[0], started_at, _open_files(folder), _file_limit(folder))
+        files = _open_files(folder), _file_limit(folder)
+        return MachineProcess(pid, module_of(pid), status[0], started_at, *files, own_pid(pid))
     except (OSError, IndexError):
         return None
 

@@ -1,7 +1,6 @@
 """The run directory and its content: sockets, the lock, dead tasks."""
 
 import errno
-import fcntl
 import os
 import socket
 import stat
@@ -14,10 +13,11 @@ from racepool.commands.doctor import facts
 from racepool.commands.doctor.probes.processes import process
 from racepool.protocol.endpoints import ANY_HOST, socket_path
 from racepool.protocol.errors import PoolError, SettingsError
+from racepool.protocol.processes import lock_holder
 from racepool.protocol.settings import Settings, refuse_foreign_directory
 
 CONNECT_S = 1.0
-_FLOCK = struct.Struct("hhqqi4x")  # struct flock: first the type of the lock, last the pid of its holder
+_UCRED = struct.Struct("3i")  # pid, uid, gid
 _STATES = {
     errno.ECONNREFUSED: "stale",
     errno.ENOENT: "missing",
@@ -57,7 +57,9 @@ def volume(path: Path) -> facts.Volume | None:
 def endpoint(setting: str, address: str) -> facts.Endpoint:
     """Whether a process listens there: tries a connection and sends nothing."""
     path = socket_path(address)
-    return facts.Endpoint(setting, address, _tcp_state(address) if path is None else _unix_state(path))
+    if path is None:
+        return facts.Endpoint(setting, address, _tcp_state(address))
+    return facts.Endpoint(setting, address, *_unix_state(path))
 
 
 def lock(settings: Settings) -> facts.Lock:
@@ -68,18 +70,15 @@ def lock(settings: Settings) -> facts.Lock:
     except OSError:
         return facts.Lock(path, is_there=False)
     try:
-        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        kind, *_, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
+        pid = lock_holder(descriptor)
         written = os.read(descriptor, 32).decode(errors="replace").strip()
     except OSError:
         return facts.Lock(path, is_there=True)
     finally:
         os.close(descriptor)
     written_pid = int(written) if written.isdecimal() else None
-    if kind == fcntl.F_UNLCK:
-        return facts.Lock(path, is_there=True, written_pid=written_pid)
-    holder = process(pid) if pid > 0 else None
-    return facts.Lock(path, is_there=True, written_pid=written_pid, holder_pid=max(pid, 0), holder=holder)
+    holder = process(pid) if pid else None
+    return facts.Lock(path, is_there=True, written_pid=written_pid, holder_pid=pid, holder=holder)
 
 
 def dead_tasks(settings: Settings) -> facts.DeadTaskCount | None:
@@ -122,18 +121,20 @@ def _file_system(path: Path) -> str:
     return kind
 
 
-def _unix_state(path: Path) -> str:
+def _unix_state(path: Path) -> tuple[str, int]:
+    """The state, and the pid of the process that listens; 0 if none does, or if it is not visible here."""
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
-            return "no socket"
+            return "no socket", 0
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
             peer.settimeout(CONNECT_S)
             peer.connect(str(path))
+            pid, *_ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     except TimeoutError:
-        return "full"
+        return "full", 0
     except OSError as error:
-        return _STATES.get(error.errno or 0, "unreachable")
-    return "listening"
+        return _STATES.get(error.errno or 0, "unreachable"), 0
+    return "listening", pid
 
 
 def _tcp_state(address: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from racepool.commands.doctor.facts import Program, Supervision
 from racepool.commands.doctor.probes.processes import arguments_of, environment_of, process
+from racepool.protocol.processes import pid_here
 from racepool.protocol.settings import Settings
 from racepool.supervision.configuration import SOCKET
 from racepool.supervision.rpc import SERVER_URL, Supervisor
@@ -28,13 +29,15 @@ def supervision(settings: Settings, broker_pid: int | None) -> Supervision | Non
     rows = None if pid is None else supervisor.rows()
     if pid is None or rows is None:
         return Supervision(address)
-    configuration = _configuration(pid)
+    here = pid_here(pid, broker_pid)  # supervisord and its programs are in one pid namespace
+    configuration = _configuration(here) if here else None
     restarts = _restarts(configuration) if configuration else None
-    return Supervision(address, pid, tuple(map(_program, rows)), restarts)
+    return Supervision(address, here or pid, tuple(_program(row, broker_pid) for row in rows), restarts)
 
 
-def _program(row: Mapping[str, Any]) -> Program:
-    pid, logs = row["pid"], (row["stdout_logfile"], row["stderr_logfile"])
+def _program(row: Mapping[str, Any], broker_pid: int | None) -> Program:
+    here = pid_here(row["pid"], broker_pid) if row["pid"] else None
+    pid, logs = here or row["pid"], (row["stdout_logfile"], row["stderr_logfile"])
     return Program(
         name=row["name"],
         group=row["group"],
@@ -43,7 +46,7 @@ def _program(row: Mapping[str, Any]) -> Program:
         uptime_s=row["now"] - row["start"] if pid else None,
         spawn_error=row["spawnerr"],
         logs=tuple(Path(log) for log in logs if log.startswith("/") and not log.startswith("/dev/")),
-        process=process(pid) if pid else None,
+        process=process(here) if here else None,
     )
 
 

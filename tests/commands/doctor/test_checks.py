@@ -56,6 +56,11 @@ HERE = facts.Installation(VERSION, (3, 11, 7), "pyzmq 27", "Linux 6.1", "", (fac
 LOG = facts.LogDirectory(RUN / "log", is_there=True, is_writable=True, used_bytes=9, volume=VOLUME)
 
 
+def listening(pid: int) -> facts.Endpoint:
+    """The stats socket, and who listens there by the kernel."""
+    return facts.Endpoint("stats_endpoint", f"ipc://{RUN}/stats.ipc", "listening", pid)
+
+
 def answered(**changes: object) -> facts.StatsAnswer:
     stats = pictures.pool(**changes)  # type: ignore[arg-type]
     return facts.StatsAnswer(took_ms=1.0, stats=stats, version=VERSION, protocol_version=PROTOCOL_VERSION)
@@ -153,7 +158,13 @@ CASES: list[tuple[Check, Facts, Level, str]] = [
     (place.lock, well(lock=replace(LOCK, holder_pid=0, holder=None)), WARNING, "not visible here"),
     (place.lock, well(lock=replace(LOCK, holder=replace(BROKER, state="T"))), PROBLEM, "kill -CONT 50"),
     (place.lock, well(lock=replace(LOCK, holder=replace(BROKER, module="vi"))), PROBLEM, "is no broker"),
-    (place.lock, well(lock=replace(LOCK, holder_pid=51, holder=BROKER)), PROBLEM, "but pid 50 answers"),
+    (place.lock, well(lock=replace(LOCK, holder_pid=51), endpoints=(listening(50),)), PROBLEM, "but pid 50 answers"),
+    (
+        place.lock,
+        well(lock=replace(LOCK, holder_pid=None, holder=None), endpoints=(listening(7),)),
+        PROBLEM,
+        "(pid 7) does not hold",
+    ),
     (place.keys, well(keys=replace(KEYS, error="client.key: is not there; make it")), PROBLEM, "make it"),
     (place.keys, well(keys=replace(KEYS, unreadable=(RUN / "x.key",))), WARNING, "x.key holds no key"),
     (place.keys, well(keys=replace(KEYS, knows_us=False)), PROBLEM, "does not accept our own key"),
