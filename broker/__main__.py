@@ -16,6 +16,7 @@ from racepool.protocol.flags import from_command_line
 from racepool.protocol.logs import LOG_HOLD_S, Outlet, open_log
 from racepool.protocol.processes import calm_collector, die_with_supervisor, raise_file_limit
 from racepool.protocol.settings import Settings, is_supervised
+from racepool.protocol.visible import visible_lines
 
 THROTTLE_S = 1.0  # a broker that cannot start, under a supervisor that restarts at once, must not spin
 
@@ -66,7 +67,8 @@ def main() -> int:
 
 
 def _refused(error: Exception, code: Exit) -> int:
-    sys.stderr.write(f"racepool broker: {error}\n")
+    sys.stderr.write(f"racepool broker: {visible_lines(str(error))}
+")
     clock.sleep(THROTTLE_S)
     return code
 

@@ -19,6 +19,7 @@ from racepool.protocol.messages import Answer, Outcome
 from racepool.protocol.nesting import read_json
 from racepool.protocol.parcel import PEEK_BYTES, Parcel, first_text
 from racepool.protocol.stats import PoolStats
+from racepool.protocol.visible import visible
 from racepool.races.payloads import unpack_result
 from racepool.races.race import RaceData, RaceInput
 
@@ -74,7 +75,7 @@ def label(task: ClientTask) -> str:
 def race_of(given: "Parcel | RaceInput") -> str:
     """The name of a race in messages, in brackets; empty if it cannot be read."""
     told = race_id(given)
-    return f" (race {told})" if told else ""
+    return f" (race {visible(told)})" if told else ""
 
 
 def race_id(given: "Parcel | RaceInput") -> str | None:

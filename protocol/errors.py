@@ -19,15 +19,21 @@ PoolError
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from racepool.protocol.visible import visible, visible_lines
+
 START_ONE = "is `racepool up` running, with the same RACEPOOL_DIR?"
 """The remedy if no broker answers on this machine."""
 
 
 class PoolError(Exception):
-    """Base of all errors that racepool raises or sets on a future.
+    r"""Base of all errors that racepool raises or sets on a future.
 
-    Each can be copied and pickled, with its message and all attributes.
+    Each can be copied and pickled, with its message and all attributes. The message shows text of races, peers, files
+    and databases escaped (`\x1b`), so that it can be printed and logged; the attributes have it as it came.
     """
+
+    def __str__(self) -> str:
+        return visible_lines(super().__str__())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unfilled, (type(self), self.args), self.__dict__ or None
@@ -61,7 +67,7 @@ class InvalidRaceError(PoolError, ValueError):
     def __init__(self, errors: Iterable[tuple[str, str]], *, about: str = "the race") -> None:
         self.errors = [FieldError(str(path), str(message)) for path, message in errors]
         self.about = about
-        shown = "; ".join(f"{path}: {message}" if path else message for path, message in self.errors[:5])
+        shown = "; ".join(visible(f"{path}: {message}" if path else message) for path, message in self.errors[:5])
         more = f" (and {len(self.errors) - 5} more)" if len(self.errors) > 5 else ""
         super().__init__(f"{about} is invalid: {shown}{more}; correct it and submit it again")
 
@@ -81,7 +87,7 @@ class TransformError(PoolError):
         self.message = message
         self.remote_traceback = remote_traceback
         where = "; its traceback is in .remote_traceback" if remote_traceback else ""
-        super().__init__(f"{about}: the transform raised {type_}: {message}{where}")
+        super().__init__(f"{about}: the transform raised {visible(f'{type_}: {message}')}{where}")
 
 
 class CrashedAttempt(NamedTuple):
@@ -103,7 +109,7 @@ class WorkerCrashedError(PoolError):
 
     def __init__(self, about: str, attempts: Sequence[CrashedAttempt], *, task_id: str = "TASK") -> None:
         self.attempts = list(attempts)
-        workers = ", ".join(attempt.worker for attempt in self.attempts)
+        workers = visible(", ".join(attempt.worker for attempt in self.attempts))
         super().__init__(
             f"{about} was given up after {len(self.attempts)} attempts: its worker died each time ({workers}); "
             f"`racepool dead show {task_id}` (with the broker's RACEPOOL_DIR) tells how, and gives the payload; "

@@ -15,6 +15,7 @@ import orjson
 
 from racepool.protocol import clock
 from racepool.protocol.settings import Settings
+from racepool.protocol.visible import visible, visible_json, visible_lines
 
 
 @contextmanager
@@ -35,7 +36,9 @@ with _left_out("rich"):
     import structlog
 
 BACKLOG_BYTES = 1 << 20
+PLAIN: Final = {"event": visible, "exception": visible_lines, "stack": visible_lines}  # shown without quotes
 LOG_HOLD_S = 0.05  # each write costs supervisord a read; with three writes for each task, a tenth of all CPU
+DELETE = b"\x7f"  # the only control character of ASCII that JSON leaves as it is
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 Log = structlog.typing.FilteringBoundLogger
@@ -171,9 +174,28 @@ def _json_line(logger: object, method: str, event: MutableMapping[str, Any]) -> 
         event = structlog.processors.format_exc_info(logger, method, event)
     event["level"], event["timestamp"] = method, datetime.now(UTC)
     try:
-        return orjson.dumps(event, default=repr, option=orjson.OPT_UTC_Z)
+        line = orjson.dumps(event, default=repr, option=orjson.OPT_UTC_Z)
+        return line if line.isascii() and DELETE not in line else visible_json(line.decode()).encode()
     except TypeError:  # an integer of more than 64 bits, or a lone surrogate; a log line must not end a program
         return orjson.dumps({name: ascii(value) for name, value in event.items()} | {"timestamp": event["timestamp"]})
+
+
+class _Quoted:
+    """A text as the console shows it: quoted, with escapes."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return repr(self._text)
+
+
+def _shown_escaped(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Text of races and peers must neither steer the terminal nor look like a line of its own."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = PLAIN[name](value) if name in PLAIN else _Quoted(value)
+    return event
 
 
 def _encoded(_logger: object, _method: str, line: str | MutableMapping[str, Any]) -> bytes:
@@ -185,6 +207,7 @@ _CONSOLE: Final[list[structlog.typing.Processor]] = [
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,
+    _shown_escaped,
     structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
     _encoded,
 ]

@@ -33,12 +33,14 @@ from racepool import (
     WorkerCrashedError,
     ZmqPool,
 )
+from racepool.client.answers import race_id, race_of
 from racepool.protocol.failures import pack_crashes
 from racepool.protocol.messages import PROTOCOL_VERSION, Answer, Outcome, Reject, Submit, Who
 from racepool.storage import PostgresStore
 from racepool.worker.execution import Execution
 from tests.client.fake_broker import PAYLOAD_LIMIT, FakeBroker, answer, nothing
 from tests.documented_errors import is_documented
+from tests.hostile import HOSTILE
 
 BOUND_S = 15.0
 RACE_ID = "r-42"
@@ -489,3 +491,9 @@ def test_thread_that_cannot_start_leaves_no_thread_behind(stage: Stage) -> None:
     assert isinstance(error, PoolBrokenError)
     assert isinstance(error.__cause__, OSError)
     assert threading.active_count() == before + 2  # the broker's, and that of the second attempt
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=list(HOSTILE))
+def test_race_id_is_named_escaped(text: str) -> None:
+    assert race_of({"id": text}).isprintable()
+    assert race_id({"id": "r1\x1b"}) == "r1\x1b", "a program gets it as it is"

@@ -23,6 +23,7 @@ from racepool.protocol.errors import (
     TransformError,
     WorkerCrashedError,
 )
+from tests.hostile import HOSTILE, is_harmless
 
 EXAMPLES: list[PoolError] = [
     InvalidRaceError([("entrants.0.runnerNumber", "must be a number"), ("", "is no race")], about="task 1 (race r-1)"),
@@ -116,3 +117,22 @@ def test_deaths_are_told_one_by_one() -> None:
     error = WorkerCrashedError("task 1", [CrashedAttempt("worker-0", None)])
 
     assert [(attempt.worker, attempt.signal) for attempt in error.attempts] == [("worker-0", None)]
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=list(HOSTILE))
+def test_message_shows_text_from_outside_escaped_and_the_attributes_keep_it(text: str) -> None:
+    invalid = InvalidRaceError([(text, text)])
+    raised = TransformError("task 1", text, text, text)
+    errors = [
+        invalid,
+        raised,
+        WorkerCrashedError("task 1", [CrashedAttempt(text, None)]),
+        SettingsError(f"RACEPOOL_NAME={text}"),
+        StoreError(text),
+        BrokerUnavailableError(text),
+    ]
+
+    assert [error for error in errors if not is_harmless(f"racepool: {error}")] == []
+    assert all(str(error).isprintable() for error in errors[:3]), "one line for each task"
+    assert (invalid.errors[0], raised.type, raised.message) == ((text, text), text, text)
+    assert str(copy.deepcopy(raised)) == str(raised)

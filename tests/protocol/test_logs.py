@@ -2,6 +2,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import select
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 from racepool.protocol import logs
 from racepool.protocol.logs import Outlet, open_log
 from racepool.protocol.settings import Settings
+from tests.hostile import HOSTILE, is_harmless
 
 
 class Pipe:
@@ -311,3 +313,32 @@ def test_terminal_whose_reader_stands_still_holds_nobody_up() -> None:
     assert outlet._waiting_bytes == 0
     for descriptor in (reader, terminal, outlet._fd):
         os.close(descriptor)
+
+
+# --- text from outside ------------------------------------------------------------------------------------------------
+
+
+def hostile_log(pipe: Pipe, text: str) -> str:
+    """What is written of a race, a worker and an exception that all have this text."""
+    log = open_log(Settings.load(log_format="console"), outlet=Outlet(pipe.writer), worker=text)
+    log.info(text, race_id=text, reason=[text])
+    log.error("failed", exc_info=ValueError(text))
+    return re.sub(r"\x1b\[\d*m", "", pipe.read().decode())  # without the console's own colours, such as dim
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=list(HOSTILE))
+def test_console_shows_text_from_outside_escaped(pipe: Pipe, text: str) -> None:
+    written = hostile_log(pipe, text.replace("\x1b[31m", "\x1b[31;1m"))
+
+    assert is_harmless(written)
+    assert len([line for line in written.splitlines() if line.startswith("20")]) == 2, "two lines have a time"
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=list(HOSTILE))
+def test_json_line_steers_no_terminal_that_follows_it(pipe: Pipe, text: str) -> None:
+    log = open_log(Settings.load(log_format="json"), outlet=Outlet(pipe.writer), race_id=text)
+    log.info("task_failed")
+
+    (line,) = pipe.read().decode().removesuffix("\n").split("\n")
+    assert line.isprintable()
+    assert json.loads(line)["race_id"] in (text, ascii(text))
