@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
-
 from racepool.client.monitoring import fetch_stats
 from racepool.client.zmq_pool import ZmqPool
+from racepool.commands.output import tell
 from racepool.protocol.errors import BrokerUnavailableError
 from racepool.protocol.settings import Settings
 from racepool.supervision.local_pool import local_pool
@@ -25,7 +24,7 @@ def available_pool(settings: Settings) -> Iterator[ZmqPool]:
     try:
         fetch_stats(settings, ASK_S)
     except BrokerUnavailableError:
-        click.echo(f"racepool: no broker is running; starting a local pool of {settings.workers} workers", err=True)
+        tell(f"no broker is running; starting a local pool of {settings.workers} workers")
         with local_pool(settings.workers) as pool:
             yield pool
     else:

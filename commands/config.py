@@ -4,8 +4,8 @@ import json
 
 import click
 
-from racepool.commands.display import printable, screen_of_stdout
 from racepool.commands.narrow_table import Column, NarrowTable
+from racepool.commands.output import say_json, screen_of_stdout, tell
 from racepool.protocol.settings import Settings, variable
 
 
@@ -19,9 +19,7 @@ def config(*, as_json: bool) -> None:
         for name, field in Settings.model_fields.items()
     ]
     if as_json:
-        click.echo(
-            json.dumps({name: {"value": value, "origin": origin} for name, value, origin, _ in rows}, default=str)
-        )
+        say_json(json.dumps({name: {"value": value, "origin": origin} for name, value, origin, _ in rows}, default=str))
     else:
         screen = screen_of_stdout()
         columns = (
@@ -32,8 +30,8 @@ def config(*, as_json: bool) -> None:
         )
         table = NarrowTable(columns, "plain")
         for name, value, origin, meaning in rows:
-            shown = "" if value is None else printable(str(value))
+            shown = "" if value is None else str(value)
             table.add(name, shown, origin, meaning, style="bold" if origin != "default" else "")
         screen.print(table)
     for name in Settings.unknown_variables():
-        click.echo(f"racepool: {name} is set but is no setting", err=True)
+        tell(f"{name} is set but is no setting")

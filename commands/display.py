@@ -5,24 +5,19 @@ from datetime import timedelta
 from decimal import Decimal
 from functools import partial
 
-import click
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from racepool.commands.narrow_table import Column, Look, NarrowTable, numbers
+from racepool.commands.output import say_json
 from racepool.protocol.stats import Distribution, Event, PoolStats
+from racepool.protocol.visible import visible
+from racepool.races.race_clock import PollTime, poll_time
 from racepool.races.transformed_race import MoneyFlowRecord, RacePools, TransformedEntrant, TransformedRace
 
 STATE_STYLES = {"idle": "green", "busy": "yellow", "draining": "cyan"}
-PLAIN_WIDTH = 10_000  # wider than any table: what a program reads is whole
 MINUTES_A_DAY = 24 * 60
 POOL_NAMES = ("win", "place", "quinella", "trifecta", "exacta", "first4", "multi_leg", "other")
-
-
-def screen_of_stdout() -> Console:
-    """Standard output: as wide as the terminal, and as wide as need be where there is none."""
-    screen = Console()
-    return screen if screen.is_terminal else Console(width=PLAIN_WIDTH)
 
 
 def show_result(result: object, shape: str, screen: Console) -> None:
@@ -30,7 +25,7 @@ def show_result(result: object, shape: str, screen: Console) -> None:
     if shape == "table" and isinstance(result, TransformedRace):
         screen.print(race_table(result, plain=not screen.is_terminal))
     else:
-        click.echo(result_json(result, shape))
+        say_json(result_json(result, shape))
 
 
 def result_json(result: object, shape: str) -> str:
@@ -54,32 +49,31 @@ def race_table(race: TransformedRace, *, plain: bool = False) -> RenderableType:
     for entrant in race.entrants:
         cells = _entrant_cells(entrant, records.get(entrant.entrant_id))
         table.add(*cells, style="dim" if entrant.is_scratched else "")
-    notes = [Text(printable(_pools(race.race_pools)), style="dim")] if race.race_pools else []
-    warnings = [Text(printable(f"warning: {warning}"), style="yellow") for warning in race.warnings]
-    return Group(_title(race, records), table, *notes, *warnings, Text())
+    notes = [Text(visible(_pools(race.race_pools)), style="dim")] if race.race_pools else []
+    warnings = [Text(visible(f"warning: {warning}"), style="yellow") for warning in race.warnings]
+    return Group(_title(race), table, *notes, *warnings, Text())
 
 
-def _title(race: TransformedRace, records: dict[str, MoneyFlowRecord]) -> Text:
-    where = f"{printable(race.meeting.name)}, " if race.meeting and race.meeting.name else ""
+def _title(race: TransformedRace) -> Text:
+    where = f"{race.meeting.name}, " if race.meeting and race.meeting.name else ""
     number = f"R{race.race.race_number} " if race.race.race_number else ""
-    first = next(iter(records.values()), None)
-    clock = f", {_to_start(first)}" if first else ""
-    name = (f"{number}{printable(race.race_name)}", "bold")
-    return Text.assemble(name, f"  {where}{race.race.start_time_nz}, {race.status}{clock}")
+    time = poll_time(race.race.start_time, race.transformed_at)
+    facts = f"  {where}{race.race.start_time_nz}, {race.status}, {_to_start(time)}"
+    return Text.assemble((visible(f"{number}{race.race_name}"), "bold"), visible(facts))
 
 
-def _to_start(record: MoneyFlowRecord) -> str:
-    minutes = record.time_to_start
+def _to_start(time: PollTime) -> str:
+    minutes = time.time_to_start
     far = abs(minutes) > MINUTES_A_DAY
     span = f"{abs(minutes) / MINUTES_A_DAY:,.0f} days" if far else f"{abs(minutes):g} min"
-    return f"{span} {'to' if minutes >= 0 else 'after'} the start (bucket {record.time_interval:g})"
+    return f"{span} {'to' if minutes >= 0 else 'after'} the start (bucket {time.time_interval:g})"
 
 
 def _entrant_cells(entrant: TransformedEntrant, record: MoneyFlowRecord | None) -> list[str]:
     scratched = " (scratched)" if entrant.is_scratched else ""
     return [
         str(entrant.runner_number),
-        printable(entrant.name) + scratched,
+        entrant.name + scratched,
         _number(entrant.hold_percentage),
         _number(entrant.bet_percentage),
         *_money(record),
@@ -115,7 +109,7 @@ def stats_table(stats: PoolStats, *, plain: bool = False) -> RenderableType:
     counters = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in stats.counters if count) or "none yet"
     broker = stats.broker
     foot = Text(
-        f"counters: {counters}\nbroker: pid {broker.pid}, version {broker.version}, "
+        f"counters: {counters}\nbroker: pid {broker.pid}, version {visible(broker.version)}, "
         f"protocol {broker.protocol_version}, up {timedelta(seconds=round(broker.uptime_s))}, "
         f"{mebibytes(broker.rss_bytes)}",
         style="dim",
@@ -132,7 +126,7 @@ def _worker_table(stats: PoolStats, *, plain: bool) -> NarrowTable:
     table = NarrowTable(columns, look(plain=plain))
     for worker in stats.workers:
         table.add(
-            printable(worker.name),
+            worker.name,
             str(worker.pid),
             Text(worker.state, style=STATE_STYLES[worker.state]),
             worker.task_id or "",
@@ -163,7 +157,7 @@ def _time_table(stats: PoolStats, *, plain: bool) -> NarrowTable:
 def event_line(event: Event) -> str:
     """An event in one line: local time, name, and the worker or task."""
     details = " ".join(part for part in (event.worker, event.task_id, event.reason) if part)
-    return printable(f"{event.at.astimezone():%H:%M:%S} {event.event} {details}")
+    return visible(f"{event.at.astimezone():%H:%M:%S} {event.event} {details}")
 
 
 def _percentiles(distribution: Distribution) -> list[str]:
@@ -196,8 +190,3 @@ def seconds(value: float | None) -> str:
 def mebibytes(value: int | None) -> str:
     """A size in memory; nothing where it is not known."""
     return "" if value is None else f"{value / 2**20:.0f} MiB"
-
-
-def printable(text: str) -> str:
-    """The text without control characters: text of peers and files must not control the terminal."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

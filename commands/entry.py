@@ -8,8 +8,9 @@ def main() -> None:
     takes_interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # False: its parent ignores them
     if takes_interrupts:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from racepool.commands import group  # noqa: PLC0415  # after the signal was set
+    from racepool.commands import group, output  # noqa: PLC0415  # after the signal was set
 
     if takes_interrupts:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    group.main()
+    with output.standard_streams():
+        group.main(prog_name="racepool")

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 from zmq.auth import create_certificates
 
-from racepool.commands.display import printable, screen_of_stdout
 from racepool.commands.narrow_table import Column, NarrowTable
+from racepool.commands.output import say, screen_of_stdout
 from racepool.protocol.errors import SettingsError
 from racepool.protocol.keys import ALLOWED, BROKER, PUBLIC, SECRET, Role, checked_key, key_directory, public_key
 from racepool.protocol.settings import Settings, made_private
@@ -49,7 +49,7 @@ def keygen(pairs: Sequence[str], *, force: bool) -> None:
         )
     for name in wanted:
         _make_pair(directory, name)
-        click.echo(f"{directory}/{name}{PUBLIC} is for others, {name}{SECRET} stays here")
+        say(f"{directory}/{name}{PUBLIC} is for others, {name}{SECRET} stays here")
     if BROKER in wanted:
         _tell_of_broker(directory, [role for role in PEERS if role in wanted])
     else:
@@ -68,18 +68,16 @@ def _tell_of_broker(directory: Path, own: Sequence[Role]) -> None:
     for role in own:
         _write(directory, role, LOCAL, public_key(directory / f"{role}{PUBLIC}", ""))
     if own:
-        click.echo(f"This host's {' and '.join(own)} may reach the broker, as `{LOCAL}`.")
-    click.echo(
-        "For each other host: there, set RACEPOOL_KEYS and run `racepool keygen client` (or worker);\n"
-        f"copy {directory}/{BROKER}{PUBLIC} to its key directory, and its client{PUBLIC} (or worker{PUBLIC}) here;\n"
-        f"then run here `racepool keys allow FILE --as NAME --role client` (or worker)."
-    )
+        say(f"This host's {' and '.join(own)} may reach the broker, as `{LOCAL}`.")
+    say("For each other host: there, set RACEPOOL_KEYS and run `racepool keygen client` (or worker);")
+    say(f"copy {directory}/{BROKER}{PUBLIC} to its key directory, and its client{PUBLIC} (or worker{PUBLIC}) here;")
+    say("then run here `racepool keys allow FILE --as NAME --role client` (or worker).")
 
 
 def _tell_of_peer(directory: Path, own: Sequence[str]) -> None:
-    click.echo(f"Copy {BROKER}{PUBLIC} from the broker's key directory to {directory}.")
+    say(f"Copy {BROKER}{PUBLIC} from the broker's key directory to {directory}.")
     for name in own:
-        click.echo(
+        say(
             f"Copy {directory}/{name}{PUBLIC} to the broker's host, and run there "
             f"`racepool keys allow {name}{PUBLIC} --as NAME --role {name}`."
         )
@@ -111,7 +109,7 @@ def allow(key: str, name: str, role: str) -> None:
         if (path.parent.name, known) == (role, public) and path.name != f"{name}{PUBLIC}":
             raise click.ClickException(f"this key is allowed already, as {path.name.removesuffix(PUBLIC)}")
     _write(directory, Role(role), name, public)
-    click.echo(f"{name} may come in as {role}; {SOON}")
+    say(f"{name} may come in as {role}; {SOON}")
 
 
 @keys.command(name="list")
@@ -123,9 +121,9 @@ def list_() -> None:
         shown = key.decode() if key is not None else "unreadable: it lets nobody in"
         cells = (path.name.removesuffix(PUBLIC), path.parent.name, shown)
         if screen.is_terminal:
-            table.add(*map(printable, cells))
+            table.add(*cells)
         else:
-            click.echo("\t".join(cells))
+            say(*cells)
     if table.rows:
         screen.print(table)
 
@@ -139,7 +137,7 @@ def revoke(name: str) -> None:
         raise click.ClickException(f"no key is called {name}; see `racepool keys list`")
     for path in paths:
         path.unlink()
-        click.echo(f"{name} may not come in as {path.parent.name} any more; {SOON}")
+        say(f"{name} may not come in as {path.parent.name} any more; {SOON}")
 
 
 def _given(key: str) -> bytes:

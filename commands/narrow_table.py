@@ -16,6 +16,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from racepool.protocol.visible import visible
+
 NUMBER = re.compile(r"\(?[-+]?\d[\d.,:]*[);]*")  # a word that is nothing but a number
 
 Cell: TypeAlias = str | Text
@@ -79,8 +81,8 @@ class NarrowTable:
     rows: list[tuple[Sequence[Cell], str]] = field(default_factory=list)
 
     def add(self, *cells: Cell, style: str = "") -> None:
-        """Appends a row. A string is shown as it is, without markup."""
-        self.rows.append((cells, style))
+        """Appends a row. A string is shown without markup, and what is not printable is escaped."""
+        self.rows.append(([cell if isinstance(cell, Text) else visible(cell) for cell in cells], style))
 
     def layout(self, width: int) -> Layout:
         """The first of all layouts, the fullest first, that fits into this width."""

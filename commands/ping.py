@@ -5,6 +5,7 @@ import time
 import click
 
 from racepool.client.monitoring import fetch_stats
+from racepool.commands.output import say
 from racepool.protocol.settings import Settings
 
 ASK_S = 1.0
@@ -16,4 +17,4 @@ def ping() -> None:
     asked_at = time.perf_counter()
     broker = fetch_stats(Settings.load(), ASK_S).broker
     took_ms = (time.perf_counter() - asked_at) * 1000
-    click.echo(f"broker {broker.version} (pid {broker.pid}, up {broker.uptime_s:.0f} s) answered in {took_ms:.1f} ms")
+    say(f"broker {broker.version} (pid {broker.pid}, up {broker.uptime_s:.0f} s) answered in {took_ms:.1f} ms")

@@ -7,7 +7,8 @@ import click
 from rich.live import Live
 
 from racepool.client.monitoring import fetch_stats
-from racepool.commands.display import screen_of_stdout, stats_table
+from racepool.commands.display import stats_table
+from racepool.commands.output import say_json, screen_of_stdout
 from racepool.protocol.settings import Settings
 
 ASK_S = 1.0
@@ -28,7 +29,7 @@ def stats(*, as_json: bool, watch: bool) -> None:
     with live or nullcontext():
         while True:
             if as_json:
-                click.echo(current.model_dump_json(indent=None if watch else 2))
+                say_json(current.model_dump_json(indent=None if watch else 2))
             elif live is not None:
                 live.update(stats_table(current), refresh=True)
             else:

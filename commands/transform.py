@@ -3,7 +3,7 @@
 import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ from rich.console import Console
 from racepool.client.future import PoolFuture
 from racepool.client.zmq_pool import ZmqPool
 from racepool.commands.available_pool import available_pool
-from racepool.commands.display import result_json, screen_of_stdout, show_result
+from racepool.commands.display import result_json, show_result
+from racepool.commands.output import moving_bar, screen_of_stderr, screen_of_stdout, tell
 from racepool.commands.replay.head import head_of
 from racepool.protocol.errors import InvalidRaceError, PoolError
 from racepool.protocol.exits import Exit
@@ -42,7 +43,7 @@ class _Instant(click.ParamType[datetime]):
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write each result there, as NAME.json.")
 @click.option(
     "--format", "shape", type=click.Choice(["table", "json", "ndjson"]), default="table", show_default=True,
@@ -71,6 +72,7 @@ def transform(  # noqa: PLR0913  # options are arguments
     """
     if out is not None:
         _refuse_equal_names(files)
+        _refuse_to_overwrite_polls(files, out, shape)
         with _write_errors(out):
             out.mkdir(parents=True, exist_ok=True)
     album = _album(plot)
@@ -81,7 +83,7 @@ def transform(  # noqa: PLR0913  # options are arguments
             advance()
             if isinstance(outcome, Exception):
                 failures += 1
-                _tell(f"{name}: {outcome}")
+                tell(f"{name}: {outcome}")
                 continue
             show_result(outcome, shape, screen)
             if out is not None:
@@ -90,9 +92,9 @@ def transform(  # noqa: PLR0913  # options are arguments
                 album.add(outcome)
     missing = [] if album is None else album.draw()
     for line in missing:
-        click.echo(f"racepool: {line}", err=True)
+        tell(line)
     if failures:
-        click.echo(f"racepool: {failures} of {len(files)} files failed", err=True)
+        tell(f"{failures} of {len(files)} files failed")
     if failures or missing:
         context.exit(Exit.FAILURE)
 
@@ -142,23 +144,19 @@ def _generated_time(body: bytes, name: str) -> datetime:
     except InvalidRaceError:  # the worker reports that
         instant = None
     if instant is None:
-        _tell(f"{name}: has no header.generated_time; taking now (or give --polled-at)")
+        tell(f"{name}: has no header.generated_time; taking now (or give --polled-at)")
         return datetime.now(UTC)
     return instant
 
 
-def _tell(line: str) -> None:
-    """On standard error. On a terminal it is printed above the progress bar, which takes over `sys.stderr`."""
-    if sys.stderr.isatty():
-        print(f"racepool: {line}", file=sys.stderr)  # noqa: T201  # click.echo writes past the bar, into its line
-    else:
-        click.echo(f"racepool: {line}", err=True)
-
-
 def _write(result: object, out: Path, name: str, shape: str) -> None:
-    path = out / f"{_stem(name)}{'.ndjson' if shape == 'ndjson' else '.json'}"
+    path = _place(out, name, shape)
     with _write_errors(path):
         path.write_text(result_json(result, shape) + "\n", encoding="utf-8")
+
+
+def _place(out: Path, name: str, shape: str) -> Path:
+    return out / f"{_stem(name)}{'.ndjson' if shape == 'ndjson' else '.json'}"
 
 
 @contextmanager
@@ -179,20 +177,28 @@ def _refuse_equal_names(files: Iterable[str]) -> None:
         raise click.UsageError(f"{count} of the files are called {name}; with --out, one would overwrite the other")
 
 
+def _refuse_to_overwrite_polls(files: Iterable[str], out: Path, shape: str) -> None:
+    """Results have the names of the polls, so they need another folder."""
+    for name in files:
+        with suppress(OSError):  # one of them does not exist
+            if name != "-" and _place(out, name, shape).samefile(name):
+                raise click.UsageError(f"--out {out}: the result of {name} would overwrite it; name another folder")
+
+
 @contextmanager
 def _progress(total: int, screen: Console) -> Iterator[Any]:
     """A bar below the results, for several files on a terminal. Gives what advances it."""
     from rich.progress import (  # noqa: PLC0415  # as above
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeRemainingColumn,
     )
 
     columns = (TextColumn("races"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = screen if screen.is_terminal else Console(stderr=True)
-    bar = Progress(*columns, console=console, transient=True, disable=total == 1 or not console.is_terminal)
+    console = screen if screen.is_terminal else screen_of_stderr()
+    is_hidden = total == 1 or not console.is_terminal
+    bar = moving_bar(console, *columns, is_hidden=is_hidden)
     with bar:
         task = bar.add_task("races", total=total)
         yield lambda: bar.advance(task)

@@ -2,11 +2,13 @@
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from racepool.commands.exporter.command import require_extra
+from racepool.commands.output import OutputLostError, say, tell
 from racepool.protocol.exits import Exit
 from racepool.protocol.keys import Role, broker_keys, peer_keys
 from racepool.protocol.processes import lock_holder
@@ -38,13 +40,9 @@ def up(
     holder = _lock_holder(settings.private_dir() / "broker.lock")
     if holder is not None:
         who = f"pid {holder}" if holder else "not visible from here"
-        click.echo(f"racepool: another broker ({who}) runs in {settings.dir}; stop it, or set --dir", err=True)
+        tell(f"another broker ({who}) runs in {settings.dir}; stop it, or set --dir")
         context.exit(Exit.LOCK_TAKEN)
-    where = "here" if to_stdout else f"in {settings.dir}/log"
-    click.echo(f"racepool: a broker and {settings.workers} workers in {settings.dir}, logs {where}", err=to_stdout)
-    hint = "racepool: Ctrl-C stops them; `racepool stats --watch` in another terminal shows them at work"
-    click.echo(hint, err=to_stdout)
-    _open_standard_descriptors()
+    _say_what_runs(settings, to_stdout=to_stdout)
     os.umask(0o077)  # so that logs and sockets are for this user alone
     configuration = write_configuration(settings, to_stdout=to_stdout, exporter=with_exporter)
     command = supervisord_command(configuration)
@@ -52,13 +50,18 @@ def up(
     os.execve(command[0], command, child_environment(settings))  # noqa: S606  # our own interpreter and file
 
 
-def _open_standard_descriptors() -> None:
-    """Opens standard descriptors that the shell closed (`>&-`): no file of supervisord may take their numbers."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number, this one
+def _say_what_runs(settings: Settings, *, to_stdout: bool) -> None:
+    where = "here" if to_stdout else f"in {settings.dir}/log"
+    lines = (
+        f"a broker and {settings.workers} workers in {settings.dir}, logs {where}",
+        "Ctrl-C stops them; `racepool stats --watch` in another terminal shows them at work",
+    )
+    with suppress(OutputLostError):  # a pool runs also where nobody reads this
+        for line in lines:
+            if to_stdout:
+                tell(line)
+            else:
+                say(f"racepool: {line}")
 
 
 def _refuse_output_that_cannot_be_opened() -> None:

@@ -3,6 +3,7 @@
 import click
 
 from racepool.client.monitoring import wait_for_workers
+from racepool.commands.output import say, tell
 from racepool.protocol.exits import Exit
 from racepool.protocol.settings import MAX_SECONDS, Settings
 
@@ -23,6 +24,6 @@ def wait(context: click.Context, workers: int | None, timeout_s: float) -> None:
     try:
         stats = wait_for_workers(Settings.load(), workers, timeout_s)
     except TimeoutError as error:
-        click.echo(f"racepool: {error}; look at the workers' logs", err=True)
+        tell(f"{error}; look at the workers' logs")
         context.exit(Exit.FAILURE)
-    click.echo(f"{stats.total_workers} workers are ready")
+    say(f"{stats.total_workers} workers are ready")

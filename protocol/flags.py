@@ -1,17 +1,37 @@
 """The settings as flags of a program: `--run-timeout 5`."""
 
+import errno
+import os
 from argparse import SUPPRESS, ArgumentParser
 from pathlib import Path
-from typing import Final, TypeVar, get_args
+from typing import Final, NoReturn, TypeVar, get_args
 
 from pydantic.fields import FieldInfo
 
+from racepool.protocol.exits import Exit
 from racepool.protocol.settings import Settings
+from racepool.protocol.visible import visible
 
 EPILOG = "A flag goes before its variable: --run-timeout before RACEPOOL_RUN_TIMEOUT. An empty variable is none."
 _SIGNS: Final = {Path: "PATH", int: "NUMBER", float: "SECONDS", str: "TEXT"}
 
 S = TypeVar("S", bound=Settings)
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Shows an argument escaped."""
+        super().error(visible(message))
+
+    def print_help(self, _file: object = None) -> None:
+        """Prints the help. If that is impossible, one line says so, and the exit code is 1; argparse would not tell."""
+        try:
+            print(self.format_help(), end="", flush=True)  # noqa: T201  # to standard output, or nowhere if it is closed
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)  # takes what is still in the buffer
+            is_unread = error.errno == errno.EPIPE
+            words = None if is_unread else f"{self.prog}: standard output cannot be written: {error.strerror}\n"
+            self.exit(Exit.FAILURE, words)
 
 
 def from_command_line(kind: type[S], program: str) -> S:
@@ -21,7 +41,7 @@ def from_command_line(kind: type[S], program: str) -> S:
         SettingsError: names the variable, the value and the rule.
         SystemExit: after --help; or the flag is unknown, then with code 2.
     """
-    parser = ArgumentParser(program, epilog=EPILOG, argument_default=SUPPRESS, allow_abbrev=False)
+    parser = _Parser(program, epilog=EPILOG, argument_default=SUPPRESS, allow_abbrev=False)
     for name, field in kind.model_fields.items():
         parser.add_argument(f"--{name.replace('_', '-')}", metavar=_sign(field), help=_help(field))
     return kind.load(**vars(parser.parse_args()))

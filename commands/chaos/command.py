@@ -9,15 +9,17 @@ from secrets import randbelow
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.text import Text
 
 from racepool.commands.chaos import lab, plot, report
 from racepool.commands.chaos.kinds import KINDS, Kind, UnknownKindError, chosen
 from racepool.commands.chaos.plan import Plan
-from racepool.commands.display import screen_of_stdout
+from racepool.commands.output import screen_of_stderr, screen_of_stdout, tell
+from racepool.protocol.errors import PoolError
 from racepool.protocol.exits import Exit
 from racepool.protocol.extras import require
 from racepool.protocol.settings import MAX_SECONDS
+from racepool.protocol.visible import visible
 
 SEEDS = 10**6
 PLAIN_EVERY = 10
@@ -108,16 +110,19 @@ def chaos(  # noqa: PLR0913  # options are arguments
         with _progress() as say:
             findings = lab.Lab(plan, transform, say).run(keep=keep)
     except lab.LabError as error:
-        click.echo(f"racepool: {error}", err=True)
+        tell(error)
         context.exit(Exit.FAILURE)
     screen = screen_of_stdout()
     screen.print(report.report(findings, plain=not screen.is_terminal))
-    if json_file is not None:
-        json_file.write_text(json.dumps(report.as_json(findings), indent=2) + "\n", encoding="utf-8")
-    if picture is not None:
-        plot.plot(findings, picture)
+    try:
+        if json_file is not None:
+            json_file.write_text(json.dumps(report.as_json(findings), indent=2) + "\n", encoding="utf-8")
+        if picture is not None:
+            plot.plot(findings, picture)
+    except OSError as error:
+        raise PoolError(f"the findings cannot be written: {error.strerror}") from None
     if keep and findings.holds:
-        click.echo(f"logs and records are in {findings.directory}")
+        say(f"logs and records are in {findings.directory}")
     if not findings.holds:
         context.exit(Exit.FAILURE)
     if not findings.is_whole:
@@ -128,8 +133,8 @@ def chaos(  # noqa: PLR0913  # options are arguments
 def _progress() -> Iterator[Callable[[str], None]]:
     """On a terminal, one line that changes. Elsewhere, every new text, and the count every ten seconds."""
     if sys.stderr.isatty():
-        with Console(stderr=True).status("") as status:
-            yield status.update
+        with screen_of_stderr().status("") as status:
+            yield lambda line: status.update(Text(visible(line)))
         return
     yield _PlainLines()
 
@@ -146,4 +151,4 @@ class _PlainLines:
             if int(counted) < self._said_at + PLAIN_EVERY:
                 return
             self._said_at = int(counted)
-        click.echo(line, err=True)
+        tell(line)

@@ -6,7 +6,6 @@ from statistics import median, quantiles
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.text import Text
 
 from racepool.commands.chaos.injection import Injection
@@ -16,6 +15,7 @@ from racepool.commands.chaos.measurement import NOT_NOTICED, Noticed
 from racepool.commands.chaos.verdict import Invariant, expected_errors, late, unresolved_count
 from racepool.commands.display import look
 from racepool.commands.narrow_table import Column, NarrowTable, numbers
+from racepool.protocol.visible import visible
 
 DETAILS_SHOWN: Final = 5
 
@@ -153,7 +153,8 @@ def _head(findings: Findings) -> RenderableType:
     text.append(
         f", {plan.rate:g} execs a second by two clients, a fault every {plan.every_s:g} s, {plan.workers} workers\n"
         f"liveness {settings.liveness:g} s, {settings.max_attempts} attempts, queue timeout "
-        f"{settings.queue_timeout:g} s, run timeout {settings.run_timeout:g} s, transform {findings.transform}"
+        f"{settings.queue_timeout:g} s, run timeout {settings.run_timeout:g} s, "
+        f"transform {visible(str(findings.transform))}"
     )
     return text
 
@@ -194,7 +195,7 @@ def _load_line(load: dict[str, Any]) -> Text:
 def _promise(invariant: Invariant) -> Text:
     if not invariant.broken:
         return Text.assemble(("    ok ", "green"), f"{invariant.promise} ", (f"({invariant.checked})", "dim"))
-    shown = "".join(f"\n         {line}" for line in invariant.broken[:DETAILS_SHOWN])
+    shown = "".join(f"\n         {visible(line)}" for line in invariant.broken[:DETAILS_SHOWN])
     more = len(invariant.broken) - DETAILS_SHOWN
     rest = f"\n         and {more} more" if more > 0 else ""
     head = f"{invariant.promise} ({invariant.checked}): {len(invariant.broken)} times"
@@ -206,10 +207,9 @@ def _foot(findings: Findings) -> Text:
         cut = "" if findings.is_whole else " until then; unresolved execs were not judged"
         return Text(f"nothing broke{cut}", style="green")
     broken = sum(bool(invariant.broken) for invariant in findings.invariants)
-    return Text.from_markup(
-        f"[bold red]{broken} promises were broken[/]; logs and records are in {findings.directory}\n"
-        f"again: {escape(command_of(findings))}"
-    )
+    place, again = visible(str(findings.directory)), visible(command_of(findings))
+    head = (f"{broken} promises were broken", "bold red")
+    return Text.assemble(head, f"; logs and records are in {place}\nagain: {again}")
 
 
 def by_kind(findings: Findings) -> dict[str, list[float]]:

@@ -1,6 +1,7 @@
 """`racepool dead`: shows dead tasks, tries them again, removes them."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ from racepool.client.engine import Engine, started
 from racepool.client.monitoring import fetch_stats
 from racepool.commands.dead.display import dead_details, dead_table, facts_of, request_facts
 from racepool.commands.dead.tasks import DeadTask, DeadTasks
-from racepool.commands.display import screen_of_stdout, show_result
+from racepool.commands.display import show_result
+from racepool.commands.output import say, say_json, screen_of_stdout, tell
 from racepool.protocol.errors import PoolError
 from racepool.protocol.exits import Exit
 from racepool.protocol.parcel import Parcel
@@ -25,7 +27,7 @@ NOTHING = "no dead tasks"
 
 T = TypeVar("T")
 
-_names = click.argument("names", nargs=-1, metavar="[TASK…]")
+_names = click.argument("names", nargs=-1, metavar="[TASK]...")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -45,9 +47,9 @@ def list_(*, as_json: bool) -> None:
     found = _found()
     _tell_unread(found)
     if as_json:
-        click.echo(json.dumps([facts_of(task) for task in found.tasks], indent=2))
+        say_json(json.dumps([facts_of(task) for task in found.tasks], indent=2))
     elif not found.tasks:
-        click.echo(NOTHING)
+        say(NOTHING)
     else:
         screen = screen_of_stdout()
         plain = not screen.is_terminal
@@ -75,7 +77,7 @@ def show(name: str, *, as_json: bool, body: str | None) -> None:
     if body is not None:
         _write(_body_of(task, payload), body)
     elif as_json:
-        click.echo(json.dumps(facts_of(task) | request_facts(_request_in(payload)), indent=2))
+        say_json(json.dumps(facts_of(task) | request_facts(_request_in(payload)), indent=2))
     else:
         screen = screen_of_stdout()
         screen.print(dead_details(task, _request_in(payload), plain=not screen.is_terminal))
@@ -105,7 +107,7 @@ def retry(
         _tell_unread(found)
     tasks = _chosen(names, found.tasks[::-1] if is_all else None, found.named)
     if not tasks:
-        click.echo(NOTHING)
+        say(NOTHING)
         return
     failures = 0
     with _client() as client:
@@ -116,9 +118,9 @@ def retry(
                     task.remove()
             except PoolError as error:
                 failures += 1
-                click.echo(f"racepool: {error}", err=True)
+                tell(error)
     if failures:
-        click.echo(f"racepool: {failures} of {len(tasks)} dead tasks failed, and are kept", err=True)
+        tell(f"{failures} of {len(tasks)} dead tasks failed, and are kept")
         context.exit(Exit.FAILURE)
 
 
@@ -131,7 +133,7 @@ def remove(names: tuple[str, ...], *, is_all: bool) -> None:
     chosen = _chosen(names, found.records if is_all else None, found.record_named)
     for each in chosen:
         each.remove()
-    click.echo(f"{len(chosen)} removed" if chosen else NOTHING)
+    say(f"{len(chosen)} removed" if chosen else NOTHING)
 
 
 def _found() -> DeadTasks:
@@ -148,7 +150,7 @@ def _found() -> DeadTasks:
 
 def _tell_unread(found: DeadTasks) -> None:
     for each in found.unread:
-        click.echo(f"racepool: {each.path}: {each.reason}; skipped", err=True)
+        tell(f"{each.path}: {each.reason}; skipped")
 
 
 def _chosen(names: Iterable[str], everything: list[T] | None, named: Callable[[str], T]) -> list[T]:
@@ -183,7 +185,8 @@ def _body_of(task: DeadTask, payload: bytes) -> bytes:
 
 def _write(body: bytes, file: str) -> None:
     if file == "-":
-        click.echo(body, nl=False)
+        sys.stdout.buffer.write(body)
+        sys.stdout.buffer.flush()
         return
     try:
         Path(file).write_bytes(body)

@@ -10,8 +10,9 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from racepool.commands.dead.tasks import DeadTask
-from racepool.commands.display import look, printable
+from racepool.commands.display import look
 from racepool.commands.narrow_table import Column, NarrowTable, numbers
+from racepool.protocol.visible import visible
 from racepool.races.payloads import Request
 
 UNKNOWN = "\N{EN DASH}"
@@ -28,7 +29,7 @@ def dead_table(tasks: Iterable[DeadTask], names: Iterable[str], *, plain: bool) 
         record = task.record
         table.add(
             name,
-            printable(task.race_id or UNKNOWN),
+            task.race_id or UNKNOWN,
             decimal(record.payload_bytes),
             f"{_local(record.given_up_at_ms):%Y-%m-%d %H:%M:%S}",
             _losses(task),
@@ -40,14 +41,14 @@ def dead_details(task: DeadTask, request: Request | None, *, plain: bool) -> Ren
     """All that is known of one task; `request` is what its payload holds, None if that is no request."""
     record = task.record
     facts = NarrowTable((Column(style="dim"), Column(least=20, wraps=True)), "tight")
-    rows = {
+    rows: dict[str, Text | str] = {
         "Task": Text(task.task_id, style="bold"),
-        "Race": Text(printable(f"{task.race_name or UNKNOWN} ({task.race_id or UNKNOWN})")),
-        "Given up": Text(f"{_local(record.given_up_at_ms):%Y-%m-%d %H:%M:%S %Z}"),
-        "Run timeout": Text(f"{record.run_timeout_ms / 1000:g} s"),
-        "Payload": Text(_sizes(task, request)),
-        "Polled at": Text(f"{_zoned(request.polled_at):%Y-%m-%d %H:%M:%S %Z}" if request else UNKNOWN),
-        "File": Text(printable(str(task.path))),
+        "Race": f"{task.race_name or UNKNOWN} ({task.race_id or UNKNOWN})",
+        "Given up": f"{_local(record.given_up_at_ms):%Y-%m-%d %H:%M:%S %Z}",
+        "Run timeout": f"{record.run_timeout_ms / 1000:g} s",
+        "Payload": _sizes(task, request),
+        "Polled at": f"{_zoned(request.polled_at):%Y-%m-%d %H:%M:%S %Z}" if request else UNKNOWN,
+        "File": str(task.path),
     }
     for name, value in rows.items():
         facts.add(name, value)
@@ -63,8 +64,8 @@ def _attempts(task: DeadTask, *, plain: bool) -> NarrowTable:
     for number, attempt in enumerate(task.record.attempts, start=1):
         table.add(
             str(number),
-            printable(attempt.worker),
-            Text(printable(attempt.reason), style="red"),
+            attempt.worker,
+            Text(visible(attempt.reason), style="red"),
             _signal(attempt.signal),
             f"{_local(attempt.assigned_at_ms):%H:%M:%S.%f}"[:-3],
             f"{(attempt.lost_at_ms - attempt.assigned_at_ms) / 1000:.3f} s",
@@ -111,7 +112,7 @@ def _losses(task: DeadTask) -> str:
     workers: dict[str, list[str]] = {}
     for attempt in task.record.attempts:
         workers.setdefault(attempt.reason, []).append(attempt.worker)
-    return printable("; ".join(f"{reason}: {', '.join(names)}" for reason, names in workers.items()))
+    return "; ".join(f"{reason}: {', '.join(names)}" for reason, names in workers.items())
 
 
 def _sizes(task: DeadTask, request: Request | None) -> str:

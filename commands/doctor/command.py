@@ -9,12 +9,13 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from racepool.commands.display import printable, screen_of_stdout
 from racepool.commands.doctor.checks import findings
 from racepool.commands.doctor.finding import Finding, Level
 from racepool.commands.doctor.survey import survey
 from racepool.commands.narrow_table import Column, NarrowTable
+from racepool.commands.output import say, say_json, screen_of_stdout
 from racepool.protocol.exits import Exit
+from racepool.protocol.visible import visible
 
 STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 
@@ -32,7 +33,7 @@ def doctor(context: click.Context, *, as_json: bool) -> None:
     counts = Counter(finding.level for finding in found)
     if as_json:
         totals = {level.value: counts[level] for level in Level}
-        click.echo(json.dumps({"findings": [asdict(finding) for finding in found], **totals}, indent=2))
+        say_json(json.dumps({"findings": [asdict(finding) for finding in found], **totals}, indent=2))
     else:
         _show(found, counts, screen_of_stdout())
     if counts[Level.PROBLEM]:
@@ -44,20 +45,20 @@ def _show(found: Sequence[Finding], counts: Counter[Level], screen: Console) -> 
     summary = f"{', '.join(parts)}, {counts[Level.OK]} ok"
     if not screen.is_terminal:
         for finding in found:  # one line each, of any length
-            click.echo(f"{finding.level:<8} {finding.check:<15} {_words(finding)}")
-        click.echo(summary)
+            say(f"{finding.level:<8} {finding.check:<15} {_words(finding)}")
+        say(summary)
         return
     table = NarrowTable((Column(), Column(least=8), Column(least=20, wraps=True)), "tight")
     for finding in found:
         words = Text(_words(finding))
-        words.stylize("dim" if finding.level is Level.OK else "bold", len(printable(finding.text)))
+        words.stylize("dim" if finding.level is Level.OK else "bold", len(visible(finding.text)))
         table.add(Text(finding.level, style=STYLES[finding.level]), finding.check, words)
     screen.print(table)
     screen.print(Text(summary, style=STYLES[max(counts, key=list(Level).index)]))
 
 
 def _words(finding: Finding) -> str:
-    return printable(finding.text + (f" → {finding.remedy}" if finding.remedy else ""))
+    return visible(finding.text + (f" → {finding.remedy}" if finding.remedy else ""))
 
 
 def _counted(count: int, noun: str) -> str:

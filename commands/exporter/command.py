@@ -15,6 +15,7 @@ from racepool.client.monitoring import fetch_stats
 from racepool.commands.exporter.address import ANYWHERE, LOOPBACK, Names, NoAddressError, listening_socket, url_of
 from racepool.commands.exporter.dead_view import DeadView
 from racepool.commands.exporter.pool_watch import PoolWatch
+from racepool.commands.output import say, tell
 from racepool.protocol.endpoints import is_tcp
 from racepool.protocol.errors import PoolError
 from racepool.protocol.exits import Exit
@@ -36,7 +37,7 @@ class ExporterError(click.ClickException):
 
     def show(self, _file: object = None) -> None:
         """Prints the error as all commands of racepool do."""
-        click.echo(f"racepool: {self.message}", err=True)
+        tell(self.message)
 
 
 def require_extra() -> None:
@@ -113,7 +114,7 @@ def _run(settings: Settings, log: Log, host: str, port: int, names: Names) -> No
     url = url_of(listening)
     log.info("exporter_started", page=url, metrics=f"{url}metrics", broker=settings.stats_endpoint)
     if sys.stdout.isatty():
-        click.echo(f"racepool: the status page is at {url}, metrics at {url}metrics; Ctrl-C ends it")
+        say(f"racepool: the status page is at {url}, metrics at {url}metrics; Ctrl-C ends it")
     try:
         with listening:
             asyncio.run(serve(PoolWatch(ask, dead, log), registry, names, listening))

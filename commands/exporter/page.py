@@ -10,6 +10,7 @@ from racepool.commands.exporter.chart_history import Point
 from racepool.commands.exporter.chronicle import Chronicle
 from racepool.protocol import VERSION
 from racepool.protocol.stats import Event, PoolStats
+from racepool.protocol.visible import visible
 
 OLD_S = 30.0  # half of a client's default queue timeout
 NEARLY_FULL = 0.8  # part of the backlog's limit
@@ -32,7 +33,7 @@ def moment(
     """
     absence = chronicle.absence
     level, headline = verdict(stats)
-    return {
+    facts = {
         "at": now.timestamp(),
         "version": VERSION,
         "level": level,
@@ -45,6 +46,7 @@ def moment(
         "dead": _dead(dead),
         "point": asdict(point),
     }
+    return {name: _shown(value) for name, value in facts.items()}
 
 
 def verdict(stats: PoolStats | None) -> tuple[str, str]:
@@ -60,6 +62,19 @@ def verdict(stats: PoolStats | None) -> tuple[str, str]:
     if (stats.oldest_queued_s or 0) >= OLD_S:
         return "warning", "Tasks have waited for a long time"
     return "ok", "All workers are ready" if stats.total_workers > 1 else "The worker is ready"
+
+
+def _shown(value: Any) -> Any:  # noqa: ANN401  # any JSON value
+    """The value, with each text in it as a person can see it: a name must not turn the direction of the page's text."""
+    match value:
+        case str():
+            return visible(value)
+        case dict():
+            return {name: _shown(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_shown(each) for each in value]
+        case _:
+            return value
 
 
 def _event(event: Event) -> dict[str, Any]:

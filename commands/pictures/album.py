@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ from racepool.races.money_row import PollRows
 from racepool.races.transformed_race import TransformedRace
 
 SUFFIXES: Final = (".png", ".svg", ".pdf")
+LONGEST_PART: Final = 100  # bytes; a file name may have 255
 
 
 class Album:
@@ -90,5 +92,19 @@ class Album:
             self.target.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PoolError(f"--plot {self.target}: {error.strerror}") from None
-        readable, unique = (re.sub(r"\W+", "-", text).strip("-") for text in (curves.name, curves.race_id))
-        return self.target / f"{readable}-{unique}.png"
+        return self.target / f"{file_name_of(curves.name, curves.race_id)}.png"
+
+
+def file_name_of(name: str, race_id: str) -> str:
+    """A file name for a race: letters, digits and single dashes, not longer than file systems allow.
+
+    An id that does not fit, or has other characters, is told apart from similar ids by a part of its hash.
+    """
+    readable, unique = (_words(text) for text in (name, race_id))
+    digest = "" if unique == race_id else sha256(race_id.encode(errors="surrogatepass")).hexdigest()[:8]
+    return "-".join(filter(None, (readable, unique, digest)))
+
+
+def _words(text: str) -> str:
+    words = re.sub(r"\W+", "-", text).encode()[:LONGEST_PART].decode(errors="ignore")
+    return words.strip("-")

@@ -9,10 +9,12 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from racepool.commands.pictures.told_money import flows_by_bucket, told_by
+from racepool.protocol.visible import visible
 from racepool.races.money_row import MoneyRow, PollRows
 from racepool.races.race_clock import bucket_bounds
 
 _AUCKLAND: Final = ZoneInfo("Pacific/Auckland")
+LONGEST_TEXT: Final = 40
 _MINUTE: Final = timedelta(minutes=1)
 
 
@@ -138,7 +140,9 @@ def curves_of(polls: Iterable[PollRows]) -> Curves:
         raise NothingToShowError(f"there is only one poll of {race.race_name}; a picture needs two")
     minutes = tuple((polled_at - start) / _MINUTE for polled_at in told)
     curves = tuple(
-        Curve(row.runner_number, row.runner_name, tuple(_dollars(at.get(row.entrant_id)) for at in told.values()))
+        Curve(
+            row.runner_number, _shown(row.runner_name), tuple(_dollars(at.get(row.entrant_id)) for at in told.values())
+        )
         for row in runners
     )
     bars = tuple(
@@ -174,11 +178,17 @@ def _bar(time_interval: float, first_poll: float, flows: Sequence[int]) -> Bar:
     return Bar(first_poll if most == inf else -most, -least, tuple(map(_dollars, flows)))
 
 
+def _shown(text: str) -> str:
+    """A text as a picture shows it: on one line, and not so long that no room is left for the curves."""
+    text = visible(text)
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
+
+
 def _name(race: MoneyRow) -> str:
-    return race.race_name if race.race_number is None else f"R{race.race_number} {race.race_name}"
+    return _shown(race.race_name if race.race_number is None else f"R{race.race_number} {race.race_name}")
 
 
 def _title(race: MoneyRow, start: datetime) -> str:
-    where = f"{race.meeting_name}, " if race.meeting_name else ""
+    where = f"{_shown(race.meeting_name)}, " if race.meeting_name else ""
     local = start.astimezone(_AUCKLAND)
     return f"{_name(race)}  ·  {where}{local:%d %B %Y, %H:%M} {local.tzname()}"

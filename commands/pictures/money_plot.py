@@ -1,5 +1,6 @@
 """Draws the money of a race over time. Can be imported only where matplotlib, the extra `plot`, is installed."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TypeVar
@@ -46,10 +47,12 @@ def draw(curves: Curves, path: Path) -> None:
     _labels(money, curves, height_points=figure.get_figheight() * POINTS_AN_INCH * HEIGHTS / (HEIGHTS + 1))
     figure.align_ylabels()
     figure.suptitle(f"{curves.title}  ·  win pool {_dollars(curves.dollars)}", parse_math=False)
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise PoolError(f"{path}: {error.strerror}") from None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a box stands for it in the picture
+        try:
+            figure.savefig(path, dpi=120)
+        except OSError as error:
+            raise PoolError(f"{path}: {error.strerror}") from None
 
 
 def _colour(curve: Curve) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from racepool.commands.output import tell
 from racepool.commands.replay.outputs import SCHEMES
 from racepool.commands.replay.replay_run import Errand, ReplayRun
 from racepool.protocol.errors import PoolError
@@ -23,7 +24,7 @@ class _FileOrDatabase(click.Path):
 
 @click.command()
 @click.argument(
-    "paths", nargs=-1, required=True, metavar="DIR|FILE…", type=click.Path(exists=True, readable=True, path_type=Path)
+    "paths", nargs=-1, required=True, metavar="DIR|FILE...", type=click.Path(exists=True, readable=True, path_type=Path)
 )
 @click.option(
     "--out",
@@ -72,11 +73,11 @@ def replay(  # noqa: PLR0913  # options are arguments
     try:
         is_whole = replay_run.run()
     except KeyboardInterrupt:
-        click.echo(f"racepool: {replay_run.standing}", err=True)
+        tell(replay_run.standing)
         context.exit(Exit.INTERRUPTED)
     except PoolError:
         if replay_run.is_begun:
-            click.echo(f"racepool: {replay_run.standing}", err=True)
+            tell(replay_run.standing)
         raise
     if not is_whole:
         context.exit(Exit.FAILURE)

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from racepool.commands.output import moving_bar, screen_of_stderr, tell
 
 PLAIN_EVERY_S = 5.0
 
@@ -27,7 +27,7 @@ def progress(verb: str, noun: str, total: int, done: int = 0) -> Iterator[Callab
         _Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with moving_bar(screen_of_stderr(), *columns) as bar:
         task = bar.add_task(verb, total=total, completed=done)
         yield lambda: bar.advance(task)
 
@@ -56,8 +56,5 @@ class _PlainProgress:
         self._said_at = now
         rate = (self._done - self._begun_with) / (now - self._begun_at)
         verb, noun = self._what
-        click.echo(
-            f"racepool: {verb}: {self._done:,} of {self._total:,} {noun}, {rate:,.0f}/s, "
-            f"{(self._total - self._done) / rate:,.0f} s left",
-            err=True,
-        )
+        left_s = (self._total - self._done) / rate
+        tell(f"{verb}: {self._done:,} of {self._total:,} {noun}, {rate:,.0f}/s, {left_s:,.0f} s left")

@@ -9,7 +9,7 @@ import click
 from rich.text import Text
 
 from racepool.commands.available_pool import available_pool
-from racepool.commands.display import screen_of_stdout
+from racepool.commands.output import screen_of_stdout, tell
 from racepool.commands.pictures.album import Album
 from racepool.commands.replay.checkpoint import Checkpoint, checkpoint_of
 from racepool.commands.replay.day import Day, poll_files, read_day
@@ -19,6 +19,7 @@ from racepool.commands.replay.schedule import Schedule
 from racepool.commands.replay.sending import send_all
 from racepool.protocol.errors import PoolError
 from racepool.protocol.settings import Settings
+from racepool.protocol.visible import visible
 from racepool.races.money_row import PollRows
 
 OUT_FOR_EACH_WORKER: Final = 4  # polls out: enough to keep a worker busy, few for other clients to wait for
@@ -114,8 +115,8 @@ class ReplayRun:
         with progress("reading", "files", len(files)) as advance:
             day = read_day(files, self._settings.payload_limit, advance)
         if not day.chains:
-            reasons = "\n".join(f"racepool: {unread.path}: {unread.reason}" for unread in day.unread[:NAMES_SHOWN])
-            raise PoolError(f"none of {len(files):,} files is a poll:\n{reasons}")
+            reasons = (visible(f"{unread.path}: {unread.reason}") for unread in day.unread[:NAMES_SHOWN])
+            raise PoolError("\n".join((f"none of {len(files):,} files is a poll:", *reasons)))
         try:
             return day.of_races(self._errand.races) if self._errand.races else day
         except LookupError as error:
@@ -131,7 +132,7 @@ class ReplayRun:
     def _replay(self, schedule: Schedule, checkpoint: Checkpoint) -> None:
         done, total = schedule.settled, self._day.poll_count
         if done:
-            click.echo(f"racepool: {done:,} of {total:,} polls were done before; continuing from there", err=True)
+            tell(f"{done:,} of {total:,} polls were done before; continuing from there")
         if not schedule.is_done:
             with available_pool(self._settings) as pool, progress("replaying", "polls", total, done) as advance:
                 send_all(pool, schedule, checkpoint, self._settings.payload_limit, advance)
@@ -147,28 +148,25 @@ class ReplayRun:
             with progress("drawing", "races", len(races)) as advance:
                 missing = album.draw_races(_polls(checkpoint, races), advance)
             for line in missing:
-                click.echo(f"racepool: {line}", err=True)
+                tell(line)
             is_drawn = not missing
             written.append(_pictures(len(races) - len(missing), album))
         races_read = _count(len(self._day.chains), "race")
         summary = f"{_count(self._day.poll_count, 'poll')} of {races_read}: {', '.join(written)}"
         if self._checkpoint_path() is None:  # the rows are on standard output
-            click.echo(summary, err=True)
+            tell(summary)
         else:
-            screen_of_stdout().print(Text(summary))  # a narrow terminal would break the line within a number
+            screen_of_stdout().print(Text(visible(summary)))  # a narrow terminal would break the line within a number
         return is_drawn
 
     def _tell_failures(self, schedule: Schedule) -> bool:
         failed = [(unread.path, unread.reason) for unread in self._day.unread]
         failed += [(poll.path, error) for poll, error in schedule.failures]
         for path, reason in sorted(failed):
-            click.echo(f"racepool: {path}: {reason}", err=True)
+            tell(f"{path}: {reason}")
         if failed:
             total = self._day.poll_count + len(self._day.unread)
-            click.echo(
-                f"racepool: {len(failed):,} of {total:,} files failed; later polls are compared with the last good one",
-                err=True,
-            )
+            tell(f"{len(failed):,} of {total:,} files failed; later polls are compared with the last good one")
         return not failed
 
 

@@ -9,6 +9,7 @@ from typing import IO, Any, Final, get_args
 from pydantic import AwareDatetime
 
 from racepool.protocol.errors import PoolError
+from racepool.protocol.visible import visible_json
 from racepool.races.money_row import MoneyRow
 from racepool.races.transformed_race import IntervalType
 
@@ -45,7 +46,7 @@ def write_ndjson(file: IO[bytes], races: Iterable[Iterable[MoneyRow]]) -> int:
     count = 0
     for rows in races:
         for row in rows:
-            file.write(row.model_dump_json().encode() + b"\n")
+            file.write(visible_json(row.model_dump_json()).encode() + b"\n")
             count += 1
     return count
 

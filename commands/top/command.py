@@ -8,7 +8,7 @@ from rich.console import Console
 
 from racepool.client.monitoring import fetch_stats
 from racepool.commands.dead.tasks import record_count
-from racepool.commands.display import screen_of_stdout
+from racepool.commands.output import screen_of_stdout
 from racepool.commands.top.loop import TopLoop
 from racepool.commands.top.screen import View, snapshot
 from racepool.commands.top.trend import PoolTrend

@@ -9,10 +9,11 @@ from typing import NamedTuple
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from racepool.commands.display import STATE_STYLES, event_line, mebibytes, printable, seconds
+from racepool.commands.display import STATE_STYLES, event_line, mebibytes, seconds
 from racepool.commands.narrow_table import Column, NarrowTable, numbers
 from racepool.commands.top.trend import SLOT_S, WINDOW_S, Latency, PoolTrend, Slot
 from racepool.protocol.stats import PoolStats, WorkerStats
+from racepool.protocol.visible import visible
 
 BARS = "▁▂▃▄▅▆▇█"
 SHORT_ID = 8  # digits of a task's id, as in `racepool dead list`
@@ -138,7 +139,7 @@ def _title(view: View, width: int) -> Text:
         broker = stats.broker
         up_s = broker.uptime_s + (view.now - view.trend.heard_at if view.trend.silent_since is None else 0)
         facts = f"pid {broker.pid}, up {timedelta(seconds=int(up_s))}, {mebibytes(broker.rss_bytes)}"
-        title.append(f"  broker {printable(broker.version)}, {facts}, clients {stats.clients}", style="not bold")
+        title.append(f"  broker {visible(broker.version)}, {facts}, clients {stats.clients}", style="not bold")
     clock = f"{'PAUSED  ' if view.is_paused else ''}{view.wall.astimezone():%H:%M:%S} "
     title = _cut(title, max(width - len(clock) - 1, 0))
     title.pad_right(max(width - len(clock) - len(title), 1))
@@ -159,7 +160,7 @@ def _state(view: View) -> Text:
         return Text(f"{words}; still asking. Its last stats:", style="bold red")
     there, expected = stats.total_workers, stats.expected_workers
     if stats.degraded:
-        names = ", ".join(map(printable, sorted(trend.missing(), key=_natural)))
+        names = ", ".join(map(visible, sorted(trend.missing(), key=_natural)))
         lacks = f"; {names} {'is' if names and ',' not in names else 'are'} away" if names else ""
         return Text(f" DEGRADED: {there} of {expected} workers are there{lacks}", style="bold yellow")
     if there > expected:
@@ -171,7 +172,7 @@ def _advice(view: View) -> list[Text]:
     """Which address we ask, and what a person can check."""
     if view.trend.silent_since is None:
         return []
-    return [Text(f" {view.endpoint}"), Text(f" {view.remedy}")]
+    return [Text(f" {visible(view.endpoint)}"), Text(f" {visible(view.remedy)}")]
 
 
 def _counters(stats: PoolStats, dead_tasks: int | None) -> Text:
@@ -245,7 +246,7 @@ def _workers(view: View, stats: PoolStats, width: int, room: int) -> list[Text]:
         for worker in sorted(stats.workers, key=lambda worker: view.order.key(worker, restarts))
     ]
     away = [
-        ((printable(name), "", "away", "", seconds(view.now - at), "", "", str(restarts[name]), "", ""), "red")
+        ((name, "", "away", "", seconds(view.now - at), "", "", str(restarts[name]), "", ""), "red")
         for name, at in sorted(view.trend.missing().items(), key=lambda item: _natural(item[0]))
     ]
     cells = away + cells
@@ -266,7 +267,7 @@ COLUMNS = (
 def _worker_cells(worker: WorkerStats, restarts: int, *, is_wide: bool) -> tuple[str, ...]:
     task = worker.task_id or ""
     return (
-        printable(worker.name),
+        worker.name,
         str(worker.pid),
         worker.state,
         task if is_wide else task[:SHORT_ID],

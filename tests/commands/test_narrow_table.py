@@ -12,8 +12,9 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
 from racepool.commands.chaos.report import _fault_table
-from racepool.commands.display import PLAIN_WIDTH, race_table, stats_table
+from racepool.commands.display import race_table, stats_table
 from racepool.commands.narrow_table import Column, Look, NarrowTable, numbers
+from racepool.commands.output import PLAIN_WIDTH
 from racepool.races.race import RaceData
 from racepool.races.transform import transform_race
 from tests.commands.stats import pool, spread, worker
