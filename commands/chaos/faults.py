@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from racepool.commands.chaos.injection import Hit, Injection
-from racepool.commands.chaos.lab_processes import LabProcess, died_at, processes_of, signalled
+from racepool.commands.chaos.lab_processes import Census, LabProcess, died_at, signalled
 from racepool.commands.chaos.load import Orders
 from racepool.commands.chaos.plan import STEADY_CLIENTS, Plan, steady
 from racepool.protocol.settings import Settings
@@ -31,12 +30,13 @@ class Ground(Protocol):
     plan: Plan
     settings: Settings
     stop: threading.Event
+    census: Census
 
     def start_client(self, orders: Orders) -> "subprocess.Popen[bytes]":
         """Starts a client for this fault alone."""
 
-    def start_program(self, command: list[str]) -> "subprocess.Popen[bytes]":
-        """Starts any program in the lab's environment."""
+    def start_program(self, program: str, name: str, module: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        """Starts a module of the lab in the lab's environment."""
 
     def has_joined(self, name: str) -> bool:
         """Whether the worker of this name, started with `start_program`, has found the broker."""
@@ -58,7 +58,7 @@ def inject(ground: Ground, injection: Injection) -> None:
 
 
 def _of(ground: Ground, *programs: str) -> list[LabProcess]:
-    return [process for process in processes_of(ground.settings.dir) if process.program in programs]
+    return [process for process in ground.census.processes() if process.program in programs]
 
 
 def _found(ground: Ground, program: str, name: str = "") -> LabProcess | None:
@@ -76,7 +76,7 @@ def _found(ground: Ground, program: str, name: str = "") -> LabProcess | None:
 def _hit(injection: Injection, process: LabProcess | None, number: signal.Signals) -> Hit | None:
     """Sends the signal and notes the hit. None, with `missed` set, if the process does not exist."""
     at = time.monotonic()
-    if process is None or not signalled(process.pid, number):
+    if process is None or not signalled(process, number):
         injection.missed = "there was no process to hit"
         return None
     injection.at = at if not injection.hits else injection.at
@@ -98,29 +98,35 @@ def _kill_all_workers(ground: Ground, injection: Injection) -> None:
     injection.missed = "" if injection.hits else injection.missed
 
 
+def _freeze_for_a_while(ground: Ground, injection: Injection, process: LabProcess | None) -> None:
+    hit = _hit(injection, process, signal.SIGSTOP)
+    if process is not None and hit is not None:
+        ground.stop.wait(injection.fault.lasts_s)
+        hit.until = injection.until = time.monotonic()
+        signalled(process, signal.SIGCONT)
+
+
 def _freeze(program: str) -> Callable[[Ground, Injection], None]:
     def way(ground: Ground, injection: Injection) -> None:
-        hit = _hit(injection, _found(ground, program, f"worker-{injection.fault.target}"), signal.SIGSTOP)
-        if hit is not None:
-            ground.stop.wait(injection.fault.lasts_s)
-            hit.until = injection.until = time.monotonic()
-            signalled(hit.pid, signal.SIGCONT)
+        process = _found(ground, program, f"worker-{injection.fault.target}")
+        _freeze_for_a_while(ground, injection, process)
 
     return way
 
 
 def _freeze_for_good(program: str) -> Callable[[Ground, Injection], None]:
     def way(ground: Ground, injection: Injection) -> None:
-        hit = _hit(injection, _found(ground, program, f"worker-{injection.fault.target}"), signal.SIGSTOP)
-        if hit is None:
+        process = _found(ground, program, f"worker-{injection.fault.target}")
+        hit = _hit(injection, process, signal.SIGSTOP)
+        if process is None or hit is None:
             return
         patience_s = injection.fault.kind.rest_s
         deadline = hit.at + patience_s
         while hit.died_at is None and not ground.stop.is_set() and time.monotonic() < deadline:
-            hit.died_at = died_at(hit.pid, POLL_S * 10)
+            hit.died_at = died_at(process, POLL_S * 10)
         if hit.died_at is None and not ground.stop.is_set():
             injection.troubles.append(f"{hit.name} (pid {hit.pid}) was frozen and still alive after {patience_s:g} s")
-            signalled(hit.pid, signal.SIGKILL)
+            signalled(process, signal.SIGKILL)
 
     return way
 
@@ -128,19 +134,19 @@ def _freeze_for_good(program: str) -> Callable[[Ground, Injection], None]:
 def _freeze_pool(ground: Ground, injection: Injection) -> None:
     """Freezes and continues all, one after the other: the last to freeze sees the others silent for a moment."""
     frozen = [process for process in _of(ground, *FROZEN_TOGETHER) if process.state != "T"]
-    hits = [hit for process in frozen if (hit := _hit(injection, process, signal.SIGSTOP)) is not None]
+    hits = [(process, hit) for process in frozen if (hit := _hit(injection, process, signal.SIGSTOP)) is not None]
     ground.stop.wait(injection.fault.lasts_s)
     injection.until = time.monotonic()
-    for hit in hits:
+    for process, hit in hits:
         hit.until = injection.until
-        signalled(hit.pid, signal.SIGCONT)
+        signalled(process, signal.SIGCONT)
     injection.missed = "" if hits else injection.missed
 
 
 def _stutter(ground: Ground, injection: Injection) -> None:
     """At the end the extra worker is killed: the broker must notice that as it does for any worker."""
     name = f"stutterer-{injection.fault.number}"
-    child = ground.start_program([sys.executable, "-P", "-m", "racepool.commands.chaos.stutterer", "--name", name])
+    child = ground.start_program("stutterer", name, "racepool.commands.chaos.stutterer", "--name", name)
     deadline = time.monotonic() + BURST_S
     while not ground.has_joined(name) and time.monotonic() < deadline and not ground.stop.is_set():
         time.sleep(POLL_S)
@@ -180,11 +186,7 @@ def _freeze_client(ground: Ground, injection: Injection) -> None:
     name = injection.client = steady(STEADY_CLIENTS - 1)
     pid = ground.pid_of_client(name)
     process = next((each for each in _of(ground, "client") if each.pid == pid), None)
-    hit = _hit(injection, process, signal.SIGSTOP)
-    if hit is not None:
-        ground.stop.wait(injection.fault.lasts_s)
-        hit.until = injection.until = time.monotonic()
-        signalled(hit.pid, signal.SIGCONT)
+    _freeze_for_a_while(ground, injection, process)
 
 
 def _slow_client(ground: Ground, injection: Injection) -> None:
@@ -204,10 +206,7 @@ def _kill_supervisord(ground: Ground, injection: Injection) -> None:
         _hit(injection, process, signal.SIGKILL)
     injection.hits += [Hit(injection.at, process.pid, process.name) for process in children]
     ground.stop.wait(injection.fault.lasts_s)
-    old = {hit.pid for hit in injection.hits}
-    injection.troubles += [
-        f"{process} outlived its supervisord" for process in _of(ground, "broker", "worker") if process.pid in old
-    ]
+    injection.troubles += [f"{process} outlived its supervisord" for process in children if process.is_alive]
     injection.until = time.monotonic()
     if not ground.stop.is_set():
         ground.start_supervisord()
@@ -215,8 +214,8 @@ def _kill_supervisord(ground: Ground, injection: Injection) -> None:
 
 def _rubbish(ground: Ground, injection: Injection) -> None:
     fault = injection.fault
-    command = [sys.executable, "-P", "-m", "racepool.commands.chaos.rubbish", str(fault.number), str(fault.lasts_s)]
-    child = ground.start_program(command)
+    module = "racepool.commands.chaos.rubbish"
+    child = ground.start_program("rubbish", "rubbish", module, str(fault.number), str(fault.lasts_s))
     injection.hits.append(Hit(injection.at, child.pid))  # a changed byte may make it a worker
     while child.poll() is None and not ground.stop.is_set():
         ground.stop.wait(POLL_S)

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from racepool.commands.chaos.faults import inject
 from racepool.commands.chaos.injection import Injection
+from racepool.commands.chaos.lab_processes import Census
 from racepool.commands.chaos.load import Orders
 from racepool.commands.chaos.measurement import measure
 from racepool.commands.chaos.memory import MemorySamples
@@ -93,8 +94,9 @@ class Lab:
         self._faults = plan.faults()
         self._settings = lab_settings(plan.workers)
         self._settings.private_dir()
-        self._observer = Observer(self._settings, self._faults)
-        self._stage = Stage(plan, self._settings, self._observer.harms, transform)
+        census = Census(self._settings.dir)
+        self._observer = Observer(self._settings, self._faults, census)
+        self._stage = Stage(plan, self._settings, self._observer.harms, transform, census)
         self._threads: list[threading.Thread] = []
 
     def run(self, *, keep: bool = False) -> Findings:

@@ -11,7 +11,7 @@ import orjson
 
 from racepool.client.monitoring import fetch_stats
 from racepool.commands.chaos.injection import Hit, Injection
-from racepool.commands.chaos.lab_processes import processes_of
+from racepool.commands.chaos.lab_processes import Census
 from racepool.commands.chaos.memory import MemorySamples
 from racepool.commands.chaos.plan import Fault
 from racepool.commands.chaos.program_logs import ProgramLogs
@@ -34,8 +34,8 @@ class Observer:
         injections: by the number of the fault. `look` adds those of faults inside races, the lab all others.
     """
 
-    def __init__(self, settings: Settings, faults: list[Fault]) -> None:
-        self.logs = ProgramLogs(time.time() - time.monotonic())
+    def __init__(self, settings: Settings, faults: list[Fault], census: Census) -> None:
+        self.logs = ProgramLogs(time.time() - time.monotonic(), census.spawned)
         self.memory = MemorySamples()
         self.witness: Witness | None = None
         self.injections: dict[int, Injection] = {}
@@ -44,6 +44,7 @@ class Observer:
         self.harms = settings.dir / "harms.ndjson"
         self._settings = settings
         self._faults = faults
+        self._census = census
         self._logs = settings.dir / "log"
         self._tails: dict[Path, Tail] = {}
         self._sampled_at = 0.0
@@ -78,7 +79,7 @@ class Observer:
         now = time.monotonic()
         if now >= self._sampled_at + SAMPLE_S:
             self._sampled_at = now
-            self.memory.on_look(now - self.begins_at, processes_of(self._settings.dir))
+            self.memory.on_look(now - self.begins_at, self._census.processes())
 
     def _read_logs(self) -> None:
         for path in sorted(self._logs.glob("*.log")):

@@ -64,15 +64,17 @@ class ProgramLogs:
 
     Args:
         wall_offset_s: the wall clock minus the monotonic clock.
+        spawned: takes the pid of each program that supervisord starts, by name.
     """
 
-    def __init__(self, wall_offset_s: float) -> None:
+    def __init__(self, wall_offset_s: float, spawned: dict[str, int] | None = None) -> None:
         self.entries: list[LogEntry] = []
         self.moves: list[list[Move]] = [[]]
         self.workers_of: dict[str, set[str]] | None = {}
         self.has_gaps: list[bool] = [False]
         self.alarms: list[str] = []
         self._offset_s = wall_offset_s
+        self._spawned = {} if spawned is None else spawned
 
     def on_broker_line(self, line: bytes) -> None:
         """Takes a line of the broker's log."""
@@ -105,6 +107,7 @@ class ProgramLogs:
             if any(signal in exited[2] for signal in _OWN_DEATHS):
                 self.alarms.append(f"{exited[1]} died by itself: {exited[2]}")
         elif spawned := _SPAWNED_LINE.match(text):
+            self._spawned[spawned[1]] = int(spawned[2])
             self.entries.append(LogEntry(at, SPAWNED, {"worker": spawned[1], "pid": int(spawned[2])}))
         if any(word in text for word in _GAVE_UP):
             self.alarms.append(f"supervisord: {text}")

@@ -4,12 +4,12 @@ import os
 import subprocess
 import sys
 import threading
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from racepool.client.monitoring import fetch_stats
-from racepool.commands.chaos.lab_processes import end_all, processes_of
+from racepool.commands.chaos.lab_processes import OTHER, SUPERVISORD, Census, LabProcess, end_all
 from racepool.commands.chaos.load import Orders
 from racepool.commands.chaos.plan import Plan
 from racepool.protocol.errors import PoolError
@@ -41,10 +41,12 @@ class Stage:
         settings: of the pool.
         harms: the file for the saboteur's records.
         transform: the user's; None = the value of RACEPOOL_TRANSFORM, else the money flow.
+        census: learns the pids of all that is started here.
     """
 
-    def __init__(self, plan: Plan, settings: Settings, harms: Path, transform: str | None) -> None:
+    def __init__(self, plan: Plan, settings: Settings, harms: Path, transform: str | None, census: Census) -> None:
         self.plan = plan
+        self.census = census
         self.settings = settings
         self.stop = threading.Event()
         environment = {
@@ -68,16 +70,19 @@ class Stage:
 
     def start_client(self, orders: Orders) -> "subprocess.Popen[bytes]":
         """Starts a client."""
-        child = self.start_program([sys.executable, "-P", "-m", "racepool.commands.chaos.load", orders.to_text()])
+        child = self.start_program("client", orders.name, "racepool.commands.chaos.load", orders.to_text())
         self._clients[orders.name] = child
         return child
 
-    def start_program(self, command: list[str]) -> "subprocess.Popen[bytes]":
-        """Starts any program in the lab's environment; its standard input ends with the lab."""
+    def start_program(self, program: str, name: str, module: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        """Starts a module of the lab in the lab's environment; its standard input ends with the lab."""
         with self._program_log.open("ab") as log:
-            return subprocess.Popen(  # noqa: S603  # our own interpreter and modules
-                command, env=self._environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
-            )
+            child = subprocess.Popen(  # noqa: S603  # our own interpreter and modules
+                [sys.executable, "-P", "-m", module, *arguments],
+                env=self._environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self.census.own[child.pid] = program, name
+        return child
 
     def has_joined(self, name: str) -> bool:
         """Whether the worker of this name, started with `start_program`, has found the broker."""
@@ -95,6 +100,7 @@ class Stage:
             supervisord_command(self._configuration), env=self._environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
+        self.census.supervisord = self._supervisord.pid
 
     def pid_of_client(self, name: str) -> int | None:
         """The pid of this client; None if it does not run."""
@@ -119,7 +125,7 @@ class Stage:
         except PoolError as error:
             return State((str(error),), is_idle=False)
         there = {worker.name for worker in stats.workers}
-        processes = {process.name: str(process) for process in processes_of(self.settings.dir)}
+        processes = {process.name: str(process) for process in self.census.processes()}
         names = [f"worker-{index}" for index in range(self.settings.workers)]
         absent = [
             f"{processes.get(name, f'{name} (no process)')} is not in the pool" for name in names if name not in there
@@ -131,10 +137,13 @@ class Stage:
         return State((*absent, *at_work, *waiting), is_idle=not absent and not at_work)
 
     def surplus(self) -> list[str]:
-        """Processes that must not be there: a second one of a name, a child that a worker left, a stutterer."""
-        found = [process for process in processes_of(self.settings.dir) if process.program not in ("client", "rubbish")]
-        counts = Counter(process.name for process in found)
-        return [str(each) for each in found if counts[each.name] > 1 or each.program == "stutterer"]
+        """Processes that must not be there: a child whose worker has ended, a worker that nothing supervises."""
+        found = {process.pid: process for process in self.census.processes()}
+        return [
+            str(each)
+            for each in found.values()
+            if each.program == "stutterer" or (each.origin and not _has_supervised_ancestor(each, found))
+        ]
 
     def end(self) -> None:
         """Ends all processes, also frozen ones."""
@@ -144,6 +153,14 @@ class Stage:
         if self._supervisord is not None:
             self._supervisord.kill()  # its children die with it
             self._supervisord.wait()
-        end_all(self.settings.dir)
+        end_all(self.census)
         for client in self._clients.values():
             client.wait()
+
+
+def _has_supervised_ancestor(process: LabProcess, found: Mapping[int, LabProcess]) -> bool:
+    """Whether a program that supervisord started still answers for this process."""
+    parent = found.get(process.parent)
+    while parent is not None and parent.program == OTHER:
+        parent = found.get(parent.parent)
+    return parent is not None and parent.program != SUPERVISORD

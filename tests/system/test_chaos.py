@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from racepool.commands.chaos.lab_processes import processes_of
+from racepool.commands.chaos.lab_processes import Census
 from tests.profiles import is_long
 from tests.running import RACEPOOL, TESTS, WaitUntil
 
@@ -67,7 +67,7 @@ def test_a_short_run_breaks_nothing_and_leaves_nothing(folder: Path, tmp_path: P
     assert found["load"]["expected_errors"].keys() >= {"WorkerCrashedError", "TransformError"}
     assert "nothing broke" in out
     assert run_directories(folder) == []
-    assert processes_of(Path(found["directory"])) == []
+    assert Census(Path(found["directory"])).processes() == []
 
 
 def test_a_transform_of_ones_own_is_put_to_the_test_as_well(folder: Path, tmp_path: Path) -> None:
@@ -108,14 +108,14 @@ def test_interrupted_lab_tells_what_it_saw_and_ends_everything(
         while not re.match(r"\s*\d+ of 300 s", lab.stderr.readline()):
             assert lab.poll() is None
         (directory,) = run_directories(folder)
-        wait_until(lambda: any(process.state == "T" for process in processes_of(directory)), 20)
+        wait_until(lambda: any(process.state == "T" for process in Census(directory).processes()), 20)
         lab.send_signal(number)
         out, err = lab.communicate(timeout=30)
 
     assert lab.returncode == INTERRUPTED, out + err
     assert "of 300, interrupted" in out
     assert "nothing broke until then" in out
-    assert processes_of(directory) == []
+    assert Census(directory).processes() == []
     assert run_directories(folder) == []
 
 
@@ -127,4 +127,4 @@ def test_lab_that_is_killed_leaves_no_pool_behind(folder: Path, wait_until: Wait
         (directory,) = run_directories(folder)
         lab.kill()
 
-    wait_until(lambda: processes_of(directory) == [], 20)
+    wait_until(lambda: Census(directory).processes() == [], 20)

@@ -10,7 +10,7 @@ import pytest
 
 from racepool.commands.chaos.ending import ABANDONED
 from racepool.commands.chaos.lab import _terminated_as_interrupted
-from racepool.commands.chaos.lab_processes import died_at
+from racepool.commands.chaos.lab_processes import Census, LabProcess, died_at, started
 from racepool.commands.chaos.observer import Observer
 from racepool.commands.chaos.saboteur import Saboteur
 from racepool.commands.chaos.witness import Witness
@@ -57,14 +57,14 @@ def test_descriptors_are_given_back(tmp_path: Path) -> None:
     before = open_files()
 
     for _ in range(3):
-        assert died_at(os.getpid(), 0.0) is None
+        assert died_at(LabProcess(os.getpid(), started(os.getpid()), 0, "other", "other", "R", 0), 0.0) is None
         Saboteur(lambda race, **_: race, tmp_path / "harms")._note("kill", 1)
 
     assert open_files() <= before
 
 
 def test_processes_are_sampled_once_a_second_however_often_the_lab_looks(run_dir: Path) -> None:
-    observer = Observer(Settings(dir=run_dir), [])
+    observer = Observer(Settings(dir=run_dir), [], Census(run_dir))
     observer.witness = Witness([], [])
 
     for _ in range(5):

@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from racepool.commands.chaos.lab_processes import LabProcess, died_at, end_all, processes_of, signalled
+from racepool.commands.chaos.lab_processes import Census, LabProcess, died_at, end_all, signalled
 from racepool.commands.chaos.memory import SAMPLES_KEPT, MemorySamples
 from racepool.commands.chaos.program_logs import ENDED_BY_WATCHDOG, EXITED, SPAWNED, ProgramLogs
 from racepool.commands.chaos.records import OK, Record, Resolved, Submitted, digest, from_line, outcome_of, to_line
@@ -147,6 +148,14 @@ def test_outcome_of_an_error_is_its_class_and_state(error: Exception, outcome: s
 
 
 @pytest.fixture
+def census(tmp_path: Path) -> Census:
+    """A census in which the test is supervisord."""
+    found = Census(tmp_path)
+    found.supervisord = os.getpid()
+    return found
+
+
+@pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts processes with a run directory in their environment, like a lab's."""
     started = []
@@ -164,48 +173,96 @@ def sleeper(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 
 def test_processes_are_known_by_their_run_directory(
-    sleeper: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, wait_until: Callable[..., None]
+    sleeper: Callable[..., subprocess.Popen[bytes]], census: Census, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    child = sleeper(SUPERVISOR_PROCESS_NAME="worker-1")
+    child = sleeper()
+    census.spawned["worker-1"] = child.pid
     sleeper(RACEPOOL_DIR=f"{tmp_path}-other")
-    wait_until(lambda: [(each.name, each.rss_kb > MIB) for each in processes_of(tmp_path)] == [("worker-1", True)])
+    wait_until(lambda: [(each.name, each.rss_kb > MIB) for each in census.processes()] == [("worker-1", True)])
 
     child.send_signal(signal.SIGSTOP)
-    wait_until(lambda: [each.state for each in processes_of(tmp_path)] == ["T"])
-    (process,) = processes_of(tmp_path)
+    wait_until(lambda: [each.state for each in census.processes()] == ["T"])
+    (process,) = census.processes()
 
     assert str(process) == f"worker-1 (pid {child.pid}, frozen)"
+    assert process.program == "worker"
     assert process.rss_kb > MIB
 
 
+@pytest.mark.parametrize("adopted", [True, False])
+def test_child_that_looks_like_a_worker_is_none(
+    sleeper: Callable[..., subprocess.Popen[bytes]],
+    census: Census,
+    wait_until: Callable[..., None],
+    adopted: bool,  # noqa: FBT001
+) -> None:
+    left = sleeper(SUPERVISOR_PROCESS_NAME="worker-1")
+    census.supervisord = os.getpid() if adopted else 1
+    census.spawned["worker-1"] = os.getpid() if adopted else left.pid
+    wait_until(lambda: census.processes())
+    (process,) = census.processes()
+
+    assert (process.program, process.name) == ("other", "other")
+    assert str(process).startswith(f"a child of worker-1 (pid {left.pid}")
+
+
+def test_program_of_the_lab_is_known_by_the_pid_that_it_was_started_with(
+    sleeper: Callable[..., subprocess.Popen[bytes]], census: Census, wait_until: Callable[..., None]
+) -> None:
+    census.own[sleeper().pid] = "client", "steady-0"
+
+    wait_until(lambda: [(each.program, each.name) for each in census.processes()] == [("client", "steady-0")])
+
+
 def test_all_processes_are_ended_frozen_ones_as_well(
-    sleeper: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, wait_until: Callable[..., None]
+    sleeper: Callable[..., subprocess.Popen[bytes]], census: Census, wait_until: Callable[..., None]
 ) -> None:
     child = sleeper()
     child.send_signal(signal.SIGSTOP)
-    wait_until(lambda: len(processes_of(tmp_path)) == 1)
+    wait_until(lambda: len(census.processes()) == 1)
 
-    assert end_all(tmp_path) == []
+    assert end_all(census) == []
     assert child.wait(5) == -signal.SIGKILL
 
 
-def test_death_of_a_process_is_told(sleeper: Callable[..., subprocess.Popen[bytes]]) -> None:
+def test_death_of_a_process_is_told(
+    sleeper: Callable[..., subprocess.Popen[bytes]], census: Census, wait_until: Callable[..., None]
+) -> None:
     child = sleeper()
-    assert died_at(child.pid, 0.05) is None
+    wait_until(lambda: census.processes())
+    (process,) = census.processes()
+    assert died_at(process, 0.05) is None
+    assert process.is_alive
 
     child.kill()
     before = time.monotonic()
-    died = died_at(child.pid, 5.0)
+    died = died_at(process, 5.0)
 
     assert died is not None
     assert died - before < 5
+    assert not process.is_alive, "it waits to be reaped"
     child.wait()
-    assert not signalled(child.pid, signal.SIGCONT)
-    assert died_at(child.pid, 0.0) is not None
+    assert not signalled(process, signal.SIGCONT)
+    assert died_at(process, 0.0) is not None
+
+
+def test_process_that_has_the_pid_of_a_dead_one_is_not_hit(
+    sleeper: Callable[..., subprocess.Popen[bytes]], census: Census, wait_until: Callable[..., None]
+) -> None:
+    stranger = sleeper()
+    wait_until(lambda: census.processes())
+    (process,) = census.processes()
+    dead = replace(process, started=process.started - 1)
+
+    assert not signalled(dead, signal.SIGKILL)
+    assert died_at(dead, 5.0) is not None
+    assert not dead.is_alive
+    assert process.is_alive
+    assert stranger.poll() is None
 
 
 def look(rss_mib: int) -> list[LabProcess]:
-    return [LabProcess(1, "broker", "broker", "S", rss_mib * MIB)]
+    return [LabProcess(1, 1, 0, "broker", "broker", "S", rss_mib * MIB)]
 
 
 @pytest.mark.parametrize(("late_mib", "is_flat"), [(55, True), (120, False)])
