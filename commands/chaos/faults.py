@@ -206,7 +206,7 @@ def _kill_supervisord(ground: Ground, injection: Injection) -> None:
         _hit(injection, process, signal.SIGKILL)
     injection.hits += [Hit(injection.at, process.pid, process.name) for process in children]
     ground.stop.wait(injection.fault.lasts_s)
-    injection.troubles += [f"{process} outlived its supervisord" for process in children if process.is_alive]
+    injection.troubles += [f"{process} outlived its supervisord" for process in children if process.is_alive()]
     injection.until = time.monotonic()
     if not ground.stop.is_set():
         ground.start_supervisord()

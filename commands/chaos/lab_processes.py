@@ -50,7 +50,6 @@ class LabProcess:
         name = f"a child of {self.origin}" if self.origin else self.name
         return f"{name} (pid {self.pid}, {'frozen' if self.state == 'T' else f'state {self.state}'})"
 
-    @property
     def is_alive(self) -> bool:
         """Whether this very process still runs."""
         return is_alive(self.pid, self.started)

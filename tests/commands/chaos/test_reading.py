@@ -199,7 +199,7 @@ def test_child_that_looks_like_a_worker_is_none(
     left = sleeper(SUPERVISOR_PROCESS_NAME="worker-1")
     census.supervisord = os.getpid() if adopted else 1
     census.spawned["worker-1"] = os.getpid() if adopted else left.pid
-    wait_until(lambda: census.processes())
+    wait_until(census.processes)
     (process,) = census.processes()
 
     assert (process.program, process.name) == ("other", "other")
@@ -209,6 +209,7 @@ def test_child_that_looks_like_a_worker_is_none(
 def test_program_of_the_lab_is_known_by_the_pid_that_it_was_started_with(
     sleeper: Callable[..., subprocess.Popen[bytes]], census: Census, wait_until: Callable[..., None]
 ) -> None:
+    census.supervisord = None
     census.own[sleeper().pid] = "client", "steady-0"
 
     wait_until(lambda: [(each.program, each.name) for each in census.processes()] == [("client", "steady-0")])
@@ -229,10 +230,10 @@ def test_death_of_a_process_is_told(
     sleeper: Callable[..., subprocess.Popen[bytes]], census: Census, wait_until: Callable[..., None]
 ) -> None:
     child = sleeper()
-    wait_until(lambda: census.processes())
+    wait_until(census.processes)
     (process,) = census.processes()
     assert died_at(process, 0.05) is None
-    assert process.is_alive
+    assert process.is_alive()
 
     child.kill()
     before = time.monotonic()
@@ -240,7 +241,7 @@ def test_death_of_a_process_is_told(
 
     assert died is not None
     assert died - before < 5
-    assert not process.is_alive, "it waits to be reaped"
+    assert not process.is_alive(), "it waits to be reaped"
     child.wait()
     assert not signalled(process, signal.SIGCONT)
     assert died_at(process, 0.0) is not None
@@ -250,14 +251,14 @@ def test_process_that_has_the_pid_of_a_dead_one_is_not_hit(
     sleeper: Callable[..., subprocess.Popen[bytes]], census: Census, wait_until: Callable[..., None]
 ) -> None:
     stranger = sleeper()
-    wait_until(lambda: census.processes())
+    wait_until(census.processes)
     (process,) = census.processes()
     dead = replace(process, started=process.started - 1)
 
     assert not signalled(dead, signal.SIGKILL)
     assert died_at(dead, 5.0) is not None
-    assert not dead.is_alive
-    assert process.is_alive
+    assert not dead.is_alive()
+    assert process.is_alive()
     assert stranger.poll() is None
 
 
