@@ -101,7 +101,8 @@ def chaos(  # noqa: PLR0913  # options are arguments
 
     Workers, broker, supervisord and clients are killed and frozen. Races hang or kill their workers. Broken messages
     arrive at every socket. Each result is compared with the right one, which was computed before. The exit code is 0 if
-    nothing broke, else 1; then logs and records are kept. Ctrl-C ends the run early and shows the findings so far.
+    nothing broke, and 1 if a promise broke (then logs and records are kept) or if no fault could be done. Ctrl-C ends
+    the run early and shows the findings so far.
     """
     try:
         if picture is not None:
@@ -127,6 +128,8 @@ def chaos(  # noqa: PLR0913  # options are arguments
         context.exit(Exit.FAILURE)
     if not findings.is_whole:
         context.exit(Exit.INTERRUPTED)
+    if not findings.tried:
+        context.exit(Exit.FAILURE)
 
 
 @contextmanager

@@ -68,6 +68,16 @@ class Findings:
         """Whether nothing broke."""
         return not any(invariant.broken for invariant in self.invariants)
 
+    @property
+    def tried(self) -> set[str]:
+        """The kinds of which a fault was done. A run without any has shown nothing."""
+        return {injection.name for injection in self.evidence.done}
+
+    @property
+    def not_tried(self) -> list[str]:
+        """The kinds that were asked for and of which no fault was done."""
+        return [kind.name for kind in self.plan.kinds if kind.name not in self.tried]
+
 
 def lab_settings(workers: int) -> Settings:
     """The settings of a lab's pool. Timeouts are short and fixed, because the lengths of the faults depend on them."""
@@ -86,12 +96,17 @@ class Lab:
         plan: what is to happen.
         transform: the user's, as package.module:function; None = the value of RACEPOOL_TRANSFORM, else the money flow.
         say: called with a line about the progress, several times a second.
+
+    Raises:
+        LabError: the plan has no fault.
     """
 
     def __init__(self, plan: Plan, transform: str | None, say: Callable[[str], None]) -> None:
         self._plan = plan
         self._say = say
         self._faults = plan.faults()
+        if not self._faults:
+            raise LabError(f"no fault of these kinds fits into {plan.seconds:g} s; give more --seconds")
         self._settings = lab_settings(plan.workers)
         self._settings.private_dir()
         census = Census(self._settings.dir)
@@ -224,6 +239,9 @@ class Lab:
         observer.look()
         seconds = min(self._elapsed_s(), self._plan.seconds)
         injections = [observer.injections[number] for number in sorted(observer.injections)]
+        for injection in injections:
+            if injection.fault.kind.verb and not injection.hits:
+                injection.missed = "no worker began its race"
         noticed = measure(injections, observer.logs)
         growth = list(observer.memory.growth(seconds))
         witness = observer.witness or Witness([], self._faults)

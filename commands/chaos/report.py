@@ -12,12 +12,21 @@ from racepool.commands.chaos.injection import Injection
 from racepool.commands.chaos.kinds import KINDS
 from racepool.commands.chaos.lab import Findings
 from racepool.commands.chaos.measurement import NOT_NOTICED, Noticed
-from racepool.commands.chaos.verdict import Invariant, expected_errors, late, unresolved_count
+from racepool.commands.chaos.verdict import (
+    BROKEN,
+    NOT_TRIED,
+    OK,
+    Invariant,
+    expected_errors,
+    late,
+    unresolved_count,
+)
 from racepool.commands.display import look
 from racepool.commands.narrow_table import Column, NarrowTable, numbers
 from racepool.protocol.visible import visible
 
 DETAILS_SHOWN: Final = 5
+_STYLES: Final = {OK: "green", NOT_TRIED: "yellow", BROKEN: "bold red"}
 
 
 def as_json(findings: Findings) -> dict[str, Any]:
@@ -32,14 +41,15 @@ def as_json(findings: Findings) -> dict[str, Any]:
         "settings": evidence.settings.model_dump(
             mode="json", include={"liveness", "max_attempts", "queue_timeout", "run_timeout", "workers"}
         ),
-        "faults": [_of_kind(findings, name) for name in _kinds(findings)],
+        "faults": [_of_kind(findings, kind.name) for kind in findings.plan.kinds],
+        "not_tried": findings.not_tried,
         "injections": [_injection(findings, each) for each in evidence.injections],
         "load": _load(findings),
         "memory": [
             {"program": each.program, "early_kb": each.early_kb, "late_kb": each.late_kb} for each in evidence.growth
         ],
         "invariants": [
-            {"promise": each.promise, "checked": each.checked, "broken": list(each.broken)}
+            {"promise": each.promise, "state": each.state, "checked": each.checked, "broken": list(each.broken)}
             for each in findings.invariants
         ],
         "directory": str(findings.directory),
@@ -54,11 +64,6 @@ def _injection(findings: Findings, injection: Injection) -> dict[str, Any]:
         "until_s": injection.until and round(injection.until - since, 3), "hits": hits, "client": injection.client,
         "missed": injection.missed,
     }  # fmt: skip
-
-
-def _kinds(findings: Findings) -> list[str]:
-    there = {injection.name for injection in findings.evidence.injections}
-    return [name for name in KINDS if name in there]
 
 
 def _of_kind(findings: Findings, name: str) -> dict[str, Any]:
@@ -171,7 +176,8 @@ def _fault_table(rows: Iterable[dict[str, Any]], *, plain: bool) -> NarrowTable:
         missed = f" (+{len(row['missed'])} missed)" if row["missed"] else ""
         longest = row["longest_exec_s"]
         table.add(
-            row["kind"], f"{row['injected']}{missed}", how, *_cells(row["detection_ms"]), *_cells(row["recovery_ms"]),
+            row["kind"], f"{row['injected'] or NOT_TRIED}{missed}", how,
+            *_cells(row["detection_ms"]), *_cells(row["recovery_ms"]),
             "" if longest is None else f"{longest:.2f}",
         )  # fmt: skip
     return table
@@ -194,18 +200,22 @@ def _load_line(load: dict[str, Any]) -> Text:
 
 def _promise(invariant: Invariant) -> Text:
     if not invariant.broken:
-        return Text.assemble(("    ok ", "green"), f"{invariant.promise} ", (f"({invariant.checked})", "dim"))
-    shown = "".join(f"\n         {visible(line)}" for line in invariant.broken[:DETAILS_SHOWN])
+        state = (f"{invariant.state:>9} ", _STYLES[invariant.state])
+        return Text.assemble(state, f"{invariant.promise} ", (f"({invariant.checked})", "dim"))
+    shown = "".join(f"\n            {visible(line)}" for line in invariant.broken[:DETAILS_SHOWN])
     more = len(invariant.broken) - DETAILS_SHOWN
-    rest = f"\n         and {more} more" if more > 0 else ""
+    rest = f"\n            and {more} more" if more > 0 else ""
     head = f"{invariant.promise} ({invariant.checked}): {len(invariant.broken)} times"
-    return Text.assemble(("BROKEN ", "bold red"), head, shown, rest)
+    return Text.assemble((f"{BROKEN:>9} ", _STYLES[BROKEN]), head, shown, rest)
 
 
 def _foot(findings: Findings) -> Text:
+    left = f"\nnot tried: {', '.join(findings.not_tried)}" if findings.not_tried else ""
+    if findings.holds and not findings.tried:
+        return Text(f"no fault was done, so nothing was put to the test{left}", style="yellow")
     if findings.holds:
         cut = "" if findings.is_whole else " until then; unresolved execs were not judged"
-        return Text(f"nothing broke{cut}", style="green")
+        return Text.assemble((f"nothing broke{cut}", "green"), (left, "yellow"))
     broken = sum(bool(invariant.broken) for invariant in findings.invariants)
     place, again = visible(str(findings.directory)), visible(command_of(findings))
     head = (f"{broken} promises were broken", "bold red")

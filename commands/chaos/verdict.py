@@ -2,9 +2,9 @@
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from racepool.commands.chaos.injection import Injection
 from racepool.commands.chaos.kinds import CRASHED, EXPIRED, OVERRAN
@@ -22,18 +22,40 @@ from racepool.commands.chaos.records import Resolved, Submitted
 from racepool.commands.chaos.witness import Life, Witness, named
 from racepool.protocol.settings import Settings
 
+BROKEN: Final = "BROKEN"
+OK: Final = "ok"
+NOT_TRIED: Final = "not tried"
+CUT_SHORT: Final = "the run was interrupted"
 BROKER_ENDS_ITSELF_S: Final = 12.0
 VANISHED_S: Final = 1.5
 FROZEN_FACTOR: Final = 5.0  # times the liveness: then the broker kills a frozen worker that it knew
 
 
+_Judgement: TypeAlias = tuple[str, tuple[str, ...], bool]
+"""What an Invariant has after its promise."""
+
+
 @dataclass(frozen=True)
 class Invariant:
-    """One promise: what was checked, and each case in which it was broken, as text."""
+    """One promise.
+
+    Attributes:
+        checked: what was checked, as text; or why nothing was.
+        broken: each case in which it was broken, as text.
+        is_tried: whether the run could have broken it. A promise that nothing put to the test has not held.
+    """
 
     promise: str
     checked: str
     broken: tuple[str, ...] = ()
+    is_tried: bool = True
+
+    @property
+    def state(self) -> str:
+        """BROKEN, OK or NOT_TRIED."""
+        if self.broken:
+            return BROKEN
+        return OK if self.is_tried else NOT_TRIED
 
 
 @dataclass(frozen=True)
@@ -69,6 +91,11 @@ class Evidence:
         attempt_s = (run_timeout_s or settings.run_timeout) + SILENCE_FACTOR * settings.liveness
         return settings.queue_timeout + (1 + restarts) * settings.max_attempts * attempt_s
 
+    @property
+    def done(self) -> list[Injection]:
+        """The faults that were done."""
+        return [injection for injection in self.injections if not injection.missed]
+
     def hits(self, *, frozen_only: bool = False) -> set[int]:
         """The pids that the pool may have lost through a fault."""
         return {
@@ -81,38 +108,44 @@ class Evidence:
 
 def verdict(evidence: Evidence) -> list[Invariant]:
     """Judges every promise; the most important ones come first."""
-    witness, logs, ending = evidence.witness, evidence.logs, evidence.ending
+    witness, ending = evidence.witness, evidence.ending
     execs = witness.counts["execs"]
+    resolved, harms = len(witness.took_s), len(evidence.done)
     unexplained, wrong = _failures(evidence)
     found = [
-        Invariant("no exec called back twice", f"{execs} execs", tuple(witness.twice)),
-        Invariant("every result was right", f"{witness.counts['right']} results", tuple(wrong)),
-        Invariant("errors came only where a fault explains them", _expected(evidence), tuple(unexplained)),
-        Invariant("every exec resolved in time", _longest(evidence), tuple(_late(evidence))),
+        Invariant("no exec called back twice", f"{execs} execs", tuple(witness.twice), resolved > 0),
+        Invariant("every result was right", f"{(right := witness.counts['right'])} results", tuple(wrong), right > 0),
+        Invariant(
+            "errors came only where a fault explains them", _expected(evidence), tuple(unexplained), resolved > 0
+        ),
+        Invariant("every exec resolved in time", _longest(evidence), tuple(_late(evidence)), resolved > 0),
         Invariant("tasks were assigned in the order of submission", *_order(evidence)),
         Invariant("a killed client's queued tasks were dropped", *_vanished(evidence)),
         Invariant("no worker was called lost without a cause", *_losses(evidence)),
         Invariant("a pause of the broker was not taken for silence", *_pauses(evidence)),
         Invariant("each loss was noticed in time", *_detections(evidence)),
-        Invariant("the counters added up", f"{witness.samples} samples", tuple(witness.books)),
-        Invariant("no program failed by itself", f"{len(logs.entries)} entries", tuple(_failed_programs(evidence))),
+        Invariant("the counters added up", f"{witness.samples} samples", tuple(witness.books), witness.samples > 0),
+        Invariant("no program failed by itself", f"{harms} faults", tuple(_failed_programs(evidence)), harms > 0),
         Invariant("frozen programs were replaced, and none outlived supervisord", *_troubles(evidence)),
     ]
+    open_execs: tuple[str, ...] = ()
+    waited, missing, surplus = CUT_SHORT, open_execs, open_execs
     if ending is not None:
-        open_execs = [f"{named(*key)} (race {each.race})" for key, each in _unresolved(evidence)]
-        waited = f"after {ending.waited_s:.1f} s"
-        found += [
-            Invariant("every exec resolved", f"{execs} execs", tuple(open_execs)),
-            Invariant("the pool was whole again", waited, ending.missing),
-            Invariant("no process was left over", waited, ending.surplus),
-        ]
+        open_execs = tuple(f"{named(*key)} (race {each.race})" for key, each in _unresolved(evidence))
+        waited, missing, surplus = f"after {ending.waited_s:.1f} s", ending.missing, ending.surplus
+    is_settled = ending is not None and harms > 0
+    found += [
+        Invariant("every exec resolved", f"{execs} execs", open_execs, ending is not None and execs > 0),
+        Invariant("the pool was whole again", waited, missing, is_settled),
+        Invariant("no process was left over", waited, surplus, is_settled),
+    ]
     grown = tuple(
         f"{each.program}: {each.early_kb:,.0f} to {each.late_kb:,.0f} KiB"
         for each in evidence.growth
         if not each.is_flat
     )
     looked = ", ".join(each.program for each in evidence.growth) or "the run was too short to tell"
-    return [*found, Invariant("memory stayed flat", looked, grown)]
+    return [*found, Invariant("memory stayed flat", looked, grown, bool(evidence.growth))]
 
 
 # --- execs ------------------------------------------------------------------------------------------------------------
@@ -201,7 +234,7 @@ def unresolved_count(evidence: Evidence) -> int:
     return len(_unresolved(evidence))
 
 
-def _order(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
+def _order(evidence: Evidence) -> _Judgement:
     """Checks the order in each epoch, for each client.
 
     First assignments come in the order of submission, and no task comes before an older one that went back to its
@@ -228,10 +261,10 @@ def _order(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
                     broken.append(f"{named(client, n)} and {older} changed places")
                 seen.add(move.task_id)
                 checked += 1
-    return f"{checked} assignments", tuple(broken)
+    return f"{checked} assignments", tuple(broken), checked > 0
 
 
-def _vanished(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
+def _vanished(evidence: Evidence) -> _Judgement:
     """No worker begins a task of a killed client after the broker has noticed the client's silence."""
     patience_s = evidence.settings.liveness + VANISHED_S
     absent = blind_spans(evidence.injections, evidence.logs)
@@ -254,13 +287,13 @@ def _vanished(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
         f"{count} tasks of {client} were begun {patience_s:g} s after its death and later"
         for client, count in begun.items()
     ]
-    return f"{len(gone)} killed clients", tuple(broken)
+    return f"{len(gone)} killed clients", tuple(broken), bool(gone)
 
 
 # --- workers and programs ---------------------------------------------------------------------------------------------
 
 
-def _losses(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
+def _losses(evidence: Evidence) -> _Judgement:
     """No fault loses a message between a broker and a worker that both stay alive: nothing explains `out_of_step`."""
     hits = evidence.hits()
     losses = list(evidence.logs.of("worker_lost"))
@@ -269,10 +302,10 @@ def _losses(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
         for entry in losses
         if entry.pid not in hits or entry.fields.get("reason") == "out_of_step"
     ]
-    return f"{len(losses)} losses", tuple(broken)
+    return f"{len(losses)} losses", tuple(broken), bool(losses or evidence.done)
 
 
-def _pauses(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
+def _pauses(evidence: Evidence) -> _Judgement:
     """After its own pause a broker gives every peer the full liveness again."""
     pauses = [entry.at for entry in evidence.logs.of("broker_paused")]
     broken = [
@@ -282,10 +315,10 @@ def _pauses(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
         for at in pauses
         if 0 <= entry.at - at < evidence.settings.liveness - SLACK_S
     ]
-    return f"{len(pauses)} pauses", tuple(broken)
+    return f"{len(pauses)} pauses", tuple(broken), bool(pauses)
 
 
-def _detections(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
+def _detections(evidence: Evidence) -> _Judgement:
     broken, checked = [], 0
     for noticed in evidence.noticed:
         bound_s = detection_bound_s(noticed, evidence.settings.liveness)
@@ -294,7 +327,7 @@ def _detections(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
         checked += 1
         if noticed.detection_s > bound_s:
             broken.append(f"{noticed.kind}: {noticed.how} after {noticed.detection_s:.2f} s, promised {bound_s:g} s")
-    return f"{checked} losses", tuple(broken)
+    return f"{checked} losses", tuple(broken), checked > 0
 
 
 def _failed_programs(evidence: Evidence) -> Iterator[str]:
@@ -305,13 +338,11 @@ def _failed_programs(evidence: Evidence) -> Iterator[str]:
             yield f"{entry.event}: {entry.fields.get('reason') or entry.fields.get('exception', '')}"
 
 
-def _troubles(evidence: Evidence) -> tuple[str, tuple[str, ...]]:
+def _troubles(evidence: Evidence) -> _Judgement:
     troubles = [trouble for injection in evidence.injections for trouble in injection.troubles]
     troubles += _overdue(evidence)
-    done: Iterable[Injection] = (
-        each for each in evidence.injections if each.name.endswith(("for-good", "supervisord-kill"))
-    )
-    return f"{sum(not each.missed for each in done)} cases", tuple(troubles)
+    cases = sum(each.name.endswith(("for-good", "supervisord-kill")) for each in evidence.done)
+    return f"{cases} cases", tuple(troubles), cases > 0
 
 
 def _overdue(evidence: Evidence) -> Iterator[str]:

@@ -4,7 +4,7 @@ import pytest
 
 from racepool.commands.chaos.memory import Growth
 from racepool.commands.chaos.records import OK, Resolved, Submitted
-from racepool.commands.chaos.verdict import Ending, expected_errors, unresolved_count
+from racepool.commands.chaos.verdict import BROKEN, NOT_TRIED, Ending, expected_errors, unresolved_count
 from racepool.commands.chaos.witness import LONGEST_KEPT, Truth, Witness
 from tests.commands.chaos.building import ALICE, BOB, Case, line, pool_stats, task_id
 
@@ -437,3 +437,74 @@ def test_witness_keeps_a_bounded_number_of_execs_and_those_are_the_longest() -> 
 
     kept = sorted(life.took_s for life in witness.longest)
     assert (len(kept), kept[0], kept[-1]) == (LONGEST_KEPT, 10.0, count - 1.0)
+
+
+def states(case: Case) -> dict[str, str]:
+    return {each.promise: each.state for each in case.verdict()}
+
+
+def test_run_in_which_nothing_happened_has_tried_no_promise() -> None:
+    assert set(states(Case()).values()) == {NOT_TRIED}
+
+
+def test_load_without_a_fault_tries_only_what_needs_none() -> None:
+    case = Case()
+    case.run(1)
+    case.assign(1)
+    case.witness.on_stats(pool_stats(submitted=1, completed=1))
+
+    assert {promise for promise, state in states(case).items() if state == "ok"} == {
+        "no exec called back twice", "every result was right", "errors came only where a fault explains them",
+        "every exec resolved in time", "every exec resolved", "tasks were assigned in the order of submission",
+        "the counters added up",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "promise"),
+    [
+        ("client-kill", "a killed client's queued tasks were dropped"),
+        ("worker-freeze-for-good", "frozen programs were replaced, and none outlived supervisord"),
+        ("supervisord-kill", "frozen programs were replaced, and none outlived supervisord"),
+        ("worker-kill", "no worker was called lost without a cause"),
+        ("broker-kill", "no program failed by itself"),
+        ("raise", "the pool was whole again"),
+        ("raise", "no process was left over"),
+    ],
+)
+def test_promise_is_tried_only_by_its_fault(kind: str, promise: str) -> None:
+    case = Case()
+    assert states(case)[promise] == NOT_TRIED
+    injection = case.inject(kind, 7, client="victim-0")
+    assert states(case)[promise] == "ok"
+
+    injection.missed = "there was no process to hit"
+    assert states(case)[promise] == NOT_TRIED
+
+
+def test_loss_and_pause_try_their_promises() -> None:
+    case = Case()
+    case.log("worker_ready", 0.5, worker="worker-0", pid=7)
+    case.inject("worker-kill", 7)
+    case.lose(7)
+    case.log("broker_paused", 4.0)
+
+    assert states(case)["each loss was noticed in time"] == "ok"
+    assert states(case)["a pause of the broker was not taken for silence"] == "ok"
+
+
+def test_run_that_was_cut_short_has_not_tried_its_end() -> None:
+    case = Case(ending=None)
+    case.run(1)
+    case.inject("worker-kill", 7)
+
+    found = states(case)
+    assert {
+        found[each] for each in ("every exec resolved", "the pool was whole again", "no process was left over")
+    } == {NOT_TRIED}
+
+
+def test_broken_promise_is_broken_however_little_was_tried() -> None:
+    case = Case(ending=Ending(9.0, ("worker-1 is not in the pool",)))
+
+    assert states(case)["the pool was whole again"] == BROKEN
