@@ -1,4 +1,4 @@
-"""How each kind of fault is done, except those inside a race: the client that submits the race does them."""
+"""How each kind of fault is done. The client that submits the race does those that are only inside a race."""
 
 import signal
 import subprocess
@@ -13,6 +13,7 @@ from racepool.commands.chaos.injection import Hit, Injection
 from racepool.commands.chaos.lab_processes import Census, LabProcess, died_at, signalled
 from racepool.commands.chaos.load import Orders
 from racepool.commands.chaos.plan import STEADY_CLIENTS, Plan, steady
+from racepool.commands.chaos.switch import ENDS_AT_IMPORT
 from racepool.protocol.settings import Settings
 
 TARGET_S: Final = 3.0
@@ -54,7 +55,7 @@ class Ground(Protocol):
 
 def inject(ground: Ground, injection: Injection) -> None:
     """Does the fault from its beginning to its end, and writes into `injection` what was done."""
-    _WAYS[injection.name](ground, injection)
+    WAYS[injection.name](ground, injection)
 
 
 def _of(ground: Ground, *programs: str) -> list[LabProcess]:
@@ -230,7 +231,29 @@ def _remove_sockets(ground: Ground, injection: Injection) -> None:
         path.unlink(missing_ok=True)
 
 
-_WAYS: Final[dict[str, Callable[[Ground, Injection], None]]] = {
+def _kill_broker_in_hang(ground: Ground, injection: Injection) -> None:
+    """The client has submitted the race; the observer tells when a worker has begun it."""
+    deadline = time.monotonic() + BURST_S
+    while not injection.awaited and not ground.stop.is_set():
+        if time.monotonic() > deadline:
+            return  # the lab says that no worker began the race
+        time.sleep(POLL_S)
+    _hit(injection, _found(ground, "broker"), signal.SIGKILL)
+
+
+def _end_at_import(how: str) -> Callable[[Ground, Injection], None]:
+    def way(ground: Ground, injection: Injection) -> None:
+        switch = ground.settings.dir / ENDS_AT_IMPORT
+        switch.write_text(how, encoding="ascii")
+        _kill_all_workers(ground, injection)
+        ground.stop.wait(injection.fault.lasts_s)
+        switch.unlink()
+        injection.until = time.monotonic()
+
+    return way
+
+
+WAYS: Final[dict[str, Callable[[Ground, Injection], None]]] = {
     "worker-kill": _kill("worker"),
     "workers-kill-all": _kill_all_workers,
     "worker-freeze-short": _freeze("worker"),
@@ -250,4 +273,7 @@ _WAYS: Final[dict[str, Callable[[Ground, Injection], None]]] = {
     "watchdog-kill": _kill("watchdog"),
     "garbage": _rubbish,
     "sockets-removed": _remove_sockets,
+    "broker-kill-alarm": _kill_broker_in_hang,
+    "import-exit": _end_at_import("exit"),
+    "import-abort": _end_at_import("abort"),
 }

@@ -28,6 +28,8 @@ class Kind:
         shows: the errors with which its race must end; empty if the race must end with the right result.
         costs_worker: whether the broker may lose a worker that it hit.
         is_calm: no burst of submissions comes with it.
+        before: what some races leave in the workers just before the race of this fault, for the saboteur; those races
+            must end with the right result.
     """
 
     name: str
@@ -40,6 +42,12 @@ class Kind:
     shows: frozenset[str] = frozenset()
     costs_worker: bool = True
     is_calm: bool = False
+    before: str = ""
+
+    @property
+    def hangs(self) -> bool:
+        """Whether its race never ends. Its run timeout is the duration of the fault."""
+        return self.verb.endswith("spin")
 
     @property
     def hits_one_worker(self) -> bool:
@@ -58,6 +66,22 @@ _BROKER: Final = frozenset({BROKER, ABSENT_BROKER, SUPERVISORD, ABSENT_SUPERVISO
 
 def _poison(name: str, about: str, verb: str) -> Kind:
     return Kind(name, about, rest_s=8.0, verb=verb, shows=frozenset({CRASHED}))
+
+
+def _hang(name: str, about: str, verb: str = "spin", before: str = "") -> Kind:
+    return Kind(name, about, lasts_s=(1.0, 1.0), rest_s=6.0, verb=verb, shows=frozenset({OVERRAN}), before=before)
+
+
+def _import(name: str, about: str) -> Kind:
+    """No other fault may come meanwhile: nothing could replace what it hits."""
+    return Kind(
+        name,
+        about,
+        lasts_s=(4.0, 6.0),
+        rest_s=6.0,
+        takes=frozenset({ABSENT_SUPERVISORD}),
+        avoids=frozenset({BROKER, WORKER, CLIENT, LONG_LOSS, SUPERVISORD}) | _CALM,
+    )
 
 
 _ALL: Final = (
@@ -168,14 +192,39 @@ _ALL: Final = (
         verb="hold-gil",
         costs_worker=False,
     ),
+    _hang("hang", "a race that never ends, with a short run timeout"),
+    _hang("alarm-handler", "as hang, in a worker in which a race left a SIGALRM handler", before="alarm-handler"),
+    _hang("alarm-ignored", "as hang, in a worker in which a race ignored SIGALRM", before="alarm-ignored"),
+    _hang("alarm-blocked", "as hang, in a worker in which a race blocked SIGALRM", before="alarm-blocked"),
     Kind(
-        "hang",
-        "a race that never ends, with a short run timeout",
-        lasts_s=(1.0, 1.0),
-        rest_s=6.0,
+        "broker-kill-alarm",
+        "as these, and the broker is killed meanwhile: only the worker's own timer is left",
+        lasts_s=(2.0, 2.0),
+        rest_s=8.0,
+        takes=frozenset({BROKER}),
+        avoids=_BROKER,
         verb="spin",
         shows=frozenset({OVERRAN}),
+        before="alarm-handler+alarm-blocked",
     ),
+    Kind(
+        "fork-return",
+        "a race that forks and returns in both processes",
+        rest_s=3.0,
+        verb="fork-return",
+        costs_worker=False,
+    ),
+    Kind(
+        "child-left",
+        "a race that leaves a process, as a daemon does: it may live as long as its worker",
+        rest_s=1.0,
+        verb="daemon",
+        costs_worker=False,
+    ),
+    _poison("child-then-kill", "as poison, and a process in a session of its own is left", "session+kill"),
+    _hang("child-then-hang", "as hang, and a process is left, as by a daemon", "daemon+spin"),
+    _import("import-exit", "the module of the transform ends its process at import, and all workers are killed"),
+    _import("import-abort", "as import-exit, by abort()"),
     Kind(
         "raise",
         "a race at which the transform raises",

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from racepool.commands.chaos.faults import inject
+from racepool.commands.chaos.aftermath import OUTLIVES_S
+from racepool.commands.chaos.evidence import Ending, Evidence
+from racepool.commands.chaos.faults import WAYS, inject
 from racepool.commands.chaos.injection import Injection
 from racepool.commands.chaos.lab_processes import Census
 from racepool.commands.chaos.load import Orders
@@ -20,9 +22,10 @@ from racepool.commands.chaos.measurement import measure
 from racepool.commands.chaos.memory import MemorySamples
 from racepool.commands.chaos.observer import Observer
 from racepool.commands.chaos.plan import STEADY_CLIENTS, Fault, Plan, steady
+from racepool.commands.chaos.program_logs import DIED
 from racepool.commands.chaos.quiet import UnfitTransformError, find_truth
 from racepool.commands.chaos.stage import Stage
-from racepool.commands.chaos.verdict import Ending, Evidence, Invariant, verdict
+from racepool.commands.chaos.verdict import Invariant, verdict
 from racepool.commands.chaos.witness import Witness
 from racepool.protocol.endpoints import sockets_in
 from racepool.protocol.settings import Settings
@@ -128,6 +131,7 @@ class Lab:
                 try:
                     self._work()
                     ending = self._settle()
+                    self._end_pool()
                 except KeyboardInterrupt:
                     self._say("interrupted")
             findings = self._judge(ending)
@@ -148,9 +152,10 @@ class Lab:
         self._say("starting a private pool")
         self._stage.start_supervisord()
         deadline = time.monotonic() + START_S
-        alarms = self._observer.logs.alarms
+        logs = self._observer.logs
         while not self._stage.is_full():
             self._observer.look()
+            alarms = logs.alarms + [f"{each.worker} died by itself" for each in logs.of(DIED)]
             if alarms or time.monotonic() >= deadline:
                 raise LabError("the pool did not start: " + "; ".join(alarms or ["its workers were not ready in time"]))
             time.sleep(TURN_S)
@@ -167,7 +172,7 @@ class Lab:
             self._stage.start_client(
                 Orders(self._plan, steady(client), self._stage.records, client, observer.begins_at)
             )
-        waiting = [fault for fault in self._faults if not fault.kind.verb]
+        waiting = [fault for fault in self._faults if fault.kind.name in WAYS]
         while self._elapsed_s() < self._plan.seconds:
             while waiting and waiting[0].at_s <= self._elapsed_s():
                 self._begin(waiting.pop(0))
@@ -177,7 +182,7 @@ class Lab:
         return time.monotonic() - self._observer.begins_at
 
     def _begin(self, fault: Fault) -> None:
-        injection = self._observer.injections[fault.number] = Injection(fault, time.monotonic())
+        injection = self._observer.injection(fault.number, time.monotonic())
         thread = threading.Thread(target=self._inject, args=(injection,), daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -223,12 +228,23 @@ class Lab:
                 break  # the pool is idle, but a client still waits: its task is lost
         waited_s = time.monotonic() - began_at
         missing = self._stage.state().missing
-        surplus = self._stage.surplus()
         deadline = time.monotonic() + SETTLE_S
-        while surplus and time.monotonic() < deadline:
+        awaited = {each.process[0] for each in self._observer.left()}  # a promise of their own judges these
+        while (surplus := self._stage.surplus(awaited)) and time.monotonic() < deadline:
             time.sleep(TURN_S)
-            surplus = self._stage.surplus()
         return Ending(waited_s, tuple(missing), tuple(surplus))
+
+    def _end_pool(self) -> None:
+        """Where a race left a process: ends the pool as an operator does, and waits for the end of what was left."""
+        left = [each for each in self._observer.left() if not each.is_gone]
+        if not left:
+            return
+        self._say("ending the pool, to see what outlives it")
+        ended_at = self._stage.end_pool()
+        for each in left:
+            each.due_at = ended_at if each.due_at is None else each.due_at
+        while any(not each.is_gone and not each.is_overdue(OUTLIVES_S) for each in left):
+            self._turn()
 
     def _judge(self, ending: Ending | None) -> Findings:
         observer = self._observer
@@ -240,8 +256,11 @@ class Lab:
         seconds = min(self._elapsed_s(), self._plan.seconds)
         injections = [observer.injections[number] for number in sorted(observer.injections)]
         for injection in injections:
-            if injection.fault.kind.verb and not injection.hits:
+            pids = {hit.pid for hit in injection.hits}
+            if injection.fault.kind.verb and not pids:
                 injection.missed = "no worker began its race"
+            elif injection.fault.kind.before and not pids & injection.prepared:
+                injection.missed = "its worker had run no race that leaves SIGALRM changed"
         noticed = measure(injections, observer.logs)
         growth = list(observer.memory.growth(seconds))
         witness = observer.witness or Witness([], self._faults)

@@ -109,8 +109,8 @@ class LoadClient:
 
     def _body(self, submission: Submission, fault: Fault | None) -> bytes:
         race = self._races[submission.race]
-        if submission.sleeps_s:
-            return body(harmful(race, "sleep", str(submission.sleeps_s), 0))
+        if submission.harm is not None:
+            return body(harmful(race, *submission.harm))
         if fault is None:
             return self._bodies[submission.race]
         return body(harmful(race, fault.kind.verb, str(fault.lasts_s or ""), fault.number))
@@ -118,7 +118,7 @@ class LoadClient:
     @staticmethod
     def _run_timeout_s(fault: Fault | None) -> float:
         """A race that never ends runs as long as its fault lasts; 0 = the setting."""
-        return fault.lasts_s if fault is not None and fault.kind.verb == "spin" else 0.0
+        return fault.lasts_s if fault is not None and fault.kind.hangs else 0.0
 
     def _on_done(self, n: int, future: "Future[Any]") -> None:
         self._resolved.put((n, time.monotonic(), future))

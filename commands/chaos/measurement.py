@@ -78,9 +78,13 @@ def detection_bound_s(noticed: Noticed, liveness_s: float) -> float | None:
             return UNKNOWN_S + NOISE_S
         case "worker-freeze" | "worker-freeze-calm" | "worker-freeze-for-good":
             return SILENCE_FACTOR * liveness_s + NOISE_S
-        case "hang" if noticed.how == OWN_TIMER:
+        case "hang" | "broker-kill-alarm" if noticed.how == OWN_TIMER:
             return liveness_s + EXIT_NOTICED_S
-        case "worker-kill" | "workers-kill-all" | "poison" | "poison-exit" | "fork-then-kill" | "hang" | "stutter":
+        case "worker-kill" | "workers-kill-all" | "import-exit" | "import-abort" | "stutter":
+            return EXIT_NOTICED_S
+        case "poison" | "poison-exit" | "fork-then-kill" | "child-then-kill":
+            return EXIT_NOTICED_S
+        case "hang" | "alarm-handler" | "alarm-ignored" | "alarm-blocked" | "child-then-hang":
             return EXIT_NOTICED_S
         case "broker-freeze-for-good":
             return LISTENER_S + NOISE_S
@@ -118,7 +122,7 @@ class _Look:
                 gone = self._first("task_abandoned", injection.at, (injection.until or injection.at) + PATIENCE_S)
                 took_s = None if gone is None else gone.at - injection.at
                 yield Noticed(injection.name, "silence" if gone else NOT_NOTICED, took_s, None)
-            case "garbage" | "client-slow" | "supervisord-freeze" | "raise":
+            case "garbage" | "client-slow" | "supervisord-freeze" | "raise" | "fork-return" | "child-left":
                 yield Noticed(injection.name, NOT_NOTICED, None, None)
             case _:
                 yield from (self._hit_worker(injection, hit) for hit in injection.hits)
@@ -157,10 +161,10 @@ class _Look:
         )
         if lost is None or next(known, None) is None:  # the broker did not know the worker yet
             return self._unknown_worker(injection, hit)
-        since = hit.at + (injection.fault.lasts_s if kind.verb == "spin" else 0.0)
+        since = hit.at + (injection.fault.lasts_s if kind.hangs else 0.0)
         detection_s, is_clouded = _elapsed(since, lost.at, self._blind)
         how = "it uses CPU" if lost.event == "worker_silent" else str(lost.fields.get("reason"))
-        if kind.verb == "spin" and self._first("broker_started", hit.at, lost.at):
+        if kind.hangs and self._first("broker_started", hit.at, lost.at):
             how = OWN_TIMER  # a new broker does not know when the task began
         if lost.event == "worker_silent":
             return Noticed(kind.name, how, detection_s, None, is_clouded)

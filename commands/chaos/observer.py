@@ -5,12 +5,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from racepool.client.monitoring import fetch_stats
-from racepool.commands.chaos.injection import Hit, Injection
+from racepool.commands.chaos.injection import Awaited, Hit, Injection, Why
 from racepool.commands.chaos.lab_processes import Census
 from racepool.commands.chaos.memory import MemorySamples
 from racepool.commands.chaos.plan import Fault
@@ -100,15 +100,38 @@ class Observer:
                 if isinstance(record, Submitted):
                     witness.on_submitted(record)
                     if record.fault is not None:
-                        self._injection(record.fault, record.at).client = record.client
+                        self.injection(record.fault, record.at).client = record.client
                 else:
                     witness.on_resolved(record)
         for line in self._tail(self.harms).lines():
             harm = orjson.loads(line)
-            injection = self._injection(harm["fault"], harm["at"])
-            injection.hits.append(Hit(harm["at"], harm["pid"]))
+            self._on_harm(self.injection(harm["fault"], harm["at"]), harm)
+        for injection in self.injections.copy().values():
+            for awaited in injection.awaited:
+                awaited.look(time.monotonic())
 
-    def _injection(self, fault: int, at: float) -> Injection:
+    def _on_harm(self, injection: Injection, harm: dict[str, Any]) -> None:
+        verb, at, pid, kind = harm["verb"], harm["at"], harm["pid"], injection.fault.kind
+        worker = pid, harm["started"]
+        if child := harm.get("child"):
+            why, due_at = (Why.RETURNED, at) if verb == kind.verb == "fork-return" else (Why.LEFT, None)
+            injection.awaited.append(Awaited(why, (child, harm["child_started"]), worker, due_at, at))
+            return
+        if verb in kind.before.split("+"):
+            injection.prepared.add(pid)
+            return
+        if verb == kind.verb.split("+")[-1]:
+            injection.hits.append(Hit(at, pid))
+        if verb == "spin":
+            injection.awaited.append(Awaited(Why.HANGS, worker, worker, at + injection.fault.lasts_s, at))
+
+    def left(self) -> list[Awaited]:
+        """The children that races have left."""
+        every = (each for injection in self.injections.copy().values() for each in injection.awaited)
+        return [each for each in every if each.why is not Why.HANGS]
+
+    def injection(self, fault: int, at: float) -> Injection:
+        """The injection of this fault, which began at that instant if it is not known yet."""
         return self.injections.setdefault(fault, Injection(self._faults[fault], at))
 
     def _tail(self, path: Path) -> Tail:

@@ -15,6 +15,7 @@ LOOK_S: Final = 0.25
 LEAST_GAP_S: Final = 0.01
 BURST: Final = 20
 BURST_LEAD_S: Final = 0.03
+LEAVERS: Final = 3  # for each worker; a few, because the workers take them as they become free
 HEAVY_CHANCE: Final = 0.1
 STEADY_CLIENTS: Final = 2
 
@@ -51,13 +52,14 @@ class Submission:
 
     Attributes:
         fault: the number of the fault inside the race, if there is one.
-        sleeps_s: how long its worker sleeps before the transform.
+        harm: what the saboteur does with a race that must end with the right result all the same: the verb, its
+            argument, and the number of the fault that it belongs to.
     """
 
     at_s: float
     race: int
     fault: int | None = None
-    sleeps_s: float = 0.0
+    harm: tuple[str, str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,15 +122,25 @@ class Plan:
         at_s = random.expovariate(1 / gap_s)
         while at_s < self.seconds:
             while waiting and waiting[0].at_s - BURST_LEAD_S <= at_s:
-                yield from _around(waiting.popleft(), client, random)
+                yield from self._around(waiting.popleft(), client, random)
             yield Submission(at_s, _race(random))
             at_s += random.expovariate(1 / gap_s)
+
+    def _around(self, fault: Fault, client: int, random: Random) -> Iterator[Submission]:
+        """A burst just before the fault, so that the pool has tasks to lose, and the race with the fault in it."""
+        at_s = fault.at_s - BURST_LEAD_S
+        for index in range(0 if fault.kind.is_calm else BURST):
+            if fault.kind.verb and client == 0 and index == BURST // 2:
+                for _ in range(LEAVERS * self.workers if fault.kind.before else 0):
+                    yield Submission(at_s, random.randrange(LIGHT), harm=(fault.kind.before, "", fault.number))
+                yield Submission(at_s, random.randrange(LIGHT), fault.number)
+            yield Submission(at_s, _race(random))
 
     def burst(self, fault: int, count: int, sleeps_s: float) -> Iterator[Submission]:
         """The submissions of a client for one fault: all at once."""
         random = Random(f"{self.seed}/burst/{fault}")  # noqa: S311  # no secret
         for _ in range(count):
-            yield Submission(0.0, random.randrange(LIGHT), sleeps_s=sleeps_s)
+            yield Submission(0.0, random.randrange(LIGHT), harm=("sleep", str(sleeps_s), fault) if sleeps_s else None)
 
     def to_wire(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -149,14 +161,6 @@ def _clash(fault: Fault, other: Fault) -> bool:
     if fault.kind.hits_one_worker and other.kind.hits_one_worker and fault.target == other.target:
         return True
     return bool(fault.kind.takes & other.kind.avoids or other.kind.takes & fault.kind.avoids)
-
-
-def _around(fault: Fault, client: int, random: Random) -> Iterator[Submission]:
-    """A burst just before the fault, so that the pool has tasks to lose, and the race with the fault in it."""
-    for index in range(0 if fault.kind.is_calm else BURST):
-        if fault.kind.verb and client == 0 and index == BURST // 2:
-            yield Submission(fault.at_s - BURST_LEAD_S, random.randrange(LIGHT), fault.number)
-        yield Submission(fault.at_s - BURST_LEAD_S, _race(random))
 
 
 def _race(random: Random) -> int:

@@ -10,7 +10,7 @@ from racepool.commands.chaos.report import by_kind
 
 COLOURS: Final = {
     "broker": "tab:red", "worker": "tab:blue", "supervisord": "tab:green", "client": "tab:orange",
-    "watchdog": "tab:purple", "stutterer": "tab:cyan", "rubbish": "tab:brown",
+    "watchdog": "tab:purple", "stutterer": "tab:cyan", "rubbish": "tab:brown", "other": "tab:pink",
 }  # fmt: skip
 TICK_LINE: Final = 0.35
 

@@ -17,6 +17,7 @@ KEPT: Final = frozenset(
 )  # fmt: skip
 EXITED: Final = "exited"
 SPAWNED: Final = "spawned"
+DIED: Final = "died by itself"
 ENDED_BY_WATCHDOG: Final = "ended by the watchdog"
 _SUPERVISORD_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) [A-Z]+ (.*)")
 _EXITED_LINE = re.compile(r"(?:exited|stopped): (\S+) \((.*)\)")
@@ -105,7 +106,7 @@ class ProgramLogs:
         if exited := _EXITED_LINE.match(text):
             self.entries.append(LogEntry(at, EXITED, {"worker": exited[1], "how": exited[2]}))
             if any(signal in exited[2] for signal in _OWN_DEATHS):
-                self.alarms.append(f"{exited[1]} died by itself: {exited[2]}")
+                self.entries.append(LogEntry(at, DIED, {"worker": exited[1], "how": exited[2]}))
         elif spawned := _SPAWNED_LINE.match(text):
             self._spawned[spawned[1]] = int(spawned[2])
             self.entries.append(LogEntry(at, SPAWNED, {"worker": spawned[1], "pid": int(spawned[2])}))

@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from racepool.supervision.configuration import child_environment, supervisord_co
 
 DEFAULT_TRANSFORM = "racepool.races.transform:transform_race"
 ASK_S = 1.0
+STOP_S = 20.0  # an idle pool stops in two seconds
 
 
 @dataclass(frozen=True)
@@ -136,14 +139,27 @@ class Stage:
         waiting = [f"{stats.queue_depth} tasks wait"] if stats.queue_depth else []
         return State((*absent, *at_work, *waiting), is_idle=not absent and not at_work)
 
-    def surplus(self) -> list[str]:
-        """Processes that must not be there: a child whose worker has ended, a worker that nothing supervises."""
+    def surplus(self, awaited: Collection[int]) -> list[str]:
+        """Processes that must not be there: a child whose worker has ended, a worker that nothing supervises.
+
+        Args:
+            awaited: pids that are left out.
+        """
         found = {process.pid: process for process in self.census.processes()}
         return [
             str(each)
             for each in found.values()
-            if each.program == "stutterer" or (each.origin and not _has_supervised_ancestor(each, found))
+            if each.pid not in awaited
+            and (each.program == "stutterer" or (each.origin and not _has_supervised_ancestor(each, found)))
         ]
+
+    def end_pool(self) -> float:
+        """Ends supervisord and its programs with SIGTERM. Returns the instant at which it ended or was overdue."""
+        if self._supervisord is not None:
+            self._supervisord.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._supervisord.wait(STOP_S)
+        return time.monotonic()
 
     def end(self) -> None:
         """Ends all processes, also frozen ones."""

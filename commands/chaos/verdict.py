@@ -2,25 +2,22 @@
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
-from racepool.commands.chaos.injection import Injection
+from racepool.commands.chaos.aftermath import children, hangs, starts
+from racepool.commands.chaos.evidence import Evidence, Judgement
 from racepool.commands.chaos.kinds import CRASHED, EXPIRED, OVERRAN
 from racepool.commands.chaos.measurement import (
     NOISE_S,
-    SILENCE_FACTOR,
     SLACK_S,
-    Noticed,
     blind_spans,
     detection_bound_s,
 )
-from racepool.commands.chaos.memory import Growth
-from racepool.commands.chaos.program_logs import LogEntry, ProgramLogs
+from racepool.commands.chaos.program_logs import DIED, LogEntry
 from racepool.commands.chaos.records import Resolved, Submitted
-from racepool.commands.chaos.witness import Life, Witness, named
-from racepool.protocol.settings import Settings
+from racepool.commands.chaos.witness import Life, named
 
 BROKEN: Final = "BROKEN"
 OK: Final = "ok"
@@ -29,10 +26,6 @@ CUT_SHORT: Final = "the run was interrupted"
 BROKER_ENDS_ITSELF_S: Final = 12.0
 VANISHED_S: Final = 1.5
 FROZEN_FACTOR: Final = 5.0  # times the liveness: then the broker kills a frozen worker that it knew
-
-
-_Judgement: TypeAlias = tuple[str, tuple[str, ...], bool]
-"""What an Invariant has after its promise."""
 
 
 @dataclass(frozen=True)
@@ -58,54 +51,6 @@ class Invariant:
         return OK if self.is_tried else NOT_TRIED
 
 
-@dataclass(frozen=True)
-class Ending:
-    """The pool at the end of a run.
-
-    Attributes:
-        waited_s: how long the lab waited for it to be whole.
-        missing: what was not whole after that, as text.
-        surplus: processes that must not be there, as text.
-    """
-
-    waited_s: float = 0.0
-    missing: tuple[str, ...] = ()
-    surplus: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Everything that is judged; `ending` is None for a run that was interrupted."""
-
-    settings: Settings
-    witness: Witness
-    logs: ProgramLogs
-    injections: Sequence[Injection]
-    noticed: Sequence[Noticed]
-    growth: Sequence[Growth]
-    ending: Ending | None
-
-    def bound_s(self, run_timeout_s: float, restarts: int = 0) -> float:
-        """The seconds within which an exec must resolve, see docs/limits.md."""
-        settings = self.settings
-        attempt_s = (run_timeout_s or settings.run_timeout) + SILENCE_FACTOR * settings.liveness
-        return settings.queue_timeout + (1 + restarts) * settings.max_attempts * attempt_s
-
-    @property
-    def done(self) -> list[Injection]:
-        """The faults that were done."""
-        return [injection for injection in self.injections if not injection.missed]
-
-    def hits(self, *, frozen_only: bool = False) -> set[int]:
-        """The pids that the pool may have lost through a fault."""
-        return {
-            hit.pid
-            for injection in self.injections
-            if injection.fault.kind.costs_worker and (not frozen_only or "freeze" in injection.name)
-            for hit in injection.hits
-        }
-
-
 def verdict(evidence: Evidence) -> list[Invariant]:
     """Judges every promise; the most important ones come first."""
     witness, ending = evidence.witness, evidence.ending
@@ -127,6 +72,9 @@ def verdict(evidence: Evidence) -> list[Invariant]:
         Invariant("the counters added up", f"{witness.samples} samples", tuple(witness.books), witness.samples > 0),
         Invariant("no program failed by itself", f"{harms} faults", tuple(_failed_programs(evidence)), harms > 0),
         Invariant("frozen programs were replaced, and none outlived supervisord", *_troubles(evidence)),
+        Invariant("a hanging race was ended by its run timeout", *hangs(evidence)),
+        Invariant("nothing that a worker started outlived it", *children(evidence)),
+        Invariant("workers that cannot start were started once a second at most", *starts(evidence)),
     ]
     open_execs: tuple[str, ...] = ()
     waited, missing, surplus = CUT_SHORT, open_execs, open_execs
@@ -234,7 +182,7 @@ def unresolved_count(evidence: Evidence) -> int:
     return len(_unresolved(evidence))
 
 
-def _order(evidence: Evidence) -> _Judgement:
+def _order(evidence: Evidence) -> Judgement:
     """Checks the order in each epoch, for each client.
 
     First assignments come in the order of submission, and no task comes before an older one that went back to its
@@ -264,7 +212,7 @@ def _order(evidence: Evidence) -> _Judgement:
     return f"{checked} assignments", tuple(broken), checked > 0
 
 
-def _vanished(evidence: Evidence) -> _Judgement:
+def _vanished(evidence: Evidence) -> Judgement:
     """No worker begins a task of a killed client after the broker has noticed the client's silence."""
     patience_s = evidence.settings.liveness + VANISHED_S
     absent = blind_spans(evidence.injections, evidence.logs)
@@ -293,7 +241,7 @@ def _vanished(evidence: Evidence) -> _Judgement:
 # --- workers and programs ---------------------------------------------------------------------------------------------
 
 
-def _losses(evidence: Evidence) -> _Judgement:
+def _losses(evidence: Evidence) -> Judgement:
     """No fault loses a message between a broker and a worker that both stay alive: nothing explains `out_of_step`."""
     hits = evidence.hits()
     losses = list(evidence.logs.of("worker_lost"))
@@ -305,7 +253,7 @@ def _losses(evidence: Evidence) -> _Judgement:
     return f"{len(losses)} losses", tuple(broken), bool(losses or evidence.done)
 
 
-def _pauses(evidence: Evidence) -> _Judgement:
+def _pauses(evidence: Evidence) -> Judgement:
     """After its own pause a broker gives every peer the full liveness again."""
     pauses = [entry.at for entry in evidence.logs.of("broker_paused")]
     broken = [
@@ -318,7 +266,7 @@ def _pauses(evidence: Evidence) -> _Judgement:
     return f"{len(pauses)} pauses", tuple(broken), bool(pauses)
 
 
-def _detections(evidence: Evidence) -> _Judgement:
+def _detections(evidence: Evidence) -> Judgement:
     broken, checked = [], 0
     for noticed in evidence.noticed:
         bound_s = detection_bound_s(noticed, evidence.settings.liveness)
@@ -332,13 +280,17 @@ def _detections(evidence: Evidence) -> _Judgement:
 
 def _failed_programs(evidence: Evidence) -> Iterator[str]:
     removals = [injection.at for injection in evidence.injections if injection.name == "sockets-removed"]
+    aborts = [(each.at, each.over_at) for each in evidence.done if each.name == "import-abort"]
     yield from evidence.logs.alarms
+    for entry in evidence.logs.of(DIED):
+        if not any(begin <= entry.at <= end for begin, end in aborts):
+            yield f"{entry.worker} died by itself: {entry.fields['how']}"
     for entry in evidence.logs.of("broker_failed", "broker_refused"):
         if not any(0 <= entry.at - at <= BROKER_ENDS_ITSELF_S for at in removals):
             yield f"{entry.event}: {entry.fields.get('reason') or entry.fields.get('exception', '')}"
 
 
-def _troubles(evidence: Evidence) -> _Judgement:
+def _troubles(evidence: Evidence) -> Judgement:
     troubles = [trouble for injection in evidence.injections for trouble in injection.troubles]
     troubles += _overdue(evidence)
     cases = sum(each.name.endswith(("for-good", "supervisord-kill")) for each in evidence.done)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from racepool.commands.chaos.evidence import Ending, Evidence
 from racepool.commands.chaos.injection import Hit, Injection
 from racepool.commands.chaos.kinds import KINDS
 from racepool.commands.chaos.lab_races import RACES
@@ -13,7 +14,7 @@ from racepool.commands.chaos.memory import Growth
 from racepool.commands.chaos.plan import Fault
 from racepool.commands.chaos.program_logs import ProgramLogs
 from racepool.commands.chaos.records import OK, Resolved, Submitted
-from racepool.commands.chaos.verdict import Ending, Evidence, Invariant, verdict
+from racepool.commands.chaos.verdict import Invariant, verdict
 from racepool.commands.chaos.witness import Truth, Witness
 from racepool.protocol.settings import Settings
 from racepool.protocol.stats import PoolStats

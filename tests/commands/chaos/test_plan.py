@@ -107,7 +107,7 @@ def test_first_client_alone_carries_each_fault_that_travels_in_a_race() -> None:
 
 @pytest.mark.parametrize("client", range(STEADY_CLIENTS))
 def test_each_fault_meets_a_burst_of_each_client(client: int) -> None:
-    instants = Counter(each.at_s for each in plan().load(client) if each.fault is None)
+    instants = Counter(each.at_s for each in plan().load(client) if each.fault is None and each.harm is None)
 
     met = {(fault.kind.is_calm, instants[fault.at_s - BURST_LEAD_S]) for fault in plan().faults()}
     assert met == {(False, BURST), (True, 0)}
@@ -117,7 +117,7 @@ def test_burst_is_submitted_at_once() -> None:
     burst = list(plan().burst(3, 50, 0.1))
 
     assert len(burst) == 50
-    assert {(each.at_s, each.sleeps_s, each.fault) for each in burst} == {(0.0, 0.1, None)}
+    assert {(each.at_s, each.harm, each.fault) for each in burst} == {(0.0, ("sleep", "0.1", 3), None)}
 
 
 @pytest.mark.parametrize("index", [0, LIGHT - 1, LIGHT, RACES - 1])
@@ -160,3 +160,16 @@ def test_instant_of_calm_is_after_all_that_the_fault_needs() -> None:
     fault = Fault(0, 10.0, KINDS["worker-freeze"], 0, 4.0)
 
     assert fault.calm_at_s == 10.0 + 4.0 + KINDS["worker-freeze"].rest_s
+
+
+@pytest.mark.parametrize("kind", ["alarm-handler", "broker-kill-alarm"])
+def test_races_that_leave_something_come_just_before_the_race_that_hangs(kind: str) -> None:
+    load = list(plan(kinds=(KINDS[kind],), every_s=10.0).load(0))
+    first = next(index for index, each in enumerate(load) if each.fault is not None)
+
+    assert [each.harm for each in load[first - 9 : first]] == [(KINDS[kind].before, "", 0)] * 9
+    assert {each.at_s for each in load[first - 9 : first + 1]} == {load[first].at_s}
+
+
+def test_other_kinds_come_without_such_races() -> None:
+    assert all(each.harm is None for each in plan(kinds=(KINDS["hang"],)).load(0))

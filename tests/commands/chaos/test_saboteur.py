@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from racepool.commands.chaos.lab_processes import is_alive, started
 from racepool.commands.chaos.saboteur import CHILD_S, HARMS, Saboteur
+from racepool.commands.chaos.switch import ABORT, ENDS_AT_IMPORT, EXIT_CODE
 from racepool.races.race import RaceData
 from tests.running import Race, WaitUntil
 
@@ -115,6 +117,71 @@ def test_harm_ends_its_process_after_it_was_noted(race: Race, harms: Path, verb:
 
     assert [harm["fault"] for harm in noted(harms)] == [5]
     assert (time.monotonic() - dead_at > CHILD_S / 2) is (verb == "fork-kill")
+
+
+LEAVING = (
+    ALONE.replace("Saboteur(lambda", "import signal\nSaboteur(lambda")
+    + """
+handler, blocked = signal.getsignal(signal.SIGALRM), signal.pthread_sigmask(signal.SIG_BLOCK, [])
+print("handled" if callable(handler) else handler.name, *blocked, flush=True)
+sys.stdin.read()
+"""
+)
+
+
+def leaving(race: Race, harms: Path, verb: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", LEAVING, json.dumps(race(f"chaos:{verb}::5:A")), str(harms)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verb", "left"),
+    [
+        ("alarm-handler", "handled"),
+        ("alarm-ignored", "SIG_IGN"),
+        ("alarm-blocked", "SIG_DFL 14"),
+        ("alarm-handler+alarm-blocked", "handled 14"),
+    ],
+)
+def test_race_leaves_sigalrm_changed_and_survives(race: Race, harms: Path, verb: str, left: str) -> None:
+    with leaving(race, harms, verb) as child:
+        out, _ = child.communicate(timeout=20)
+
+    assert out.splitlines() == ["survived", left.replace("14", str(signal.SIGALRM))]
+    assert [harm["verb"] for harm in noted(harms)] == verb.split("+")
+
+
+@pytest.mark.parametrize("verb", ["session", "daemon", "fork-return"])
+def test_child_that_is_left_is_noted_and_goes_on(race: Race, harms: Path, wait_until: WaitUntil, verb: str) -> None:
+    with leaving(race, harms, verb) as worker:
+        wait_until(lambda: len(noted(harms)) == 2, 20)
+        harm = noted(harms)[1]
+        child = harm["child"], harm["child_started"]
+        try:
+            assert (harm["pid"], harm["started"]) == (worker.pid, started(worker.pid))
+            assert is_alive(*child)
+            assert (os.getsid(child[0]) == os.getsid(worker.pid)) is (verb == "fork-return")
+            worker.kill()
+            worker.wait()
+            assert is_alive(*child)
+        finally:
+            os.kill(child[0], signal.SIGKILL)
+            worker.kill()
+
+
+@pytest.mark.parametrize(("how", "code"), [("exit", EXIT_CODE), (ABORT, -signal.SIGABRT), (None, 0)])
+def test_process_ends_at_import_while_the_lab_wants_it(tmp_path: Path, how: str | None, code: int) -> None:
+    if how is not None:
+        (tmp_path / ENDS_AT_IMPORT).write_text(how)
+    base = {name: value for name, value in os.environ.items() if not name.startswith("RACEPOOL_")}
+    ended = subprocess.run(
+        [sys.executable, "-c", "import racepool.commands.chaos.saboteur"],
+        env=base | {"RACEPOOL_CHAOS_HARMS": str(tmp_path / "harms")}, timeout=30, check=False, capture_output=True,
+    )  # fmt: skip
+
+    assert ended.returncode == code
 
 
 @pytest.mark.parametrize(("verb", "state"), [("freeze", "T"), ("spin", "R")])

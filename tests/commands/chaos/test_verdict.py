@@ -2,9 +2,10 @@
 
 import pytest
 
+from racepool.commands.chaos.evidence import Ending
 from racepool.commands.chaos.memory import Growth
 from racepool.commands.chaos.records import OK, Resolved, Submitted
-from racepool.commands.chaos.verdict import BROKEN, NOT_TRIED, Ending, expected_errors, unresolved_count
+from racepool.commands.chaos.verdict import BROKEN, NOT_TRIED, expected_errors, unresolved_count
 from racepool.commands.chaos.witness import LONGEST_KEPT, Truth, Witness
 from tests.commands.chaos.building import ALICE, BOB, Case, line, pool_stats, task_id
 
@@ -508,3 +509,14 @@ def test_broken_promise_is_broken_however_little_was_tried() -> None:
     case = Case(ending=Ending(9.0, ("worker-1 is not in the pool",)))
 
     assert states(case)["the pool was whole again"] == BROKEN
+
+
+def test_abort_is_a_programs_own_failure_unless_its_module_was_made_to() -> None:
+    case = Case()
+    line_of_supervisord = b"1970-01-01 00:00:03,000 WARN exited: worker-1 (terminated by SIGABRT; not expected)"
+    case.logs.on_supervisord_line(line_of_supervisord)
+    (died,) = case.logs.of("died by itself")
+    assert case.broken() == ["no program failed by itself"]
+
+    case.inject("import-abort", at=died.at - 1, until=died.at + 4)
+    assert "no program failed by itself" not in case.broken()
