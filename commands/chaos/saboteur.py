@@ -107,10 +107,10 @@ def _raise(argument: str) -> None:
     raise RuntimeError(argument or "as the race asked")
 
 
-def _fork_kill(_argument: str) -> None:
-    """Leaves a child that keeps all sockets open for CHILD_S: only the pidfd tells that this process has ended."""
+def _fork_kill(argument: str) -> None:
+    """Leaves a child that keeps all sockets open for a while: only the pidfd tells that this process has ended."""
     if os.fork() == 0:
-        time.sleep(CHILD_S)
+        time.sleep(float(argument or CHILD_S))
         os._exit(0)
     _kill("")
 
