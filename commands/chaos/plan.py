@@ -87,23 +87,26 @@ class Plan:
         """
         random = Random(f"{self.seed}/faults")  # noqa: S311  # no secret
         faults: list[Fault] = []
+        running: list[Fault] = []
         bag: list[Kind] = []
         at_s = LEAD_S + random.expovariate(1 / self.every_s) / 2
         while self.kinds and at_s < self.seconds - CALM_S:
             bag = bag or random.sample(self.kinds, len(self.kinds))
             drawn = [self._drawn(random, len(faults), at_s, kind) for kind in bag]
             in_time = [fault for fault in drawn if fault.at_s + fault.lasts_s <= self.seconds - CALM_S]
-            calm_at_s = max((fault.calm_at_s for fault in faults), default=0.0)
+            running = [fault for fault in running if fault.calm_at_s > at_s]
+            calm_at_s = max((fault.calm_at_s for fault in running), default=0.0)
             others = random.sample(self.kinds, len(self.kinds))
             short = [
                 each
                 for each in (self._drawn(random, len(faults), at_s, kind) for kind in others)
                 if each.calm_at_s < calm_at_s
             ]
-            fault = next((each for each in (*in_time, *short) if _may_begin(each, faults)), None)
+            fault = next((each for each in (*in_time, *short) if _may_begin(each, running)), None)
             if fault is not None:
                 bag = [kind for kind in bag if kind is not fault.kind]
                 faults.append(fault)
+                running.append(fault)
                 at_s += max(LEAST_GAP_S, random.expovariate(1 / self.every_s))
             else:
                 bag = bag if in_time else []  # the kinds left in the bag last too long; others may fit
