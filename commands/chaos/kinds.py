@@ -80,7 +80,7 @@ def _import(name: str, about: str) -> Kind:
         lasts_s=(4.0, 6.0),
         rest_s=6.0,
         takes=frozenset({ABSENT_SUPERVISORD}),
-        avoids=frozenset({BROKER, WORKER, CLIENT, LONG_LOSS, SUPERVISORD}) | _CALM,
+        avoids=_BROKER,
     )
 
 
