@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,18 +140,8 @@ class Stage:
         return State((*absent, *at_work, *waiting), is_idle=not absent and not at_work)
 
     def surplus(self, awaited: Collection[int]) -> list[str]:
-        """Processes that must not be there: a child whose worker has ended, a worker that nothing supervises.
-
-        Args:
-            awaited: pids that are left out.
-        """
-        found = {process.pid: process for process in self.census.processes()}
-        return [
-            str(each)
-            for each in found.values()
-            if each.pid not in awaited
-            and (each.program == "stutterer" or (each.origin and not _has_supervised_ancestor(each, found)))
-        ]
+        """Processes that must not be there; pids in `awaited` are left out."""
+        return [str(each) for each in surplus_among(self.census.processes(), awaited)]
 
     def end_pool(self) -> float:
         """Ends supervisord and its programs with SIGTERM. Returns the instant at which it ended or was overdue."""
@@ -172,6 +162,17 @@ class Stage:
         end_all(self.census)
         for client in self._clients.values():
             client.wait()
+
+
+def surplus_among(processes: Iterable[LabProcess], awaited: Collection[int]) -> list[LabProcess]:
+    """A child whose worker has ended, a worker that nothing supervises, a stutterer; pids in `awaited` are left out."""
+    found = {process.pid: process for process in processes}
+    return [
+        each
+        for each in found.values()
+        if each.pid not in awaited
+        and (each.program == "stutterer" or (each.origin and not _has_supervised_ancestor(each, found)))
+    ]
 
 
 def _has_supervised_ancestor(process: LabProcess, found: Mapping[int, LabProcess]) -> bool:
