@@ -16,6 +16,9 @@ from racepool.protocol.endpoints import sockets_in
 from racepool.protocol.errors import SettingsError
 from racepool.protocol.settings import Settings, variable
 from racepool.supervision.configuration import (
+    MARK,
+    PYTHON,
+    SHIPPED,
     child_environment,
     excess_bytes,
     supervisord_command,
@@ -25,7 +28,19 @@ from racepool.supervision.configuration import (
 MOST_DIGITS = "4194304"  # the most that pid_max can be
 
 
-@pytest.fixture(params=["plain", "with space", "per%cent", "both %(name)s %d", "semi;colon"])
+NAMES = [
+    "plain", "with space", "per%cent", "both %(name)s %d", "%(here)s", "My #1 races", "a ;b", "#1", " ; ", "it's \"x\"",
+    "back\\slash \\#", "Wettbüro 競馬", "no-break\u00a0#space", "end #",
+]  # fmt: skip
+"""Of folders: what supervisord's file, its expansions or a shell would take for something else."""
+
+
+@pytest.fixture(autouse=True)
+def _interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PYTHON, child_environment(Settings.load())[PYTHON])
+
+
+@pytest.fixture(params=["plain", "both #1 ; %(name)s %d"])
 def directory(request: pytest.FixtureRequest) -> Iterator[Path]:
     parent = Path(tempfile.mkdtemp(dir="/tmp"))
     yield parent / str(request.param)
@@ -47,7 +62,9 @@ def processes(options: Any) -> dict[str, Any]:  # noqa: ANN401  # supervisor has
     return {process.name: process for group in options.process_group_configs for process in group.process_configs}
 
 
-def test_supervisord_reads_paths_as_they_are(directory: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_supervisord_reads_paths_as_they_are(name: str, run_dir: Path) -> None:
+    directory = run_dir / name
     options = parsed(write_configuration(settings(directory, workers=2), owner_pid=7))
 
     assert options.pidfile == str(directory / "supervisord.pid")
@@ -159,13 +176,87 @@ def test_longest_run_directory_has_room_for_supervisords_socket() -> None:
             write_configuration(settings(longer))
 
 
-def test_interpreter_with_a_space_and_a_percent_sign(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/opt/my 100% python/bin/python")
+@pytest.mark.parametrize("name", [*NAMES, "line\nbreak", "return\r", "tab\t;"])
+def test_interpreter_in_any_folder(name: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executable = f"/opt/{name}/bin/python"
+    monkeypatch.setattr(sys, "executable", executable)
+    monkeypatch.setenv(PYTHON, child_environment(Settings.load())[PYTHON])
 
-    told = processes(parsed(write_configuration(settings(directory, workers=1))))
+    told = processes(parsed(write_configuration(settings(directory, workers=1), owner_pid=7)))
 
-    assert shlex.split(told["broker"].command)[0] == "/opt/my 100% python/bin/python"
-    assert supervisord_command(Path("x"))[0] == "/opt/my 100% python/bin/python"
+    assert {shlex.split(each.command)[0] for each in told.values()} == {executable}
+    assert supervisord_command(Path("x"))[0] == executable
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_file_works_in_any_folder(name: str, run_dir: Path) -> None:
+    here = run_dir / name
+    here.mkdir()
+    shutil.copy(SHIPPED, here / "supervisord.conf")
+
+    options = parsed(here / "supervisord.conf")
+
+    assert options.pidfile == f"{here}/racepool-supervisor.pid"
+    assert [server["file"] for server in options.server_configs] == [f"{here}/racepool-supervisor.sock"]
+    told = processes(options)
+    assert {each.stdout_logfile for each in told.values()} == {None} | {
+        f"{here}/racepool-{each}.log" for each in ("broker", "worker-0", "worker-1", "worker-2", "exporter")
+    }
+    assert told["watchdog"].stderr_logfile == f"{here}/racepool-watchdog.log"
+
+
+@pytest.mark.parametrize("character", ["\n", "\r", "\t", "\x1b", "\x7f", "\x85", "\v"])
+def test_control_character_in_the_run_directory_is_refused_by_name(character: str, run_dir: Path) -> None:
+    with pytest.raises(SettingsError, match="control character") as raised:
+        write_configuration(settings(run_dir / f"a{character}[program:x]"))
+
+    assert ascii(character) in str(raised.value)
+    assert str(raised.value).isprintable()
+
+
+def test_dots_behind_a_link_lead_where_the_file_system_says(run_dir: Path) -> None:
+    (run_dir / "far" / "away").mkdir(parents=True)
+    (run_dir / "link").symlink_to("far/away")
+
+    options = parsed(write_configuration(settings(run_dir / "link" / ".." / "pool", workers=1)))
+
+    assert options.pidfile == str(run_dir.resolve() / "far" / "pool" / "supervisord.pid")
+
+
+@pytest.mark.parametrize("name", ["supervisord.conf", "supervisor.sock", "supervisord.pid"])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_file_that_is_not_ours_is_neither_overwritten_nor_removed(name: str, is_link: bool, run_dir: Path) -> None:  # noqa: FBT001  # a parameter of the test
+    file = run_dir / "notes"
+    file.write_text("somebody's notes")
+    if is_link:
+        (run_dir / name).symlink_to("notes")
+    else:
+        file.rename(run_dir / name)
+
+    with pytest.raises(SettingsError, match=f"{name} in it is not racepool's"):
+        write_configuration(settings(run_dir))
+
+    assert (run_dir / name).read_text() == "somebody's notes"
+    assert len(list(run_dir.iterdir())) == 1 + is_link
+
+
+def test_what_a_pool_left_behind_is_ours(directory: Path) -> None:
+    write_configuration(settings(directory))
+    (directory / "supervisord.pid").write_text("4711\n")
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(directory / "supervisor.sock"))
+
+    assert write_configuration(settings(directory)).read_text().startswith(MARK)
+
+
+def test_run_directory_that_cannot_be_written_is_a_settings_error(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings(directory).private_dir()
+    (directory / "log").write_text("a file in the way")
+
+    with pytest.raises(SettingsError, match="File exists"):
+        write_configuration(settings(directory))
 
 
 def test_run_directory_is_ours_alone(directory: Path) -> None:

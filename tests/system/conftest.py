@@ -58,7 +58,7 @@ def start_pool(xprocess: XProcess) -> Iterator[StartPool]:
         env = environment(directory, **settings)
 
         class Starter(ProcessStarter):  # type: ignore[misc]  # xprocess has no types
-            pattern = "spawned: 'worker-0'"
+            pattern = "racepool: Ctrl-C stops them"
             args = (RACEPOOL, "up")
             timeout = 30
             terminate_on_interrupt = True

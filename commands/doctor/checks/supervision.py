@@ -1,5 +1,6 @@
 """supervisord and its programs."""
 
+import shlex
 from collections.abc import Iterator
 
 from racepool.commands.doctor.facts import Facts, Program
@@ -57,7 +58,8 @@ def _not_running(program: Program, address: str) -> Finding:
     log = f", see {program.logs[0]}" if program.logs else ""
     if program.state in PASSING:
         return warning("programs", text, f"ask again in a few seconds{log}")
-    return problem("programs", text, f"supervisorctl -s {address} start {program.group}:{program.name}{log}")
+    command = ["supervisorctl", "-s", address, "start", f"{program.group}:{program.name}"]
+    return problem("programs", text, f"{shlex.join(command)}{log}")
 
 
 def restarts(facts: Facts) -> Iterator[Finding]:
