@@ -196,6 +196,7 @@ def test_shipped_file_works_in_any_folder(name: str, run_dir: Path) -> None:
 
     options = parsed(here / "supervisord.conf")
 
+    assert (options.childlogdir, options.nocleanup) == (str(here), True), "it removes nothing in TMPDIR"
     assert options.pidfile == f"{here}/racepool-supervisor.pid"
     assert [server["file"] for server in options.server_configs] == [f"{here}/racepool-supervisor.sock"]
     told = processes(options)
@@ -249,9 +250,7 @@ def test_what_a_pool_left_behind_is_ours(directory: Path) -> None:
     assert write_configuration(settings(directory)).read_text().startswith(MARK)
 
 
-def test_run_directory_that_cannot_be_written_is_a_settings_error(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_directory_that_cannot_be_written_is_a_settings_error(directory: Path) -> None:
     settings(directory).private_dir()
     (directory / "log").write_text("a file in the way")
 
