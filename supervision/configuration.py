@@ -188,7 +188,7 @@ def _programs(parser: RawConfigParser) -> dict[str, SectionProxy]:
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """This process's environment, with the mark of a new pool, and variables from which all of it load these settings."""
+    """This process's environment, with a new pool's mark, and variables from which its programs load these settings."""
     values = {name: getattr(settings, name) for name in type(settings).model_fields}
     return (
         os.environ

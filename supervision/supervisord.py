@@ -2,25 +2,31 @@
 
 import io
 import os
+import shutil
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 from socket import socketpair
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
-from supervisor import events, loggers, supervisord
+from supervisor import events, loggers, process, supervisord
 from supervisor.medusa import asyncore_25 as asyncore
 from supervisor.states import SupervisorStates
 
+from racepool.protocol import clock
 from racepool.protocol.errors import SettingsError
 from racepool.protocol.exits import Exit
 from racepool.protocol.own_directory import opened
 from racepool.protocol.processes import die_with_parent
+from racepool.supervision.configuration import PREFIX, taken_caller
+from racepool.supervision.endings import Told
 from racepool.supervision.orphans import Orphanage
+from racepool.supervision.prompt_process import ProgramEnded, PromptProcess
 
 DEVICES = ("/dev/stdout", "/dev/stderr", os.devnull)
+WORKER = "worker"  # the group of supervisord.conf
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -90,28 +96,49 @@ class LoopWaker:
 class PromptSupervisor(supervisord.Supervisor):  # type: ignore[misc]  # supervisor has no types
     """supervisord that starts its programs, and ends, without waiting for the next second.
 
-    It does not restart an ended program sooner, or a program that ends at once would be restarted without pause. The
-    watchdog hurries restarts.
+    It does not restart an ended program sooner: the watchdog hurries restarts. It tells the reason when a program ends
+    soon after its start. If a worker ends with the code for bad settings at its first start, the set-up cannot work:
+    then it ends, with the same code.
     """
 
+    ignores_hangup = False
+
+    def __init__(self, options: supervisord.ServerOptions) -> None:
+        super().__init__(options)
+        self._told = Told()
+        self._refusal: str | None = None
+
     def runforever(self) -> None:
-        """Runs supervisord's loop."""
+        """Runs supervisord's loop.
+
+        Raises:
+            SystemExit: the set-up cannot work.
+        """
         self.options.fork = fork
         events.subscribe(events.ProcessStateStartingEvent, _make_log_folders)
+        events.subscribe(ProgramEnded, self._on_ended)
         waker = LoopWaker()
         self._orphanage = Orphanage()
 
         def receive(number: int, frame: FrameType | None) -> None:
+            if number == signal.SIGHUP:  # the terminal was closed; supervisord would begin again, without one
+                number = signal.SIGTERM
             self.options.signal_receiver.receive(number, frame)
             if number != signal.SIGCHLD or self.options.mood < SupervisorStates.RUNNING:
                 waker.wake()
 
         for number in SIGNALS:
             signal.signal(number, receive)
+        if self.ignores_hangup:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # `racepool up` blocks SIGINT until here
         waker.wake()
         try:
             super().runforever()
+        except asyncore.ExitNow:
+            if self._refusal is not None:
+                sys.exit(Exit.BAD_SETTINGS)
+            raise
         finally:
             self._orphanage.end()
             self.options.setsignals()
@@ -122,6 +149,21 @@ class PromptSupervisor(supervisord.Supervisor):  # type: ignore[misc]  # supervi
         super().reap(once, recursionguard)
         if not recursionguard:
             self._orphanage.kill(self.options.pidhistory)
+
+    def _on_ended(self, event: ProgramEnded) -> None:
+        ending = event.ending
+        if event.is_first and ending.group == WORKER and ending.exit_code == Exit.BAD_SETTINGS:
+            if self._refusal is None:
+                self._refusal = ending.words or f"{ending.name} refuses its settings; its output says why"
+                self._tell(self._refusal)
+                self.options.mood = SupervisorStates.SHUTDOWN
+        elif self._told.is_new(ending, clock.now()):
+            self._tell(str(ending))
+
+    def _tell(self, line: str) -> None:
+        self.options.logger.warn(line)  # noqa: G010  # supervisor's logger has no `warning`
+        if self.options.silent:  # else the logger also writes to standard error
+            sys.stderr.write(f"{PREFIX}{line}\n")
 
 
 def open_log(path: str, mode: str) -> IO[Any]:
@@ -176,17 +218,35 @@ def fork() -> int:
     return pid
 
 
+class PromptOptions(supervisord.ServerOptions):  # type: ignore[misc]  # supervisor has no types
+    """supervisord's options, whose errors are one line."""
+
+    def usage(self, msg: object) -> NoReturn:
+        """Writes the error, and ends.
+
+        The exit code is not 2, for wrong usage: the user did not write this file, and the failure may mend itself.
+        """
+        sys.stderr.write(f"{PREFIX}supervisord: {msg}\n")
+        sys.exit(Exit.FAILURE)
+
+
 def main() -> None:
     """Runs supervisord with the arguments of this process."""
+    caller = taken_caller()
     supervisord.Supervisor = PromptSupervisor
     loggers.open = open_log  # supervisord opens all its logs by this name
+    supervisord.ServerOptions = PromptOptions
+    process.Subprocess = PromptProcess
+    PromptSupervisor.ignores_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as `nohup` asks for
     sys.stdout = sys.stderr = LossyStream(sys.stderr.fileno())  # standard output may be the programs' log
     try:
         supervisord.main()
-    except SystemExit as error:
-        sys.exit(
-            Exit.FAILURE if error.code == Exit.USAGE else error.code
-        )  # 2 means wrong usage, but the user did not write this file
+    except OSError as error:
+        sys.stderr.write(f"{PREFIX}supervisord: {error}\n")
+        sys.exit(Exit.FAILURE)
+    finally:
+        if caller is not None and os.getppid() != caller.pid:  # it was killed, and cannot remove its folder
+            shutil.rmtree(caller.directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

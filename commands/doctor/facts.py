@@ -106,7 +106,14 @@ class StatsAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program of supervisord; `state` is supervisord's word, `uptime_s` is None if it does not run."""
+    """A program of supervisord.
+
+    Attributes:
+        state: supervisord's word.
+        uptime_s: None if it does not run.
+        ended_s_ago: since the end of its previous process; None if it never ended.
+        last_words: what the last line of its log says; only looked at if it does not run, or ended a short time ago.
+    """
 
     name: str
     group: str
@@ -116,6 +123,8 @@ class Program:
     spawn_error: str
     logs: tuple[Path, ...]
     process: MachineProcess | None = None
+    ended_s_ago: float | None = None
+    last_words: str = ""
 
 
 @dataclass(frozen=True, slots=True)

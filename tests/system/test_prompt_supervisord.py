@@ -1,5 +1,6 @@
 """The supervisord that `racepool up` runs, with a test's own program: what it must do at once, and what it must not."""
 
+import itertools
 import os
 import re
 import signal
@@ -14,23 +15,31 @@ from pathlib import Path
 
 import pytest
 
+from racepool.supervision.rpc import SERVER_URL, Supervisor
 from tests.running import ROOT, WaitUntil
 
 pytestmark = pytest.mark.system
 CONFIGURATION = """
 [supervisord]
 nodaemon=true
+silent=true
 logfile={directory}/log
 pidfile={directory}/pid
-[program:program]
-command={command}
+[unix_http_server]
+file={directory}/control
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+[program:worker]
 autorestart=true
 startsecs=0
 stopasgroup=true
 startretries=1000000
-stdout_logfile=NONE
-stderr_logfile=NONE
+redirect_stderr=true
+stdout_logfile={directory}/out-%(process_num)d
+command={command}
 """
+THREE = "numprocs=3\nprocess_name=worker-%(process_num)d\n"
+WHY = "RACEPOOL_TRANSFORM=a:b: no module"
 SOON_S = 0.6  # its loop alone takes a second
 LIVES = 3  # the quickest counts, because the machine may be busy
 
@@ -42,14 +51,17 @@ def directory() -> Iterator[Path]:
 
 
 @contextmanager
-def supervised(directory: Path, command: str) -> Iterator["subprocess.Popen[bytes]"]:
+def supervised(directory: Path, command: str, *before: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A supervisord with this program; what it says to its user is in the file `said`."""
     (directory / "log").unlink(missing_ok=True)
     configuration = directory / "supervisord.conf"
     configuration.write_text(CONFIGURATION.format(directory=directory, command=command))
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "racepool.supervision.supervisord", "--configuration", str(configuration)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    command_line = [*before, sys.executable, "-P", "-m", "racepool.supervision.supervisord", "--configuration"]
+    with (directory / "said").open("w") as said:
+        process = subprocess.Popen(
+            [*command_line, str(configuration)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, cwd=directory,
+        )  # fmt: skip
     try:
         yield process
     finally:
@@ -89,22 +101,83 @@ def test_it_starts_and_ends_without_waiting_for_the_next_second(directory: Path,
     assert min(ends_s) < SOON_S, ends_s
 
 
-def test_program_that_ends_at_once_does_not_spin(directory: Path, wait_until: WaitUntil) -> None:
-    with supervised(directory, "false"):
-        wait_until(lambda: len(logged(directory, "spawned")) >= 3, 20)
-        first, _, third = logged(directory, "spawned")[:3]
+NOISY = """
+[program:noisy]
+command=sh -c 'while true; do echo; sleep 0.02; done'
+stdout_logfile=/dev/null
+stdout_logfile_maxbytes=0
+"""
 
-    assert third - first > 1.5
+
+def test_program_that_ends_at_once_is_started_once_a_second_whatever_wakes_supervisord(
+    directory: Path, wait_until: WaitUntil
+) -> None:
+    names = ["worker-0", "worker-1", "worker-2"]
+    with supervised(directory, f"false\n{THREE}{NOISY}") as process:
+        wait_until(lambda: all(len(logged(directory, f"spawned: '{name}'")) >= 3 for name in names), 20)
+        starts = {name: logged(directory, f"spawned: '{name}'") for name in names}
+        process.terminate()
+        assert process.wait(20) == 0
+
+    for each in starts.values():
+        assert all(later - earlier > 0.99 for earlier, later in itertools.pairwise(each)), each
+    (line,) = (directory / "said").read_text().splitlines()
+    assert re.fullmatch(r"racepool: worker-\d ended 0\.\d s after its start \(exit status 1\) .*", line)
+
+
+def test_worker_that_refuses_a_later_start_does_not_end_the_pool(directory: Path, wait_until: WaitUntil) -> None:
+    first_ends = "case $me in worker-0) exit 1;; worker-1) exit 0;; *) kill -9 $$;; esac"
+    (directory / "program").write_text(
+        f"me=$SUPERVISOR_PROCESS_NAME; test -e $me && echo {WHY} && exit 78; touch $me; {first_ends}"
+    )
+    with supervised(directory, f"sh {directory}/program\n{THREE}") as process:
+        wait_until(lambda: len(logged(directory, "spawned")) >= 7, 20)
+        assert process.poll() is None
+    assert (directory / "said").read_text().count("racepool: worker-") == 1, "the next line is due after a pause"
+
+
+def test_worker_that_refuses_its_first_start_ends_the_pool_with_its_reason_and_code(directory: Path) -> None:
+    (directory / "program").write_text(f"echo {WHY}; exit 78")
+    with supervised(directory, f"sh {directory}/program\n{THREE}") as process:
+        assert process.wait(20) == 78
+        assert pids(directory) == []
+
+    assert (directory / "said").read_text() == f"racepool: {WHY}\n"
+
+
+def test_program_that_cannot_be_started_is_told_with_the_reason(directory: Path, wait_until: WaitUntil) -> None:
+    with supervised(directory, "/no/such/python"):
+        wait_until(lambda: (directory / "said").read_text().endswith("\n"), 20)
+
+    assert (directory / "said").read_text().startswith("racepool: worker cannot be started: can't find command")
 
 
 def test_reload_begins_anew(directory: Path, wait_until: WaitUntil) -> None:
     with supervised(directory, "sleep 60") as process:
         wait_until(lambda: len(logged(directory, "spawned")) == 1, 20)
-        process.send_signal(signal.SIGHUP)
+        Supervisor({SERVER_URL: f"unix://{directory}/control"})._ask("restart")
         wait_until(lambda: len(logged(directory, "spawned")) == 2, 20)
         process.terminate()
         assert process.wait(20) == 0
         assert pids(directory) == []
+
+
+def test_closed_terminal_ends_it_with_all_programs(directory: Path, wait_until: WaitUntil) -> None:
+    with supervised(directory, "sleep 60") as process:
+        wait_until(lambda: logged(directory, "spawned"), 20)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(20) == 0
+        assert pids(directory) == []
+
+
+def test_under_nohup_a_closed_terminal_changes_nothing(directory: Path, wait_until: WaitUntil) -> None:
+    with supervised(directory, "sleep 60", "nohup") as process:
+        wait_until(lambda: logged(directory, "spawned"), 20)
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGUSR2)  # is heard after it
+        wait_until(lambda: logged(directory, "received SIGUSR2"), 20)
+        assert process.poll() is None
+        assert len(pids(directory)) == 1
 
 
 def test_end_reaches_a_program_that_has_only_just_begun(directory: Path, wait_until: WaitUntil) -> None:

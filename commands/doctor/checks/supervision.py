@@ -3,12 +3,13 @@
 import shlex
 from collections.abc import Iterator
 
-from racepool.commands.doctor.facts import Facts, Program
+from racepool.commands.doctor.facts import Facts, Program, Supervision
 from racepool.commands.doctor.finding import Finding, ok, problem, warning
 
 OURS = ("broker", "worker", "watchdog")
 RUNNING = "RUNNING"
 PASSING = ("STARTING", "STOPPING")
+ENDED = ("EXITED", "BACKOFF")  # with autorestart=true, the program is started again
 FRESH_S = 5.0
 
 
@@ -39,27 +40,40 @@ def programs(facts: Facts) -> Iterator[Finding]:
     ours = _ours(facts)
     for each in ours:
         if each.state != RUNNING and facts.supervision is not None:
-            yield _not_running(each, facts.supervision.address)
+            yield _not_running(each, facts.supervision)
     up = [each for each in ours if each.state == RUNNING]
-    fresh = [each.name for each in up if each.uptime_s is not None and each.uptime_s < FRESH_S]
+    fresh = [each for each in up if each.uptime_s is not None and each.uptime_s < FRESH_S]
+    ailing = [each for each in fresh if each.ended_s_ago is not None and each.ended_s_ago < 2 * FRESH_S]
+    for each in ailing:
+        yield warning(
+            "programs",
+            f"{each.name} ended {each.ended_s_ago:.0f} s ago and was started again{_words(each)}",
+            "ask again in a few seconds; if it is new again, it ends all the time: mend what its last words say",
+        )
+    fresh = [each for each in fresh if each not in ailing]
     if fresh:
         yield warning(
             "programs",
-            f"started less than {FRESH_S:g} s ago: {', '.join(fresh)}",
+            f"started less than {FRESH_S:g} s ago: {', '.join(each.name for each in fresh)}",
             "ask again in a few seconds; if they are new again, they end all the time, and their logs say why",
         )
-    elif ours and len(up) == len(ours):
+    elif ours and not ailing and len(up) == len(ours):
         yield ok("programs", f"all run: {', '.join(each.name for each in up)}")
 
 
-def _not_running(program: Program, address: str) -> Finding:
+def _not_running(program: Program, above: Supervision) -> Finding:
     error = f" ({program.spawn_error})" if program.spawn_error else ""
-    text = f"{program.name} is {program.state}{error}"
+    text = f"{program.name} is {program.state}{error}{_words(program)}"
     log = f", see {program.logs[0]}" if program.logs else ""
-    if program.state in PASSING:
+    is_restarted = program.state in ENDED and (above.restarts or {}).get(program.group)
+    if program.state in PASSING or is_restarted:
         return warning("programs", text, f"ask again in a few seconds{log}")
-    command = ["supervisorctl", "-s", address, "start", f"{program.group}:{program.name}"]
+    command = ["supervisorctl", "-s", above.address, "start", f"{program.group}:{program.name}"]
     return problem("programs", text, f"{shlex.join(command)}{log}")
+
+
+def _words(program: Program) -> str:
+    return f"; its last words: {program.last_words}" if program.last_words else ""
 
 
 def restarts(facts: Facts) -> Iterator[Finding]:

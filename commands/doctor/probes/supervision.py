@@ -10,6 +10,7 @@ from racepool.commands.doctor.probes.processes import arguments_of, environment_
 from racepool.protocol.processes import pid_here
 from racepool.protocol.settings import Settings
 from racepool.supervision.configuration import SOCKET
+from racepool.supervision.endings import SOON_S, last_words
 from racepool.supervision.rpc import SERVER_URL, Supervisor
 
 SECTIONS = ("program", "eventlistener")
@@ -37,7 +38,10 @@ def supervision(settings: Settings, broker_pid: int | None) -> Supervision | Non
 
 def _program(row: Mapping[str, Any], broker_pid: int | None) -> Program:
     here = pid_here(row["pid"], broker_pid) if row["pid"] else None
-    pid, logs = here or row["pid"], (row["stdout_logfile"], row["stderr_logfile"])
+    pid, names = here or row["pid"], (row["stdout_logfile"], row["stderr_logfile"])
+    logs = tuple(Path(name) for name in names if name.startswith("/") and not name.startswith("/dev/"))
+    ended_s_ago = row["now"] - row["stop"] if row["stop"] else None
+    is_ailing = pid == 0 or (ended_s_ago is not None and ended_s_ago < 2 * SOON_S)
     return Program(
         name=row["name"],
         group=row["group"],
@@ -45,8 +49,10 @@ def _program(row: Mapping[str, Any], broker_pid: int | None) -> Program:
         pid=pid,
         uptime_s=row["now"] - row["start"] if pid else None,
         spawn_error=row["spawnerr"],
-        logs=tuple(Path(log) for log in logs if log.startswith("/") and not log.startswith("/dev/")),
+        logs=logs,
         process=process(here) if here else None,
+        ended_s_ago=ended_s_ago,
+        last_words=last_words(logs[0]) if logs and is_ailing else "",
     )
 
 
