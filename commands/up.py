@@ -9,11 +9,13 @@ import click
 
 from racepool.commands.exporter.command import require_extra
 from racepool.commands.output import OutputLostError, say, tell
+from racepool.protocol.errors import SettingsError
 from racepool.protocol.exits import Exit
 from racepool.protocol.keys import Role, broker_keys, peer_keys
 from racepool.protocol.processes import lock_holder
-from racepool.protocol.settings import Settings
+from racepool.protocol.settings import Settings, variable
 from racepool.supervision.configuration import STDOUT, child_environment, supervisord_command, write_configuration
+from racepool.supervision.run_directory import hold
 
 
 @click.command()
@@ -42,9 +44,18 @@ def up(
         who = f"pid {holder}" if holder else "not visible from here"
         tell(f"another broker ({who}) runs in {settings.dir}; stop it, or set --dir")
         context.exit(Exit.LOCK_TAKEN)
-    _say_what_runs(settings, to_stdout=to_stdout)
+    _open_standard_descriptors()
+    try:
+        lock = hold(settings.dir)
+    except OSError as error:
+        raise SettingsError(f"{variable('dir')}={settings.dir}: cannot be locked ({error.strerror})") from None
+    if lock is None:
+        tell(f"another `racepool up` runs in {settings.dir}; stop it, or set --dir")
+        context.exit(Exit.LOCK_TAKEN)
+    os.set_inheritable(lock, True)  # supervisord keeps it until it ends
     os.umask(0o077)  # so that logs and sockets are for this user alone
     configuration = write_configuration(settings, to_stdout=to_stdout, exporter=with_exporter)
+    _say_what_runs(settings, to_stdout=to_stdout)
     command = supervisord_command(configuration)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # a Ctrl-C waits until supervisord can take it
     os.execve(command[0], command, child_environment(settings))  # noqa: S606  # our own interpreter and file
@@ -82,3 +93,5 @@ def _lock_holder(path: Path) -> int | None:
             return lock_holder(file.fileno())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}; choose another run directory") from None

@@ -14,14 +14,23 @@ from uuid import uuid4
 from racepool.client.zmq_pool import ZmqPool
 from racepool.protocol import clock
 from racepool.protocol.endpoints import sockets_in, temporary_folder
-from racepool.protocol.errors import BrokerUnavailableError
-from racepool.protocol.settings import Settings
-from racepool.supervision.configuration import child_environment, supervisord_command, write_configuration
+from racepool.protocol.errors import BrokerUnavailableError, PoolError, SettingsError
+from racepool.protocol.exits import Exit
+from racepool.protocol.settings import Settings, variable
+from racepool.supervision.configuration import (
+    PREFIX,
+    child_environment,
+    named_caller,
+    supervisord_command,
+    write_configuration,
+)
 from racepool.supervision.orphans import MARK, kill_marked
+from racepool.supervision.run_directory import hold, sweep
 
 REMOVAL_S = 1.0  # how long the directory's removal is tried
 LOOK_S = 0.5  # how often the start looks whether supervisord still runs
 STOP_S = 5.0  # how long supervisord may take to end; all futures are resolved by then
+WORDS_BYTES = 65_536  # of what supervisord said
 LOG_TAIL_LINES = 5  # of each log, in the error
 
 T = TypeVar("T")
@@ -33,8 +42,11 @@ class LocalPool:
     The processes end with the block. They also end when this process ends, even by SIGKILL.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, transform: str | None = None) -> None:
         self._settings = settings
+        self._transform = transform
+        self._words = -1  # the memory file with what supervisord says
+        self._lock = -1  # on the folder, until it is removed
         self._supervisord: subprocess.Popen[bytes] | None = None
         self._mark = b""  # of its processes, and of what they start
         self._pool = ZmqPool.of(settings)
@@ -44,16 +56,19 @@ class LocalPool:
     def __enter__(self) -> ZmqPool:
         self._owner_pid = os.getpid()
         try:
+            self._lock_folder()
             configuration = write_configuration(self._settings, owner_pid=self._owner_pid)
-            environment = child_environment(self._settings)
+            environment = self._environment()
             self._mark = environment[MARK].encode()
+            self._words = os.memfd_create("supervisord")
             self._supervisord = subprocess.Popen(  # noqa: S603  # our own interpreter and file
                 supervisord_command(configuration),
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=self._words,
                 umask=0o077,
+                pass_fds=[self._lock],
                 start_new_session=True,  # the terminal's Ctrl-C goes to the caller alone; the caller ends supervisord
             )
             self._wait_for_workers(self._supervisord)
@@ -68,6 +83,21 @@ class LocalPool:
             raise
         return self._pool
 
+    def _lock_folder(self) -> None:
+        directory = self._settings.private_dir()
+        try:
+            lock = hold(directory)
+        except OSError as error:
+            raise SettingsError(f"{directory}: cannot be locked ({error.strerror}); choose another TMPDIR") from None
+        if lock is None:
+            raise SettingsError(f"{directory}: another process uses it")
+        self._lock = lock
+        sweep(directory.parent)
+
+    def _environment(self) -> dict[str, str]:
+        given = {} if self._transform is None else {variable("transform"): self._transform}
+        return child_environment(self._settings) | named_caller(self._owner_pid, self._settings.dir) | given
+
     def _wait_for_workers(self, supervisord: subprocess.Popen[bytes]) -> None:
         deadline = clock.now() + self._settings.connect_timeout
         while True:
@@ -76,9 +106,16 @@ class LocalPool:
                 return self._pool.wait_for_workers(self._settings.workers, min(LOOK_S, left_s))
             except BrokerUnavailableError:
                 if supervisord.poll() is not None:
-                    raise BrokerUnavailableError(f"supervisord ended with code {supervisord.returncode}") from None
+                    raise self._early_end(supervisord.returncode) from None
                 if left_s <= LOOK_S:
                     raise
+
+    def _early_end(self, code: int) -> PoolError:
+        lines = os.pread(self._words, WORDS_BYTES, 0).decode(errors="replace").splitlines()
+        words = "; ".join(line.removeprefix(PREFIX) for line in lines)
+        if code == Exit.BAD_SETTINGS:
+            return SettingsError(words)
+        return BrokerUnavailableError(f"supervisord ended with code {code}: {words or 'it said nothing'}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -131,6 +168,11 @@ class LocalPool:
         while self._settings.dir.exists() and clock.now() < deadline:
             clock.sleep(0.01)  # a process that was dying still wrote
             shutil.rmtree(self._settings.dir, ignore_errors=True)
+        for name in ("_lock", "_words"):
+            descriptor = getattr(self, name)
+            if descriptor >= 0:
+                setattr(self, name, -1)
+                os.close(descriptor)
 
     def _log_tail(self) -> str:
         logs = sorted((self._settings.dir / "log").glob("*.log"))
@@ -152,16 +194,18 @@ def _insist(step: Callable[[], None]) -> None:
         raise interrupt
 
 
-def local_pool(workers: int = 3, **settings: object) -> LocalPool:
+def local_pool(workers: int = 3, *, transform: str | None = None, **settings: object) -> LocalPool:
     """A private broker and private workers under a private supervisord, on this machine; for scripts and tests.
 
     Nothing starts before the block is entered. Entering waits until all workers are ready, at most the connect timeout
     (`connect_timeout`, in seconds). Leaving waits for the unresolved futures; if the block raised, they are cancelled.
-    Then all processes and their directory, a new one in TMPDIR, are gone. If this process is killed, the processes end
-    as well, but the directory stays.
+    Then all processes and their directory, a new one in TMPDIR, are gone; also if this process is killed. If its
+    supervisord is killed together with this process, the directory stays, until this user's next local pool removes it.
 
     Args:
         workers: how many worker processes.
+        transform: what the workers run instead of the money flow, as package.module:function. They must be able to
+            import it: installed, or on PYTHONPATH.
         settings: any other setting by its name in lower case, such as `max_attempts=5`. A setting that is not given has
             the value of its variable `RACEPOOL_...`, else its default. `dir` and the sockets cannot be given
             (TypeError).
@@ -172,9 +216,9 @@ def local_pool(workers: int = 3, **settings: object) -> LocalPool:
 
     Raises:
         SettingsError: a setting breaks its rule, or there is no such setting; or, on entry, the directory cannot be
-            made.
+            made or locked, or the workers refuse their settings: most often they cannot import the transform.
         BrokerUnavailableError: on entry: the workers were not ready in time, or supervisord ended; the text has the
-            last lines of their logs.
+            last lines of their logs, or what supervisord said.
 
     Example:
         >>> with local_pool(workers=3, run_timeout=5.0) as pool:  # doctest: +SKIP
@@ -183,4 +227,4 @@ def local_pool(workers: int = 3, **settings: object) -> LocalPool:
         ...     result = await pool.exec(body)
     """
     directory = temporary_folder() / f"racepool-{os.getpid()}-{uuid4().hex[:8]}"
-    return LocalPool(Settings.load(**settings, dir=directory, workers=workers, **sockets_in(directory)))
+    return LocalPool(Settings.load(**settings, dir=directory, workers=workers, **sockets_in(directory)), transform)

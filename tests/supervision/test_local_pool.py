@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from racepool.protocol.errors import (
 from racepool.races.race import RaceData
 from racepool.races.transform import transform_race
 from racepool.supervision.local_pool import LocalPool, _insist
+from racepool.supervision.run_directory import sweep
 from tests.running import TESTS, environment
 
 pytestmark = pytest.mark.system
@@ -72,8 +74,8 @@ def scripted() -> Iterator[ZmqPool]:
     """A pool with two workers; the name of a race tells a worker what to do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(TESTS))
-        patch.setenv("RACEPOOL_TRANSFORM", "transforms:scripted")
-        local = local_pool(workers=2, **QUICK, payload_limit=1 << 20)
+        patch.setenv("RACEPOOL_TRANSFORM", "no_such_module:f")  # the argument comes first
+        local = local_pool(workers=2, transform="transforms:scripted", **QUICK, payload_limit=1 << 20)
         pool = local.__enter__()
     yield pool
     local.__exit__(None, None, None)
@@ -207,48 +209,118 @@ with local_pool(workers=1, heartbeat_interval=0.1, liveness=1.0) as pool:
 """
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_all_is_gone_when_the_caller_is_killed(end: signal.Signals, tmp_path: Path, wait_until: WaitUntil) -> None:
+@contextmanager
+def a_caller(temporary: Path) -> Iterator[tuple["subprocess.Popen[str]", Path, list[int]]]:
+    """A program in the block of a local pool, its folder, and the pids of supervisord and its processes."""
+    env = environment(temporary, tmpdir=temporary) | {"TMPDIR": str(temporary)}
     caller = subprocess.Popen(
-        [sys.executable, "-c", CALLER],
-        env=environment(tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
+        [sys.executable, "-c", CALLER], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     assert caller.stdout is not None
     directory = Path(caller.stdout.readline().strip())
     supervisord = int((directory / "supervisord.pid").read_text())
     tree = [supervisord, *children(supervisord)]
     assert len(tree) == 5
-
-    caller.send_signal(end)
+    yield caller, directory, tree
     caller.communicate(timeout=BOUND_S)
 
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_all_is_gone_when_the_caller_is_killed(end: signal.Signals, run_dir: Path, wait_until: WaitUntil) -> None:
+    beside = run_dir / "beside"
+    beside.mkdir()
+    (beside / "notes").write_text("somebody's")
+    with a_caller(run_dir) as (caller, directory, tree):
+        (directory / "link").symlink_to(beside)
+        caller.send_signal(end)
+
     wait_until(lambda: not any(is_alive(pid) for pid in tree), timeout=BOUND_S)
-    assert directory.exists() == (end is not signal.SIGINT)
-    if end is not signal.SIGINT:  # no process is left that could remove it
-        subprocess.run(["rm", "-r", str(directory)], check=True)  # noqa: S607
+    wait_until(lambda: not directory.exists(), timeout=BOUND_S)
+    assert (beside / "notes").exists()
 
 
-def test_workers_that_cannot_start_are_an_error_with_their_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RACEPOOL_TRANSFORM", "no_such_module:f")
-    pool = local_pool(workers=1, **(QUICK | {"connect_timeout": 5.0}))
+def test_folder_of_a_killed_caller_and_supervisord_is_removed_by_the_next_pool(
+    run_dir: Path, wait_until: WaitUntil
+) -> None:
+    with a_caller(run_dir) as (caller, directory, tree):
+        os.kill(tree[0], signal.SIGKILL)
+        wait_until(lambda: not any(is_alive(pid) for pid in tree[1:]), timeout=BOUND_S)
+        assert directory.exists(), "the caller lives, and removes it"
+        sweep(run_dir)
+        assert directory.exists()
+        caller.kill()
+    assert directory.exists(), "no process is left that could remove it"
+
+    os.utime(directory, (time.time() - 3600,) * 2)
+    sweep(run_dir)
+
+    assert not directory.exists()
+
+
+def test_set_up_that_cannot_work_is_a_settings_error_at_once() -> None:
+    pool = local_pool(workers=3, transform="no_such_module:f", **(QUICK | {"connect_timeout": 60.0}))
+    started_at = time.monotonic()
+
+    with pytest.raises(SettingsError, match=r"^RACEPOOL_TRANSFORM=no_such_module:f: No module named 'no_such_module'"):
+        pool.__enter__()
+
+    assert time.monotonic() - started_at < 30.0
+    assert not pool._settings.dir.exists()
+
+
+def test_workers_that_cannot_start_are_an_error_with_their_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "ending.py").write_text(
+        "import os, sys\nsys.stderr.write('the module ends the process')\nsys.stderr.flush()\nos._exit(3)"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pool = local_pool(workers=1, transform="ending:f", **(QUICK | {"connect_timeout": 3.0}))
 
     with pytest.raises(BrokerUnavailableError, match="did not start: only 0 of 1 workers") as raised:
         pool.__enter__()
 
-    assert "No module named 'no_such_module'" in str(raised.value)
-    assert "PYTHONPATH" in str(raised.value)
+    assert "the module ends the process" in str(raised.value)
     assert not pool._settings.dir.exists()
 
 
+def test_pool_works_in_any_folder_with_an_interpreter_in_any_folder(
+    run_dir: Path, race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary, environment_dir = run_dir / "My #1 ;%s 'é\"", run_dir / "env #2 ;%(x)s 'é\""
+    temporary.mkdir()
+    (run_dir / "My").write_text("somebody's notes")
+    prefix = Path(sys.prefix)
+    (environment_dir / "bin").mkdir(parents=True)
+    (environment_dir / "lib").symlink_to(prefix / "lib")
+    (environment_dir / "pyvenv.cfg").symlink_to(prefix / "pyvenv.cfg")
+    python = environment_dir / "bin" / "python"
+    python.symlink_to(Path(sys.executable).resolve())
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(sys, "executable", str(python))
+
+    with local_pool(workers=1, **QUICK) as pool:
+        assert directory_of(pool).parent == temporary
+        assert pool.exec(race(), polled_at=datetime(2026, 1, 31, tzinfo=UTC)).result(BOUND_S).race_id
+        told = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0] for pid in tree_of(pool)]
+
+    assert set(told) == {os.fsencode(python)}
+    assert (run_dir / "My").read_text() == "somebody's notes"
+
+
+@pytest.mark.parametrize("setting", [{"name": "w"}, {"exporter_port": 1}])
+def test_setting_that_no_pool_of_ones_own_has_is_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=f"RACEPOOL_{next(iter(setting)).upper()}"):
+        local_pool(**setting)
+
+
 def test_supervisord_that_ends_at_once_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("racepool.supervision.local_pool.supervisord_command", lambda _: ["/bin/sh", "-c", "exit 3"])
+    monkeypatch.setattr(
+        "racepool.supervision.local_pool.supervisord_command",
+        lambda _: ["/bin/sh", "-c", "echo its last words >&2; exit 3"],
+    )
     pool = local_pool(workers=1)
     started_at = time.monotonic()
 
-    with pytest.raises(BrokerUnavailableError, match="did not start: supervisord ended with code 3"):
+    with pytest.raises(BrokerUnavailableError, match="did not start: supervisord ended with code 3: its last words"):
         pool.__enter__()
 
     assert time.monotonic() - started_at < 5
