@@ -20,7 +20,7 @@ WORKERS = 2
 def racepool_settings() -> Mapping[str, object]:
     """The settings of the `racepool` fixture's pool; override this fixture in a conftest.py.
 
-    Any setting by its name in lower case, as for `racepool.local_pool`: `{"workers": 1, "run_timeout": 5.0}`.
+    Any argument of `racepool.local_pool`: `{"workers": 1, "transform": "package.module:function", "run_timeout": 5.0}`.
     """
     return {"workers": WORKERS}
 
@@ -35,7 +35,7 @@ def racepool(racepool_settings: Mapping[str, object]) -> Iterator["ZmqPool"]:
     `racepool.local_pool`. Under pytest-xdist each process has its own pool.
 
     Raises:
-        SettingsError: a setting breaks its rule.
+        SettingsError: a setting breaks its rule, or the workers cannot import the transform.
         BrokerUnavailableError: the workers did not start; the text has the last lines of their logs.
 
     Example:
