@@ -67,8 +67,7 @@ def main() -> int:
 
 
 def _refused(error: Exception, code: Exit) -> int:
-    sys.stderr.write(f"racepool broker: {visible_lines(str(error))}
-")
+    sys.stderr.write(f"racepool broker: {visible_lines(str(error))}\n")
     clock.sleep(THROTTLE_S)
     return code
 

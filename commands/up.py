@@ -44,7 +44,6 @@ def up(
         who = f"pid {holder}" if holder else "not visible from here"
         tell(f"another broker ({who}) runs in {settings.dir}; stop it, or set --dir")
         context.exit(Exit.LOCK_TAKEN)
-    _open_standard_descriptors()
     try:
         lock = hold(settings.dir)
     except OSError as error:

@@ -74,7 +74,7 @@ class LocalPool:
             self._wait_for_workers(self._supervisord)
         except BrokerUnavailableError as error:
             try:
-                tail = self._log_tail()
+                tail = "\n".join([*self._said(), *self._log_tail()])
             finally:
                 self._stop()
             raise BrokerUnavailableError(f"the local pool did not start: {error}\n{tail}") from None
@@ -88,6 +88,7 @@ class LocalPool:
         try:
             lock = hold(directory)
         except OSError as error:
+            directory.rmdir()
             raise SettingsError(f"{directory}: cannot be locked ({error.strerror}); choose another TMPDIR") from None
         if lock is None:
             raise SettingsError(f"{directory}: another process uses it")
@@ -111,11 +112,14 @@ class LocalPool:
                     raise
 
     def _early_end(self, code: int) -> PoolError:
-        lines = os.pread(self._words, WORDS_BYTES, 0).decode(errors="replace").splitlines()
-        words = "; ".join(line.removeprefix(PREFIX) for line in lines)
         if code == Exit.BAD_SETTINGS:
-            return SettingsError(words)
-        return BrokerUnavailableError(f"supervisord ended with code {code}: {words or 'it said nothing'}")
+            return SettingsError(self._said()[-1])
+        return BrokerUnavailableError(f"supervisord ended with code {code}")
+
+    def _said(self) -> list[str]:
+        """What supervisord told its user, line by line."""
+        lines = os.pread(self._words, WORDS_BYTES, 0).decode(errors="replace").splitlines()
+        return [line.removeprefix(PREFIX) for line in lines]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -163,6 +167,8 @@ class LocalPool:
             self._supervisord.kill()  # broker and workers die with it
             self._supervisord.wait()
             kill_marked(self._mark)
+        if self._lock < 0:  # the folder is not ours, or is removed already
+            return
         deadline = clock.now() + REMOVAL_S
         shutil.rmtree(self._settings.dir, ignore_errors=True)
         while self._settings.dir.exists() and clock.now() < deadline:
@@ -174,10 +180,10 @@ class LocalPool:
                 setattr(self, name, -1)
                 os.close(descriptor)
 
-    def _log_tail(self) -> str:
+    def _log_tail(self) -> list[str]:
         logs = sorted((self._settings.dir / "log").glob("*.log"))
         tails = (path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:] for path in logs)
-        return "\n".join(line for tail in tails for line in tail)
+        return [line for tail in tails for line in tail]
 
 
 def _insist(step: Callable[[], None]) -> None:
