@@ -269,17 +269,38 @@ def test_set_up_that_cannot_work_is_a_settings_error_at_once() -> None:
     assert not pool._settings.dir.exists()
 
 
-def test_workers_that_cannot_start_are_an_error_with_their_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "ending.py").write_text(
-        "import os, sys\nsys.stderr.write('the module ends the process')\nsys.stderr.flush()\nos._exit(3)"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    pool = local_pool(workers=1, transform="ending:f", **(QUICK | {"connect_timeout": 3.0}))
+ENDING = """
+import os, pathlib, signal, sys
+mark = pathlib.Path(__file__).with_name("mark")
+if mark.exists():
+    os.kill(os.getppid(), signal.SIGKILL)
+mark.touch()
+sys.stderr.write("the module ends the process")
+sys.stderr.flush()
+os._exit(3)
+"""
 
-    with pytest.raises(BrokerUnavailableError, match="did not start: only 0 of 1 workers") as raised:
+
+def test_workers_that_cannot_start_are_an_error_with_their_log(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:
+    (run_dir / "ending.py").write_text(ENDING)  # at its second start it ends supervisord, which stands for the timeout
+    monkeypatch.setenv("PYTHONPATH", str(run_dir))
+    pool = local_pool(workers=1, transform="ending:f", **(QUICK | {"connect_timeout": 60.0}))
+
+    with pytest.raises(BrokerUnavailableError, match="did not start: supervisord ended with code -9\n") as raised:
         pool.__enter__()
 
     assert re.search(r"\nworker-0 ended \d\.\d s after its start \(exit status 3\).*the module ends", str(raised.value))
+    assert not pool._settings.dir.exists()
+
+
+def test_workers_that_are_not_ready_in_time_are_an_error() -> None:
+    pool = local_pool(workers=1, connect_timeout=0.01)
+
+    with pytest.raises(
+        BrokerUnavailableError, match=r"did not start: (only 0 of 1 workers|no broker answered in time)"
+    ):
+        pool.__enter__()
+
     assert not pool._settings.dir.exists()
 
 

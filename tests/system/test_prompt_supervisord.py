@@ -178,6 +178,7 @@ def test_under_nohup_a_closed_terminal_changes_nothing(directory: Path, wait_unt
         wait_until(lambda: logged(directory, "received SIGUSR2"), 20)
         assert process.poll() is None
         assert len(pids(directory)) == 1
+    assert (directory / "log").read_text().count("received SIG") == 1
 
 
 def test_end_reaches_a_program_that_has_only_just_begun(directory: Path, wait_until: WaitUntil) -> None:
