@@ -76,7 +76,10 @@ def _broken(name: str, error: Exception) -> click.Command:
 
     arguments = click.Argument(["arguments"], nargs=-1)
     help_text = f"Cannot be imported: {visible(str(error))}."
-    return click.Command(name, callback=fail, params=[arguments], help=help_text, short_help=help_text)
+    return click.Command(
+        name, callback=fail, params=[arguments], help=help_text, short_help=help_text,
+        context_settings={"ignore_unknown_options": True},
+    )  # fmt: skip
 
 
 @contextmanager

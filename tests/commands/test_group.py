@@ -1,5 +1,6 @@
 """The command `racepool` as a whole: its verbs are imported one by one, and errors have their exit codes."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,11 +60,12 @@ def test_unknown_verb_is_wrong_usage() -> None:
 def test_verb_whose_module_cannot_be_imported_says_so_and_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(group.VERBS, "broken", "no_such_module")
 
-    done = racepool("broken")
+    done = racepool("broken", "--with", "options")
 
     assert isinstance(done.exception, ModuleNotFoundError), "it is no unknown verb"
     assert "racepool.commands.no_such_module" in str(done.exception)
     assert racepool("ping", "--help").exit_code == Exit.OK
+    assert re.search(r"\n  broken +Cannot be imported: No module named", racepool("--help").output)
 
 
 def test_verb_imports_no_other_verb() -> None:

@@ -1,4 +1,5 @@
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
@@ -10,8 +11,10 @@ from racepool.commands.exporter.chart_history import COLUMNS, ChartHistory
 from racepool.commands.exporter.chronicle import Chronicle
 from racepool.commands.exporter.page import moment, verdict
 from racepool.commands.exporter.server import FILES, STATIC
-from racepool.protocol.stats import PoolStats
+from racepool.protocol.stats import Event, PoolStats
 from tests.commands.exporter.building import NOON, event, pool_stats
+from tests.commands.stats import broker, pool, worker
+from tests.hostile import HOSTILE
 
 AA = 4.5  # WCAG 2.1, 1.4.3
 
@@ -114,3 +117,18 @@ def luminance(colour: str) -> float:
     parts = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=list(HOSTILE))
+def test_page_gets_text_from_outside_escaped(text: str) -> None:
+    lost = Event(at=NOON, event="worker_lost", worker=text, task_id=text, reason=text)
+    stats = pool(worker(text, task_id=text), broker=broker(version=text, epoch=text), recent_events=[lost])
+
+    def texts(value: object) -> Iterator[str]:
+        if isinstance(value, dict | list):
+            for each in value.values() if isinstance(value, dict) else value:
+                yield from texts(each)
+        elif isinstance(value, str):
+            yield value
+
+    assert all(each.isprintable() for each in texts(told(stats, dead=text)))

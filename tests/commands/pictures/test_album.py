@@ -1,5 +1,6 @@
 """Pictures of races: their files and their texts."""
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,13 +8,14 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
-from racepool.commands.pictures.album import Album
+from racepool.commands.pictures.album import Album, file_name_of
 from racepool.protocol.errors import PoolError
 from racepool.races.money_row import PollRows
 from racepool.races.race import RaceData
 from racepool.races.transform import transform_race
 from tests.commands.pictures.told_polls import Tote, transformed
 from tests.commands.replay.building import poll, row
+from tests.hostile import HOSTILE, is_harmless
 from tests.running import ROOT
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -89,7 +91,31 @@ def test_each_race_is_drawn_into_a_folder_which_is_made(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "pictures"
 
     assert draw(Album(folder), race("ab/1"), race("ab-2")) == []
-    assert sorted(path.name for path in folder.iterdir()) == ["R3-Otterby-Plate-ab-1.png", "R3-Otterby-Plate-ab-2.png"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "R3-Otterby-Plate-ab-1-055578d4.png",
+        "R3-Otterby-Plate-ab-2.png",
+    ]
+
+
+@pytest.mark.parametrize("text", [*HOSTILE.values(), "../../x", "/etc/x", ".", "-rf", "語" * 500, "r/1", "x" * 500])
+def test_file_of_a_picture_has_a_plain_name_of_its_own(tmp_path: Path, text: str) -> None:
+    name = file_name_of(text, text)
+
+    assert re.fullmatch(r"\w[\w-]*", name)
+    (tmp_path / f".{name}.png.partial").touch()
+    assert len({file_name_of(text, each) for each in (text, f"{text}-", f"{text}/", "x" * 499)}) == 4
+
+
+@pytest.mark.parametrize("text", [*HOSTILE.values(), "$\\frac$", "語" * 500, "<b>&"], ids=ascii)
+def test_picture_takes_any_name(tmp_path: Path, text: str) -> None:
+    rows = [poll(*(each.model_copy(update={"runner_name": text, "race_name": text, "meeting_name": text})
+                   for each in at.rows), race="race-1") for at in race(runners=1)]  # fmt: skip
+    path = tmp_path / "race.svg"
+
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        assert draw(Album(path), rows) == []
+
+    assert is_harmless(path.read_text())
 
 
 def test_race_without_a_picture_is_told_and_the_others_are_drawn(tmp_path: Path) -> None:
