@@ -33,6 +33,7 @@ WORLD = {"zmq", "time", "socket", "threading", "asyncio", "os", "random", "struc
 WORLD |= {"select", "subprocess", "signal", "selectors", "multiprocessing", "secrets", "uuid", "logging", "datetime"}
 ENVIRONMENT_READERS = {"protocol/settings.py", "protocol/endpoints.py", "worker/settings.py"}
 ENVIRONMENT_READERS |= {"supervision/configuration.py", "supervision/rpc.py"}
+OPENERS = {"json", "msgpack", "msgspec", "orjson", "ormsgpack", "pydantic_core"}
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve"}
 EXTRAS = {
     "matplotlib",
@@ -145,6 +146,19 @@ def test_the_broker_loads_no_race_model() -> None:
     loaded = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
 
     assert [name for name in loaded.split() if name.startswith(("racepool.races", "racepool.client"))] == []
+
+
+def test_the_broker_has_nothing_to_open_a_payload_with() -> None:
+    """It reads headers by protocol/frames.py, and references by protocol/shared_memory.py, which bound both."""
+
+    def opens(path: Path) -> set[str]:
+        names = {node.attr for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute)}
+        names |= {
+            alias.name for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom) for alias in node.names
+        }
+        return imported(path) & OPENERS | {name for name in names if name.startswith(("unpack", "peek"))}
+
+    assert broken((ROOT / "broker").glob("*.py"), opens) == {}
 
 
 def test_the_library_stays_small() -> None:

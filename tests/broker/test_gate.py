@@ -1,15 +1,18 @@
 """The gate with real tcp sockets, alone and in a broker process: which peers are heard, and which are cut off."""
 
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
+from socket import create_connection, create_server
 from typing import Any
 
 import pytest
@@ -299,6 +302,62 @@ def test_many_peers_that_stay_are_remembered(guard: Callable[[str], Guarded], ri
 def test_message_without_a_key_is_not_admitted(guarded: Guarded) -> None:
     assert not guarded.door.admits(b"peer", None)
     assert not guarded.door.admits(b"peer", zmq.Frame(b"made here"))
+
+
+class Wiretap:
+    """A tcp relay in front of a socket, which keeps all that a peer sends through it."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._address = address_of(endpoint)
+        self._listening = create_server(("127.0.0.1", 0))
+        self.endpoint = f"tcp://127.0.0.1:{self._listening.getsockname()[1]}"
+        self.taken = b""
+        threading.Thread(target=self._relay, daemon=True).start()
+
+    def _relay(self) -> None:
+        peer, _ = self._listening.accept()
+        with peer, create_connection(self._address) as beyond, self._listening:
+            while True:
+                for source in select.select([peer, beyond], [], [])[0]:
+                    part = source.recv(65_536)
+                    if not part:
+                        return
+                    if source is peer:
+                        self.taken += part
+                    (beyond if source is peer else peer).sendall(part)
+
+
+def address_of(endpoint: str) -> tuple[str, int]:
+    host, port = endpoint.removeprefix("tcp://").split(":")
+    return host, int(port)
+
+
+def test_what_an_allowed_peer_has_sent_opens_nothing_when_it_is_sent_again(
+    guarded: Guarded, ring: Keyring, dial: Dial
+) -> None:
+    keys, tap = ring.admit(Role.WORKER, "mill"), Wiretap(guarded.endpoint)
+    guarded.gate.look(0.0)
+    guarded.heard_from(dial(tap.endpoint, keys), b"a secret word")
+    assert b"CURVE" in tap.taken
+    assert b"a secret word" not in tap.taken
+
+    with create_connection(address_of(guarded.endpoint)) as replaying:
+        replaying.sendall(tap.taken)
+        assert guarded.next_message(REFUSED_S) is None
+
+
+def test_handshakes_that_never_end_keep_no_allowed_peer_out(guarded: Guarded, ring: Keyring, dial: Dial) -> None:
+    """Half of them stop in the greeting, the others after a whole greeting and half a command."""
+    keys, tap = ring.admit(Role.WORKER, "mill"), Wiretap(guarded.endpoint)
+    guarded.gate.look(0.0)
+    guarded.heard_from(dial(tap.endpoint, keys))
+
+    with ExitStack() as half_open:
+        for number in range(200):
+            stranger = half_open.enter_context(create_connection(address_of(guarded.endpoint)))
+            stranger.sendall(tap.taken[: (10, 100)[number % 2]])
+        guarded.heard_from(dial(guarded.endpoint, keys))
+        guarded.heard_from(dial(guarded.endpoint, keys))
 
 
 def test_error_in_the_gate_is_raised(guarded: Guarded, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
