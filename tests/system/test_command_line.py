@@ -248,20 +248,22 @@ def test_other_transforms_results_are_printed_as_json(scripted: Running) -> None
 
 
 def test_the_shipped_configuration_runs_as_it_is(run_dir: Path, wait_until: WaitUntil) -> None:
-    shutil.copy(ROOT / "supervisord.conf", run_dir)
+    here = run_dir / "My #1 %s ;"
+    here.mkdir()
+    shutil.copy(ROOT / "supervisord.conf", here)
     env = environment(run_dir) | {"PATH": f"{RACEPOOL.parent}:{os.environ['PATH']}"}
     journal, ours = socket.socketpair()  # under systemd /dev/stdout is a socket, which cannot be opened
-    command = [str(RACEPOOL.with_name("supervisord")), "-c", str(run_dir / "supervisord.conf")]
+    command = [str(RACEPOOL.with_name("supervisord")), "-c", str(here / "supervisord.conf")]
     with journal, ours, subprocess.Popen(command, env=env, stdout=ours.fileno(), stderr=ours.fileno()) as supervisord:
         try:
             assert racepool("wait", "--timeout", 20, env=env).stdout == "3 workers are ready\n"
-            wait_until(lambda: _statuses(run_dir) == {"RUNNING": 5, "STOPPED": 1})
+            wait_until(lambda: _statuses(here) == {"RUNNING": 5, "STOPPED": 1})
         finally:
             supervisord.terminate()
     assert supervisord.returncode == 0
-    assert (run_dir / "racepool-watchdog.log").read_text() == ""
-    wait_until(lambda: "broker_stopped" in (run_dir / "racepool-broker.log").read_text())
-    assert len(list(run_dir.glob("racepool-worker-*.log"))) == 3
+    assert (here / "racepool-watchdog.log").read_text() == ""
+    wait_until(lambda: "broker_stopped" in (here / "racepool-broker.log").read_text())
+    assert len(list(here.glob("racepool-worker-*.log"))) == 3
 
 
 @pytest.mark.parametrize("verb", ["up", "broker", "worker", "stats", "config", "transform"])
