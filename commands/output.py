@@ -123,8 +123,8 @@ def moving_bar(screen: "Console", *columns: "ProgressColumn", is_hidden: bool = 
 
 
 def _of_real_size(screen: "Console") -> "Console":
-    """Rich believes COLUMNS=0."""
-    if screen.width < 1 or screen.height < 1:
+    """Rich believes COLUMNS=0, and that every dumb terminal has 80 columns."""
+    if screen.is_dumb_terminal or screen.width < 1 or screen.height < 1:
         screen.width, screen.height = shutil.get_terminal_size()
     return screen
 

@@ -23,9 +23,8 @@ def stats(*, as_json: bool, watch: bool) -> None:
     settings = Settings.load()
     screen = screen_of_stdout()
     current = fetch_stats(settings, ASK_S)
-    live = (
-        Live(console=screen, auto_refresh=False, screen=True) if watch and screen.is_terminal and not as_json else None
-    )
+    is_live = watch and screen.is_terminal and not (screen.is_dumb_terminal or as_json)
+    live = Live(console=screen, auto_refresh=False, screen=True) if is_live else None
     with live or nullcontext():
         while True:
             if as_json:

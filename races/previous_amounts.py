@@ -110,7 +110,7 @@ def _of_json(text: str | bytes | bytearray | memoryview) -> PreviousAmounts:
     except TooDeepError as error:
         raise InvalidRaceError([("previous", str(error))]) from None
     except (TypeError, ValueError) as error:  # TypeError: a lone surrogate
-        raise InvalidRaceError([("previous", f"is no JSON: {error}")]) from None
+        raise InvalidRaceError([("previous", f"is not JSON: {error}")]) from None
     if not isinstance(value, dict | list):
         raise InvalidRaceError([("previous", "must be the JSON of a TransformedRace, or of money-flow records")])
     return PreviousAmounts.of(value)
@@ -181,7 +181,9 @@ def _of_records(records: object) -> PreviousAmounts:
         faults = list(row.faults(race_id))
         other = None if faults else latest.get(row.entrant_id)
         if other and (row.polled_at is None or other.polled_at is None or row.polled_at == other.polled_at):
-            faults.append(("entrant_id", f"{row.entrant_id!r} has a record already, and no other {_INSTANT}"))
+            faults.append(
+                ("entrant_id", f"{row.entrant_id!r} has another record, and {_INSTANT} does not tell which is later")
+            )
         broken += [(f"previous.{index}.{key}", rule) for key, rule in faults]
         if not faults:
             race_id = row.race_id

@@ -176,7 +176,7 @@ def _tote_error(race: str | bytes | Mapping[str, Any]) -> list[tuple[str, str]]:
             return []  # there is a race, so its own faults are told
         told = {"header.error": header, "data.error": data}
         return [
-            (path, f"the tote answers with an error and no race: {str(part['error'])[:LONGEST_QUOTE]!r}")
+            (path, f"the tote sent an error instead of a race: {str(part['error'])[:LONGEST_QUOTE]!r}")
             for path, part in told.items()
             if isinstance(part, Mapping) and part.get("error")
         ]

@@ -48,7 +48,7 @@ def _show(found: Sequence[Finding], counts: Counter[Level], screen: Console) -> 
             say(f"{finding.level:<8} {finding.check:<15} {_words(finding)}")
         say(summary)
         return
-    table = NarrowTable((Column(), Column(least=8), Column(least=20, wraps=True)), "tight")
+    table = NarrowTable((Column(), Column(least=8, optional=1), Column(least=8, wraps=True)), "tight")
     for finding in found:
         words = Text(_words(finding))
         words.stylize("dim" if finding.level is Level.OK else "bold", len(visible(finding.text)))

@@ -164,6 +164,22 @@ def test_screen_is_as_wide_as_the_terminal_whatever_the_environment_says(
     assert screen.height > 0
 
 
+def test_dumb_terminal_is_as_wide_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TERM": "dumb", "FORCE_COLOR": "1", "COLUMNS": "40"}.items():
+        monkeypatch.setenv(name, value)
+
+    assert screen_of_stdout().width == 40
+
+
+@pytest.mark.parametrize("width", [20, 30, 80])
+def test_narrow_terminal_still_shows_what_doctor_found(capsys: pytest.CaptureFixture[str], width: int) -> None:
+    screen = Console(width=width, force_terminal=True, color_system=None)
+
+    doctor._show([problem("run directory", "is full", "make room")], Counter({Level.PROBLEM: 1}), screen)
+
+    assert "problem is full" in " ".join(capsys.readouterr().out.replace("run directory", "").split())
+
+
 def printing(path: Path) -> list[int]:
     """The lines that print past the module for it."""
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]

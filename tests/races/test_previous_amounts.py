@@ -25,7 +25,7 @@ CENTS = f"must be a whole number of cents from 0 to {LARGEST_AMOUNT}"
 DUMP = "must be a whole TransformedRace, with race_id and baseline; put a single record into a list"
 JSON = "must be the JSON of a TransformedRace, or of money-flow records"
 PAIR = f"must be two amounts of an entrant; each {CENTS}"
-TWICE = "'e1' has a record already, and no other polling_timestamp"
+TWICE = "'e1' has another record, and polling_timestamp does not tell which is later"
 INSTANT = "must be an instant with a time zone"
 RECORD = "must be a money-flow record, or a row with race_id, entrant_id, win_pool_amount, place_pool_amount"
 
@@ -156,7 +156,7 @@ def test_amounts_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize("text", ["", "{", b"\xff", bytearray(b"["), "\ud800"])
 def test_text_that_is_no_json_is_refused(text: str | bytes) -> None:
-    with pytest.raises(InvalidRaceError, match="previous: is no JSON: "):
+    with pytest.raises(InvalidRaceError, match="previous: is not JSON: "):
         PreviousAmounts.of(text)
 
 

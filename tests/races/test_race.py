@@ -282,14 +282,14 @@ def test_error_answer_of_the_tote_is_quoted(header: object, data: object, path: 
     for body in (answer, json.dumps(answer), json.dumps(answer).encode()):
         [(at, rule)] = rules_broken_by(body)
         assert at == path
-        assert rule.startswith("the tote answers with an error and no race: ")
+        assert rule.startswith("the tote sent an error instead of a race: ")
         assert "Event not found" in rule
 
 
 def test_long_error_answer_is_quoted_in_part() -> None:
     [(_, rule)] = rules_broken_by({"header": {"error": "x" * 5_000}, "data": None})
 
-    assert rule == f"the tote answers with an error and no race: '{'x' * 200}'"
+    assert rule == f"the tote sent an error instead of a race: '{'x' * 200}'"
 
 
 def test_error_answer_of_lists_in_lists_is_an_invalid_race() -> None:
