@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from racepool.protocol.errors import InvalidRaceError
 from racepool.races.fields import rule_text
+from racepool.races.previous_amounts import AMOUNT_RULE, LARGEST_AMOUNT
 from racepool.races.row_values import INSTANT_RULE, field_of, instant, plain
 from racepool.races.transformed_race import MoneyFlowRecord
 
@@ -70,6 +71,13 @@ def _cents(value: object) -> int:
     return number
 
 
+def _amount(value: object) -> int:
+    number = _cents(value)
+    if not 0 <= number <= LARGEST_AMOUNT:
+        raise PydanticCustomError("amount", AMOUNT_RULE)
+    return number
+
+
 def _utc(value: object) -> datetime:
     polled_at = instant(value)
     if polled_at is None:
@@ -80,6 +88,7 @@ def _utc(value: object) -> datetime:
 _ABOUT: Final = "the list of records"
 _Text: TypeAlias = Annotated[str, Strict(), BeforeValidator(plain)]
 _Cents: TypeAlias = Annotated[int, PlainValidator(_cents)]
+_Amount: TypeAlias = Annotated[int, PlainValidator(_amount)]
 _Minutes: TypeAlias = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 _Instant: TypeAlias = Annotated[datetime, PlainValidator(_utc)]
 
@@ -92,8 +101,8 @@ class _Row(BaseModel):
     time_interval: _Minutes
     polling_timestamp: _Instant
     is_baseline: bool
-    win_pool_amount: _Cents
-    place_pool_amount: _Cents
+    win_pool_amount: _Amount
+    place_pool_amount: _Amount
     incremental_win_amount: _Cents
     incremental_place_amount: _Cents
 
@@ -109,7 +118,8 @@ def bucket_flows(records: Iterable[MoneyFlowRecord | Mapping[str, Any]]) -> Iter
 
     Args:
         records: money-flow records, or rows of a database with the same keys or attributes; of any number of polls and
-            races, in any order. The call reads all of them before it returns. Amounts are whole cents.
+            races, in any order. The call reads all of them before it returns. Amounts are whole cents; only the
+            increments may be negative.
 
     Returns:
         An iterator with a flow for each race, entrant and bucket that has a record, in the order of their first

@@ -29,14 +29,17 @@ def _status(text: str | None) -> str:
     return (text or "").strip().casefold() or UNKNOWN_STATUS
 
 
+def is_date(text: str) -> bool:
+    """Whether the text is a calendar date as YYYY-MM-DD, from the year 1900 on."""
+    try:
+        return bool(_DATE.fullmatch(text) and date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
 def _race_date(text: str) -> str:
-    if _DATE.fullmatch(text):
-        try:
-            date.fromisoformat(text)
-        except ValueError:
-            pass
-        else:
-            return text
+    if is_date(text):
+        return text
     raise PydanticCustomError("race_date", "must be a calendar date as YYYY-MM-DD, from the year 1900 on")
 
 
@@ -49,7 +52,7 @@ def _start_time(text: str) -> str:
 
 
 def _barrier(value: object) -> int | None:
-    """Reads a barrier. A text such as Fr1 means the first number in it. 0, or a text without a number, means none."""
+    """Reads a barrier. A text such as Fr1 means the first number in it. A text without a number counts as 0: none."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -64,7 +67,7 @@ def _barrier(value: object) -> int | None:
             "must be a whole number from 0 to {largest}, or text with one in it such as Fr1",
             {"largest": LARGEST_WHOLE},
         )
-    return barrier or None
+    return barrier
 
 
 def _whole(smallest: int, largest: int) -> GetPydanticSchema:

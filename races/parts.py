@@ -28,7 +28,8 @@ class _CamelPart(RacePart):
 class Entrant(_CamelPart):
     """One horse of the race. Odds are the dollars that are paid for a bet of one dollar.
 
-    A reserve may have no name: then it is empty. `barrier_position` is only read: it goes to `barrier`.
+    A reserve may have no name: then it is empty. `barrier_position` is only read: if it is given, it goes to `barrier`.
+    In the entrants of a RaceData, a barrier of 0 is None.
     """
 
     entrant_id: Identifier
@@ -86,7 +87,11 @@ class Dividend(RacePart):
 
 
 class Meeting(RacePart):
-    """The meeting that the race belongs to: one day's races at one place."""
+    """The meeting that the race belongs to: one day's races at one place.
+
+    `date` is the text of the input, its first ten characters. It only decorates: nothing is computed from it. So it may
+    be no date; then the transform leaves it out, with a warning.
+    """
 
     meeting_id: Text | None = Field(None, validation_alias=AliasChoices("meeting", "meetingId", "meeting_id"))
     name: Text | None = None
@@ -98,14 +103,16 @@ class Meeting(RacePart):
 
 
 def completed(entrants: tuple[Entrant, ...]) -> tuple[Entrant, ...]:
-    """The entrants, each with the barrier from `barrier_position` if it has one, and with text as its name.
+    """The entrants, each with the barrier from `barrier_position` if that is given, and with text as its name.
 
     Raises:
         PydanticCustomError: two ids are equal.
     """
     for entrant in entrants:  # frozen for its users, but not complete yet
         if entrant.barrier_position is not None:
-            vars(entrant).update(barrier=entrant.barrier_position, barrier_position=None)
+            vars(entrant).update(barrier=entrant.barrier_position or None, barrier_position=None)
+        elif entrant.barrier == 0:
+            vars(entrant).update(barrier=None)
         if not entrant.name:
             vars(entrant).update(name="")
     return with_distinct_ids(entrants)

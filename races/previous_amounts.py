@@ -81,7 +81,7 @@ class PreviousAmounts:
 
 _RECORD_KEYS: Final = ("race_id", "entrant_id", "win_pool_amount", "place_pool_amount")
 _RECORD_RULE: Final = f"must be a money-flow record, or a row with {', '.join(_RECORD_KEYS)}"
-_AMOUNT_RULE: Final = f"must be a whole number of cents from 0 to {LARGEST_AMOUNT}"
+AMOUNT_RULE: Final = f"must be a whole number of cents from 0 to {LARGEST_AMOUNT}"
 _INSTANT: Final = "polling_timestamp"
 
 
@@ -94,9 +94,7 @@ def _pair(path: str, entrant_id: object, pair: object) -> tuple[int, int]:
         case [int() as win, int() as place] if isinstance(entrant_id, str) and _is_amount(win) and _is_amount(place):
             return win, place
         case _:
-            raise InvalidRaceError(
-                [(f"{path}.{entrant_id}", f"must be two amounts of an entrant; each {_AMOUNT_RULE}")]
-            )
+            raise InvalidRaceError([(f"{path}.{entrant_id}", f"must be two amounts of an entrant; each {AMOUNT_RULE}")])
 
 
 def _of_baseline(race_id: str, baseline: Mapping[str, object] | None) -> PreviousAmounts:
@@ -158,9 +156,9 @@ class _Row(NamedTuple):
         if not isinstance(self.entrant_id, str):
             yield "entrant_id", "must be text"
         if not _is_amount(self.win):
-            yield "win_pool_amount", _AMOUNT_RULE
+            yield "win_pool_amount", AMOUNT_RULE
         if not _is_amount(self.place):
-            yield "place_pool_amount", _AMOUNT_RULE
+            yield "place_pool_amount", AMOUNT_RULE
         if self.polled_at is False:
             yield _INSTANT, INSTANT_RULE
 

@@ -7,17 +7,18 @@ What a poll does not tell is unknown, and not 0. So the result carries the basel
 told them, for each entrant. The increments of the next poll count from it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from racepool.protocol.errors import InvalidRaceError
-from racepool.races.fields import STATUSES, UNKNOWN_STATUS
+from racepool.races.fields import STATUSES, UNKNOWN_STATUS, is_date
 from racepool.races.money import Exact
 from racepool.races.money_flow import Amounts, EntrantPoll, Money, Poll
 from racepool.races.money_tracker import Percentages, add_up_entries
+from racepool.races.parts import Meeting
 from racepool.races.pools import MoneyPools, PoolReport, read_pools
-from racepool.races.previous_amounts import Previous, PreviousAmounts
+from racepool.races.previous_amounts import LARGEST_AMOUNT, Previous, PreviousAmounts
 from racepool.races.race import RaceData
 from racepool.races.race_clock import poll_instant, poll_time
 from racepool.races.start import start_instant
@@ -54,7 +55,7 @@ def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = 
     Raises:
         InvalidRaceError: `race` is no RaceData; or `polled_at` is no datetime, has no time zone, or is not between the
             years 1 and 9999 in UTC; or `previous` is of another type or of another race, has a broken record, or has
-            two records of one entrant at the same instant.
+            two records of one entrant at the same instant; or an amount of an entrant is above 2**63 - 1 cents.
 
     Example:
         >>> race = RaceData.parse(body)
@@ -76,6 +77,7 @@ def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = 
     entrants = _entrant_polls(race, holds, bets, pools, before)
     records = [record for entrant in entrants if (record := entrant.record_fields(poll))]
     told = {entrant.entrant.entrant_id: entrant.money[:2] for entrant in entrants if entrant.money}
+    _refuse_endless_amounts(entrants)
     return unopened(
         {
             "race_id": race.id,
@@ -89,7 +91,7 @@ def transform_race(race: RaceData, *, polled_at: datetime, previous: Previous = 
                 "hold_percentage_total": _number(holds.total),
                 "bet_percentage_total": _number(bets.total),
             },
-            "meeting": race.meeting,
+            "meeting": _meeting(race.meeting),
             "race": _race_info(race, start),
             "entrants": [entrant.entrant_fields(poll) for entrant in entrants],
             "money_flow_records": records,
@@ -122,6 +124,21 @@ def _entrant_polls(
         has_money = money is not None and bool(hold) and (is_any_pool or any(money[:2]))  # 0 told, the other kept
         polls.append(EntrantPoll(entrant, _number(hold), _number(bet), amounts, money, has_money))
     return polls
+
+
+def _refuse_endless_amounts(entrants: Iterable[EntrantPoll]) -> None:
+    """Refuses amounts that a database cannot hold, and that could not be the `previous` of the next poll."""
+    for entrant in entrants:
+        if entrant.money and max(entrant.money[:3]) > LARGEST_AMOUNT:
+            name, hold = entrant.entrant.entrant_id, entrant.hold_percentage
+            rule = f"a hold of {hold:g} % of these pools gives entrant {name!r} more than {LARGEST_AMOUNT} cents"
+            raise InvalidRaceError([("money_tracker", rule)])
+
+
+def _meeting(meeting: Meeting | None) -> Meeting | None:
+    if meeting is None or meeting.date is None or is_date(meeting.date):
+        return meeting
+    return meeting.model_copy(update={"date": None})
 
 
 def _number(percentage: Exact | None) -> float | None:
@@ -159,6 +176,8 @@ def _doubtful_fields(race: RaceData) -> Iterator[str]:
         yield "the status of the race is not told"
     elif race.status not in STATUSES:
         yield f"status {race.status!r} is not one of {', '.join(STATUSES)}"
+    if race.meeting and race.meeting.date and not is_date(race.meeting.date):
+        yield f"the date of the meeting is {race.meeting.date!r}, which is no date; it is left out"
     for entrant in race.entrants:
         if not entrant.name:
             yield f"runner {entrant.runner_number} has no name"

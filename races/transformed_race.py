@@ -5,13 +5,22 @@ percentages are floats from 0 to 100; instants are timezone-aware, in UTC. The t
 client of the same version does not validate them again.
 """
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, GetPydanticSchema
+from pydantic_core import core_schema
 
 from racepool.races.parts import Meeting
 
 IntervalType: TypeAlias = Literal["5m", "2m", "30s", "live"]
+
+_DATE_COLUMN = core_schema.no_info_after_validator_function(
+    lambda date: date.isoformat(), core_schema.date_schema(strict=True)
+)
+DateText: TypeAlias = Annotated[
+    str, GetPydanticSchema(lambda _type, _handler: core_schema.union_schema([core_schema.str_schema(), _DATE_COLUMN]))
+]
+"""YYYY-MM-DD. A `date`, as a driver returns it for our column of that type, becomes its text."""
 
 
 class _ResultPart(BaseModel):
@@ -131,7 +140,7 @@ class MoneyFlowRecord(_ResultPart):
     runner_number: int
     runner_name: str
     race_id: str
-    race_date_nz: str
+    race_date_nz: DateText
     is_baseline: bool
     time_to_start: float
     time_interval: float

@@ -3,7 +3,7 @@
 
 import { addUp, exactSum, isPositive, percentageOf, shareOf, toNumber } from "./decimals.js";
 import { fieldCount, racePools, readPools } from "./pools.js";
-import { isoText, pollTime, startInstant } from "./race_clock.js";
+import { isDate, isoText, pollTime, startInstant } from "./race_clock.js";
 import { UNKNOWN_STATUS, warnings } from "./warnings.js";
 
 export function transformRace(told, polledAt) {
@@ -27,7 +27,7 @@ export function transformRace(told, polledAt) {
       hold_percentage_total: numberOf(holds.total),
       bet_percentage_total: numberOf(bets.total),
     },
-    meeting: race.meeting,
+    meeting: race.meeting && { ...race.meeting, date: isDate(race.meeting.date) ? race.meeting.date : null },
     race: {
       race_id: race.id,
       name: race.name,
@@ -53,7 +53,7 @@ function completed(race) {
     entrants: race.entrants.map(({ barrier_position: position, ...entrant }) => ({
       ...entrant,
       name: entrant.name ?? "",
-      barrier: barrierOf(position) ?? barrierOf(entrant.barrier),
+      barrier: barrierOf(position ?? entrant.barrier),
     })),
   };
 }

@@ -64,3 +64,10 @@ function intervalTypeOf(minutes) {
   if (minutes > 5) return "2m";
   return minutes > 0 ? "30s" : "live";
 }
+
+// Whether a text is a calendar date as YYYY-MM-DD, from the year 1900 on.
+export function isDate(text) {
+  if (!/^(?:19|[2-9]\d)\d\d-\d\d-\d\d$/.test(text ?? "")) return false;
+  const day = new Date(`${text}T00:00:00Z`);
+  return !Number.isNaN(day.getTime()) && day.toISOString().startsWith(text);
+}

@@ -1,6 +1,7 @@
 // What looks wrong in a race's first poll but breaks no rule, in the words of races/transform.py.
 
 import { isBetween, isPositive, toNumber } from "./decimals.js";
+import { isDate } from "./race_clock.js";
 
 export const UNKNOWN_STATUS = "unknown";
 const STATUSES = ["open", "closed", "interim", "final", "abandoned", "live"];
@@ -19,11 +20,15 @@ export function warnings(race, holds, report, pools) {
   ];
 }
 
-function doubtfulFields({ status, entrants }) {
-  const nameless = entrants.filter(({ name }) => !name).map(({ runner_number: number }) => `runner ${number} has no name`);
-  if (status === UNKNOWN_STATUS) return ["the status of the race is not told", ...nameless];
-  if (STATUSES.includes(status)) return nameless;
-  return [`status ${quoted(status)} is not one of ${STATUSES.join(", ")}`, ...nameless];
+function doubtfulFields({ status, meeting, entrants }) {
+  const told = [];
+  if (status === UNKNOWN_STATUS) told.push("the status of the race is not told");
+  else if (!STATUSES.includes(status)) told.push(`status ${quoted(status)} is not one of ${STATUSES.join(", ")}`);
+  if (meeting?.date && !isDate(meeting.date)) {
+    told.push(`the date of the meeting is ${quoted(meeting.date)}, which is no date; it is left out`);
+  }
+  const nameless = entrants.filter(({ name }) => !name);
+  return [...told, ...nameless.map(({ runner_number: number }) => `runner ${number} has no name`)];
 }
 
 function gaps(race, holds, pools) {

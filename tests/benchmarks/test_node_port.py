@@ -172,3 +172,16 @@ def test_races_with_holes_are_transformed_alike(tmp_path: Path, sample: str) -> 
         "the status of the race is not told",
         "neither the win nor the place pool is told: no records",
     }
+
+
+def test_barriers_and_dates_of_meetings_are_read_alike(tmp_path: Path) -> None:
+    positions: list[object] = [None, 0, "", "Fr", "Fr3", 4]
+    dates = ["2025-07-17", "2025-02-30", "not-a-date", "", "2025-07-17T09:00", None]
+    files = [tmp_path / f"{index}.json" for index in range(len(dates))]
+    for path, position, date in zip(files, positions, dates, strict=True):
+        race = json.loads((SAMPLES / "scratched.json").read_bytes())
+        for runner in race["entrants"]:
+            runner |= {"barrier": 5, "barrier_position": position}
+        path.write_text(json.dumps(race | {"meeting": {"meeting": "m1", "date": date}}))
+
+    assert transformed_by_node(files, POLLED_AT) == transformed_by_us(files, POLLED_AT)

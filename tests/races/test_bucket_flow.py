@@ -285,3 +285,16 @@ def test_increments_of_all_buckets_add_up_to_the_last_told_amount(
     assert +baseline == +Counter({record.entrant_id: record.win_pool_amount for record in firsts})
     assert sum(flow.poll_count for flow in flows) == len(records)
     assert len({(flow.entrant_id, flow.time_interval) for flow in flows}) == len(flows)
+
+
+@pytest.mark.parametrize("name", ["win_pool_amount", "place_pool_amount"])
+@pytest.mark.parametrize("amount", [-1, 2**63, Decimal(-1)])
+def test_amount_below_zero_or_beyond_a_database_is_refused(name: str, amount: object) -> None:
+    with pytest.raises(InvalidRaceError, match=f"records.0.{name}: must be a whole number of cents from 0 to "):
+        bucket_flows([row(**{name: amount})])
+
+
+def test_increment_below_zero_is_taken() -> None:
+    [flow] = bucket_flows([row(incremental_win_amount=-1)])
+
+    assert flow.incremental_win_amount == -1

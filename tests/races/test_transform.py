@@ -20,7 +20,12 @@ def entry(entrant_id: str | None, hold: float | None, bet: float | None = None) 
     return {"entrant_id": entrant_id, "hold_percentage": hold, "bet_percentage": bet}
 
 
-def transformed(*entries: dict[str, Any], polled_at: datetime = POLLED_AT, **changes: object) -> TransformedRace:
+def transformed(
+    *entries: dict[str, Any],
+    polled_at: datetime = POLLED_AT,
+    previous: TransformedRace | None = None,
+    **changes: object,
+) -> TransformedRace:
     fields: dict[str, Any] = {
         "id": "r1",
         "name": "Cup",
@@ -33,7 +38,7 @@ def transformed(*entries: dict[str, Any], polled_at: datetime = POLLED_AT, **cha
         "pools": {"winPool": 1000, "placePool": 500},
         "money_tracker": {"entrants": entries},
     }
-    return transform_race(RaceData.parse({**fields, **changes}), polled_at=polled_at)
+    return transform_race(RaceData.parse({**fields, **changes}), polled_at=polled_at, previous=previous)
 
 
 def test_race_and_poll_are_told() -> None:
@@ -318,12 +323,47 @@ def test_same_input_gives_the_same_output() -> None:
     assert transformed(*entries).model_dump_json() == transformed(*entries).model_dump_json()
 
 
-def test_largest_numbers_make_a_result_that_travels() -> None:
-    largest = [entry("e1", 1e12, 1e12)] * 500
-    result = transformed(*largest, pools={"winPool": 1e12, "placePool": 1e12})
+def test_largest_amounts_make_a_result_that_travels_and_is_the_next_previous() -> None:
+    pools = {"winPool": 1e12, "placePool": 0}
+    result = transformed(entry("e1", 9_223_372.0, 1e12), pools=pools)
+    after = transformed(entry("e1", 0), pools=pools, previous=result)
 
-    assert result.money_flow_records[0].win_pool_amount == 10**14 * 500 * 10**12 // 100
+    assert result.money_flow_records[0].win_pool_amount == 10**14 * 9_223_372 // 100
     assert TransformedRace.model_validate_json(result.model_dump_json()) == result
+    assert after.money_flow_records[0].incremental_win_amount == -(10**14) * 9_223_372 // 100
+
+
+@pytest.mark.parametrize("pools", [{"winPool": 1e12}, {"placePool": 1e12}, {"winPool": 9e11, "placePool": 9e11}])
+def test_amount_that_could_not_be_the_next_previous_is_refused(pools: dict[str, float]) -> None:
+    """Neither msgpack nor an integer column of a database can hold it."""
+    with pytest.raises(InvalidRaceError) as refused:
+        transformed(entry("e1", 9_223_373.0), pools=pools)
+
+    [error] = refused.value.errors
+    assert error.path == "money_tracker"
+    assert error.message.endswith("gives entrant 'e1' more than 9223372036854775807 cents")
+
+
+@pytest.mark.parametrize(
+    ("told", "kept", "is_warned"),
+    [
+        ("2025-07-17", "2025-07-17", False),
+        ("2025-07-17T00:00:00+12:00", "2025-07-17", False),
+        ("not-a-date", None, True),
+        ("2025-02-30", None, True),
+        ("17/07/2025", None, True),
+        ("2025-7-17", None, True),
+        ("", None, False),
+        (None, None, False),
+    ],
+)
+def test_odd_date_of_a_meeting_costs_no_race(told: str | None, kept: str | None, is_warned: bool) -> None:  # noqa: FBT001
+    result = transformed(meeting={"meeting": "m1", "date": told})
+    warnings = [text for text in result.warnings if text.startswith("the date of the meeting is ")]
+
+    assert result.meeting is not None
+    assert (result.meeting.meeting_id, result.meeting.date) == ("m1", kept)
+    assert warnings == ([f"the date of the meeting is {told!r}, which is no date; it is left out"] if is_warned else [])
 
 
 def test_thousands_of_entrants_are_transformed() -> None:

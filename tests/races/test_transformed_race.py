@@ -1,4 +1,5 @@
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -88,9 +89,10 @@ instants = st.datetimes(min_value=datetime(1, 1, 3), max_value=datetime(9999, 12
 )
 offsets = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 numbers = st.none() | st.floats(0, 1e12)
+holds = st.none() | st.floats(0, 1e6)  # more would make amounts that no database holds
 
 
-@given(instants, offsets, numbers, numbers, numbers, st.none() | st.integers(0, 253_402_300_799))
+@given(instants, offsets, numbers, holds, numbers, st.none() | st.integers(0, 253_402_300_799))
 def test_result_is_the_same_after_its_json(  # noqa: PLR0917
     instant: datetime,
     offset: timezone,
@@ -113,3 +115,25 @@ def test_result_is_the_same_after_its_json(  # noqa: PLR0917
     assert back.transformed_at == instant
     instants_back = [back.transformed_at, back.race.start_time, *(r.polling_timestamp for r in back.money_flow_records)]
     assert {instant.utcoffset() for instant in instants_back} == {timedelta(0)}
+
+
+def test_row_of_a_database_makes_a_record() -> None:
+    """A driver returns a date for the column race_date_nz, and Decimals for NUMERIC ones."""
+    [record, *_] = transform_race(
+        race(
+            pools={"winPool": 100},
+            money_tracker={"entrants": [{"entrant_id": "e1", "hold_percentage": 10}]},
+            entrants=[{"entrantId": "e1", "runnerNumber": 1}],
+        ),
+        polled_at=datetime(2025, 7, 17, tzinfo=UTC),
+    ).money_flow_records
+    row = record.model_dump() | {
+        "race_date_nz": date.fromisoformat(record.race_date_nz),
+        "time_to_start": Decimal(str(record.time_to_start)),
+        "time_interval": Decimal(str(record.time_interval)),
+    }
+
+    assert MoneyFlowRecord(**row) == record
+    assert MoneyFlowRecord.model_json_schema()["properties"]["race_date_nz"]
+    with pytest.raises(ValidationError, match="race_date_nz"):
+        MoneyFlowRecord(**(row | {"race_date_nz": 5}))
