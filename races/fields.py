@@ -126,5 +126,7 @@ _RULES: Final[Mapping[str, str]] = {
 
 def rule_text(error: ErrorDetails) -> str:
     """The broken rule in our words; in those of pydantic if we have none."""
+    if "trailing characters" in error["msg"]:
+        return f"{error['msg']}; a body holds one JSON value, so submit each value of NDJSON alone"
     rule = _RULES.get(error["type"])
     return error["msg"] if rule is None else rule.format(**error.get("ctx", {}))

@@ -17,6 +17,13 @@ _ENCODINGS: Final = (  # the first bytes of a text that begins with an ASCII cha
     (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
 )
+_ZLIB: Final = 0x78  # the first byte of almost all zlib streams; the first two are a multiple of 31
+_COMPRESSIONS: Final = (
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\xfd7zXZ", "xz"),
+    (b"BZh", "bzip2"),
+    (b"PK\x03\x04", "zip"),
+)
 
 
 def json_text(body: bytes, limit_bytes: int = LIMIT_BYTES) -> bytes:
@@ -38,13 +45,32 @@ def json_text(body: bytes, limit_bytes: int = LIMIT_BYTES) -> bytes:
     return text
 
 
-def encoding_fault(text: bytes) -> str | None:
-    """Where the text is not UTF-8; None if it is."""
+def body_fault(body: bytes | str) -> str | None:
+    """What a body is that cannot be parsed, if its bytes tell more than the parser does."""
+    content = (body.encode(errors="surrogatepass") if isinstance(body, str) else body).lstrip()
+    if not content:
+        return "Invalid JSON: the body is empty"
+    if content.startswith(b"<"):
+        return "Invalid JSON: the body is HTML or XML, such as the error page of a web server"
+    if kind := _compression(content):
+        return f"Invalid JSON: the body is compressed with {kind}; let the HTTP client unpack it"
+    return _encoding_fault(body) if isinstance(body, bytes) else None
+
+
+def _compression(content: bytes) -> str | None:
+    if content[0] == _ZLIB and int.from_bytes(content[:2], "big") % 31 == 0:
+        return "deflate (zlib)"
+    return next((kind for mark, kind in _COMPRESSIONS if content.startswith(mark)), None)
+
+
+def _encoding_fault(text: bytes) -> str | None:
+    """Where the text is not UTF-8; None if it is. A body that is compressed with brotli has no mark of its own."""
     try:
         text.decode()
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
-        return f"is not UTF-8: it has the byte 0x{byte:02x} at {error.start}; send the body as the tote sent it"
+        remedy = "send the body as the tote sent it; if it is compressed, let the HTTP client unpack it"
+        return f"is not UTF-8: it has the byte 0x{byte:02x} at {error.start}; {remedy}"
     return None
 
 

@@ -27,7 +27,7 @@ from racepool.races.fields import (
     Text,
     rule_text,
 )
-from racepool.races.json_text import LIMIT_BYTES, encoding_fault, json_text
+from racepool.races.json_text import LIMIT_BYTES, body_fault, json_text
 from racepool.races.parts import Dividend, Entrant, Meeting, MoneyTracker, Pools, RacePart, TotePool, completed
 from racepool.races.plain_values import plain_copy
 from racepool.races.start import with_local_start
@@ -124,7 +124,7 @@ def valid_race(race: RaceInput, limit_bytes: int = LIMIT_BYTES) -> RaceData:
         raise InvalidRaceError([("", str(error))]) from None
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
-        broken = _nesting_fault(text) or _tote_error(text) or _encoding_fault(text) or _broken_rules(details)
+        broken = _nesting_fault(text) or _tote_error(text) or _body_fault(text) or _broken_rules(details)
         raise InvalidRaceError(broken) from None
     return shape if isinstance(shape, RaceData) else RaceData.model_validate(race_fields(shape))
 
@@ -193,8 +193,8 @@ def _nesting_fault(race: str | bytes | Mapping[str, Any]) -> list[tuple[str, str
     return []
 
 
-def _encoding_fault(race: str | bytes | Mapping[str, Any]) -> list[tuple[str, str]]:
-    fault = encoding_fault(race) if isinstance(race, bytes) else None
+def _body_fault(race: str | bytes | Mapping[str, Any]) -> list[tuple[str, str]]:
+    fault = None if isinstance(race, Mapping) else body_fault(race)
     return [("", fault)] if fault else []
 
 

@@ -1,11 +1,13 @@
 import codecs
 import gzip
 import io
+import zlib
 
 import pytest
 
 from racepool.protocol.errors import InvalidRaceError
-from racepool.races.json_text import LIMIT_BYTES, encoding_fault, json_text
+from racepool.races.json_text import LIMIT_BYTES, body_fault, json_text
+from racepool.races.race import RaceData
 
 TEXT = '{"name": "M\u0101nuka"}'
 BODY = TEXT.encode()
@@ -96,7 +98,40 @@ def test_gzip_file_with_another_byte_is_refused(at: int) -> None:
 
 
 def test_fault_of_the_encoding_names_the_first_byte_that_is_no_utf_8() -> None:
-    assert encoding_fault(BODY) is None
-    assert encoding_fault(b'{"a": "\x0a\xff\xfe"}') == (
-        "is not UTF-8: it has the byte 0xff at 8; send the body as the tote sent it"
+    assert body_fault(BODY) is None
+    assert body_fault(b'{"a": "\x0a\xff\xfe"}') == (
+        "is not UTF-8: it has the byte 0xff at 8; send the body as the tote sent it; "
+        "if it is compressed, let the HTTP client unpack it"
     )
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "the body is empty"),
+        (" \n", "the body is empty"),
+        (b"<!DOCTYPE html><title>502 Bad Gateway</title>", "the body is HTML or XML, such as the error page"),
+        ("\n<?xml version='1.0'?>", "the body is HTML or XML, such as the error page"),
+        (zlib.compress(BODY, 1), "the body is compressed with deflate"),
+        (zlib.compress(BODY, 9), "the body is compressed with deflate"),
+        (b"\x28\xb5\x2f\xfd\x04\x00", "the body is compressed with zstd"),
+        (b"BZh91AY&SY", "the body is compressed with bzip2"),
+        (b"\xfd7zXZ\x00\x00", "the body is compressed with xz"),
+        (BODY + b"\n" + BODY, "trailing characters at line 2 column 1; a body holds one JSON value"),
+        (BODY.decode() * 2, "a body holds one JSON value"),
+    ],
+    ids=range(11),
+)
+def test_body_that_is_no_json_is_named_for_what_it_is(body: bytes | str, told: str) -> None:
+    with pytest.raises(InvalidRaceError) as refused:
+        RaceData.parse(body)
+
+    [error] = refused.value.errors
+    assert error.message.startswith("Invalid JSON: ")
+    assert told in error.message
+
+
+@pytest.mark.parametrize("body", [bytes.fromhex("8b0380") + b"brotli\x03", zlib.compress(BODY)[2:-4]])
+def test_compression_without_a_mark_is_named_as_a_chance(body: bytes) -> None:
+    with pytest.raises(InvalidRaceError, match="if it is compressed, let the HTTP client unpack it"):
+        RaceData.parse(body)
