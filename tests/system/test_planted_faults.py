@@ -77,7 +77,10 @@ HUNTS = {
         SIMULATED["backlog-of-a-vanished-client-kept"], "client-kill", "a killed client's queued tasks were dropped", 8
     ),
     "busy-process-taken-for-frozen": Hunt(
-        Fault("protocol/processes.py", "    return int(fields[11]) + int(fields[12])\n", "    return 0\n"),
+        Fault(
+            "broker/process_watch.py",
+            "return watched.ticks > before or process_state(watched.pid) == RUNNABLE", "return False",
+        ),
         "gil-hold", "no worker was called lost without a cause", 8,
     ),
     "orphans-of-supervisord": Hunt(
