@@ -289,7 +289,9 @@ def test_workers_that_cannot_start_are_an_error_with_their_log(monkeypatch: pyte
     with pytest.raises(BrokerUnavailableError, match="did not start: supervisord ended with code -9\n") as raised:
         pool.__enter__()
 
-    assert re.search(r"\nworker-0 ended \d\.\d s after its start \(exit status 3\).*the module ends", str(raised.value))
+    assert re.search(
+        r"(?s)\n *worker-0 ended \d\.\d s after its start \(exit status 3\).*the module ends", str(raised.value)
+    )
     assert not pool._settings.dir.exists()
 
 
