@@ -24,6 +24,7 @@ from racepool.broker.actions import (
 )
 from racepool.broker.assignments import Assignments
 from racepool.broker.clients import Clients
+from racepool.broker.failed_starts import FailedStarts
 from racepool.broker.ledger import Ledger
 from racepool.broker.roster import Roster
 from racepool.broker.session_end import SessionEnd
@@ -57,6 +58,7 @@ class BrokerCore:
         self.clients = Clients(self.ledger, settings.liveness, welcome, self._check_by)
         self.sessions = WorkerSessions(self.assignments, settings.liveness, welcome, self._check_by)
         self.frozen = self.sessions.frozen
+        self.failed_starts = FailedStarts()
         self._is_draining = False
         self._next_check = inf  # `on_tick` has nothing to do before this instant
         self._settles_at = -inf  # nothing is assigned before: more workers may be dying
@@ -85,7 +87,9 @@ class BrokerCore:
                 return self._submit(client, message, now)
             case messages.Ping(held):
                 client.held = held
-                return [SendToClient(peer, messages.Pong(self.epoch))]
+                trouble = "" if self.roster.workers else self.failed_starts.latest(now)
+                more = [SendToClient(peer, messages.Trouble(messages.text(trouble)))] if trouble else []
+                return [SendToClient(peer, messages.Pong(self.epoch)), *more]
             case messages.Expire():
                 words = self.ledger.expire(client, message, now)
                 return [] if words is None else [SendToClient(peer, words)]
@@ -110,7 +114,8 @@ class BrokerCore:
     def _submit(self, client: Client, submit: messages.Submit, now: float) -> list[Action]:
         if submit.is_shared and not client.can_share:
             self.counters["bad_frames"] += 1
-            return []
+            why = messages.text("its payload is in shared memory, which the broker cannot read")
+            return [SendToClient(client.peer, messages.Refused(submit.task_id, why))]
         refusal = self.ledger.submit(client, submit, now)
         return [SendToClient(client.peer, refusal)] if refusal else self._assign(now)
 
@@ -137,7 +142,10 @@ class BrokerCore:
     def on_worker(self, peer: Peer, message: FromWorker, now: float, local_pid: int | None = None) -> list[Action]:
         """A worker's message. `local_pid` is its process as the kernel knows it; None if the kernel does not."""
         if isinstance(message, Ready):
+            self.failed_starts.on_ready(message.name)
             return self.sessions.open(peer, message, now, local_pid) + self._assign(now)
+        if isinstance(message, messages.CannotStart):
+            return self.failed_starts.note(message, now)
         worker = self.roster.at(peer)
         if worker is None:
             if isinstance(message, messages.Bye):
@@ -155,24 +163,19 @@ class BrokerCore:
             case _:
                 assert_never(message)
 
-    def on_heartbeat(self, peer: Peer, beat: Heartbeat, now: float, local_pid: int | None = None) -> list[Action]:
-        """A worker's heartbeat. A worker that is busy with an older epoch's task introduces itself by it.
+    def on_worker_nonsense(self, peer: Peer, now: float) -> list[Action]:
+        """A worker sent what is no message, perhaps the result of its task. It has to open another session."""
+        worker, who = self.roster.at(peer), SendToWorker(peer, messages.Who())
+        return [] if worker is None else [*self._lose(worker, SessionEnd.OUT_OF_STEP, now), who]
 
-        A heartbeat of a session that has just ended is ignored: the worker sent it before its Bye, but it arrived
-        after it. A Who would make the worker open a session, and it would not hear that it is to end.
-        """
+    def on_heartbeat(self, peer: Peer, beat: Heartbeat, now: float, local_pid: int | None = None) -> list[Action]:
+        """A worker's heartbeat. A worker that is busy with an older epoch's task introduces itself by it."""
         worker = self.roster.workers.get(beat.incarnation)
         actions: list[Action] = []
         if worker is None:
-            if self.sessions.has_just_left(beat.incarnation, now):
-                return []
-            actions = self.sessions.spare(beat.incarnation, local_pid)
-            pid = beat.pid if local_pid is None else local_pid
-            if not beat.busy or self.roster.is_full or self.roster.sessions_of(beat.name, pid):
-                # a process that has a session sends a heartbeat for an earlier one
-                return [*actions, SendToHeartbeat(peer, messages.Who())]
-            worker, introduced = self.sessions.introduce(beat, None, now, local_pid)
-            actions += introduced
+            worker, actions = self.sessions.meet(peer, beat, now, local_pid)
+            if worker is None:
+                return actions
         is_out_of_step = worker.is_out_of_step(now, self.settings.liveness, says_busy=beat.busy)
         worker.last_seen = now
         worker.is_suspect = False
@@ -352,9 +355,8 @@ class BrokerCore:
     def on_drain(self) -> list[Action]:
         """From now on nothing is assigned or recalled. What is in flight may end."""
         self._is_draining = True
-        return [
-            Report("broker_draining", {"in_flight": self.ledger.in_flight, "queue_depth": self.ledger.backlog.depth})
-        ]
+        fields = {"in_flight": self.ledger.in_flight, "queue_depth": self.ledger.backlog.depth}
+        return [Report("broker_draining", fields)]
 
     def farewell(self) -> list[Action]:
         """Before the broker's own end: tells the clients, who keep their tasks for the next epoch."""

@@ -47,10 +47,11 @@ from racepool.protocol.frames import (
     M,
     decode,
     encode,
+    task_in,
 )
 from racepool.protocol.keys import broker_keys, key_directory
 from racepool.protocol.logs import Log, Outlet
-from racepool.protocol.messages import Bye, Epoch, Hello, Id, Payload, Ready, Stats, Who
+from racepool.protocol.messages import Bye, Epoch, Hello, Id, Payload, Ready, Refused, Stats, Text, Who, text
 from racepool.protocol.processes import file_limit, open_files, own_pid, resident_bytes, trim_memory
 from racepool.protocol.settings import Settings
 from racepool.protocol.shared_memory import SegmentReader, UnreadableError
@@ -68,7 +69,7 @@ FAREWELL_LINGER_MS = 1_000
 WARNINGS = frozenset(
     {
         "worker_lost", "worker_silent", "worker_killed", "task_requeued", "task_abandoned",
-        "broker_paused", "file_limit_low", "file_limit_near",
+        "worker_start_failed", "broker_paused", "file_limit_low", "file_limit_near",
     }
 )  # fmt: skip
 ERRORS = frozenset({"task_given_up", "client_refused"})
@@ -254,7 +255,15 @@ class Server:
         except BadFrameError as error:
             self._core.counters["bad_frames"] += 1
             self._log.debug("bad_frame", reason=str(error))
+            self._answer_nonsense(source, peer, task_in(frames), text(str(error)))
         return None
+
+    def _answer_nonsense(self, source: Socket, peer: Peer, task_id: Id | None, why: Text) -> None:
+        """Tells a peer that its message was none. Otherwise its task would wait for an answer for ever."""
+        if source is self._backend:
+            self._perform(self._core.on_worker_nonsense(peer, clock.now()))
+        elif source is self._frontend and task_id is not None:
+            self._send(source, [peer, *encode(Refused(task_id, why))])
 
     def _warn_of(self, error: ForeignVersionError) -> None:
         """Warns once for each version: such a peer speaks again and again."""

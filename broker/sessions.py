@@ -3,14 +3,22 @@
 from collections.abc import Callable
 from math import inf
 
-from racepool.broker.actions import Action, KillProcess, Report, SendToWorker, UnwatchProcess, WatchProcess
+from racepool.broker.actions import (
+    Action,
+    KillProcess,
+    Report,
+    SendToHeartbeat,
+    SendToWorker,
+    UnwatchProcess,
+    WatchProcess,
+)
 from racepool.broker.assignments import Assignments
 from racepool.broker.frozen import FrozenProcesses
 from racepool.broker.session_end import SessionEnd
 from racepool.broker.tasks import Peer
 from racepool.broker.workers import Worker
 from racepool.protocol import messages
-from racepool.protocol.messages import Heartbeat, Id, Ready, Welcome
+from racepool.protocol.messages import Heartbeat, Id, Ready, Welcome, Who
 
 
 class WorkerSessions:
@@ -57,6 +65,24 @@ class WorkerSessions:
         # at that check, a worker that waits for this one may be recycled; by then the welcome was sent, or failed
         self._check_by(now)
         return [*actions, SendToWorker(peer, self._welcome), *introduced]
+
+    def meet(
+        self, peer: Peer, beat: Heartbeat, now: float, local_pid: int | None
+    ) -> tuple[Worker | None, list[Action]]:
+        """Enters the busy worker of a heartbeat whose session is not known; no worker if it has to open a session.
+
+        A heartbeat of a session that has just ended is ignored: the worker sent it before its Bye, but it arrived
+        after it. A Who would make the worker open a session, and it would not hear that it is to end.
+        """
+        if self.has_just_left(beat.incarnation, now):
+            return None, []
+        actions = self.spare(beat.incarnation, local_pid)
+        pid = beat.pid if local_pid is None else local_pid
+        if not beat.busy or self._roster.is_full or self._roster.sessions_of(beat.name, pid):
+            # a process that has a session sends a heartbeat for an earlier one
+            return None, [*actions, SendToHeartbeat(peer, Who())]
+        worker, introduced = self.introduce(beat, None, now, local_pid)
+        return worker, [*actions, *introduced]
 
     def introduce(
         self, who: Ready | Heartbeat, peer: Peer | None, now: float, local_pid: int | None

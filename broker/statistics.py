@@ -13,12 +13,20 @@ from racepool.broker.workers import Worker
 from racepool.protocol import VERSION
 from racepool.protocol.messages import PROTOCOL_VERSION
 from racepool.protocol.processes import resident_bytes
-from racepool.protocol.stats import BrokerStats, Counters, Distribution, Event, PoolStats, WorkerStats
+from racepool.protocol.stats import BrokerStats, Counters, Distribution, Event, FailedStart, PoolStats, WorkerStats
 
 BOUNDS_MS = tuple(base * 10.0**power for power in range(-1, 5) for base in (1.0, 2.5, 5.0))
 RECENT_EVENTS = 100
 REMEMBERED = frozenset(
-    {"worker_lost", "worker_killed", "worker_restarted", "task_requeued", "task_given_up", "task_abandoned"}
+    {
+        "worker_lost",
+        "worker_killed",
+        "worker_restarted",
+        "worker_start_failed",
+        "task_requeued",
+        "task_given_up",
+        "task_abandoned",
+    }
 )
 DETECTED = frozenset({"process_exit", "silence", "unreachable", "replaced", "out_of_step"})
 
@@ -103,6 +111,10 @@ class Statistics:
             crash_detection_ms=self._crash_detection.distribution(),
             clients=len(core.clients.by_id),
             recent_events=list(self._events),
+            failed_starts=[
+                FailedStart(worker=each.worker, reason=each.reason, age_s=round(now - each.at, 3))
+                for each in core.failed_starts.fresh(now)
+            ],
             broker=BrokerStats(
                 pid=os.getpid(),
                 epoch=core.epoch.hex(),

@@ -40,6 +40,7 @@ class Deliver:
 
     task: ClientTask
     answer: Answer
+    trouble: str = ""  # why no worker is ready, as far as the broker knows
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,12 @@ from racepool.races.payloads import unpack_result
 from racepool.races.race import RaceData, RaceInput
 
 
-def result_of(answer: Answer, task: ClientTask) -> tuple[Any, PoolError | None]:
-    """The task's result, or its error."""
+def result_of(answer: Answer, task: ClientTask, trouble: str = "") -> tuple[Any, PoolError | None]:
+    """The task's result, or its error. `trouble` is why no worker is ready, if the broker has told that."""
     try:
         if answer.outcome is Outcome.OK:
             return unpack_result(answer.payload), None
-        return None, _error(answer, task, label(task))
+        return None, _error(answer, task, label(task), trouble)
     except Exception as error:  # noqa: BLE001  # a bad answer fails one task, never the I/O thread
         what = f"its answer cannot be read: {error}; install the same racepool for workers and clients"
         return None, TransformError(label(task), type(error).__name__, what, "")
@@ -40,7 +40,7 @@ def timing_of(answer: Answer) -> TaskTiming:
     return TaskTiming(answer.queued_us / 1000, answer.run_us / 1000, answer.attempts, answer.worker)
 
 
-def _error(answer: Answer, task: ClientTask, about: str) -> PoolError:
+def _error(answer: Answer, task: ClientTask, about: str, trouble: str) -> PoolError:
     match answer.outcome:
         case Outcome.INVALID_RACE:
             return InvalidRaceError(unpack_field_errors(answer.payload), about=about)
@@ -54,7 +54,8 @@ def _error(answer: Answer, task: ClientTask, about: str) -> PoolError:
         case Outcome.RUN_TIMEOUT:
             return TaskTimeoutError(about, state="running", timeout_s=task.run_timeout_ms / 1000)
         case Outcome.QUEUE_TIMEOUT:
-            return TaskTimeoutError(about, state="queued", timeout_s=task.queue_timeout_s, reason="no worker was free")
+            reason = trouble or "no worker was free"
+            return TaskTimeoutError(about, state="queued", timeout_s=task.queue_timeout_s, reason=reason)
         case Outcome.OK | Outcome.UNREADABLE:
             raise AssertionError("OK is no error, and a broker never sends UNREADABLE")
 

@@ -106,6 +106,8 @@ class ClientCore:
         self._hello_retry_s = limits.hello_retry_s
         self._check_at = inf  # the next scan of all timeouts
         self._rests_until = -inf  # no scan of all timeouts before this
+        self._trouble = ""  # why no worker is ready, by the broker's last words
+        self._told_trouble = ""
         self._stats_by = inf  # when a question for stats fails; infinity: nobody asks
         self._warn_at = inf  # when to warn that no broker answers
         self._has_warned = False  # of the present outage
@@ -155,9 +157,14 @@ class ClientCore:
         match message:
             case Answer(task_id):
                 task = self.window.take(task_id)
-                return [Deliver(task, message), *self._submit_held(now)] if task else []
+                return [Deliver(task, message, self._trouble), *self._submit_held(now)] if task else []
             case messages.Pong(epoch):
+                self._trouble = ""
                 return self._on_pong() if epoch == self._epoch else self._open(now)
+            case messages.Trouble(reason):
+                return self._on_trouble(reason)
+            case messages.Refused(task_id, reason):
+                return [*self._fail(task_id, partial(_refused, reason=reason)), *self._submit_held(now)]
             case messages.Welcome():
                 return self._on_welcome(message, now)
             case messages.Reject(task_id):
@@ -203,6 +210,12 @@ class ClientCore:
     def _on_pong(self) -> list[Action]:
         self._withdrawals.on_pong()
         return []
+
+    def _on_trouble(self, reason: str) -> list[Action]:
+        """No worker can start. The tasks wait until their timeouts: somebody may mend the set-up."""
+        is_new, self._trouble = reason != self._told_trouble and bool(self.window.tasks), reason
+        self._told_trouble = reason if is_new else self._told_trouble
+        return [Log(f"tasks wait, and no worker is ready: {reason}", is_warning=True)] if is_new else []
 
     def _withdraw(self, task_id: Id, epoch: Epoch, *, kill: bool) -> Send:
         self._withdrawals.on_said(task_id, epoch, kill=kill)
@@ -376,6 +389,10 @@ class ClientCore:
             f"{about}: no broker answered at {self._endpoint} within {self._limits.connect_timeout_s:g} s; "
             f"{self._remedy}"
         )
+
+
+def _refused(about: str, *, reason: str) -> PoolError:
+    return PoolError(f"{about}: the broker refused it: {reason}; install the same racepool on both sides")
 
 
 def _backlog_full(about: str, reject: messages.Reject) -> BacklogFullError:

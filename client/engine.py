@@ -268,8 +268,8 @@ class Engine:
                     self._send(encode(message))
                 case SendTask():
                     self._send(encode(self._submit_of(action)))
-                case Deliver(task, answer):
-                    self._resolve(task.id, *result_of(answer, task), timing_of(answer))
+                case Deliver(task, answer, trouble):
+                    self._resolve(task.id, *result_of(answer, task, trouble), timing_of(answer))
                 case Fail(task, error, timing):
                     self._resolve(task.id, None, error(label(task)), timing)
                 case OpenSession(hello):

@@ -80,7 +80,7 @@ def wait_for_workers(settings: Settings, workers: int | None, timeout_s: float) 
     Raises:
         BrokerUnavailableError: no broker answered in all that time.
         SettingsError: as for `fetch_stats`.
-        TimeoutError: too few workers were ready in time.
+        TimeoutError: too few workers were ready in time, or a worker cannot start because of its set-up.
     """
     deadline = clock.now() + timeout_s
     readiness = Readiness(workers)
@@ -89,12 +89,13 @@ def wait_for_workers(settings: Settings, workers: int | None, timeout_s: float) 
             stats = fetch_stats(settings, min(LOOK_S, max(deadline - clock.now(), POLL_S)))
             if readiness.is_reached(stats):
                 return stats
-        if clock.now() >= deadline:
+        if readiness.obstacle or clock.now() >= deadline:
             break
         clock.sleep(POLL_S)
     if readiness.shortage is None:
         raise _unanswered(settings, timeout_s)
-    raise TimeoutError(f"{readiness.shortage} were ready within {timeout_s:g} s")
+    why = f" were ready within {timeout_s:g} s; look at the workers' logs"
+    raise TimeoutError(readiness.shortage + (f" are ready; {readiness.obstacle}" if readiness.obstacle else why))
 
 
 def _unanswered(settings: Settings, timeout_s: float) -> BrokerUnavailableError:

@@ -227,7 +227,8 @@ class ZmqPool:
             timeout_s: how long to wait, in seconds. None = the connect timeout.
 
         Raises:
-            BrokerUnavailableError: no broker answered in time, or too few workers were ready.
+            BrokerUnavailableError: no broker answered in time, or too few workers were ready. If a worker cannot start
+                because of its set-up, this is raised at once, and says why.
             ProtocolMismatchError, PoolError, PoolClosedError, PoolBrokenError, SettingsError: as for `stats`.
 
         Example:
@@ -235,7 +236,7 @@ class ZmqPool:
         """
         deadline, remedy, readiness = self._deadline(timeout_s), self._remedy(), Readiness(n)
         while not readiness.is_reached(self._stats_by(deadline)):
-            if clock.now() >= deadline:
+            if readiness.obstacle or clock.now() >= deadline:
                 raise _too_few(readiness, remedy)
             clock.sleep(POLL_S)
 
@@ -243,7 +244,7 @@ class ZmqPool:
         """As `wait_for_workers`, for an event loop."""
         deadline, remedy, readiness = self._deadline(timeout_s), self._remedy(), Readiness(n)
         while not readiness.is_reached(await self._stats_by_async(deadline)):
-            if clock.now() >= deadline:
+            if readiness.obstacle or clock.now() >= deadline:
                 raise _too_few(readiness, remedy)
             await asyncio.sleep(POLL_S)
 
@@ -371,7 +372,8 @@ def _deadline(timeout_s: float | None) -> float:
 def _too_few(readiness: Readiness, remedy: str) -> BrokerUnavailableError:
     if readiness.shortage is None:
         return BrokerUnavailableError(f"no broker answered in time; {remedy}")
-    return BrokerUnavailableError(f"{readiness.shortage} are ready; look at the workers' logs")
+    why = readiness.obstacle or "look at the workers' logs"
+    return BrokerUnavailableError(f"{readiness.shortage} are ready; {why}")
 
 
 def _after_fork() -> None:

@@ -24,6 +24,6 @@ def wait(context: click.Context, workers: int | None, timeout_s: float) -> None:
     try:
         stats = wait_for_workers(Settings.load(), workers, timeout_s)
     except TimeoutError as error:
-        tell(f"{error}; look at the workers' logs")
+        tell(str(error))
         context.exit(Exit.FAILURE)
     say(f"{stats.total_workers} workers are ready")

@@ -16,12 +16,14 @@ from racepool.protocol.messages import (
     ID_BYTES,
     MAX_INT,
     MAX_NAME_CHARS,
+    MAX_TEXT_BYTES,
     PROTOCOL_VERSION,
     Answer,
     AskStats,
     Assign,
     Bye,
     Cancel,
+    CannotStart,
     Epoch,
     Expire,
     FromClient,
@@ -38,14 +40,17 @@ from racepool.protocol.messages import (
     Ready,
     Recall,
     Recycle,
+    Refused,
     Reject,
     Result,
     Returned,
     Stats,
     Submit,
+    Text,
     ToClient,
     ToHeartbeat,
     ToWorker,
+    Trouble,
     Waited,
     Welcome,
     Who,
@@ -78,11 +83,16 @@ def _is_name(value: object) -> bool:
     return type(value) is str and 0 < len(value) <= MAX_NAME_CHARS and value.isprintable()
 
 
+def _is_text(value: object) -> bool:
+    return type(value) is str and value.isprintable() and len(value.encode()) <= MAX_TEXT_BYTES
+
+
 _FITS: dict[object, Callable[[Any], bool]] = {
     Id: lambda value: type(value) is bytes and len(value) == ID_BYTES,
     Epoch: lambda value: type(value) is bytes and len(value) == EPOCH_BYTES,
     Name: _is_name,
     Name | None: lambda value: value is None or _is_name(value),
+    Text: _is_text,
     int: _is_count,
     bool: lambda value: type(value) is bool,
     Outcome: lambda value: type(value) is str and value in _OUTCOMES,
@@ -128,8 +138,8 @@ class Inlet(Generic[M]):
 
 
 FROM_CLIENT: Inlet[FromClient] = Inlet(Hello, Submit, Expire, Cancel, Ping, AskStats, Bye)
-TO_CLIENT: Inlet[ToClient] = Inlet(Welcome, Answer, Reject, Waited, Pong, Who, Stats, Bye)
-FROM_WORKER: Inlet[FromWorker] = Inlet(Ready, Result, Returned, Bye)
+TO_CLIENT: Inlet[ToClient] = Inlet(Welcome, Answer, Reject, Refused, Waited, Pong, Trouble, Who, Stats, Bye)
+FROM_WORKER: Inlet[FromWorker] = Inlet(Ready, CannotStart, Result, Returned, Bye)
 TO_WORKER: Inlet[ToWorker] = Inlet(Welcome, Assign, Recall, Recycle, Who, Bye)
 FROM_HEARTBEAT: Inlet[Heartbeat] = Inlet(Heartbeat)
 TO_HEARTBEAT: Inlet[ToHeartbeat] = Inlet(Pong, Who)
@@ -176,6 +186,13 @@ def decode(frames: Sequence[Payload], inlet: Inlet[M]) -> M:
     if command.outcome_at is not None:
         values[command.outcome_at] = _OUTCOMES[values[command.outcome_at]]
     return cast("M", command.message(*values, *frames[1:]))
+
+
+def task_in(frames: Sequence[Payload]) -> Id | None:
+    """The task that frames are about which are no message, as far as that can be read; None if it cannot."""
+    header = _unpack_header(frames[0]) if frames else None
+    about = header[2] if type(header) is list and len(header) > 2 else None
+    return Id(about) if type(about) is bytes and len(about) == ID_BYTES else None
 
 
 def _unpack_header(frame: Payload) -> object:

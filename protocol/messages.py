@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType, TypeAlias
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 ID_BYTES = 16
 EPOCH_BYTES = 8
 MAX_NAME_CHARS = 64
+MAX_TEXT_BYTES = 240
 MIN_BEAT_S = 0.01  # a peer never sends heartbeats faster, however short the broker's liveness is
 MAX_INT = 2**53 - 1  # every language can hold an integer up to this one, as a double too
 
@@ -26,6 +27,16 @@ Payload: TypeAlias = bytes | memoryview
 
 Name = NewType("Name", str)
 """A worker's or a version's name: 1 to 64 printable characters."""
+
+
+Text = NewType("Text", str)
+"""A sentence for a person: up to 240 bytes of printable characters; may be empty."""
+
+
+def text(words: str) -> Text:
+    """The words on one line, as much of them as a Text may have."""
+    line = "".join(character if character.isprintable() else " " for character in words)
+    return Text(line.encode(errors="backslashreplace")[:MAX_TEXT_BYTES].decode(errors="ignore"))
 
 
 class Outcome(StrEnum):
@@ -180,6 +191,21 @@ class Pong:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """Follows the Pong to a client while no worker is ready, and a worker could not start. `reason` says why."""
+
+    reason: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The message about this task was no message of the protocol. The broker does not have the task."""
+
+    task_id: Id
+    reason: Text
+
+
+@dataclass(frozen=True, slots=True)
 class Who:
     """The broker does not know this session, so the peer has to open a new one.
 
@@ -211,6 +237,14 @@ class Ready:
     pid: int
     version: Name
     started_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CannotStart:
+    """This worker ends, because its set-up cannot work; `reason` names the setting. Sent instead of Ready."""
+
+    name: Name
+    reason: Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,8 +331,8 @@ class Bye:
 
 
 FromClient: TypeAlias = Hello | Submit | Expire | Cancel | Ping | AskStats | Bye
-ToClient: TypeAlias = Welcome | Answer | Reject | Waited | Pong | Who | Stats | Bye
-FromWorker: TypeAlias = Ready | Result | Returned | Bye
+ToClient: TypeAlias = Welcome | Answer | Reject | Refused | Waited | Pong | Trouble | Who | Stats | Bye
+FromWorker: TypeAlias = Ready | CannotStart | Result | Returned | Bye
 ToWorker: TypeAlias = Welcome | Assign | Recall | Recycle | Who | Bye
 ToHeartbeat: TypeAlias = Pong | Who
 Message: TypeAlias = FromClient | ToClient | FromWorker | ToWorker | Heartbeat

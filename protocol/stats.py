@@ -128,6 +128,14 @@ class Event(_StatsPart):
     reason: str | None
 
 
+class FailedStart(_StatsPart):
+    """A worker that ended because its set-up cannot work; `age_s` is the time since then, in seconds."""
+
+    worker: str
+    reason: str
+    age_s: float
+
+
 class BrokerStats(_StatsPart):
     """The broker process."""
 
@@ -155,6 +163,8 @@ class PoolStats(_StatsPart):
         crash_detection_ms: from the last sign of life of a lost worker to the broker's verdict. Nobody knows when the
             process died, so this is an upper limit; it can be too long by one heartbeat interval.
         clients: how many clients have a session.
+        failed_starts: workers that cannot start, at most one entry for each name. A worker that becomes ready is taken
+            out.
     """
 
     total_workers: int
@@ -174,4 +184,5 @@ class PoolStats(_StatsPart):
     crash_detection_ms: Distribution
     clients: int
     recent_events: list[Event]
+    failed_starts: list[FailedStart]
     broker: BrokerStats

@@ -13,6 +13,7 @@ from racepool.protocol.messages import (
     AskStats,
     Bye,
     Cancel,
+    CannotStart,
     Epoch,
     Expire,
     FromClient,
@@ -24,6 +25,7 @@ from racepool.protocol.messages import (
     Ping,
     Returned,
     Submit,
+    Text,
     Welcome,
 )
 from racepool.protocol.settings import Settings
@@ -66,6 +68,7 @@ CONVERSATIONS: list[tuple[str, bytes, Speak]] = [
     ("SUBMIT", ALICE, client(hello(), submit("t1"))),
     ("SUBMIT", ALICE, client(hello(), submit("t1"), submit("t2"))),  # the backlog holds one
     ("SUBMIT", ALICE, client(submit("t1"))),
+    ("SUBMIT", ALICE, client(hello(), submit("t1", is_shared=True))),
     ("EXPIRE", ALICE, client(hello(), submit("t1"), Expire(an_id("t1"), 0))),
     ("EXPIRE", ALICE, client(hello(), submit("t1"), Expire(an_id("t1"), 60_000))),
     ("EXPIRE", ALICE, client(hello(), Expire(an_id("t1"), 0))),
@@ -75,6 +78,8 @@ CONVERSATIONS: list[tuple[str, bytes, Speak]] = [
     ("CANCEL", ALICE, client(Cancel(an_id("t1"), kill=True))),
     ("PING", ALICE, client(hello(), Ping(0))),
     ("PING", ALICE, client(Ping(0))),
+    ("PING", ALICE, last_of(worker(CannotStart(Name("w"), Text("no module"))), client(hello(), Ping(0)))),
+    ("CANNOTSTART", W1, worker(CannotStart(Name("w"), Text("no module")))),
     ("ASKSTATS", ALICE, client(hello(), AskStats())),
     ("ASKSTATS", ALICE, client(AskStats())),
     ("BYE", ALICE, client(hello(), submit("t1"), Bye())),

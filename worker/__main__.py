@@ -11,6 +11,7 @@ from racepool.protocol.logs import LOG_HOLD_S, Outlet, open_log
 from racepool.protocol.processes import calm_collector, die_with_supervisor
 from racepool.protocol.settings import is_supervised
 from racepool.worker.execution import load_transform
+from racepool.worker.refusal import tell_broker
 from racepool.worker.runner import Runner
 from racepool.worker.settings import WorkerSettings
 
@@ -30,11 +31,13 @@ def main(life: type[Runner] = Runner) -> int:
         return Exit.BAD_SETTINGS
     outlet = Outlet(sys.stdout.fileno(), LOG_HOLD_S)
     log = open_log(settings, outlet=outlet, program="worker", worker=settings.name)
+    keys = None
     try:
-        transform = load_transform(settings.transform)
         keys = peer_keys(settings, Role.WORKER, settings.backend, settings.heartbeat_endpoint)
+        transform = load_transform(settings.transform)
     except SettingsError as error:
         log.error("worker_refused", reason=str(error))
+        tell_broker(settings, str(error), keys)
         clock.sleep(THROTTLE_S)
         return Exit.BAD_SETTINGS
     calm_collector()

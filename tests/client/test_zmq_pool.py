@@ -581,7 +581,7 @@ def stats_with(workers: int, expected: int = 3) -> bytes:
         "total_workers": workers, "active_workers": 0, "idle_workers": workers, "expected_workers": expected,
         "degraded": False, "queue_depth": 0, "held_by_clients": 0, "in_flight": 0, "oldest_queued_s": None,
         "backlog_limit": 1, "workers": [], "counters": {}, "queue_wait_ms": none, "run_ms": none,
-        "crash_detection_ms": none, "clients": 1, "recent_events": [],
+        "crash_detection_ms": none, "clients": 1, "recent_events": [], "failed_starts": [],
         "broker": {"pid": 1, "epoch": "", "version": "", "protocol_version": 1, "uptime_s": 1.0, "rss_bytes": 1},
     }  # fmt: skip
     return json.dumps(told).encode()

@@ -46,6 +46,6 @@ def pool(*workers: WorkerStats, completed: int = 0, **changes: Any) -> PoolStats
         degraded=len(there) < 3, queue_depth=0, held_by_clients=0, in_flight=busy, oldest_queued_s=None,
         backlog_limit=100_000, workers=list(there), counters=Counters(submitted=completed, completed=completed),
         queue_wait_ms=spread(), run_ms=spread(), crash_detection_ms=spread(), clients=1, recent_events=[],
-        broker=broker(),
+        failed_starts=[], broker=broker(),
     )  # fmt: skip
     return plain.model_copy(update=changes)

@@ -13,7 +13,7 @@ NONE_YET = Distribution(p50=None, p90=None, p99=None, max=None, count=0, sum=0.0
 WHOLE = PoolStats(
     total_workers=3, active_workers=0, idle_workers=3, expected_workers=3, degraded=False, queue_depth=0,
     held_by_clients=0, in_flight=0, oldest_queued_s=None, backlog_limit=100, workers=[], counters=Counters(),
-    queue_wait_ms=NONE_YET, run_ms=NONE_YET, crash_detection_ms=NONE_YET, clients=1, recent_events=[],
+    queue_wait_ms=NONE_YET, run_ms=NONE_YET, crash_detection_ms=NONE_YET, clients=1, recent_events=[], failed_starts=[],
     broker=BrokerStats(pid=1, epoch="e", version="v", protocol_version=1, uptime_s=1.0, rss_bytes=1),
 )  # fmt: skip
 

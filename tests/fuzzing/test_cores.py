@@ -22,7 +22,7 @@ from racepool.protocol.frames import (
     decode,
     encode,
 )
-from racepool.protocol.messages import MAX_INT, Answer, Assign, Epoch, Id, Name, Outcome, Payload, Result, Submit
+from racepool.protocol.messages import MAX_INT, Answer, Assign, Epoch, Id, Name, Outcome, Payload, Result, Submit, Text
 from racepool.protocol.parcel import Parcel
 from racepool.protocol.settings import Settings
 from racepool.worker.core import Execute, Identity, WorkerCore
@@ -38,6 +38,7 @@ _FEW: dict[object, st.SearchStrategy[Any]] = {  # few values, so that messages r
     Id: st.sampled_from(IDS),
     Epoch: st.sampled_from([EPOCH, Epoch(b"epoch-02")]),
     Name: st.sampled_from([Name("worker-0"), Name("worker-1")]),
+    Text: st.sampled_from([Text(""), Text("no such module")]),
     Name | None: st.sampled_from([None, Name("worker-0")]),
     int: st.sampled_from([0, 1, 2, 3, 100, 60_000, MAX_INT]),
     bool: st.booleans(),
@@ -57,6 +58,7 @@ def any_of(inlet: Inlet[Any]) -> st.SearchStrategy[Any]:
 BROKER_EVENTS = st.one_of(
     st.tuples(st.just("on_client"), PEERS, any_of(FROM_CLIENT)),
     st.tuples(st.just("on_worker"), PEERS, any_of(FROM_WORKER), PIDS),
+    st.tuples(st.just("on_worker_nonsense"), PEERS),
     st.tuples(st.just("on_heartbeat"), PEERS, any_of(FROM_HEARTBEAT), PIDS),
     st.tuples(st.just("on_client_unreachable"), PEERS),
     st.tuples(st.just("on_worker_unreachable"), PEERS, any_of(TO_WORKER)),

@@ -26,6 +26,7 @@ from racepool.protocol.frames import (
 from racepool.protocol.messages import (
     MAX_INT,
     MAX_NAME_CHARS,
+    MAX_TEXT_BYTES,
     MIN_BEAT_S,
     PROTOCOL_VERSION,
     Answer,
@@ -42,6 +43,7 @@ from racepool.protocol.messages import (
     Ready,
     Result,
     Submit,
+    Text,
     Welcome,
     Who,
 )
@@ -62,6 +64,7 @@ NAME = Name("worker-1")
 VALUES: dict[object, st.SearchStrategy[Any]] = {
     Id: st.binary(min_size=16, max_size=16),
     Epoch: st.binary(min_size=8, max_size=8),
+    Text: st.text(string.ascii_letters + string.digits + "-. é語", max_size=MAX_TEXT_BYTES // 3),
     Name: st.text(string.ascii_letters + string.digits + "-. é語", min_size=1, max_size=MAX_NAME_CHARS),
     Name | None: st.none() | st.text(string.ascii_letters, min_size=1, max_size=MAX_NAME_CHARS),
     int: st.integers(0, MAX_INT),
@@ -131,8 +134,8 @@ def test_payload_is_passed_on_without_a_copy() -> None:
     ("inlet", "commands"),
     [
         ("FROM_CLIENT", "ASKSTATS BYE CANCEL EXPIRE HELLO PING SUBMIT"),
-        ("TO_CLIENT", "ANSWER BYE PONG REJECT STATS WAITED WELCOME WHO"),
-        ("FROM_WORKER", "BYE READY RESULT RETURNED"),
+        ("TO_CLIENT", "ANSWER BYE PONG REFUSED REJECT STATS TROUBLE WAITED WELCOME WHO"),
+        ("FROM_WORKER", "BYE CANNOTSTART READY RESULT RETURNED"),
         ("TO_WORKER", "ASSIGN BYE RECALL RECYCLE WELCOME WHO"),
         ("FROM_HEARTBEAT", "HEARTBEAT"),
         ("TO_HEARTBEAT", "PONG WHO"),
@@ -271,6 +274,7 @@ def test_frames_and_fields_are_counted(frames: list[bytes], complaint: str) -> N
 BAD_VALUES: dict[object, list[object]] = {
     Id: [b"", b"x" * 15, b"x" * 17, "x" * 16, None, 0, list(range(16))],
     Epoch: [b"", b"x" * 7, b"x" * 9, "epoch-01", None, 0],
+    Text: ["x" * 241, "é" * 121, "a\nb", "a\x1b[0m", b"worker", None, 1],
     Name: ["", "x" * 65, "a\nb", "a\x1b[0m", "a\u202eb", b"worker", None, 1],
     Name | None: ["", "x" * 65, "a\nb", b"worker", False, 0],
     int: [-1, 2**53, 2**64 - 1, 1.0, True, "1", None, [1]],
@@ -294,6 +298,7 @@ def test_field_that_breaks_its_rule_is_named(kind: type, field: str, value: obje
         Id: ID,
         Epoch: EPOCH,
         Name: NAME,
+        Text: "why",
         Name | None: None,
         int: 1,
         bool: True,

@@ -50,6 +50,7 @@ def stats() -> PoolStats:
                     "reason": "silence",
                 }
             ],
+            "failed_starts": [{"worker": "w", "reason": "no such module", "age_s": 0.5}],
             "broker": {
                 "pid": 1,
                 "epoch": "00",
