@@ -115,7 +115,8 @@ def stats_table(stats: PoolStats, *, plain: bool = False) -> RenderableType:
         style="dim",
     )
     events = Text("\n".join(event_line(event) for event in stats.recent_events[-5:]), style="yellow")
-    return Group(head, _worker_table(stats, plain=plain), _time_table(stats, plain=plain), foot, events)
+    absent = [Text(visible(f"{each.worker} cannot start: {each.reason}"), style="red") for each in stats.failed_starts]
+    return Group(head, *absent, _worker_table(stats, plain=plain), _time_table(stats, plain=plain), foot, events)
 
 
 def _worker_table(stats: PoolStats, *, plain: bool) -> NarrowTable:
