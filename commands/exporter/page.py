@@ -54,7 +54,8 @@ def verdict(stats: PoolStats | None) -> tuple[str, str]:
     if stats is None:
         return "down", "The broker does not answer"
     if not stats.total_workers:
-        return "down", "No worker is ready"
+        why = [f": {each.worker} cannot start: {each.reason}" for each in stats.failed_starts[-1:]]
+        return "down", "".join(["No worker is ready", *why])
     if stats.degraded:
         return "warning", f"{stats.total_workers} of {stats.expected_workers} workers are ready"
     if stats.queue_depth - stats.held_by_clients >= NEARLY_FULL * stats.backlog_limit:

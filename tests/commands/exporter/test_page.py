@@ -11,7 +11,7 @@ from racepool.commands.exporter.chart_history import COLUMNS, ChartHistory
 from racepool.commands.exporter.chronicle import Chronicle
 from racepool.commands.exporter.page import moment, verdict
 from racepool.commands.exporter.server import FILES, STATIC
-from racepool.protocol.stats import Event, PoolStats
+from racepool.protocol.stats import Event, FailedStart, PoolStats
 from tests.commands.exporter.building import NOON, event, pool_stats
 from tests.commands.stats import broker, pool, worker
 from tests.hostile import HOSTILE
@@ -36,6 +36,10 @@ def told(stats: PoolStats | None, dead: DeadTasks | str | None = None) -> dict[s
         (pool_stats(), ("ok", "All workers are ready")),
         (None, ("down", "The broker does not answer")),
         (pool_stats(workers=[]), ("down", "No worker is ready")),
+        (
+            pool_stats(workers=[], failed_starts=[FailedStart(worker="w", reason="no module", age_s=1)]),
+            ("down", "No worker is ready: w cannot start: no module"),
+        ),
         (pool_stats(workers=pool_stats().model_dump()["workers"][:2]), ("warning", "2 of 3 workers are ready")),
         (pool_stats(queue_depth=80), ("warning", "The backlog is nearly full")),
         (pool_stats(queue_depth=80, held_by_clients=1), ("ok", "All workers are ready")),
