@@ -17,7 +17,7 @@ pytestmark = pytest.mark.system
 API_FIELDS = {
     "total_workers", "active_workers", "idle_workers", "expected_workers", "degraded", "queue_depth", "held_by_clients",
     "in_flight", "oldest_queued_s", "backlog_limit", "workers", "counters", "queue_wait_ms", "run_ms",
-    "crash_detection_ms", "clients", "recent_events", "broker",
+    "crash_detection_ms", "clients", "recent_events", "failed_starts", "broker",
 }  # fmt: skip
 WORKER_FIELDS = {
     "name", "pid", "state", "task_id", "busy_for_s", "tasks_completed", "tasks_failed", "last_heartbeat_age_s",

@@ -44,6 +44,7 @@ def pool_stats(**changes: Any) -> PoolStats:  # noqa: ANN401  # any field's valu
         "expected_workers": 3, "degraded": len(workers) < 3, "queue_depth": 0, "held_by_clients": 0,
         "in_flight": active,
         "oldest_queued_s": None, "backlog_limit": 100, "workers": workers, "clients": 1, "recent_events": [],
+        "failed_starts": [],
         "queue_wait_ms": distribution(), "run_ms": distribution(), "crash_detection_ms": distribution(),
         "counters": counters,
         "broker": {

@@ -37,7 +37,7 @@ def told(stats: PoolStats | None, dead: DeadTasks | str | None = None) -> dict[s
         (None, ("down", "The broker does not answer")),
         (pool_stats(workers=[]), ("down", "No worker is ready")),
         (
-            pool_stats(workers=[], failed_starts=[FailedStart(worker="w", reason="no module", age_s=1)]),
+            pool_stats(workers=[], failed_starts=[FailedStart(worker="w", reason="no module", age_s=1.0)]),
             ("down", "No worker is ready: w cannot start: no module"),
         ),
         (pool_stats(workers=pool_stats().model_dump()["workers"][:2]), ("warning", "2 of 3 workers are ready")),
