@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 import msgpack
 
-from racepool.protocol.messages import MAX_INT, PROTOCOL_VERSION, Epoch, Id, Name, Outcome, Payload
+from racepool.protocol.messages import MAX_INT, PROTOCOL_VERSION, Epoch, Id, Name, Outcome, Payload, Text
 
 NUMBERS = (0, 1, 2, 1_000, 2**31 - 1, 2**31, 2**32, 2**40, MAX_INT)
 ODD_VALUES: tuple[object, ...] = (
@@ -19,6 +19,7 @@ ODD_VALUES: tuple[object, ...] = (
 _VALUES: dict[object, Callable[[Random], object]] = {
     Id: lambda dice: dice.randbytes(16),
     Epoch: lambda dice: dice.randbytes(8),
+    Text: lambda dice: "".join(dice.choices(string.printable[:94], k=dice.randrange(241))),
     Name: lambda dice: "".join(dice.choices(string.printable[:94] + "é語", k=dice.randrange(1, 65))),
     Name | None: lambda dice: dice.choice([None, "worker-1", "語" * 64]),
     int: lambda dice: dice.choice(NUMBERS),

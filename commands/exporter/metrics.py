@@ -41,6 +41,7 @@ def _pool(stats: PoolStats) -> Iterator[Metric]:
         ("ready_workers", stats.total_workers, "Workers that the broker knows, in any state."),
         ("expected_workers", stats.expected_workers, "Workers that there should be."),
         ("degraded", stats.degraded, "1 while there are fewer workers than expected, else 0."),
+        ("failed_starts", len(stats.failed_starts), "Workers that cannot start because of their set-up."),
         ("queue_depth", stats.queue_depth, "Tasks that wait for a worker, with those held by clients."),
         ("held_by_clients", stats.held_by_clients, "Waiting tasks that clients hold back behind their windows."),
         ("in_flight", stats.in_flight, "Tasks in workers' hands."),

@@ -348,16 +348,12 @@ def test_settings_do_not_change() -> None:
 @pytest.mark.parametrize(
     ("value", "rule"),
     [
-        ('"/run/racepool"', "begins or ends with a quote or a space"),
-        ("'/run/racepool'", "begins or ends with a quote or a space"),
-        ("/run/racepool ", "begins or ends with a quote or a space"),
+        ('"/run/racepool"', "begins with a quote or a space"),
+        ("'/run/racepool'", "begins with a quote or a space"),
         ("~/racepool", "only a shell replaces ~ and $"),
         ("~", "only a shell replaces ~ and $"),
         ("$HOME/racepool", "only a shell replaces ~ and $"),
         ("${HOME}/racepool", "only a shell replaces ~ and $"),
-        ("/run/racepool\r", "has a control character"),
-        ("/run/race\npool", "has a control character"),
-        ("/run/\x1b[31mpool", "has a control character"),
     ],
 )
 @pytest.mark.parametrize("variable", ["RACEPOOL_DIR", "RACEPOOL_KEYS"])

@@ -56,7 +56,7 @@ FAULTS = {
         "            worker.deadline = max(",
     ),
     "busy-worker-given-work": Fault(
-        "broker/core.py", "if not beat.busy or self.roster.is_full", "if self.roster.is_full"
+        "broker/sessions.py", "if not beat.busy or self._roster.is_full", "if self._roster.is_full"
     ),
     "given-up-never": Fault(
         "broker/assignments.py", "if len(task.deaths) >= self._settings.max_attempts:", "if False:"
@@ -103,7 +103,7 @@ def test_fault_can_be_planted(name: str) -> None:
 def test_planted_fault_breaks_a_promise(name: str, tmp_path: Path) -> None:
     fault = FAULTS[name]
     for folder in ("src", *ROOMS, "tests"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, symlinks=True)
+        shutil.copytree(ROOT / folder, tmp_path / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     faulty = tmp_path / fault.path
     source = faulty.read_text(encoding="utf-8")

@@ -100,7 +100,7 @@ HUNTS = {
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     for name in ("src", *ROOMS):
-        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True)
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "supervisord.conf", tmp_path)
     return tmp_path
 

@@ -106,6 +106,7 @@ NOISY = """
 command=sh -c 'while true; do echo; sleep 0.02; done'
 stdout_logfile=/dev/null
 stdout_logfile_maxbytes=0
+stderr_logfile=NONE
 """
 
 

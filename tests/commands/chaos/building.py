@@ -47,7 +47,7 @@ def pool_stats(**counters: int) -> PoolStats:
         plain
         | dict.fromkeys(("queue_wait_ms", "run_ms", "crash_detection_ms"), spread)
         | {"in_flight": 0, "oldest_queued_s": None, "backlog_limit": 1, "workers": [], "clients": 0, "degraded": False}
-        | {"counters": counters, "recent_events": [], "broker": broker}
+        | {"counters": counters, "recent_events": [], "failed_starts": [], "broker": broker}
     )
 
 

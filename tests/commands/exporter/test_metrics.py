@@ -12,7 +12,7 @@ from racepool.commands.exporter.collector import PoolCollector
 from racepool.commands.exporter.dead_view import DeadView
 from racepool.commands.exporter.metrics import families
 from racepool.protocol.errors import BrokerUnavailableError
-from racepool.protocol.stats import PoolStats
+from racepool.protocol.stats import FailedStart, PoolStats
 from tests.commands.exporter.building import NOON, distribution, event, pool_stats, worker
 from tests.running import ROOT
 
@@ -20,6 +20,7 @@ FULL = pool_stats(
     workers=[worker(state="busy", task_id="ab" * 16, busy_for_s=1.5, tasks_completed=4, tasks_failed=1)],
     oldest_queued_s=2.5,
     recent_events=[event(task_id="cd" * 16)],
+    failed_starts=[FailedStart(worker="worker-1", reason="no module", age_s=0.5)],
     queue_wait_ms=distribution(1, 2, 3, 4, total_ms=500.0),
     run_ms=distribution(1, 1, 1, 1, total_ms=50.0),
     crash_detection_ms=distribution(0, 1, 0, 0, total_ms=5.0),
@@ -31,6 +32,7 @@ PERCENTILES = {
     for field in ("p50", "p90", "p99", "count")  # the last of the buckets is the count
 }
 ENDLESS = {("workers", 0, "task_id"), ("recent_events", 0, "worker"), ("recent_events", 0, "task_id")}
+ENDLESS |= {("failed_starts", 0, name) for name in ("worker", "reason", "age_s")}  # their number is told
 
 
 def text_of(stats: PoolStats | None) -> str:
