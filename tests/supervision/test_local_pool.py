@@ -347,7 +347,7 @@ def test_supervisord_that_ends_at_once_is_not_waited_for(monkeypatch: pytest.Mon
     pool = local_pool(workers=1)
     started_at = time.monotonic()
 
-    with pytest.raises(BrokerUnavailableError, match="did not start: supervisord ended with code 3\n *its last words"):
+    with pytest.raises(BrokerUnavailableError, match=r"did not start: supervisord ended with code 3\n *its last words"):
         pool.__enter__()
 
     assert time.monotonic() - started_at < 5

@@ -223,7 +223,7 @@ for _ in range(2):
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 say(execute("new", on=ZmqPool("ipc://{scripted.dir}/frontend.ipc")))
 """
-    cause = f"[Errno 24] Too many open files: '{nobody.dir}'"
+    cause = f"[Errno 24] Too many open files: '{nobody['RACEPOOL_DIR']}'"
 
     ended = start(code, nobody).end()
 

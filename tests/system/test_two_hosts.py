@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -177,7 +178,7 @@ def test_a_cut_cable_costs_no_result(pool: tuple[Host, Host], wait_until: WaitUn
 
     out, err = client.communicate(timeout=60)
     report: dict[str, Any] = json.loads(out)
-    assert err == ""
+    assert re.fullmatch(r"(no broker answers at tcp://.*\n)?", err)  # told once, if a task waited
     assert report["submitted"] > 100
     assert report["ends"] == {"right": report["submitted"]}
     wait_until(lambda: near.stats().total_workers == 3, 20)
