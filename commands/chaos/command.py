@@ -14,7 +14,7 @@ from rich.text import Text
 from racepool.commands.chaos import lab, plot, report
 from racepool.commands.chaos.kinds import KINDS, Kind, UnknownKindError, chosen
 from racepool.commands.chaos.plan import Plan
-from racepool.commands.output import screen_of_stderr, screen_of_stdout, tell
+from racepool.commands.output import say, screen_of_stderr, screen_of_stdout, tell
 from racepool.protocol.errors import PoolError
 from racepool.protocol.exits import Exit
 from racepool.protocol.extras import require
@@ -108,8 +108,8 @@ def chaos(  # noqa: PLR0913  # options are arguments
         if picture is not None:
             require("matplotlib", extra="plot", purpose="--plot")
         plan = Plan(randbelow(SEEDS) if seed is None else seed, seconds, rate, kinds, every_s, workers)
-        with _progress() as say:
-            findings = lab.Lab(plan, transform, say).run(keep=keep)
+        with _progress() as show:
+            findings = lab.Lab(plan, transform, show).run(keep=keep)
     except lab.LabError as error:
         tell(error)
         context.exit(Exit.FAILURE)
