@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,12 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
             lines = log.read_text(errors="replace").splitlines()
             report.sections.append((f"{log} ({len(lines)} lines)", "\n".join(lines[-TOLD_LINES:])))
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hangup() -> None:
+    """Under `nohup scripts/test`, the programs of the tests would be under nohup, too."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
