@@ -157,8 +157,8 @@ class PromptSupervisor(supervisord.Supervisor):  # type: ignore[misc]  # supervi
                 self._refusal = ending.words or f"{ending.name} refuses its settings; its output says why"
                 self._tell(self._refusal)
                 self.options.mood = SupervisorStates.SHUTDOWN
-        elif self._told.is_new(ending, clock.now()):
-            self._tell(str(ending))
+        elif self.options.mood >= SupervisorStates.RUNNING and self._told.is_new(ending, clock.now()):
+            self._tell(str(ending))  # an end by our own stop tells nothing, and would hide the refusal
 
     def _tell(self, line: str) -> None:
         self.options.logger.warn(line)  # noqa: G010  # supervisor's logger has no `warning`
