@@ -214,20 +214,19 @@ try:
 except OSError:
     pass
 assert not wait(futures, 5).not_done
-say({{type(future.exception()).__name__ for future in futures}}, futures[0].exception().__cause__)
+words = lambda error: "Too many open files" in str(error.__cause__)  # of the directory, or of the socket
+say({{type(future.exception()).__name__ for future in futures}}, words(futures[0].exception()))
 for _ in range(2):
     try:
         pool.exec(race())
     except PoolBrokenError as error:
-        say(error.__cause__)
+        say(words(error))
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 say(execute("new", on=ZmqPool("ipc://{scripted.dir}/frontend.ipc")))
 """
-    cause = f"[Errno 24] Too many open files: '{nobody['RACEPOOL_DIR']}'"
-
     ended = start(code, nobody).end()
 
-    assert_ended(ended, [f"{{'PoolBrokenError'}} {cause}", cause, cause, "new"])
+    assert_ended(ended, ["{'PoolBrokenError'} True", "True", "True", "new"])
 
 
 # --- fork -------------------------------------------------------------------------------------------------------------
