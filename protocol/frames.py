@@ -189,9 +189,9 @@ def decode(frames: Sequence[Payload], inlet: Inlet[M]) -> M:
 
 
 def task_in(frames: Sequence[Payload]) -> Id | None:
-    """The task that frames are about which are no message, as far as that can be read; None if it cannot."""
+    """The task of a SUBMIT that breaks a rule; None if the frames are nothing of the kind."""
     header = _unpack_header(frames[0]) if frames else None
-    about = header[2] if type(header) is list and len(header) > 2 else None
+    about = header[2] if type(header) is list and len(header) > 2 and header[1] == "SUBMIT" else None
     return Id(about) if type(about) is bytes and len(about) == ID_BYTES else None
 
 

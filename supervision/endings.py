@@ -6,6 +6,8 @@ from pathlib import Path
 
 from supervisor.options import decode_wait_status
 
+from racepool.protocol.visible import visible
+
 AT_ONCE_S = 1.0  # a program that ends sooner is started again a second after its start
 SOON_S = 5.0  # a failure that comes sooner after the start most likely belongs to the start
 PAUSE_S = 10.0  # between two lines about the programs of one group
@@ -67,12 +69,7 @@ def last_words(log: Path | None, offset: int = 0) -> str:
     except OSError:
         return ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return printable(_said(lines[-1]))[:WORDS_CHARS] if lines else ""
-
-
-def printable(text: str) -> str:
-    """The text with what could act on a terminal written as an escape."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return visible(_said(lines[-1]))[:WORDS_CHARS] if lines else ""
 
 
 def _said(line: str) -> str:

@@ -22,6 +22,7 @@ from racepool.protocol.frames import (
     Inlet,
     decode,
     encode,
+    task_in,
 )
 from racepool.protocol.messages import (
     MAX_INT,
@@ -392,3 +393,18 @@ def test_flipped_bits_are_refused_or_a_message(data: st.DataObject, kind: type) 
 @pytest.mark.parametrize(("liveness_ms", "beat_s"), [(2_000, 0.5), (40, MIN_BEAT_S), (1, MIN_BEAT_S), (0, MIN_BEAT_S)])
 def test_peer_never_beats_faster_than_the_least_interval(liveness_ms: int, beat_s: float) -> None:
     assert Welcome(EPOCH, 1, liveness_ms).beat_s == beat_s
+
+
+@pytest.mark.parametrize(
+    ("frames", "task_id"),
+    [
+        ([header(PROTOCOL_VERSION, "SUBMIT", ID, -1)], ID),
+        ([header(PROTOCOL_VERSION, "SUBMIT", b"short")], None),
+        ([header(PROTOCOL_VERSION, "SUBMIT")], None),
+        ([header(PROTOCOL_VERSION, "EXPIRE", ID, -1)], None),  # the broker may hold this task
+        ([b"\xc1"], None),
+        ([], None),
+    ],
+)
+def test_only_a_broken_submit_tells_of_a_task(frames: list[bytes], task_id: Id | None) -> None:
+    assert task_in(frames) == task_id
